@@ -1,0 +1,2 @@
+//! Command line of Sluicegate; everything else is in the library.
+fn main() {}
