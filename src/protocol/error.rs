@@ -1,0 +1,241 @@
+//! What can go wrong, and what a client is told of it.
+//!
+//! A [`Violation`] is a breach of the wire protocol, a [`ServerError`] is the database's own word, a
+//! [`ClientError`] is what the proxy itself tells a client. Each protocol turns the last into its own codes
+//! (`design.md`, "What clients are told"). No text here holds an address or a secret.
+
+use std::time::Duration;
+
+/// A breach of the protocol by a peer; a variant per breach.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Violation {
+    /// A frame's length is impossible.
+    #[error("invalid message length")]
+    InvalidLength,
+    /// A frame is longer than its kind may be.
+    #[error("message too long")]
+    FrameTooLong,
+    /// A frame's type is not one that this side may send, or not here.
+    #[error("invalid frontend message type {0}")]
+    UnexpectedFrame(u8),
+    /// A frame's body does not have its kind's form.
+    #[error("invalid message format")]
+    MalformedFrame(u8),
+    /// A reply that nobody asked for.
+    #[error("unexpected reply of type {0}")]
+    UnexpectedReply(u8),
+    /// The startup packet is not one.
+    #[error("invalid startup packet")]
+    InvalidStartup,
+    /// A version of the protocol that nobody speaks.
+    #[error("unsupported frontend protocol {0}.{1}")]
+    UnsupportedVersion(u16, u16),
+    /// Bytes in the clear behind a request for TLS (CVE-2021-23214, CVE-2021-23222).
+    #[error("received unencrypted data after SSL request")]
+    PlaintextAfterTlsRequest,
+    /// The authentication exchange breaks its rules.
+    #[error("malformed authentication exchange")]
+    MalformedAuthentication,
+    /// More replies are owed than the queue may hold.
+    #[error("too many requests in one pipeline")]
+    PipelineTooDeep,
+}
+
+/// Why a login failed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum HandshakeError {
+    /// The peer broke the protocol.
+    #[error(transparent)]
+    Violation(#[from] Violation),
+    /// The client was refused; the words for it are in `out` already.
+    #[error("login refused: {0}")]
+    Refused(&'static str),
+    /// The database refused us.
+    #[error("the database refused the login: {0}")]
+    Server(ServerError),
+    /// The database declined TLS, and the configuration demands it.
+    #[error("the database does not offer TLS, but `tls` of its target group requires it")]
+    TlsDeclined,
+    /// The database asks for a proof this version can't give.
+    #[error("the database asks for an authentication method that is not supported: {0}")]
+    UnsupportedMethod(&'static str),
+    /// The database asks for a password and there is none, or it would travel in the clear.
+    #[error("the database asks for a password: {0}")]
+    NoPassword(&'static str),
+    /// The database could not prove that it knows the password (SCRAM's server signature).
+    #[error("the database did not prove that it knows the password")]
+    ServerNotProven,
+    /// The database is a standby, where a writer is wanted.
+    #[error("the target is a standby (in_hot_standby is on); it can't be the writer")]
+    Standby,
+}
+
+/// An error in the database's own words.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{code}: {message}")]
+pub struct ServerError {
+    /// SQLSTATE (or errno).
+    pub code: String,
+    /// The primary message. May hold names and addresses: for the log, unless the code is one that passes.
+    pub message: String,
+    /// The connection ends with it.
+    pub is_fatal: bool,
+    /// The whole frame, as it came.
+    pub frame: Vec<u8>,
+}
+
+/// What the proxy itself tells a client.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ClientError {
+    /// The endpoint wants TLS.
+    #[error("this endpoint requires TLS: connect with sslmode=require or stricter")]
+    TlsRequired,
+    /// Wrong password or unknown user: the same words.
+    #[error("password authentication failed for user \"{user}\"")]
+    LoginRefused {
+        /// As the client sent it.
+        user: String,
+    },
+    /// No user name in the startup packet.
+    #[error("no PostgreSQL user name specified in startup packet")]
+    NoUserName,
+    /// The login took too long.
+    #[error("canceling authentication due to timeout (login_timeout)")]
+    LoginTimeout,
+    /// `max_clients`.
+    #[error("too many clients already: endpoint \"{endpoint}\" allows {limit} (max_clients)")]
+    TooManyClients {
+        /// The endpoint's name.
+        endpoint: String,
+        /// Its limit.
+        limit: usize,
+    },
+    /// `allow_from`.
+    #[error("your address may not connect to endpoint \"{endpoint}\" (allow_from)")]
+    AddressNotAllowed {
+        /// The endpoint's name.
+        endpoint: String,
+    },
+    /// `replication=` in the startup packet.
+    #[error("replication connections do not go through the proxy: connect to the database directly for replication")]
+    Replication,
+    /// No connection in time.
+    #[error(
+        "Timed-out waiting to acquire database connection: none of target group \"{group}\" became free within {waited:?} (connection_borrow_timeout)"
+    )]
+    BorrowTimeout {
+        /// Target group.
+        group: String,
+        /// The limit.
+        waited: Duration,
+    },
+    /// The waiting line is full.
+    #[error(
+        "too many clients are waiting for a database connection of target group \"{group}\": {limit} already (max_waiting)"
+    )]
+    LineFull {
+        /// Target group.
+        group: String,
+        /// The limit.
+        limit: usize,
+    },
+    /// No target answered in time.
+    #[error("no writer of target group \"{group}\" could be reached within {waited:?} (connection_borrow_timeout)")]
+    NoWriter {
+        /// Target group.
+        group: String,
+        /// The limit.
+        waited: Duration,
+    },
+    /// The database refuses the proxy's login.
+    #[error(
+        "the proxy could not log in at target group \"{group}\" as \"{user}\" (the database answered {code}); see the proxy's log"
+    )]
+    TargetLogin {
+        /// Target group.
+        group: String,
+        /// The database user.
+        user: String,
+        /// The database's code, or a word.
+        code: String,
+    },
+    /// The database's own words, passed on.
+    #[error("{0}")]
+    Server(ServerError),
+    /// The server connection was lost while replies were owed.
+    #[error("the connection to the database was lost; the statement may or may not have been committed")]
+    OutcomeUnknown,
+    /// The server connection was lost, and with it what lived on it.
+    #[error("the connection to the database was lost, and with it the state of this session")]
+    StateLost,
+    /// `transaction_idle_timeout`.
+    #[error("terminating connection due to idle-in-transaction timeout of {limit:?} (transaction_idle_timeout)")]
+    TransactionIdle {
+        /// The limit.
+        limit: Duration,
+    },
+    /// `idle_client_timeout`.
+    #[error("terminating connection because it was idle for {limit:?} (idle_client_timeout)")]
+    ClientIdle {
+        /// The limit.
+        limit: Duration,
+    },
+    /// SIGTERM.
+    #[error("terminating connection: the proxy is going down; connect again")]
+    GoingDown,
+    /// The client broke the protocol.
+    #[error("{0}")]
+    Protocol(Violation),
+    /// An error in the proxy.
+    #[error("internal error of the proxy; see its log")]
+    Internal,
+}
+
+/// Whose fault: the label in metrics and the level in logs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ErrorKind {
+    /// The client did something it may not.
+    Client,
+    /// A login was refused.
+    Auth,
+    /// A limit of the pool.
+    Pool,
+    /// The database said so.
+    Server,
+    /// A connection was lost.
+    Network,
+    /// The proxy itself.
+    Proxy,
+}
+
+impl ErrorKind {
+    /// As in metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Client => "client",
+            Self::Auth => "auth",
+            Self::Pool => "pool",
+            Self::Server => "server",
+            Self::Network => "network",
+            Self::Proxy => "proxy",
+        }
+    }
+}
+
+impl ClientError {
+    /// Whose fault it is.
+    pub const fn kind(&self) -> ErrorKind {
+        match self {
+            Self::TlsRequired | Self::Replication | Self::NoUserName | Self::Protocol(_) | Self::ClientIdle { .. } => {
+                ErrorKind::Client
+            }
+            Self::TransactionIdle { .. } => ErrorKind::Client,
+            Self::LoginRefused { .. } | Self::LoginTimeout | Self::AddressNotAllowed { .. } => ErrorKind::Auth,
+            Self::TooManyClients { .. } | Self::BorrowTimeout { .. } | Self::LineFull { .. } => ErrorKind::Pool,
+            Self::TargetLogin { .. } | Self::Server(_) => ErrorKind::Server,
+            Self::NoWriter { .. } | Self::OutcomeUnknown | Self::StateLost => ErrorKind::Network,
+            Self::GoingDown | Self::Internal => ErrorKind::Proxy,
+        }
+    }
+}

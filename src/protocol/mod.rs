@@ -1,0 +1,311 @@
+//! The words both protocols share: what a machine is, what it asks, what it says.
+//!
+//! A machine is plain synchronous code: bytes in, bytes and a verdict out. It opens no socket, reads no clock and
+//! draws no random number; what it needs of these is handed in. Nothing here imports another module of the crate.
+//! Reading order: [`Handshake`] (a login, either side), [`ClientSide`] and [`ServerSide`] (everything after it).
+
+mod error;
+mod intent;
+mod out;
+mod settings;
+
+pub use error::{ClientError, ErrorKind, HandshakeError, ServerError, Violation};
+pub use intent::{Intent, PinReason, Pins};
+pub use out::{Out, Sides};
+pub use settings::{Difference, Parameters, Settings};
+
+use std::fmt;
+use std::sync::Arc;
+
+/// One wire protocol: four machines under one name.
+pub trait Protocol: 'static {
+    /// As in metrics, logs and `engine` of the configuration.
+    const NAME: &'static str;
+    /// Logs a client in: we play the server.
+    type Accept: Handshake<Output = Accepted<Self::Client>>;
+    /// Logs in at a database: we play the client.
+    type Connect: Handshake<Output = Self::Server>;
+    /// Lives as long as the client.
+    type Client: ClientSide;
+    /// Lives as long as the server connection. `Send`, because an idle connection may change workers.
+    type Server: ServerSide<Client = Self::Client> + Send;
+
+    /// The machine for a client that has just connected.
+    fn accept(options: AcceptOptions) -> Self::Accept;
+    /// The machine for a login at a database.
+    fn connect(options: ConnectOptions) -> Self::Connect;
+}
+
+/// What a new client's login machine must know.
+#[derive(Clone)]
+pub struct AcceptOptions {
+    /// What the endpoint says about TLS.
+    pub tls: TlsOffer,
+    /// Unpredictable bytes for this login's nonce.
+    pub nonce: [u8; 18],
+}
+
+/// What an endpoint says to a client that asks for TLS, or does not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TlsOffer {
+    /// A client without TLS is refused.
+    Required,
+    /// The client chooses.
+    Optional,
+    /// Requests for TLS are declined.
+    Off,
+    /// A unix socket: safe as it is; requests for TLS are declined, as PostgreSQL does.
+    LocalSocket,
+}
+
+/// What a login at a database needs.
+#[derive(Clone)]
+pub struct ConnectOptions {
+    /// The database's user.
+    pub user: String,
+    /// The database's name.
+    pub database: String,
+    /// What is fixed at login and part of the pool's key: startup-only parameters, raw `options`.
+    pub fixed: Vec<(String, String)>,
+    /// The password. `None`: only `trust` will do.
+    pub password: Option<Password>,
+    /// Ask for TLS first and refuse to go on without.
+    pub tls: bool,
+    /// A local socket: a cleartext password may be sent although there is no TLS.
+    pub local_socket: bool,
+    /// Unpredictable bytes for this login's nonce.
+    pub nonce: [u8; 18],
+    /// How many prepared statements the connection may hold for its clients.
+    pub max_prepared_statements: usize,
+    /// Secret key for the hash that names prepared statements on servers; one per process.
+    pub statement_key: [u8; 16],
+}
+
+/// A password that does not print itself.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Password(Vec<u8>);
+
+impl Password {
+    /// Wraps the bytes.
+    pub fn new(bytes: impl Into<Vec<u8>>) -> Self {
+        Self(bytes.into())
+    }
+
+    /// The bytes themselves: for the machine that must prove or compare it, nobody else.
+    pub fn expose(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Password {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Password(***)")
+    }
+}
+
+/// A login, either side of it.
+///
+/// Drive it with [`step`](Self::step) until it is [`Step::Done`]; write `out` to the peer after every call, also
+/// after one that failed.
+pub trait Handshake {
+    /// What a finished login gives.
+    type Output;
+
+    /// Takes what it understands from the front of `input` and returns how many bytes that was, and what it wants.
+    fn step(&mut self, input: &[u8], out: &mut Vec<u8>) -> Result<(usize, Step<Self::Output>), HandshakeError>;
+
+    /// Answers the last [`Step::Ask`] or confirms [`Step::StartTls`]; then call `step` again.
+    fn answer(&mut self, answer: Answer);
+
+    /// Ends the login with an error in the peer's own words (a client's login only; does nothing at a database).
+    fn refuse(&mut self, error: &ClientError, out: &mut Vec<u8>);
+}
+
+/// What a login wants next.
+#[derive(Debug)]
+pub enum Step<T> {
+    /// More bytes from the peer.
+    NeedInput,
+    /// Write `out`, then turn the stream into TLS, then `answer(Answer::TlsStarted)`. No byte of input is left.
+    StartTls,
+    /// An answer.
+    Ask(Question),
+    /// Finished; the rest of the input belongs to what follows.
+    Done(T),
+}
+
+/// What a client's login asks the core.
+#[derive(Debug, Clone)]
+pub enum Question {
+    /// Who is this, and what must they prove? Answer: [`Answer::Credentials`].
+    Credentials {
+        /// The user name as the client sent it.
+        user: String,
+        /// The database as the client sent it.
+        database: String,
+    },
+    /// The proof holds. What is this client told, and by which key can it cancel? Answer: [`Answer::Welcome`].
+    Welcome(Login),
+}
+
+/// What the core says to a login.
+#[derive(Debug)]
+pub enum Answer {
+    /// The stream is TLS now.
+    TlsStarted,
+    /// What the client must prove.
+    Credentials(Credentials),
+    /// What the client is told after its proof.
+    Welcome(Welcome),
+}
+
+/// What a client must prove. An unknown user gets a mock secret, so that its login takes the same path and time.
+#[derive(Clone)]
+pub struct Credentials {
+    /// The secret to check against.
+    pub secret: ScramSecret,
+    /// False for a mock: even a proof that holds is refused.
+    pub known: bool,
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Credentials(***)")
+    }
+}
+
+/// The server's half of a SCRAM-SHA-256 password (RFC 5802 §3; the four fields of PostgreSQL's verifier).
+#[derive(Clone)]
+pub struct ScramSecret {
+    /// Salt, as sent to the client.
+    pub salt: Vec<u8>,
+    /// PBKDF2 rounds.
+    pub iterations: u32,
+    /// H(ClientKey).
+    pub stored_key: [u8; 32],
+    /// HMAC key for our own proof.
+    pub server_key: [u8; 32],
+}
+
+/// What a client that proved itself asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Login {
+    /// The user name on the wire.
+    pub user: String,
+    /// The database asked for.
+    pub database: String,
+    /// The session's baseline: startup parameters and `options`, replayed by difference at hand-out.
+    pub baseline: Arc<Settings>,
+    /// What can only be given at a database login; part of the pool's key.
+    pub fixed: Vec<(String, String)>,
+}
+
+/// What a client is told after its proof.
+#[derive(Debug, Clone)]
+pub struct Welcome {
+    /// What the server reports (ParameterStatus), baseline applied.
+    pub parameters: Arc<Parameters>,
+    /// The virtual process id.
+    pub process_id: u32,
+    /// The cancel secret; a protocol that has room for less sends its first bytes.
+    pub cancel_secret: [u8; 32],
+    /// Tells this client from any other of the process.
+    pub client_id: u64,
+    /// Secret key for the hash that names prepared statements; the same as in [`ConnectOptions`].
+    pub statement_key: [u8; 16],
+}
+
+/// How a client's login ended.
+#[derive(Debug)]
+pub enum Accepted<C> {
+    /// A session begins.
+    Client(C),
+    /// It was a request to cancel another client's query; there is no session and no answer.
+    Cancel {
+        /// The virtual process id it names.
+        process_id: u32,
+        /// The secret it shows, 4 to 256 bytes.
+        secret: Vec<u8>,
+    },
+}
+
+/// One client after its login: its state, and what it says while it holds no server connection.
+pub trait ClientSide {
+    /// Looks at the next bytes of a client that holds no server connection; answers what needs none.
+    /// Returns the bytes it took and what must happen for the rest.
+    fn detached(&mut self, input: &[u8], out: &mut Vec<u8>) -> Result<(usize, Detached), Violation>;
+
+    /// Answers the request at the head of the input with an error after which the session goes on; the request
+    /// itself is dropped by the calls of [`detached`](Self::detached) that follow.
+    fn refuse(&mut self, error: &ClientError, out: &mut Vec<u8>);
+
+    /// Ends the session with an error.
+    fn end(&mut self, error: &ClientError, out: &mut Vec<u8>);
+
+    /// Why the client must keep its server connection.
+    fn pins(&self) -> &Pins;
+
+    /// The settings a server connection must have for this client.
+    fn settings(&self) -> &Arc<Settings>;
+}
+
+/// What a client without a server connection needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Detached {
+    /// More bytes.
+    NeedInput,
+    /// A server connection; the rest of the input is for it.
+    NeedServer(Intent),
+    /// It said goodbye.
+    Ended,
+}
+
+/// One server connection after its login. Its heart is the queue of replies owed.
+pub trait ServerSide {
+    /// The other side's machine.
+    type Client: ClientSide;
+
+    /// Hand-out: writes what the connection lacks of the client's settings. [`send`](Self::send) takes nothing
+    /// before that is answered.
+    fn attach(&mut self, client: &mut Self::Client, sides: Sides<'_>);
+
+    /// Translates the client's bytes. Returns how many it took; the rest is shown again with more behind it, or
+    /// once a reply has lifted what holds it back.
+    fn send(&mut self, input: &[u8], client: &mut Self::Client, out: &mut Out) -> Result<usize, Violation>;
+
+    /// Translates the server's bytes for the client (`None`: nobody holds the connection, nothing may be passed
+    /// on). Returns how many it took; the rest is shown again with more behind it.
+    fn receive(&mut self, input: &[u8], client: Option<&mut Self::Client>, out: &mut Out) -> Result<usize, Violation>;
+
+    /// Called when [`receive`](Self::receive) lifted a hold: bytes the proxy itself has for the server now.
+    fn status(&self) -> Status;
+
+    /// The client is gone or gives the connection back; writes what makes the connection clean for the next
+    /// one. Only called when [`Status::Idle`]; the connection is clean when it is idle again.
+    fn reset(&mut self, out: &mut Vec<u8>);
+
+    /// What the server has reported so far (ParameterStatus).
+    fn parameters(&self) -> Arc<Parameters>;
+
+    /// The settings the proxy has put on the connection.
+    fn settings(&self) -> &Arc<Settings>;
+
+    /// The error with which the last [`attach`](Self::attach) failed, if it did: the connection must be closed.
+    fn attach_failure(&mut self) -> Option<ServerError>;
+
+    /// A polite goodbye, if the connection is in a state to take one.
+    fn terminate(&self, out: &mut Vec<u8>);
+}
+
+/// What a server connection is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Status {
+    /// Owes nothing, no transaction, no COPY, nothing half sent: may change hands.
+    Idle,
+    /// Waits for the client inside a transaction (or an exchange without its Sync); nothing is owed.
+    InTransaction,
+    /// Replies are owed.
+    Owing,
+    /// The server said it ends this connection; its words were passed on.
+    Ended,
+}
