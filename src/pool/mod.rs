@@ -1,0 +1,2 @@
+//! Server connections and their owners.
+pub mod line;
