@@ -3,3 +3,5 @@
 //! Modules in reading order; each imports only from those above it (see `docs/ARCHITECTURE.md`).
 
 pub mod protocol;
+
+pub mod postgres;
