@@ -4,3 +4,5 @@
 
 pub mod pool;
 pub mod protocol;
+
+pub mod postgres;
