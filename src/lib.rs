@@ -3,6 +3,6 @@
 //! Modules in reading order; each imports only from those above it (see `docs/ARCHITECTURE.md`).
 
 pub mod pool;
-pub mod protocol;
-
 pub mod postgres;
+pub mod protocol;
+pub mod sql;

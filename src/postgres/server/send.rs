@@ -453,7 +453,7 @@ impl Server {
         }
         // It may change what later names mean: its reply is asked for, and waited for.
         out.pass(at..at + head.len);
-        out.write(message::flush);
+        out.write(|out| frame::frame(out, kind::FLUSH, |_| ()));
         self.hold = Hold::UntilAnswered;
         Taken::Bytes(head.len)
     }
