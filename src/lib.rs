@@ -1,0 +1,3 @@
+//! Sluicegate: a connection-pooling database proxy.
+
+pub mod config;
