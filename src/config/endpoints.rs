@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::table::{Field, Table};
+use super::field::Field;
+use super::table::Table;
 use super::types::{EndpointConfig, EndpointRole, EndpointTls, ListenAddress, TargetGroupConfig};
 use super::{Names, values};
 

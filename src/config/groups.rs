@@ -2,7 +2,8 @@
 //!
 //! Checks beyond one key: where the target comes from fits `discovery`, one of the two connection limits is given.
 
-use super::table::{Field, Table};
+use super::field::Field;
+use super::table::Table;
 use super::types::{
     ConnectionLimit, Discovery, Engine, HealthConfig, PoolConfig, PoolMode, ResetPolicy,
     TargetAddress, TargetGroupConfig, TargetTls, TargetTlsMode,

@@ -7,6 +7,7 @@
 
 mod endpoints;
 mod errors;
+mod field;
 mod groups;
 mod operation;
 mod secret;
@@ -31,7 +32,8 @@ pub use types::{
     TlsConfig, UserConfig,
 };
 
-use table::{Field, Source, Table};
+use field::Field;
+use table::{Source, Table};
 
 impl Config {
     /// Reads a file, and the files and environment variables it names.

@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use super::Problem;
-use super::table::{Field, Table};
+use super::field::Field;
+use super::table::Table;
 use super::types::{AdminConfig, LogConfig, LogFormat, RuntimeConfig, TlsConfig};
 use super::values;
 

@@ -10,7 +10,8 @@ use std::mem;
 use std::path::Path;
 
 use super::errors::Problem;
-use super::table::{Field, Table};
+use super::field::Field;
+use super::table::Table;
 
 /// Far beyond any password or token; a larger file is the wrong file.
 const SECRET_BYTES_MAX: usize = 64 * 1024;

@@ -2,7 +2,8 @@
 //!
 //! Checks beyond one key: the endpoints exist, and a method that needs a password has one.
 
-use super::table::{Field, Table};
+use super::field::Field;
+use super::table::Table;
 use super::types::{AuthMethod, EndpointConfig, UserConfig};
 use super::{Names, secret, values};
 
