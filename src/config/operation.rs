@@ -14,7 +14,7 @@ const WORKERS_MAX: i64 = 1024;
 
 /// `[tls]` as far as it could be read.
 pub(super) struct Tls {
-    /// A file is named, so that what else is wrong with [tls] was told there.
+    /// A file is named, so that what else is wrong with `[tls]` was told there.
     pub(super) is_named: bool,
     pub(super) config: Option<TlsConfig>,
 }
