@@ -2,7 +2,15 @@
 //!
 //! Modules in reading order; each imports only from those above it (see `docs/ARCHITECTURE.md`).
 
-pub mod pool;
-pub mod postgres;
+pub mod config;
 pub mod protocol;
+
 pub mod sql;
+
+pub mod postgres;
+
+pub mod net;
+
+pub mod pool;
+
+pub mod session;
