@@ -130,6 +130,13 @@ pub struct Figures {
     pub waiting: usize,
 }
 
+impl Key {
+    /// Pools are numbered in the order in which they were added, from 0.
+    pub fn index(self) -> usize {
+        self.0
+    }
+}
+
 impl<C, W> Line<C, W> {
     /// An empty line.
     pub fn new(limits: Limits) -> Self {

@@ -14,14 +14,8 @@ fn the_example_starts_without_a_warning() {
     assert_eq!(config.warnings, [""; 0]);
     // Its values are the defaults, but for those that make it fit a developer's machine.
     let group = &config.target_groups[0];
-    assert_eq!(
-        format!("{:?}", group.pool),
-        format!("{:?}", PoolConfig::default())
-    );
-    assert_eq!(
-        format!("{:?}", config.runtime),
-        format!("{:?}", RuntimeConfig::default())
-    );
+    assert_eq!(format!("{:?}", group.pool), format!("{:?}", PoolConfig::default()));
+    assert_eq!(format!("{:?}", config.runtime), format!("{:?}", RuntimeConfig::default()));
 }
 
 #[test]
@@ -68,10 +62,7 @@ fn contract_keys() -> Vec<(String, String)> {
         let line = line.strip_prefix("# ").unwrap_or(line);
         if let Some((key, _)) = line.split_once('=')
             && !table.is_empty()
-            && key
-                .trim()
-                .bytes()
-                .all(|b| b.is_ascii_lowercase() || b == b'_')
+            && key.trim().bytes().all(|b| b.is_ascii_lowercase() || b == b'_')
             && !key.trim().is_empty()
         {
             keys.push((table.clone(), key.trim().to_owned()));
@@ -86,18 +77,11 @@ fn the_page_names_every_key() {
     assert!(keys.len() > 90, "{}", keys.len());
     let (available, later) = PAGE.split_once("\n## Not available yet").unwrap();
     for (table, key) in keys {
-        let section = available
-            .split("\n## ")
-            .find(|section| section.starts_with(&table));
+        let section = available.split("\n## ").find(|section| section.starts_with(&table));
         let is_available = section.is_some_and(|s| s.contains(&format!("\n| `{key}` |")));
-        let row = later
-            .lines()
-            .find(|line| line.starts_with(&format!("| `{table}` |")));
+        let row = later.lines().find(|line| line.starts_with(&format!("| `{table}` |")));
         let is_later = row.is_some_and(|row| row.contains(&format!("`{key}`")));
-        assert!(
-            is_available != is_later,
-            "{table} {key}: available {is_available}, later {is_later}"
-        );
+        assert!(is_available != is_later, "{table} {key}: available {is_available}, later {is_later}");
     }
 }
 
@@ -134,9 +118,7 @@ fn the_defaults_on_the_page_are_the_defaults() {
     let defaults = page_defaults();
     let count: usize = defaults.values().map(Vec::len).sum();
     assert!(count > 55, "{count}");
-    let mut text = SMALL
-        .replace("tls = \"off\"\n", "")
-        .replace("127.0.0.1:6432", "unix:/x/.s.PGSQL.6432");
+    let mut text = SMALL.replace("tls = \"off\"\n", "").replace("127.0.0.1:6432", "unix:/x/.s.PGSQL.6432");
     let plain = good(&text);
     for (table, lines) in &defaults {
         let lines = lines.join("\n");
@@ -146,9 +128,7 @@ fn the_defaults_on_the_page_are_the_defaults() {
             "[target_group.pool]" => ("#pool", lines),
             "[target_group.health]" => ("#health", format!("{lines}\n#more")),
             "[[user]]" => ("#user", lines),
-            _ if table.starts_with("[target_group.") => {
-                ("[[user]]", format!("{table}\n{lines}\n[[user]]"))
-            }
+            _ if table.starts_with("[target_group.") => ("[[user]]", format!("{table}\n{lines}\n[[user]]")),
             _ => ("#root", format!("{table}\n{lines}\n#root")),
         };
         text = text.replacen(mark, &lines, 1);

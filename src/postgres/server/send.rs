@@ -10,7 +10,7 @@ use crate::postgres::client::{Bound, Client, Prepared};
 use crate::postgres::frame::{self, HEAD_BYTES, Head};
 use crate::postgres::message::{self, from_client as kind};
 use crate::postgres::statement::{Id, PREFIX, STAND_IN, Statement, name_key};
-use crate::protocol::{ClientSide, Clears, Intent, Out, PinReason, Pins, Settings, Violation};
+use crate::protocol::{Clears, ClientSide, Intent, Out, PinReason, Pins, Settings, Violation};
 use crate::sql;
 use std::sync::Arc;
 
@@ -38,12 +38,7 @@ enum Taken {
 }
 
 impl Server {
-    pub(super) fn send_frames(
-        &mut self,
-        input: &[u8],
-        client: &mut Client,
-        out: &mut Out,
-    ) -> Result<usize, Violation> {
+    pub(super) fn send_frames(&mut self, input: &[u8], client: &mut Client, out: &mut Out) -> Result<usize, Violation> {
         let mut at = 0;
         loop {
             at += self.sending.advance(input, at, out);
