@@ -10,7 +10,7 @@ mod out;
 mod settings;
 
 pub use error::{ClientError, ErrorKind, HandshakeError, ServerError, Violation};
-pub use intent::{Intent, PinReason, Pins};
+pub use intent::{Clears, Intent, PinReason, Pins};
 pub use out::{Out, Sides};
 pub use settings::{Difference, Parameters, Settings};
 
