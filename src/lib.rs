@@ -3,3 +3,4 @@
 //! Modules in reading order; each imports only from those above it (see `docs/ARCHITECTURE.md`).
 
 pub mod protocol;
+pub mod sql;
