@@ -33,6 +33,8 @@ struct Scan {
     discards_all: bool,
     deallocates_all: bool,
     deallocates: Option<Range<usize>>,
+    /// Where the last name stands that `DEALLOCATE` may mean.
+    name_at: Range<usize>,
     state: State,
     into: Into,
     previous: Word,
@@ -43,7 +45,7 @@ struct Scan {
 }
 
 /// How far the words at the start of a statement have been read.
-#[derive(Default)]
+#[derive(Default, Clone, Copy, PartialEq)]
 enum State {
     /// No token yet.
     #[default]
@@ -75,9 +77,9 @@ enum State {
     /// `DEALLOCATE`
     Deallocate,
     /// `DEALLOCATE PREPARE`; or that is the statement's name.
-    DeallocatePrepare(Range<usize>),
+    DeallocatePrepare,
     /// `DEALLOCATE name`
-    DeallocateName(Range<usize>),
+    DeallocateName,
     /// `DEALLOCATE ALL`
     DeallocateAll,
     /// `DISCARD`
@@ -123,8 +125,12 @@ impl Scan {
             }
             Kind::Literal | Kind::Parameter | Kind::Number | Kind::Operator | Kind::Semicolon | Kind::Other => {}
         }
-        self.into(token.kind, word);
-        self.state = self.step(token, word);
+        if self.state != State::Rest {
+            self.state = self.step(token, word);
+        }
+        if self.into != Into::No || word == Word::Into {
+            self.into(token.kind, word);
+        }
         self.updates |= word == Word::Update;
         self.previous = word;
     }
@@ -133,8 +139,10 @@ impl Scan {
     #[allow(clippy::wildcard_enum_match_arm, reason = "every other word of the language is the wildcard")]
     fn step(&mut self, token: Token, word: Word) -> State {
         let is_name = matches!(token.kind, Kind::Word | Kind::Quoted | Kind::QuotedEscapes);
-        let span = token.start..token.end;
-        match std::mem::replace(&mut self.state, State::Rest) {
+        if matches!(self.state, State::Deallocate | State::DeallocatePrepare) {
+            self.name_at = token.start..token.end;
+        }
+        match self.state {
             State::Rest => State::Rest,
             State::Start => self.first(word),
             State::Set => match word {
@@ -169,11 +177,11 @@ impl Scan {
             State::Declare if word == Word::For => State::Rest,
             State::Declare if word == Word::Hold && self.previous == Word::With => self.rest(PinReason::HeldCursor),
             State::Declare => State::Declare,
-            State::Deallocate if word == Word::Prepare => State::DeallocatePrepare(span),
-            State::Deallocate | State::DeallocatePrepare(_) if word == Word::All => State::DeallocateAll,
-            State::Deallocate | State::DeallocatePrepare(_) if is_name => State::DeallocateName(span),
-            State::Deallocate | State::DeallocatePrepare(_) => self.rest(PinReason::PreparedStatement),
-            State::DeallocateName(_) | State::DeallocateAll => self.rest(PinReason::PreparedStatement),
+            State::Deallocate if word == Word::Prepare => State::DeallocatePrepare,
+            State::Deallocate | State::DeallocatePrepare if word == Word::All => State::DeallocateAll,
+            State::Deallocate | State::DeallocatePrepare if is_name => State::DeallocateName,
+            State::Deallocate | State::DeallocatePrepare => self.rest(PinReason::PreparedStatement),
+            State::DeallocateName | State::DeallocateAll => self.rest(PinReason::PreparedStatement),
             State::Discard if word == Word::All => State::DiscardAll,
             State::Discard | State::DiscardAll => State::Rest,
         }
@@ -244,9 +252,9 @@ impl Scan {
     }
 
     fn end_of_statement(&mut self) {
-        match std::mem::take(&mut self.state) {
+        match self.state {
             State::Start => return,
-            State::DeallocateName(name) | State::DeallocatePrepare(name) => self.deallocates = Some(name),
+            State::DeallocateName | State::DeallocatePrepare => self.deallocates = Some(self.name_at.clone()),
             State::DeallocateAll => self.deallocates_all = true,
             State::DiscardAll => self.discards_all = true,
             State::Rest | State::Set | State::SetSession | State::SetLocal | State::Discard => {}
@@ -254,6 +262,7 @@ impl Scan {
             State::Explain | State::ExplainOptions | State::Create | State::CreateBody | State::CreateAs => {}
         }
         self.found.statements = self.found.statements.saturating_add(1);
+        self.state = State::Start;
         self.into = Into::No;
         self.previous = Word::Other;
         self.depth = 0;
