@@ -1,0 +1,374 @@
+//! What `proxy.toml` becomes: plain data, already checked.
+//!
+//! Whoever holds one of these need not check it again: names are unique and resolve, files could be read, secrets are
+//! at hand, numbers and durations are in range. Each part of the proxy is given its own piece, never the whole.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use super::secret::Secret;
+
+/// The whole file.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where clients connect; at least one.
+    pub endpoints: Vec<EndpointConfig>,
+    /// The databases behind them; at least one.
+    pub target_groups: Vec<TargetGroupConfig>,
+    /// Who may come in.
+    pub users: Vec<UserConfig>,
+    /// The certificate shown to clients; always there when an endpoint takes TLS.
+    pub tls: Option<TlsConfig>,
+    /// The HTTP side for operators.
+    pub admin: AdminConfig,
+    /// What is logged, and how.
+    pub log: LogConfig,
+    /// Threads, shutdown and the state folder.
+    pub runtime: RuntimeConfig,
+    /// Legal, but probably not meant; for the log and for `check`.
+    pub warnings: Vec<String>,
+}
+
+/// One `[[endpoint]]`: a place where clients connect.
+#[derive(Debug, Clone)]
+pub struct EndpointConfig {
+    /// Its name in metrics and logs; unique.
+    pub name: String,
+    /// The addresses it listens on; at least one.
+    pub listen: Vec<ListenAddress>,
+    /// The name of an existing target group.
+    pub target_group: String,
+    /// Which of the group's targets serve it.
+    pub role: EndpointRole,
+    /// Whether clients must, may or can't use TLS. A unix socket satisfies `Required`.
+    pub tls: EndpointTls,
+    /// How long a client may be idle outside a transaction; `None`: for ever.
+    pub idle_client_timeout: Option<Duration>,
+    /// How long a login may take, TLS handshake included.
+    pub login_timeout: Duration,
+    /// How many clients may be connected at a time.
+    pub max_clients: usize,
+    /// The networks clients may come from; unix sockets are not asked.
+    pub allow_from: Vec<IpNet>,
+}
+
+/// An address an endpoint listens on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ListenAddress {
+    /// An IP address and port; port 0 takes a free one.
+    Tcp(SocketAddr),
+    /// A unix socket named `.s.PGSQL.PORT`, as clients expect it.
+    Unix(PathBuf),
+}
+
+/// Which targets an endpoint's statements go to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EndpointRole {
+    /// Everything goes to the writer.
+    ReadWrite,
+}
+
+/// TLS between a client and an endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EndpointTls {
+    /// A client without TLS is refused.
+    Required,
+    /// The client decides.
+    Optional,
+    /// TLS is declined.
+    Off,
+}
+
+/// One `[[target_group]]`: the databases behind endpoints.
+#[derive(Debug, Clone)]
+pub struct TargetGroupConfig {
+    /// Its name in metrics and logs; unique.
+    pub name: String,
+    /// The protocol its databases speak.
+    pub engine: Engine,
+    /// How its targets are found.
+    pub discovery: Discovery,
+    /// Where they are: exactly one. With `Discovery::Dns` this is the writer endpoint.
+    pub targets: Vec<TargetAddress>,
+    /// TLS towards them; not used over a unix socket.
+    pub tls: TargetTls,
+    /// `[target_group.pool]`
+    pub pool: PoolConfig,
+    /// `[target_group.health]`
+    pub health: HealthConfig,
+}
+
+/// The protocol a target group's databases speak.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Engine {
+    /// PostgreSQL.
+    Postgres,
+}
+
+/// How a group's targets are found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Discovery {
+    /// They are listed.
+    Static,
+    /// A DNS name leads to the writer; it is resolved anew for each connection.
+    Dns,
+}
+
+/// Where a database server listens.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum TargetAddress {
+    /// A host name or IP address (IPv6 without brackets) and a port.
+    Tcp {
+        /// Name or address.
+        host: String,
+        /// Port, never 0.
+        port: u16,
+    },
+    /// A unix socket named `.s.PGSQL.PORT`.
+    Unix(PathBuf),
+}
+
+/// TLS towards targets.
+#[derive(Debug, Clone)]
+pub struct TargetTls {
+    /// How much is asked of the server's certificate.
+    pub mode: TargetTlsMode,
+    /// The CAs trusted, in PEM; `None`: the system's.
+    pub ca_file: Option<PathBuf>,
+}
+
+/// How much is asked of a target's certificate, in libpq's words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TargetTlsMode {
+    /// Signed by a trusted CA, for the host name connected to.
+    VerifyFull,
+    /// Signed by a trusted CA.
+    VerifyCa,
+    /// Any certificate.
+    Require,
+    /// No TLS.
+    Off,
+}
+
+/// `[target_group.pool]`: the database connections and who waits for them.
+#[derive(Debug, Clone)]
+pub struct PoolConfig {
+    /// How many connections a target is given at most.
+    pub max_connections: ConnectionLimit,
+    /// The share of that maximum that may be idle, 1 to 100.
+    pub max_idle_connections_percent: u8,
+    /// How long a client waits for a connection.
+    pub connection_borrow_timeout: Duration,
+    /// How many clients may wait; one more is refused at once.
+    pub max_waiting: usize,
+    /// How long connecting and logging in at a target may take.
+    pub connect_timeout: Duration,
+    /// How many logins may be in progress at one target.
+    pub max_logins_in_progress: usize,
+    /// The age at which a connection is replaced; `None`: never.
+    pub connection_max_lifetime: Option<Duration>,
+    /// How long a connection stays open unused; `None`: for ever.
+    pub connection_idle_timeout: Option<Duration>,
+    /// When a connection goes back.
+    pub pool_mode: PoolMode,
+    /// What is reset between two clients.
+    pub reset: ResetPolicy,
+    /// How long a client may be idle inside a transaction; `None`: for ever.
+    pub transaction_idle_timeout: Option<Duration>,
+    /// Prepared statements kept per database connection.
+    pub max_prepared_statements: usize,
+}
+
+impl Default for PoolConfig {
+    fn default() -> Self {
+        Self {
+            max_connections: ConnectionLimit::Percent(90),
+            max_idle_connections_percent: 50,
+            connection_borrow_timeout: Duration::from_secs(120),
+            max_waiting: 10_000,
+            connect_timeout: Duration::from_secs(5),
+            max_logins_in_progress: 8,
+            connection_max_lifetime: Some(Duration::from_secs(3600)),
+            connection_idle_timeout: Some(Duration::from_secs(300)),
+            pool_mode: PoolMode::Transaction,
+            reset: ResetPolicy::Smart,
+            transaction_idle_timeout: Some(Duration::from_secs(300)),
+            max_prepared_statements: 500,
+        }
+    }
+}
+
+/// How many connections a target is given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ConnectionLimit {
+    /// A share, 1 to 100, of the target's own `max_connections` less its reserved ones.
+    Percent(u8),
+    /// A number; the proxy's own connections count too.
+    Absolute(u32),
+}
+
+/// When a client gives its connection back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PoolMode {
+    /// At the end of each transaction.
+    Transaction,
+    /// When it leaves.
+    Session,
+}
+
+/// What is reset when a connection changes hands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ResetPolicy {
+    /// Only what is dirty.
+    Smart,
+    /// Everything, between any two clients.
+    Full,
+}
+
+/// `[target_group.health]`: the account that looks after the targets, and how often.
+#[derive(Debug, Clone)]
+pub struct HealthConfig {
+    /// The account's name.
+    pub user: String,
+    /// Its password.
+    pub password: Secret,
+    /// The database it connects to.
+    pub database: String,
+    /// Between probes when all is well.
+    pub interval: Duration,
+    /// Between probes once something looks wrong.
+    pub suspect_interval: Duration,
+    /// How long a probe may take.
+    pub timeout: Duration,
+    /// Probes missed in a row before a target is unavailable.
+    pub failures: u32,
+}
+
+/// One `[[user]]`.
+#[derive(Debug, Clone)]
+pub struct UserConfig {
+    /// The name clients log in with; unique.
+    pub name: String,
+    /// How they prove it; at least one.
+    pub auth: Vec<AuthMethod>,
+    /// For the database, and for clients; always there with `ScramSha256`.
+    pub password: Option<Secret>,
+    /// The name used at the database.
+    pub database_user: String,
+    /// The endpoints where this user may come in; `None`: everywhere.
+    pub endpoints: Option<Vec<String>>,
+}
+
+impl UserConfig {
+    /// Whether this user may come in at the endpoint of that name.
+    pub fn may_use(&self, endpoint: &str) -> bool {
+        self.endpoints
+            .as_ref()
+            .is_none_or(|names| names.iter().any(|name| name == endpoint))
+    }
+}
+
+/// How a client proves who it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AuthMethod {
+    /// SCRAM-SHA-256 with the user's password.
+    ScramSha256,
+}
+
+/// `[tls]`: the certificate shown to clients. Both files could be opened when the configuration was read.
+#[derive(Debug, Clone)]
+pub struct TlsConfig {
+    /// The certificate chain, in PEM.
+    pub certificate: PathBuf,
+    /// Its private key, in PEM.
+    pub private_key: PathBuf,
+}
+
+/// `[admin]`
+#[derive(Debug, Clone)]
+pub struct AdminConfig {
+    /// A loopback address for HTTP; `None`: off.
+    pub listen: Option<SocketAddr>,
+    /// Host headers that are answered, beside the bound address.
+    pub hostnames: Vec<String>,
+}
+
+impl Default for AdminConfig {
+    fn default() -> Self {
+        Self {
+            listen: Some(SocketAddr::from(([127, 0, 0, 1], 9632))),
+            hostnames: vec!["localhost".to_owned()],
+        }
+    }
+}
+
+/// `[log]`
+#[derive(Debug, Clone)]
+pub struct LogConfig {
+    /// How lines look.
+    pub format: LogFormat,
+    /// A level or a filter, in the syntax of `tracing_subscriber::EnvFilter`.
+    pub level: String,
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self {
+            format: LogFormat::Text,
+            level: "info".to_owned(),
+        }
+    }
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+/// `[runtime]`
+#[derive(Debug, Clone)]
+pub struct RuntimeConfig {
+    /// Worker threads; 0: one per core.
+    pub workers: usize,
+    /// How long SIGTERM waits for transactions to end; zero: not at all.
+    pub shutdown_timeout: Duration,
+    /// Where the proxy remembers things over a restart.
+    pub state_dir: PathBuf,
+}
+
+impl Default for RuntimeConfig {
+    fn default() -> Self {
+        Self {
+            workers: 0,
+            shutdown_timeout: Duration::from_secs(30),
+            state_dir: PathBuf::from("/var/lib/sluicegate"),
+        }
+    }
+}
+
+impl fmt::Display for ListenAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+impl fmt::Display for TargetAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp { host, port } if host.contains(':') => write!(f, "[{host}]:{port}"),
+            Self::Tcp { host, port } => write!(f, "{host}:{port}"),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}

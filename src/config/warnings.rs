@@ -1,0 +1,81 @@
+//! What is legal but probably not meant.
+//!
+//! Warnings never stop a start. They name endpoints, groups and users, and what to change.
+
+use std::net::IpAddr;
+
+use super::table::Source;
+use super::types::{
+    Config, EndpointConfig, EndpointTls, ListenAddress, TargetAddress, TargetGroupConfig,
+    TargetTlsMode,
+};
+
+/// Looks the whole configuration over.
+pub(super) fn look_at(config: &Config, source: &Source<'_>) {
+    for endpoint in &config.endpoints {
+        look_at_endpoint(endpoint, config, source);
+    }
+    for group in &config.target_groups {
+        look_at_group(group, config, source);
+    }
+}
+
+fn look_at_endpoint(endpoint: &EndpointConfig, config: &Config, source: &Source<'_>) {
+    let name = &endpoint.name;
+    if !config.users.iter().any(|user| user.may_use(name)) {
+        source.warn(format!(
+            "endpoint \"{name}\": no user can log in here; add a [[user]]"
+        ));
+    }
+    let is_open = endpoint.listen.iter().any(|address| match address {
+        ListenAddress::Tcp(address) => !address.ip().to_canonical().is_loopback(),
+        ListenAddress::Unix(_) => false,
+    });
+    match endpoint.tls {
+        EndpointTls::Off if is_open => source.warn(format!(
+            "endpoint \"{name}\": listens off loopback with tls = \"off\"; rows cross the network in the clear"
+        )),
+        EndpointTls::Optional if is_open => source.warn(format!(
+            "endpoint \"{name}\": listens off loopback with tls = \"optional\"; a client may leave TLS out"
+        )),
+        EndpointTls::Required | EndpointTls::Optional | EndpointTls::Off => {}
+    }
+}
+
+fn look_at_group(group: &TargetGroupConfig, config: &Config, source: &Source<'_>) {
+    let name = &group.name;
+    if !config.endpoints.iter().any(|e| e.target_group == *name) {
+        source.warn(format!("target group \"{name}\": no endpoint leads to it"));
+    }
+    let is_remote = group.targets.iter().any(is_remote);
+    match group.tls.mode {
+        TargetTlsMode::Off if is_remote => source.warn(format!(
+            "target group \"{name}\": tls = \"off\"; rows cross the network in the clear"
+        )),
+        TargetTlsMode::Require if is_remote => source.warn(format!(
+            "target group \"{name}\": tls = \"require\" encrypts but takes any certificate; use \"verify-full\""
+        )),
+        TargetTlsMode::VerifyFull
+        | TargetTlsMode::VerifyCa
+        | TargetTlsMode::Require
+        | TargetTlsMode::Off => {}
+    }
+    let is_verified = matches!(
+        group.tls.mode,
+        TargetTlsMode::VerifyFull | TargetTlsMode::VerifyCa
+    );
+    if group.tls.ca_file.is_some() && !is_verified {
+        source.warn(format!(
+            "target group \"{name}\": ca_file has no effect unless tls is \"verify-full\" or \"verify-ca\""
+        ));
+    }
+}
+
+fn is_remote(target: &TargetAddress) -> bool {
+    match target {
+        TargetAddress::Unix(_) => false,
+        TargetAddress::Tcp { host, .. } => {
+            host != "localhost" && !host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+        }
+    }
+}
