@@ -2,5 +2,7 @@
 //!
 //! Modules in reading order; each imports only from those above it (see `docs/ARCHITECTURE.md`).
 
+pub mod auth;
 pub mod config;
+pub mod net;
 pub mod protocol;
