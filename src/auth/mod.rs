@@ -1,0 +1,148 @@
+//! Who may come in, and as whom the proxy logs in at the database for them.
+//!
+//! Answers questions of the login machines; does not speak to anybody itself. A user that does not exist, or may not
+//! use the endpoint, is given a secret that nobody can fulfil: its login looks and takes the same as with a wrong
+//! password.
+
+mod scram_secret;
+mod users;
+
+use std::fmt;
+
+use aws_lc_rs::{hmac, rand};
+
+use crate::config::UserConfig;
+use crate::protocol::{Credentials, Password};
+use users::Users;
+
+pub use scram_secret::{ITERATIONS, derive, mock};
+
+/// The users and what they must prove. Immutable; a reload makes a new one.
+pub struct Authenticator {
+    users: Users,
+    mock_key: hmac::Key,
+}
+
+/// Why the list of users can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum AuthError {
+    /// No password to check against.
+    #[error("user \"{user}\" has no `password`, which scram-sha-256 needs")]
+    NoPassword {
+        /// The user's name.
+        user: String,
+    },
+    /// A password's hash where the password belongs.
+    #[error(
+        "the `password` of user \"{user}\" is a password's hash (SCRAM-SHA-256$... or md5...): clients could log in \
+         with it, but the proxy could not log in at the database; give the password itself"
+    )]
+    Verifier {
+        /// The user's name.
+        user: String,
+    },
+    /// The system has no random numbers.
+    #[error("the system gives no random numbers")]
+    Random,
+}
+
+impl Authenticator {
+    /// Derives every user's secret: about a millisecond each.
+    pub fn new(users: &[UserConfig]) -> Result<Self, AuthError> {
+        let mut key = [0; 32];
+        rand::fill(&mut key).map_err(|_| AuthError::Random)?;
+        Ok(Self { users: Users::load(users)?, mock_key: hmac::Key::new(hmac::HMAC_SHA256, &key) })
+    }
+
+    /// What a client must prove to come in at this endpoint as this user.
+    pub fn credentials(&self, endpoint: &str, user: &str) -> Credentials {
+        // Made for everybody, so that it takes everybody the same time.
+        let mock = mock(&self.mock_key, user);
+        match self.users.find(user).filter(|found| found.may_use(endpoint)) {
+            Some(found) => Credentials { secret: found.secret.clone(), known: true },
+            None => Credentials { secret: mock, known: false },
+        }
+    }
+
+    /// The name and password with which the proxy logs in at the database for this user.
+    pub fn database_login(&self, user: &str) -> Option<(String, Password)> {
+        self.users.find(user).map(|found| (found.database_user.clone(), found.password.clone()))
+    }
+}
+
+impl fmt::Debug for Authenticator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Authenticator").field("users", &self.users).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{AuthMethod, Secret};
+
+    fn user(name: &str, password: Option<&str>, endpoints: Option<&[&str]>) -> UserConfig {
+        UserConfig {
+            name: name.to_owned(),
+            auth: vec![AuthMethod::ScramSha256],
+            password: password.map(|text| Secret::new(text.to_owned())),
+            database_user: format!("{name}_rw"),
+            endpoints: endpoints.map(|names| names.iter().map(|name| (*name).to_owned()).collect()),
+        }
+    }
+
+    #[test]
+    fn only_known_users_at_their_endpoints_are_known() {
+        let users = [user("app", Some("pw"), None), user("reporter", Some("pw"), Some(&["reports"]))];
+        let authenticator = Authenticator::new(&users).unwrap();
+        for (endpoint, name, known) in [
+            ("orders", "app", true),
+            ("reports", "app", true),
+            ("reports", "reporter", true),
+            ("orders", "reporter", false),
+            ("orders", "nobody", false),
+            ("orders", "App", false),
+            ("orders", "", false),
+        ] {
+            let credentials = authenticator.credentials(endpoint, name);
+            assert_eq!(credentials.known, known, "{endpoint} {name}");
+            // Nothing the client sees tells the two apart, or changes from one try to the next.
+            assert_eq!((credentials.secret.salt.len(), credentials.secret.iterations), (16, 4096));
+            assert_eq!(credentials.secret.salt, authenticator.credentials(endpoint, name).secret.salt);
+        }
+        let app = authenticator.credentials("reports", "app").secret;
+        let reporter = authenticator.credentials("reports", "reporter").secret;
+        assert_ne!(app.stored_key, reporter.stored_key, "the same password, another salt");
+        let derived = derive(b"pw", &app.salt, ITERATIONS);
+        assert_eq!((derived.stored_key, derived.server_key), (app.stored_key, app.server_key));
+    }
+
+    #[test]
+    fn the_database_is_told_another_name() {
+        let authenticator = Authenticator::new(&[user("app", Some("pw"), None)]).unwrap();
+        assert_eq!(authenticator.database_login("app"), Some(("app_rw".to_owned(), Password::new("pw"))));
+        assert_eq!(authenticator.database_login("nobody"), None);
+    }
+
+    #[test]
+    fn useless_passwords_are_refused_without_being_shown() {
+        for (password, words) in [
+            (Some("SCRAM-SHA-256$4096:c2FsdA==$c3RvcmVk:c2VydmVy"), "password's hash"),
+            (Some("md50123456789abcdef0123456789abcdef"), "password's hash"),
+            (None, "has no `password`"),
+        ] {
+            let error = Authenticator::new(&[user("app", password, None)]).unwrap_err();
+            let text = format!("{error} {error:?}");
+            assert!(text.contains(words) && text.contains("app"), "{text}");
+            assert!(!text.contains("c2FsdA") && !text.contains("0123"), "{text}");
+        }
+        assert!(Authenticator::new(&[user("app", Some("md5 is old"), None)]).is_ok());
+    }
+
+    #[test]
+    fn nothing_secret_is_printed() {
+        let authenticator = Authenticator::new(&[user("app", Some("hunter2"), None)]).unwrap();
+        let text = format!("{authenticator:?} {:?}", authenticator.database_login("app"));
+        assert!(!text.contains("hunter2"), "{text}");
+    }
+}

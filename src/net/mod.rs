@@ -1,0 +1,8 @@
+//! Sockets and TLS: one stream type for every way bytes come and go, and the TLS configurations behind it.
+//!
+//! Knows no protocol and no session; whoever holds a [`Stream`] decides when to read and write.
+
+mod stream;
+pub mod tls;
+
+pub use stream::{ConnectError, Detached, Peer, Stream, connect};
