@@ -2,4 +2,5 @@
 //!
 //! Modules in reading order; each imports only from those above it (see `docs/ARCHITECTURE.md`).
 
+pub mod demo;
 pub mod protocol;
