@@ -1,3 +1,5 @@
+//! PostgreSQL's wire protocol, version 3: logins, framing and messages.
 
 pub mod frame;
 pub mod message;
+pub mod scram;
