@@ -1,5 +1,6 @@
 //! PostgreSQL's wire protocol, version 3: logins, framing and messages.
 
+pub mod accept;
 pub mod frame;
 pub mod message;
 pub mod scram;
