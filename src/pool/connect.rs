@@ -9,7 +9,7 @@ use super::{Lease, PoolKey, Pools, ServerConn};
 use crate::config::TargetAddress;
 use crate::net;
 use crate::protocol::{
-    Answer, ClientError, ConnectOptions, Handshake, HandshakeError, Password, Protocol, ServerSide, Step, Violation,
+    Answer, ClientError, ConnectOptions, Handshake, HandshakeError, Password, Protocol, Step, Violation,
 };
 use rustls_pki_types::ServerName;
 use std::io;

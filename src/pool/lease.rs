@@ -145,6 +145,13 @@ impl<P: Protocol> Lease<P> {
         connection
     }
 
+    /// Closes the connection, politely if it is in a state for it.
+    pub fn discard(self) {
+        let Self { connection, claim } = self;
+        connection.close();
+        drop(claim);
+    }
+
     /// Gives the connection back if it is clean, else closes it.
     pub fn release(self) {
         let now = Instant::now();

@@ -241,6 +241,10 @@ impl ServerSide for Server {
         self.attach_failure.take()
     }
 
+    fn is_holding(&self) -> bool {
+        self.hold != Hold::Open || self.owed.is_full()
+    }
+
     fn disagreements(&mut self) -> u64 {
         std::mem::take(&mut self.disagreements)
     }

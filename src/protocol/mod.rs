@@ -300,6 +300,9 @@ pub trait ServerSide {
     /// The error with which the last [`attach`](Self::attach) failed, if it did: the connection must be closed.
     fn attach_failure(&mut self) -> Option<ServerError>;
 
+    /// [`send`](Self::send) takes nothing for now, until replies have come.
+    fn is_holding(&self) -> bool;
+
     /// How often text and server disagreed since the last call; stays 0 unless a text was misread.
     fn disagreements(&mut self) -> u64;
 

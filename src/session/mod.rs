@@ -16,10 +16,11 @@ mod login;
 mod relay;
 mod worker;
 
-pub use login::{Endpoint, Visitor, serve};
+pub use login::{Endpoint, Greetings, Visitor, serve};
 pub use worker::{Kick, Worker};
 
 use crate::config::PoolMode;
+use crate::metrics::{EndpointMetrics, GroupMetrics};
 use crate::net::Stream;
 use crate::pool::line::{Ask, Key};
 use crate::pool::{Borrow, Lease, Pools, Waiting};
@@ -30,7 +31,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
-use worker::{Handle, Phase, Scratch};
+use worker::{Phase, Scratch, Watch};
 
 /// Bytes that may wait for a peer to take them before the other side is read no further.
 const HIGH_WATER: usize = 64 << 10;
@@ -54,8 +55,8 @@ pub struct Rules {
 
 /// A client that has logged in.
 pub struct Session<P: Protocol> {
-    worker: Rc<Worker>,
-    handle: Rc<Handle>,
+    watch: Watch,
+    counts: (Arc<EndpointMetrics>, Arc<GroupMetrics>),
     rules: Rules,
     pools: Arc<Pools<P>>,
     key: Key,
@@ -96,6 +97,35 @@ pub enum End {
 }
 
 impl<P: Protocol> Session<P> {
+    fn new(
+        watch: Watch,
+        counts: (Arc<EndpointMetrics>, Arc<GroupMetrics>),
+        endpoint: &Endpoint<P>,
+        key: Key,
+        stream: Stream,
+        client: P::Client,
+        tail: Vec<u8>,
+        to_client: Vec<u8>,
+    ) -> Self {
+        Self {
+            rules: endpoint.rules.clone(),
+            pools: Arc::clone(&endpoint.pools),
+            key,
+            stream,
+            client,
+            holding: Holding::Nothing,
+            look_again: !tail.is_empty(),
+            tail,
+            to_client,
+            at_end: false,
+            draining: false,
+            resetting: false,
+            attempts: 0,
+            watch,
+            counts,
+        }
+    }
+
     /// Serves the client until it leaves or must leave.
     async fn run(mut self) -> End {
         let end = poll_fn(|cx| self.poll(cx)).await;
@@ -104,8 +134,8 @@ impl<P: Protocol> Session<P> {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
-        self.handle.wake_with(cx.waker());
-        let worker = Rc::clone(&self.worker);
+        self.watch.handle.wake_with(cx.waker());
+        let worker = Rc::clone(&self.watch.worker);
         let mut scratch = worker.scratch();
         for _ in 0..TURNS_MAX {
             match self.turn(cx, &mut scratch) {
@@ -192,14 +222,14 @@ impl<P: Protocol> Session<P> {
     }
 
     fn ask(&self) -> Ask {
-        Ask { key: self.key, label: self.client.settings().label(), worker: self.worker.number() }
+        Ask { key: self.key, label: self.client.settings().label(), worker: self.watch.worker.number() }
     }
 
     /// The wait in line is over.
     fn borrowed(&mut self, outcome: Result<Lease<P>, ClientError>) {
         self.holding = Holding::Nothing;
         self.look_again = true;
-        match outcome.map(|lease| lease.checked(self.worker.number())) {
+        match outcome.map(|lease| lease.checked(self.watch.worker.number())) {
             Ok(Some(lease)) => self.attach(lease),
             // It died on the way: the next turn asks for another.
             Ok(None) => {}
@@ -218,7 +248,7 @@ impl<P: Protocol> Session<P> {
     /// The request at the head of the tail gets this error; the session goes on.
     fn refuse(&mut self, error: &ClientError) {
         tracing::debug!(kind = error.kind().name(), %error, "request refused");
-        self.worker.metrics().told(error.kind());
+        self.counts.0.errors.of(error.kind()).add(1);
         self.client.refuse(error, &mut self.to_client);
         self.look_again = true;
         self.attempts = 0;
@@ -227,7 +257,7 @@ impl<P: Protocol> Session<P> {
     /// The session ends with this error.
     fn end(&mut self, error: &ClientError) -> End {
         tracing::info!(kind = error.kind().name(), %error, "client told to go");
-        self.worker.metrics().told(error.kind());
+        self.counts.0.errors.of(error.kind()).add(1);
         self.client.end(error, &mut self.to_client);
         End::Told
     }
@@ -235,7 +265,7 @@ impl<P: Protocol> Session<P> {
     // ------------------------------------------------------------------------------------------ from outside
 
     fn take_kicks(&mut self) -> Result<(), End> {
-        match self.handle.take_kick() {
+        match self.watch.handle.take_kick() {
             None => Ok(()),
             Some(Kick::Idle) => {
                 let limit = self.rules.idle_client_timeout.unwrap_or_default();
@@ -268,22 +298,22 @@ impl<P: Protocol> Session<P> {
                 Status::Owing | Status::Ended => Phase::Busy,
             },
         };
-        self.handle.set_phase(phase);
+        self.watch.handle.set_phase(phase);
     }
 
     // ------------------------------------------------------------------------------------------ the end
 
     /// Last words to the client; then the connection, if there is one, is made clean and given back, or closed.
-    async fn finish(mut self, end: End) {
-        let farewell = async {
-            self.stream.write_whole(&mut self.to_client).await?;
-            poll_fn(|cx| self.stream.poll_shutdown(cx)).await
+    async fn finish(self, end: End) {
+        let (mut stream, mut to_client) = (self.stream, self.to_client);
+        let farewell = async move {
+            stream.write_whole(&mut to_client).await?;
+            poll_fn(|cx| stream.poll_shutdown(cx)).await
         };
         if end != End::ClientLost {
             // A client that does not take them does not get them.
             let _ = tokio::time::timeout(FAREWELL, farewell).await;
         }
-        drop(self.stream);
         let Holding::Lease(lease) = self.holding else { return };
         let pinned = !self.client.pins().is_empty();
         if lease.connection.machine.status() != Status::Idle || !lease.connection.pending.is_empty() {

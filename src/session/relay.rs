@@ -59,14 +59,14 @@ impl<P: Protocol> Session<P> {
         let taken = machine.receive(input, Some(&mut self.client), &mut scratch.out);
         let disagreements = machine.disagreements();
         if disagreements > 0 {
-            self.worker.metrics().disagreements.add(disagreements);
+            self.counts.1.disagreements.add(disagreements);
         }
         let taken = match taken {
             Ok(taken) => taken,
             Err(violation) => return Err(self.server_broke(violation)),
         };
         tail.extend_from_slice(input.get(taken..).unwrap_or_default());
-        self.worker.metrics().server_bytes.add(read as u64);
+        self.counts.1.database_bytes_received.add(read as u64);
         if write(&mut self.stream, &scratch.out, input, &mut self.to_client, cx).is_err() {
             return Err(End::ClientLost);
         }
@@ -89,7 +89,9 @@ impl<P: Protocol> Session<P> {
         match lease.connection.machine.status() {
             Status::Ended => Err(End::ServerEnded),
             // Nothing of the client's has been sent.
-            Status::Owing if lease.connection.machine.is_holding() && self.attempts < ATTEMPTS_MAX && !self.resetting => {
+            Status::Owing
+                if lease.connection.machine.is_holding() && self.attempts < ATTEMPTS_MAX && !self.resetting =>
+            {
                 self.attempts += 1;
                 self.holding = Holding::Nothing;
                 self.look_again = true;
@@ -149,7 +151,7 @@ impl<P: Protocol> Session<P> {
         if let Holding::Lease(lease) = std::mem::replace(&mut self.holding, Holding::Nothing) {
             lease.release();
         }
-        self.worker.metrics().transactions.add(1);
+        self.counts.1.transactions.add(1);
         if self.draining && self.tail.is_empty() {
             return Err(self.end(&ClientError::GoingDown));
         }
@@ -225,8 +227,8 @@ impl<P: Protocol> Session<P> {
                 Ok(false)
             }
             Poll::Ready(Ok(read)) => {
-                self.worker.metrics().client_bytes.add(read as u64);
-                self.handle.note_activity();
+                self.counts.0.client_bytes_received.add(read as u64);
+                self.watch.handle.note_activity();
                 Ok(true)
             }
             Poll::Ready(Err(_)) => Err(End::ClientLost),

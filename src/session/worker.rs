@@ -3,7 +3,7 @@
 //! Everything here belongs to one thread. A session sets no timer of its own: the worker looks at all of them a few
 //! times a second and wakes those whose time is up.
 
-use crate::metrics::WorkerMetrics;
+use crate::metrics::{EndpointMetrics, GroupMetrics, Metrics};
 use crate::net::Stream;
 use crate::protocol::Out;
 use std::cell::{Cell, RefCell, RefMut};
@@ -22,7 +22,7 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(250);
 /// One worker thread's share of things.
 pub struct Worker {
     number: usize,
-    metrics: Arc<WorkerMetrics>,
+    metrics: Arc<Metrics>,
     scratch: RefCell<Scratch>,
     sessions: RefCell<BTreeMap<u64, Watched>>,
     draining: Cell<bool>,
@@ -117,12 +117,7 @@ pub(super) struct Handle {
 
 impl Handle {
     fn new() -> Self {
-        Self {
-            waker: RefCell::new(None),
-            kick: Cell::new(None),
-            phase: Cell::new(Phase::Busy),
-            activity: Cell::new(0),
-        }
+        Self { waker: RefCell::new(None), kick: Cell::new(None), phase: Cell::new(Phase::Busy), activity: Cell::new(0) }
     }
 
     /// The session's task can be woken so. A task's waker stays the same, so this is a comparison.
@@ -155,7 +150,7 @@ impl Handle {
 
 impl Worker {
     /// The worker of this number.
-    pub fn new(number: usize, metrics: Arc<WorkerMetrics>) -> Rc<Self> {
+    pub fn new(number: usize, metrics: Arc<Metrics>) -> Rc<Self> {
         Rc::new(Self {
             number,
             metrics,
@@ -170,9 +165,12 @@ impl Worker {
         self.number
     }
 
-    /// Its counters.
-    pub fn metrics(&self) -> &WorkerMetrics {
-        &self.metrics
+    /// This thread's counters of an endpoint and of a target group, by their places in the configuration. A place
+    /// that does not exist counts where nobody looks.
+    pub(super) fn counters(&self, endpoint: usize, group: usize) -> (Arc<EndpointMetrics>, Arc<GroupMetrics>) {
+        let slots = self.metrics.thread(self.number);
+        let endpoint = slots.and_then(|slots| slots.endpoint(endpoint)).unwrap_or_default();
+        (endpoint, slots.and_then(|slots| slots.group(group)).unwrap_or_default())
     }
 
     pub(super) fn scratch(&self) -> RefMut<'_, Scratch> {
@@ -242,7 +240,7 @@ impl Watched {
 
 /// Keeps a session in its worker's sight.
 pub(super) struct Watch {
-    worker: Rc<Worker>,
+    pub(super) worker: Rc<Worker>,
     client_id: u64,
     pub(super) handle: Rc<Handle>,
 }

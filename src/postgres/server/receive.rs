@@ -231,6 +231,8 @@ impl Server {
 
     /// The server's own word for what a command was.
     fn read_tag(&mut self, body: &[u8], client: Option<&mut Client>) {
+        // A command of the proxy's own changes nothing for the client.
+        let client = client.filter(|_| self.owed.front().is_some_and(|owed| !owed.hidden));
         let tag = frame::cstr(body).map_or(body, |(tag, _)| tag);
         match tag {
             b"DISCARD ALL" => {
@@ -272,13 +274,7 @@ impl Server {
         }
     }
 
-    fn error(
-        &mut self,
-        frame: &[u8],
-        at: usize,
-        mut client: Option<&mut Client>,
-        out: &mut Out,
-    ) -> Result<(), Violation> {
+    fn error(&mut self, frame: &[u8], at: usize, client: Option<&mut Client>, out: &mut Out) -> Result<(), Violation> {
         let error = message::server_error(frame).ok_or(Violation::MalformedFrame(kind::ERROR_RESPONSE))?;
         let front = self.owed.front();
         let hidden = front.is_some_and(|owed| owed.hidden);
