@@ -231,7 +231,7 @@ impl Opening {
             return Err(unsupported(major, minor, out));
         }
         let startup = Startup::parse(body).map_err(|error| {
-            fatal(error.code(), &error.to_string(), out);
+            message::error_response(Severity::Fatal, error.code(), &error.to_string(), error.hint(), out);
             Violation::InvalidStartup
         })?;
         // 3.1 was never spoken: an old PgBouncer said it by mistake.

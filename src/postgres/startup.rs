@@ -47,6 +47,14 @@ impl StartupError {
             Self::NotText => "22021",
         }
     }
+
+    /// Its hint.
+    pub const fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::Replication(_) => Some("Valid values are: \"false\", 0, \"true\", 1, \"database\"."),
+            Self::Layout | Self::NotText => None,
+        }
+    }
 }
 
 /// What a startup packet says.
@@ -60,7 +68,7 @@ pub struct Startup {
     pub is_replication: bool,
     /// Settings in the order in which PostgreSQL applies them: `options` first, so that the packet's own win.
     pub settings: Vec<(String, String)>,
-    /// What only a database login can set: [`STARTUP_ONLY`] settings, and as `options` the switches that are no settings.
+    /// What only a database login can set: startup-only settings, and as `options` the switches that are no settings.
     /// In the order of names, so that equal logins are equal.
     pub fixed: Vec<(String, String)>,
     /// Names of protocol options (`_pq_.`) in the packet's order; none is known.

@@ -1,0 +1,72 @@
+//! A client's login under any bytes in any pieces: no panic, never more bytes taken than shown, and the same bytes
+//! written and the same end whether they come at once or in two pieces.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use sluicegate::postgres::accept::Accept;
+use sluicegate::postgres::scram::mock_secret;
+use sluicegate::protocol::{
+    AcceptOptions, Accepted, Answer, ClientError, Credentials, Parameters, Question, Step, TlsOffer, Welcome,
+};
+use std::sync::Arc;
+
+fuzz_target!(|data: &[u8]| {
+    let Some((&[control, cut], input)) = data.split_first_chunk() else {
+        return;
+    };
+    let offer = match control & 3 {
+        0 => TlsOffer::Required,
+        1 => TlsOffer::Optional,
+        2 => TlsOffer::Off,
+        _ => TlsOffer::LocalSocket,
+    };
+    let at_once = play(offer, &[input]);
+    let (first, rest) = input.split_at(usize::from(cut).min(input.len()));
+    let in_two = play(offer, &[first, rest]);
+    // With TLS on offer a cut behind SSLRequest decides between a handshake and an attack.
+    if matches!(offer, TlsOffer::Off | TlsOffer::LocalSocket) {
+        assert_eq!(at_once, in_two);
+    }
+});
+
+fn play(tls: TlsOffer, pieces: &[&[u8]]) -> (Vec<u8>, String) {
+    let mut accept = Accept::new(AcceptOptions { tls, nonce: [7; 18] });
+    let (mut input, mut out) = (Vec::new(), Vec::new());
+    for piece in pieces {
+        input.extend_from_slice(piece);
+        loop {
+            let (taken, step) = match accept.step_inner(&input, &mut out) {
+                Ok(step) => step,
+                Err(error) => {
+                    let told = out.len();
+                    accept.refuse(&ClientError::Internal, &mut out);
+                    assert_eq!(out.len(), told);
+                    return (out, format!("{error:?}"));
+                }
+            };
+            assert!(taken <= input.len());
+            input.drain(..taken);
+            match step {
+                Step::NeedInput => break,
+                Step::StartTls => {
+                    assert!(input.is_empty());
+                    accept.answer(Answer::TlsStarted);
+                }
+                Step::Ask(Question::Credentials { user, .. }) => {
+                    let secret = mock_secret(&user, b"key");
+                    accept.answer(Answer::Credentials(Credentials { secret, known: true }));
+                }
+                Step::Ask(Question::Welcome(_)) => accept.answer(Answer::Welcome(Welcome {
+                    parameters: Arc::new(Parameters::new()),
+                    process_id: 1,
+                    cancel_secret: [2; 32],
+                    client_id: 3,
+                    statement_key: [4; 16],
+                })),
+                Step::Done(Accepted::Client(started)) => return (out, format!("{:?}", started.login)),
+                Step::Done(cancel) => return (out, format!("{cancel:?}")),
+            }
+        }
+    }
+    (out, String::new())
+}

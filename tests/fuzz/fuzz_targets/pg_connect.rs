@@ -1,0 +1,54 @@
+//! A login at a database that says anything in any pieces: no panic, never more bytes taken than shown, and the same
+//! end whether they come at once or in two pieces. (Not the same bytes: the client draws its own nonce.)
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use sluicegate::postgres::connect::Connect;
+use sluicegate::protocol::{Answer, ConnectOptions, Password, Step};
+
+fuzz_target!(|data: &[u8]| {
+    let Some((&[control, cut], input)) = data.split_first_chunk() else {
+        return;
+    };
+    // A server that answers SSLRequest and goes on in the clear is an attack or not by the cut alone.
+    let tls = control & 1 != 0;
+    let at_once = play(control, &[input]);
+    let (first, rest) = input.split_at(usize::from(cut).min(input.len()));
+    let in_two = play(control, &[first, rest]);
+    if !tls {
+        assert_eq!(at_once, in_two);
+    }
+});
+
+fn play(control: u8, pieces: &[&[u8]]) -> (usize, String) {
+    let mut connect = Connect::new(ConnectOptions {
+        user: "user".into(),
+        database: "database".into(),
+        fixed: Vec::new(),
+        password: (control & 2 == 0).then(|| Password::new("password")),
+        tls: control & 1 != 0,
+        local_socket: control & 4 != 0,
+        nonce: [0; 18],
+        max_prepared_statements: 1,
+        statement_key: [0; 16],
+    });
+    let (mut input, mut out) = (Vec::new(), Vec::new());
+    for piece in pieces {
+        input.extend_from_slice(piece);
+        loop {
+            let (taken, step) = match connect.step_inner(&input, &mut out) {
+                Ok(step) => step,
+                Err(error) => return (out.len(), format!("{error:?}")),
+            };
+            assert!(taken <= input.len());
+            input.drain(..taken);
+            match step {
+                Step::NeedInput => break,
+                Step::StartTls => connect.answer(Answer::TlsStarted),
+                Step::Ask(_) => unreachable!("asks nothing"),
+                Step::Done(connected) => return (out.len(), format!("{connected:?}")),
+            }
+        }
+    }
+    (out.len(), String::new())
+}
