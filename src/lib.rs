@@ -2,8 +2,11 @@
 //!
 //! Modules in reading order; each imports only from those above it (see `docs/ARCHITECTURE.md`).
 
+pub mod admin;
 pub mod auth;
 pub mod config;
+pub mod logging;
+pub mod metrics;
 pub mod net;
 pub mod protocol;
 pub mod topology;
