@@ -2,11 +2,30 @@
 //!
 //! Modules in reading order; each imports only from those above it (see `docs/ARCHITECTURE.md`).
 
-pub mod admin;
-pub mod auth;
 pub mod config;
-pub mod logging;
 pub mod metrics;
-pub mod net;
 pub mod protocol;
+
+pub mod sql;
+
+pub mod postgres;
+
+pub mod auth;
+pub mod net;
+
 pub mod topology;
+
+pub mod pool;
+
+pub mod session;
+
+pub mod listener;
+
+pub mod demo;
+
+pub mod admin;
+pub mod logging;
+
+mod run;
+
+pub use run::{RunError, check, run};

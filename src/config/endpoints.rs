@@ -38,10 +38,7 @@ pub(super) fn read_all(
         let owner = "[admin] listen".to_owned();
         reader.taken.push((ListenAddress::Tcp(address), owner));
     }
-    tables
-        .into_iter()
-        .map(|table| reader.endpoint(table))
-        .collect()
+    tables.into_iter().map(|table| reader.endpoint(table)).collect()
 }
 
 struct Reader<'a> {
@@ -61,10 +58,7 @@ impl Reader<'_> {
                 .and_then(|field| field.reference("a target group", &self.groups))
                 .unwrap_or_default(),
             role: table.read("role", EndpointRole::ReadWrite, |field| {
-                field.choice(
-                    &[("read-write", EndpointRole::ReadWrite)],
-                    &["read-only", "split"],
-                )
+                field.choice(&[("read-write", EndpointRole::ReadWrite)], &["read-only", "split"])
             }),
             tls: EndpointTls::Required,
             idle_client_timeout: table.read(
@@ -73,13 +67,8 @@ impl Reader<'_> {
                 Field::duration_or_off,
             ),
             login_timeout: table.read("login_timeout", Duration::from_secs(15), Field::duration),
-            max_clients: table.read("max_clients", 10_000, |field| {
-                field.integer(1..=CLIENTS_MAX)
-            }),
-            allow_from: table
-                .take("allow_from")
-                .and_then(allow_from)
-                .unwrap_or_else(values::private_networks),
+            max_clients: table.read("max_clients", 10_000, |field| field.integer(1..=CLIENTS_MAX)),
+            allow_from: table.take("allow_from").and_then(allow_from).unwrap_or_else(values::private_networks),
         };
         let tls = self.tls(&table, &endpoint.listen);
         table.later("hostnames", Some("[]"));
@@ -120,9 +109,7 @@ impl Reader<'_> {
     fn claim(&mut self, field: &Field<'_>, address: &ListenAddress, owner: &str) {
         let other = self.taken.iter().find(|(taken, _)| collide(taken, address));
         if let Some((taken, other)) = other {
-            field.report_conflict(format!(
-                "\"{address}\" collides with \"{taken}\" of {other}"
-            ));
+            field.report_conflict(format!("\"{address}\" collides with \"{taken}\" of {other}"));
         }
         self.taken.push((address.clone(), owner.to_owned()));
     }
@@ -140,17 +127,13 @@ impl Reader<'_> {
                 field.choice(&words, &[])
             })
             .unwrap_or(EndpointTls::Required);
-        let has_tcp = listen
-            .iter()
-            .any(|address| matches!(address, ListenAddress::Tcp(_)));
+        let has_tcp = listen.iter().any(|address| matches!(address, ListenAddress::Tcp(_)));
         if tls != EndpointTls::Off && has_tcp && !self.certificate_is_named {
             let word = match tls {
                 EndpointTls::Optional => "\"optional\"",
                 EndpointTls::Required | EndpointTls::Off => "\"required\" (the default)",
             };
-            let reason = format!(
-                "{word} needs `certificate` and `private_key` in [tls]; or set tls = \"off\""
-            );
+            let reason = format!("{word} needs `certificate` and `private_key` in [tls]; or set tls = \"off\"");
             let line = field.map_or(table.line, |field| field.line);
             let path = format!("{}.tls", table.path);
             let problem = super::Problem::Conflict { reason };
@@ -180,8 +163,7 @@ fn collide(a: &ListenAddress, b: &ListenAddress) -> bool {
                 && (same_ip(a.ip(), b.ip()) || a.ip().is_unspecified() || b.ip().is_unspecified())
         }
         (ListenAddress::Unix(a), ListenAddress::Unix(b)) => a == b,
-        (ListenAddress::Tcp(_), ListenAddress::Unix(_))
-        | (ListenAddress::Unix(_), ListenAddress::Tcp(_)) => false,
+        (ListenAddress::Tcp(_), ListenAddress::Unix(_)) | (ListenAddress::Unix(_), ListenAddress::Tcp(_)) => false,
     }
 }
 
@@ -195,8 +177,5 @@ fn allow_from(field: Field<'_>) -> Option<Vec<IpNet>> {
     if fields.is_empty() {
         field.report_impossible("at least one network: nobody could connect");
     }
-    fields
-        .iter()
-        .map(|field| field.parsed(ALLOWED, values::network))
-        .collect()
+    fields.iter().map(|field| field.parsed(ALLOWED, values::network)).collect()
 }

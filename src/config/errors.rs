@@ -128,11 +128,7 @@ impl fmt::Display for Problem {
                 write!(f, " (known here: {})", known.join(", "))
             }
             Self::WrongType { found, allowed } => write!(f, "found {found}, allowed: {allowed}"),
-            Self::Impossible {
-                found,
-                allowed,
-                nearest,
-            } => {
+            Self::Impossible { found, allowed, nearest } => {
                 write!(f, "found {found}, allowed: {allowed}")?;
                 match nearest {
                     Some(word) => write!(f, "; did you mean \"{word}\"?"),

@@ -27,18 +27,8 @@ pub(super) struct Field<'s> {
 }
 
 impl<'s> Field<'s> {
-    pub(super) fn new(
-        source: &'s Source<'s>,
-        path: String,
-        line: usize,
-        value: &'s DeValue<'s>,
-    ) -> Self {
-        Self {
-            source,
-            path,
-            line,
-            value,
-        }
+    pub(super) fn new(source: &'s Source<'s>, path: String, line: usize, value: &'s DeValue<'s>) -> Self {
+        Self { source, path, line, value }
     }
 
     /// Whether this is the same value, however it is written.
@@ -55,18 +45,11 @@ impl<'s> Field<'s> {
     }
 
     pub(super) fn report_type(&self, allowed: &str) {
-        self.report(Problem::WrongType {
-            found: self.found(),
-            allowed: allowed.to_owned(),
-        });
+        self.report(Problem::WrongType { found: self.found(), allowed: allowed.to_owned() });
     }
 
     pub(super) fn report_impossible(&self, allowed: &str) {
-        self.report(Problem::Impossible {
-            found: self.found(),
-            allowed: allowed.to_owned(),
-            nearest: None,
-        });
+        self.report(Problem::Impossible { found: self.found(), allowed: allowed.to_owned(), nearest: None });
     }
 
     pub(super) fn report_conflict(&self, reason: String) {
@@ -74,10 +57,7 @@ impl<'s> Field<'s> {
     }
 
     pub(super) fn report_later(&self, note: &str) {
-        self.report(Problem::NotYet {
-            found: None,
-            note: Some(note.to_owned()),
-        });
+        self.report(Problem::NotYet { found: None, note: Some(note.to_owned()) });
     }
 
     /// The kind of value, with its article.
@@ -114,12 +94,7 @@ impl<'s> Field<'s> {
 
     pub(super) fn table(&self) -> Option<Table<'s>> {
         let entries = Some(self.value.as_table()?);
-        Some(Table::new(
-            self.source,
-            entries,
-            self.path.clone(),
-            self.line,
-        ))
+        Some(Table::new(self.source, entries, self.path.clone(), self.line))
     }
 
     pub(super) fn elements(&self) -> Option<Vec<Field<'s>>> {
@@ -170,11 +145,7 @@ impl<'s> Field<'s> {
     }
 
     /// Text that `parse` understands.
-    pub(super) fn parsed<T>(
-        &self,
-        allowed: &str,
-        parse: impl FnOnce(&str) -> Option<T>,
-    ) -> Option<T> {
+    pub(super) fn parsed<T>(&self, allowed: &str, parse: impl FnOnce(&str) -> Option<T>) -> Option<T> {
         let parsed = parse(self.text(allowed)?);
         if parsed.is_none() {
             self.report_impossible(allowed);
@@ -220,11 +191,7 @@ impl<'s> Field<'s> {
     }
 
     /// One of a few words; those in `later` are known and refused.
-    pub(super) fn choice<T: Copy>(
-        &self,
-        available: &[(&'static str, T)],
-        later: &[&'static str],
-    ) -> Option<T> {
+    pub(super) fn choice<T: Copy>(&self, available: &[(&'static str, T)], later: &[&'static str]) -> Option<T> {
         let words: Vec<_> = available.iter().map(|(word, _)| *word).collect();
         let allowed = format!("\"{}\"", words.join("\" or \""));
         let text = self.text(&allowed)?;
@@ -233,17 +200,10 @@ impl<'s> Field<'s> {
         }
         let found = self.found();
         self.report(if later.contains(&text) {
-            Problem::NotYet {
-                found: Some(found),
-                note: Some(format!("use {allowed}")),
-            }
+            Problem::NotYet { found: Some(found), note: Some(format!("use {allowed}")) }
         } else {
             let words = [&words, later].concat();
-            Problem::Impossible {
-                nearest: values::nearest(text, &words),
-                found,
-                allowed,
-            }
+            Problem::Impossible { nearest: values::nearest(text, &words), found, allowed }
         });
         None
     }
@@ -288,17 +248,11 @@ impl<'s> Field<'s> {
 /// Whether two values are the same, wherever and however they are written.
 fn same(a: &DeValue<'_>, b: &DeValue<'_>) -> bool {
     if let (Some(a), Some(b)) = (a.as_array(), b.as_array()) {
-        return a.len() == b.len()
-            && a.iter()
-                .zip(b.iter())
-                .all(|(a, b)| same(a.get_ref(), b.get_ref()));
+        return a.len() == b.len() && a.iter().zip(b.iter()).all(|(a, b)| same(a.get_ref(), b.get_ref()));
     }
     if let (Some(a), Some(b)) = (a.as_table(), b.as_table()) {
         return a.len() == b.len()
-            && a.iter().all(|(key, a)| {
-                b.get(key.get_ref().as_ref())
-                    .is_some_and(|b| same(a.get_ref(), b.get_ref()))
-            });
+            && a.iter().all(|(key, a)| b.get(key.get_ref().as_ref()).is_some_and(|b| same(a.get_ref(), b.get_ref())));
     }
     if let (Some(a), Some(b)) = (a.as_integer(), b.as_integer()) {
         return a.as_str() == b.as_str() && a.radix() == b.radix();

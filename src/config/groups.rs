@@ -5,8 +5,8 @@
 use super::field::Field;
 use super::table::Table;
 use super::types::{
-    ConnectionLimit, Discovery, Engine, HealthConfig, PoolConfig, PoolMode, ResetPolicy,
-    TargetAddress, TargetGroupConfig, TargetTls, TargetTlsMode,
+    ConnectionLimit, Discovery, Engine, HealthConfig, PoolConfig, PoolMode, ResetPolicy, TargetAddress,
+    TargetGroupConfig, TargetTls, TargetTlsMode,
 };
 use super::{Names, Secret, values};
 use std::time::Duration;
@@ -31,10 +31,7 @@ pub(super) fn read_all(root: &Table<'_>) -> Vec<TargetGroupConfig> {
         root.report_missing("target_group", "at least one [[target_group]]");
     }
     let mut names = Names::default();
-    tables
-        .into_iter()
-        .map(|table| read(table, &mut names))
-        .collect()
+    tables.into_iter().map(|table| read(table, &mut names)).collect()
 }
 
 fn read(table: Table<'_>, names: &mut Names) -> TargetGroupConfig {
@@ -63,13 +60,7 @@ fn read(table: Table<'_>, names: &mut Names) -> TargetGroupConfig {
 fn read_targets(table: &Table<'_>) -> (Discovery, Vec<TargetAddress>) {
     let discovery = table.read("discovery", Some(Discovery::Static), |field| {
         let words = [("static", Discovery::Static), ("dns", Discovery::Dns)];
-        let later = [
-            "patroni",
-            "aurora",
-            "group-replication",
-            "multi-az-cluster",
-            "galera",
-        ];
+        let later = ["patroni", "aurora", "group-replication", "multi-az-cluster", "galera"];
         Some(field.choice(&words, &later))
     });
     table.later("reader_endpoint", None);
@@ -79,17 +70,11 @@ fn read_targets(table: &Table<'_>) -> (Discovery, Vec<TargetAddress>) {
         // Refused already; what the targets would have to look like depends on it.
         None => None,
         Some(Discovery::Static) => {
-            refuse(
-                writer,
-                "goes with discovery = \"dns\"; list the database in `targets`",
-            );
+            refuse(writer, "goes with discovery = \"dns\"; list the database in `targets`");
             require(table, "targets", listed).and_then(one_target)
         }
         Some(Discovery::Dns) => {
-            refuse(
-                listed,
-                "goes with discovery = \"static\"; name the database in `writer_endpoint`",
-            );
+            refuse(listed, "goes with discovery = \"static\"; name the database in `writer_endpoint`");
             require(table, "writer_endpoint", writer).and_then(|field| {
                 let target = target_address(&field)?;
                 if matches!(target, TargetAddress::Unix(_)) {
@@ -99,10 +84,7 @@ fn read_targets(table: &Table<'_>) -> (Discovery, Vec<TargetAddress>) {
             })
         }
     };
-    (
-        discovery.unwrap_or(Discovery::Static),
-        targets.unwrap_or_default(),
-    )
+    (discovery.unwrap_or(Discovery::Static), targets.unwrap_or_default())
 }
 
 fn require<'s>(table: &Table<'_>, key: &str, field: Option<Field<'s>>) -> Option<Field<'s>> {
@@ -166,15 +148,10 @@ fn read_pool(table: Table<'_>) -> PoolConfig {
             default.connection_borrow_timeout,
             Field::duration,
         ),
-        max_waiting: table.read("max_waiting", default.max_waiting, |field| {
-            field.integer(0..=WAITING_MAX)
-        }),
+        max_waiting: table.read("max_waiting", default.max_waiting, |field| field.integer(0..=WAITING_MAX)),
         connect_timeout: table.read("connect_timeout", default.connect_timeout, Field::duration),
-        max_logins_in_progress: table.read(
-            "max_logins_in_progress",
-            default.max_logins_in_progress,
-            |field| field.integer(1..=LOGINS_MAX),
-        ),
+        max_logins_in_progress: table
+            .read("max_logins_in_progress", default.max_logins_in_progress, |field| field.integer(1..=LOGINS_MAX)),
         connection_max_lifetime: table.read(
             "connection_max_lifetime",
             default.connection_max_lifetime,
@@ -186,10 +163,7 @@ fn read_pool(table: Table<'_>) -> PoolConfig {
             Field::duration_or_off,
         ),
         pool_mode: table.read("pool_mode", default.pool_mode, |field| {
-            let words = [
-                ("transaction", PoolMode::Transaction),
-                ("session", PoolMode::Session),
-            ];
+            let words = [("transaction", PoolMode::Transaction), ("session", PoolMode::Session)];
             field.choice(&words, &[])
         }),
         reset: table.read("reset", default.reset, |field| {
@@ -201,11 +175,8 @@ fn read_pool(table: Table<'_>) -> PoolConfig {
             default.transaction_idle_timeout,
             Field::duration_or_off,
         ),
-        max_prepared_statements: table.read(
-            "max_prepared_statements",
-            default.max_prepared_statements,
-            |field| field.integer(1..=PREPARED_MAX),
-        ),
+        max_prepared_statements: table
+            .read("max_prepared_statements", default.max_prepared_statements, |field| field.integer(1..=PREPARED_MAX)),
     };
     table.later("min_connections", Some("0"));
     table.later("init_query", Some("\"\""));
@@ -227,9 +198,7 @@ fn read_limit(table: &Table<'_>) -> Option<ConnectionLimit> {
     let number = table.take("max_connections");
     match (share, number) {
         (Some(share), None) => percent(&share).map(ConnectionLimit::Percent),
-        (None, Some(number)) => number
-            .integer(1..=CONNECTIONS_MAX)
-            .map(ConnectionLimit::Absolute),
+        (None, Some(number)) => number.integer(1..=CONNECTIONS_MAX).map(ConnectionLimit::Absolute),
         (Some(share), Some(number)) => {
             number.report_conflict(format!(
                 "`max_connections_percent` is set in line {}; keep one of the two",
@@ -251,15 +220,9 @@ fn read_health(table: Table<'_>) -> HealthConfig {
             .require("password", super::secret::FORMS)
             .and_then(|field| field.secret())
             .unwrap_or_else(|| Secret::new(String::new())),
-        database: table.read("database", "postgres".to_owned(), |field| {
-            field.text_unseen("the name of a database")
-        }),
+        database: table.read("database", "postgres".to_owned(), |field| field.text_unseen("the name of a database")),
         interval: table.read("interval", Duration::from_millis(500), Field::duration),
-        suspect_interval: table.read(
-            "suspect_interval",
-            Duration::from_millis(100),
-            Field::duration,
-        ),
+        suspect_interval: table.read("suspect_interval", Duration::from_millis(100), Field::duration),
         timeout: table.read("timeout", Duration::from_millis(500), Field::duration),
         failures: table.read("failures", 3, |field| field.integer(1..=FAILURES_MAX)),
     };

@@ -26,10 +26,9 @@ use toml::de::DeTable;
 pub use errors::{ConfigError, ConfigErrors, Problem};
 pub use secret::Secret;
 pub use types::{
-    AdminConfig, AuthMethod, Config, ConnectionLimit, Discovery, EndpointConfig, EndpointRole,
-    EndpointTls, Engine, HealthConfig, ListenAddress, LogConfig, LogFormat, PoolConfig, PoolMode,
-    ResetPolicy, RuntimeConfig, TargetAddress, TargetGroupConfig, TargetTls, TargetTlsMode,
-    TlsConfig, UserConfig,
+    AdminConfig, AuthMethod, Config, ConnectionLimit, Discovery, EndpointConfig, EndpointRole, EndpointTls, Engine,
+    HealthConfig, ListenAddress, LogConfig, LogFormat, PoolConfig, PoolMode, ResetPolicy, RuntimeConfig, TargetAddress,
+    TargetGroupConfig, TargetTls, TargetTlsMode, TlsConfig, UserConfig,
 };
 
 use field::Field;
@@ -50,11 +49,7 @@ impl Config {
 
     /// Reads a configuration out of a text. Relative paths in it start at the folder of `origin_name`, which messages
     /// name as the file; `env` looks up environment variables.
-    pub fn parse(
-        text: &str,
-        origin_name: &str,
-        env: &dyn Fn(&str) -> Option<String>,
-    ) -> Result<Config, ConfigErrors> {
+    pub fn parse(text: &str, origin_name: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<Config, ConfigErrors> {
         let folder = Path::new(origin_name).parent().unwrap_or(Path::new(""));
         let source = Source::new(text, folder, env);
         let (root, broken) = DeTable::parse_recoverable(text);
@@ -68,24 +63,14 @@ impl Config {
         let (errors, warnings) = source.into_findings();
         match config {
             Some(config) if errors.is_empty() => Ok(Config { warnings, ..config }),
-            Some(_) | None => Err(ConfigErrors {
-                origin: origin_name.to_owned(),
-                errors,
-            }),
+            Some(_) | None => Err(ConfigErrors { origin: origin_name.to_owned(), errors }),
         }
     }
 }
 
 fn whole_file(origin: String, problem: Problem) -> ConfigErrors {
-    let error = ConfigError {
-        line: 0,
-        path: String::new(),
-        problem,
-    };
-    ConfigErrors {
-        origin,
-        errors: vec![error],
-    }
+    let error = ConfigError { line: 0, path: String::new(), problem };
+    ConfigErrors { origin, errors: vec![error] }
 }
 
 /// Reads all tables. Where a mistake was reported something stands in for the value; the result is then thrown away.
@@ -119,12 +104,7 @@ struct Names(BTreeMap<String, usize>);
 
 impl Names {
     /// Reads a table's `name`: there, well formed and not given twice.
-    fn read(
-        &mut self,
-        table: &Table<'_>,
-        allowed: &str,
-        is_good: impl FnOnce(&str) -> bool,
-    ) -> String {
+    fn read(&mut self, table: &Table<'_>, allowed: &str, is_good: impl FnOnce(&str) -> bool) -> String {
         let Some(field) = table.require("name", allowed) else {
             return String::new();
         };

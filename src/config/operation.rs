@@ -14,7 +14,7 @@ const WORKERS_MAX: i64 = 1024;
 
 /// `[tls]` as far as it could be read.
 pub(super) struct Tls {
-    /// A file is named, so that what else is wrong with [tls] was told there.
+    /// A file is named, so that what else is wrong with `[tls]` was told there.
     pub(super) is_named: bool,
     pub(super) config: Option<TlsConfig>,
 }
@@ -34,13 +34,7 @@ pub(super) fn read_tls(root: &Table<'_>) -> Tls {
     let certificate = certificate.and_then(|field| field.readable_file());
     let private_key = private_key.and_then(|field| field.readable_file());
     let config = certificate.zip(private_key);
-    Tls {
-        is_named,
-        config: config.map(|(certificate, private_key)| TlsConfig {
-            certificate,
-            private_key,
-        }),
-    }
+    Tls { is_named, config: config.map(|(certificate, private_key)| TlsConfig { certificate, private_key }) }
 }
 
 pub(super) fn read_admin(root: &Table<'_>) -> AdminConfig {
@@ -52,10 +46,7 @@ pub(super) fn read_admin(root: &Table<'_>) -> AdminConfig {
             const ALLOWED: &str = "a list of host names";
             let name = |text: &str| values::is_host_name(text).then(|| text.to_owned());
             let fields = field.list(ALLOWED)?;
-            fields
-                .iter()
-                .map(|field| field.parsed(ALLOWED, name))
-                .collect()
+            fields.iter().map(|field| field.parsed(ALLOWED, name)).collect()
         }),
     };
     table.later("tls", Some("false"));
@@ -104,14 +95,8 @@ pub(super) fn read_runtime(root: &Table<'_>) -> RuntimeConfig {
     let table = root.child("runtime");
     let default = RuntimeConfig::default();
     let runtime = RuntimeConfig {
-        workers: table.read("workers", default.workers, |field| {
-            field.integer(0..=WORKERS_MAX)
-        }),
-        shutdown_timeout: table.read(
-            "shutdown_timeout",
-            default.shutdown_timeout,
-            Field::duration_or_zero,
-        ),
+        workers: table.read("workers", default.workers, |field| field.integer(0..=WORKERS_MAX)),
+        shutdown_timeout: table.read("shutdown_timeout", default.shutdown_timeout, Field::duration_or_zero),
         state_dir: table.read("state_dir", default.state_dir, |field| folder(field)),
     };
     table.later("memory_max", Some("\"0\""));
@@ -128,20 +113,10 @@ fn folder(field: &Field<'_>) -> Option<PathBuf> {
 
 /// `[iam]` has no default as a whole, so it is refused as a whole; a misspelt key in it is told all the same.
 pub(super) fn refuse_iam(root: &Table<'_>) {
-    const KEYS: [&str; 6] = [
-        "region",
-        "account",
-        "resource_id",
-        "identities_file",
-        "max_token_age",
-        "clock_skew",
-    ];
+    const KEYS: [&str; 6] = ["region", "account", "resource_id", "identities_file", "max_token_age", "clock_skew"];
     let table = root.child("iam");
     if table.is_there() {
-        let problem = Problem::NotYet {
-            found: None,
-            note: None,
-        };
+        let problem = Problem::NotYet { found: None, note: None };
         table.source().report(table.line, &table.path, problem);
     }
     for key in KEYS {

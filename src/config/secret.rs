@@ -61,10 +61,7 @@ impl Drop for Secret {
 pub(super) fn read(field: &Field<'_>) -> Option<Secret> {
     let Some(table) = field.table() else {
         // Never the value: somebody who writes the password right here is not to find it in the log.
-        field.report(Problem::WrongType {
-            found: format!("{} here", field.type_name()),
-            allowed: FORMS.to_owned(),
-        });
+        field.report(Problem::WrongType { found: format!("{} here", field.type_name()), allowed: FORMS.to_owned() });
         return None;
     };
     let secret = read_source(field, &table);
@@ -79,26 +76,18 @@ fn read_source(field: &Field<'_>, table: &Table<'_>) -> Option<Secret> {
     let command = table.take("command");
     let refresh = table.take("refresh");
     if let Some(command) = command {
-        command.report(Problem::NotYet {
-            found: None,
-            note: Some(format!("use {FORMS}")),
-        });
+        command.report(Problem::NotYet { found: None, note: Some(format!("use {FORMS}")) });
         return None;
     }
     if let Some(refresh) = refresh {
-        refresh.report(Problem::Conflict {
-            reason: "goes with `command` only".to_owned(),
-        });
+        refresh.report(Problem::Conflict { reason: "goes with `command` only".to_owned() });
     }
     let found = match (env, file, value) {
         (Some(env), None, None) => from_env(&env),
         (None, Some(file), None) => from_file(&file),
         (None, None, Some(value)) => Ok(value.text_unseen("the password in quotes")?),
         _ => {
-            field.report(Problem::WrongType {
-                found: "not exactly one source".to_owned(),
-                allowed: FORMS.to_owned(),
-            });
+            field.report(Problem::WrongType { found: "not exactly one source".to_owned(), allowed: FORMS.to_owned() });
             return None;
         }
     };
@@ -127,9 +116,7 @@ fn from_env(field: &Field<'_>) -> Result<String, Problem> {
 }
 
 fn from_file(field: &Field<'_>) -> Result<String, Problem> {
-    let name = field
-        .text_unseen("the name of a file")
-        .ok_or_else(|| refused("its file has no name"))?;
+    let name = field.text_unseen("the name of a file").ok_or_else(|| refused("its file has no name"))?;
     let path = field.source().resolve(&name);
     let mut bytes = read_at_most(&path, SECRET_BYTES_MAX + 1).map_err(|source| {
         // The path is named only when it looks like one, see `from_env`.
@@ -169,7 +156,5 @@ fn usable(text: String) -> Result<String, Problem> {
 }
 
 fn refused(reason: &str) -> Problem {
-    Problem::Secret {
-        reason: reason.to_owned(),
-    }
+    Problem::Secret { reason: reason.to_owned() }
 }

@@ -23,18 +23,8 @@ pub(super) struct Source<'s> {
 
 impl<'s> Source<'s> {
     /// `folder` is where relative paths start.
-    pub(super) fn new(
-        text: &'s str,
-        folder: &'s Path,
-        env: &'s dyn Fn(&str) -> Option<String>,
-    ) -> Self {
-        Self {
-            text,
-            folder,
-            env,
-            errors: RefCell::default(),
-            warnings: RefCell::default(),
-        }
+    pub(super) fn new(text: &'s str, folder: &'s Path, env: &'s dyn Fn(&str) -> Option<String>) -> Self {
+        Self { text, folder, env, errors: RefCell::default(), warnings: RefCell::default() }
     }
 
     pub(super) fn line(&self, offset: usize) -> usize {
@@ -43,11 +33,7 @@ impl<'s> Source<'s> {
     }
 
     pub(super) fn report(&self, line: usize, path: &str, problem: Problem) {
-        self.errors.borrow_mut().push(ConfigError {
-            line,
-            path: path.to_owned(),
-            problem,
-        });
+        self.errors.borrow_mut().push(ConfigError { line, path: path.to_owned(), problem });
     }
 
     pub(super) fn warn(&self, warning: String) {
@@ -84,19 +70,8 @@ impl<'s> Table<'s> {
         Self::new(source, Some(entries), String::new(), 1)
     }
 
-    pub(super) fn new(
-        source: &'s Source<'s>,
-        entries: Option<&'s DeTable<'s>>,
-        path: String,
-        line: usize,
-    ) -> Self {
-        Self {
-            source,
-            entries,
-            path,
-            line,
-            known: RefCell::default(),
-        }
+    pub(super) fn new(source: &'s Source<'s>, entries: Option<&'s DeTable<'s>>, path: String, line: usize) -> Self {
+        Self { source, entries, path, line, known: RefCell::default() }
     }
 
     pub(super) fn source(&self) -> &'s Source<'s> {
@@ -124,20 +99,12 @@ impl<'s> Table<'s> {
     pub(super) fn report_missing(&self, key: &str, allowed: &str) {
         let allowed = allowed.to_owned();
         let problem = Problem::Missing { allowed };
-        self.source
-            .report(self.line, &join(&self.path, key), problem);
+        self.source.report(self.line, &join(&self.path, key), problem);
     }
 
     /// The key read by `read`; the default where it is absent or wrong.
-    pub(super) fn read<T>(
-        &self,
-        key: &'static str,
-        default: T,
-        read: impl FnOnce(&Field<'s>) -> Option<T>,
-    ) -> T {
-        self.take(key)
-            .and_then(|field| read(&field))
-            .unwrap_or(default)
+    pub(super) fn read<T>(&self, key: &'static str, default: T, read: impl FnOnce(&Field<'s>) -> Option<T>) -> T {
+        self.take(key).and_then(|field| read(&field)).unwrap_or(default)
     }
 
     /// A key of a later version: only its default may stand here. `default` is TOML; without one, nothing may.
@@ -145,14 +112,10 @@ impl<'s> Table<'s> {
         let Some(field) = self.take(key) else {
             return;
         };
-        let is_default = default
-            .and_then(|text| DeValue::parse(text).ok())
-            .is_some_and(|default| field.is(default.get_ref()));
+        let is_default =
+            default.and_then(|text| DeValue::parse(text).ok()).is_some_and(|default| field.is(default.get_ref()));
         if !is_default {
-            field.report(Problem::NotYet {
-                found: None,
-                note: None,
-            });
+            field.report(Problem::NotYet { found: None, note: None });
         }
     }
 
@@ -173,9 +136,7 @@ impl<'s> Table<'s> {
         let Some(field) = self.take(key) else {
             return Vec::new();
         };
-        let tables: Option<Vec<_>> = field
-            .elements()
-            .and_then(|elements| elements.iter().map(Field::table).collect());
+        let tables: Option<Vec<_>> = field.elements().and_then(|elements| elements.iter().map(Field::table).collect());
         tables.unwrap_or_else(|| {
             field.report_type(&format!("tables, each headed [[{key}]]"));
             Vec::new()
@@ -192,10 +153,7 @@ impl<'s> Table<'s> {
         for name in self.entries.into_iter().flat_map(|entries| entries.keys()) {
             let key = name.get_ref().as_ref();
             if !known.contains(&key) {
-                let problem = Problem::UnknownKey {
-                    nearest: values::nearest(key, &known),
-                    known: known.clone(),
-                };
+                let problem = Problem::UnknownKey { nearest: values::nearest(key, &known), known: known.clone() };
                 let line = self.source.line(name.span().start);
                 self.source.report(line, &join(&self.path, key), problem);
             }
@@ -204,9 +162,5 @@ impl<'s> Table<'s> {
 }
 
 fn join(path: &str, key: &str) -> String {
-    if path.is_empty() {
-        key.to_owned()
-    } else {
-        format!("{path}.{key}")
-    }
+    if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
 }

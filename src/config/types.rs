@@ -266,9 +266,7 @@ pub struct UserConfig {
 impl UserConfig {
     /// Whether this user may come in at the endpoint of that name.
     pub fn may_use(&self, endpoint: &str) -> bool {
-        self.endpoints
-            .as_ref()
-            .is_none_or(|names| names.iter().any(|name| name == endpoint))
+        self.endpoints.as_ref().is_none_or(|names| names.iter().any(|name| name == endpoint))
     }
 }
 
@@ -299,10 +297,7 @@ pub struct AdminConfig {
 
 impl Default for AdminConfig {
     fn default() -> Self {
-        Self {
-            listen: Some(SocketAddr::from(([127, 0, 0, 1], 9632))),
-            hostnames: vec!["localhost".to_owned()],
-        }
+        Self { listen: Some(SocketAddr::from(([127, 0, 0, 1], 9632))), hostnames: vec!["localhost".to_owned()] }
     }
 }
 
@@ -317,10 +312,7 @@ pub struct LogConfig {
 
 impl Default for LogConfig {
     fn default() -> Self {
-        Self {
-            format: LogFormat::Text,
-            level: "info".to_owned(),
-        }
+        Self { format: LogFormat::Text, level: "info".to_owned() }
     }
 }
 
@@ -346,11 +338,7 @@ pub struct RuntimeConfig {
 
 impl Default for RuntimeConfig {
     fn default() -> Self {
-        Self {
-            workers: 0,
-            shutdown_timeout: Duration::from_secs(30),
-            state_dir: PathBuf::from("/var/lib/sluicegate"),
-        }
+        Self { workers: 0, shutdown_timeout: Duration::from_secs(30), state_dir: PathBuf::from("/var/lib/sluicegate") }
     }
 }
 

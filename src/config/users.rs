@@ -10,30 +10,19 @@ use super::{Names, secret, values};
 const NAME_FORM: &str = "1 to 63 bytes";
 
 /// Methods of the contract that are not built.
-const METHODS_LATER: [&str; 6] = [
-    "iam",
-    "md5",
-    "certificate",
-    "iam-or-password",
-    "caching_sha2_password",
-    "mysql_native_password",
-];
+const METHODS_LATER: [&str; 6] =
+    ["iam", "md5", "certificate", "iam-or-password", "caching_sha2_password", "mysql_native_password"];
 
 /// Reads all users; there may be none.
 pub(super) fn read_all(root: &Table<'_>, endpoints: &[EndpointConfig]) -> Vec<UserConfig> {
     let endpoints: Vec<_> = endpoints.iter().map(|e| e.name.as_str()).collect();
     let mut names = Names::default();
-    root.children("user")
-        .into_iter()
-        .map(|table| read(table, &mut names, &endpoints))
-        .collect()
+    root.children("user").into_iter().map(|table| read(table, &mut names, &endpoints)).collect()
 }
 
 fn read(table: Table<'_>, names: &mut Names, endpoints: &[&str]) -> UserConfig {
     let name = names.read(&table, NAME_FORM, is_user_name);
-    let auth = table.read("auth", Some(vec![AuthMethod::ScramSha256]), |field| {
-        Some(read_auth(field))
-    });
+    let auth = table.read("auth", Some(vec![AuthMethod::ScramSha256]), |field| Some(read_auth(field)));
     let password = table.take("password");
     if password.is_none() && auth.is_some() {
         table.report_missing("password", &format!("for scram-sha-256: {}", secret::FORMS));
@@ -45,9 +34,7 @@ fn read(table: Table<'_>, names: &mut Names, endpoints: &[&str]) -> UserConfig {
             let good = |text: &str| is_user_name(text).then(|| text.to_owned());
             field.parsed(NAME_FORM, good)
         }),
-        endpoints: table.read("endpoints", None, |field| {
-            read_endpoints(field, endpoints).map(Some)
-        }),
+        endpoints: table.read("endpoints", None, |field| read_endpoints(field, endpoints).map(Some)),
         name,
     };
     table.later("database_auth", None);
@@ -75,15 +62,7 @@ fn read_auth(field: &Field<'_>) -> Option<Vec<AuthMethod>> {
     if words.is_some_and(|words| is_default_list(&words)) {
         return Some(vec![AuthMethod::ScramSha256]);
     }
-    fields
-        .iter()
-        .map(|field| {
-            field.choice(
-                &[("scram-sha-256", AuthMethod::ScramSha256)],
-                &METHODS_LATER,
-            )
-        })
-        .collect()
+    fields.iter().map(|field| field.choice(&[("scram-sha-256", AuthMethod::ScramSha256)], &METHODS_LATER)).collect()
 }
 
 fn is_default_list(words: &[&str]) -> bool {
@@ -95,8 +74,5 @@ fn read_endpoints(field: &Field<'_>, endpoints: &[&str]) -> Option<Vec<String>> 
     if fields.is_empty() {
         field.report_impossible("at least one endpoint name; leave it out to allow all");
     }
-    fields
-        .iter()
-        .map(|field| field.reference("an endpoint", endpoints))
-        .collect()
+    fields.iter().map(|field| field.reference("an endpoint", endpoints)).collect()
 }

@@ -31,8 +31,7 @@ const PRIVATE_NETWORKS: [&str; 8] = [
     "fe80::/10",
 ];
 
-pub(super) const DURATION_FORM: &str =
-    "a duration such as \"250ms\", \"30s\", \"15m\" or \"1h\", at most \"8760h\"";
+pub(super) const DURATION_FORM: &str = "a duration such as \"250ms\", \"30s\", \"15m\" or \"1h\", at most \"8760h\"";
 
 /// `"250ms"`, `"30s"`, `"15m"`, `"1h"` or `"0"`.
 pub(super) fn duration(text: &str) -> Option<Duration> {
@@ -55,20 +54,18 @@ pub(super) fn duration(text: &str) -> Option<Duration> {
     (duration <= DURATION_MAX).then_some(duration)
 }
 
-pub(super) const LISTEN_FORM: &str = "an IP address and port such as \"0.0.0.0:6432\" or \"[::]:6432\", or \"unix:/run/sluicegate/.s.PGSQL.6432\"";
+pub(super) const LISTEN_FORM: &str =
+    "an IP address and port such as \"0.0.0.0:6432\" or \"[::]:6432\", or \"unix:/run/sluicegate/.s.PGSQL.6432\"";
 
 /// `"0.0.0.0:6432"`, `"[::]:6432"` or `"unix:/run/sluicegate/.s.PGSQL.6432"`.
 pub(super) fn listen_address(text: &str) -> Result<ListenAddress, &'static str> {
     if let Some(path) = text.strip_prefix("unix:") {
         return unix_socket(path).map(ListenAddress::Unix);
     }
-    text.parse::<SocketAddr>()
-        .map(ListenAddress::Tcp)
-        .map_err(|_| LISTEN_FORM)
+    text.parse::<SocketAddr>().map(ListenAddress::Tcp).map_err(|_| LISTEN_FORM)
 }
 
-pub(super) const TARGET_FORM: &str =
-    "\"host:port\", \"[IPv6 address]:port\" or \"unix:/run/postgresql/.s.PGSQL.5432\"";
+pub(super) const TARGET_FORM: &str = "\"host:port\", \"[IPv6 address]:port\" or \"unix:/run/postgresql/.s.PGSQL.5432\"";
 
 /// `"db1:5432"`, `"[::1]:5432"` or `"unix:/run/postgresql/.s.PGSQL.5432"`.
 pub(super) fn target_address(text: &str) -> Result<TargetAddress, &'static str> {
@@ -76,23 +73,13 @@ pub(super) fn target_address(text: &str) -> Result<TargetAddress, &'static str> 
         return unix_socket(path).map(TargetAddress::Unix);
     }
     let (host, port) = text.rsplit_once(':').ok_or(TARGET_FORM)?;
-    let port = port
-        .parse()
-        .ok()
-        .filter(|port| *port != 0)
-        .ok_or(TARGET_FORM)?;
-    let host = match host
-        .strip_prefix('[')
-        .and_then(|rest| rest.strip_suffix(']'))
-    {
+    let port = port.parse().ok().filter(|port| *port != 0).ok_or(TARGET_FORM)?;
+    let host = match host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
         Some(v6) if v6.parse::<Ipv6Addr>().is_ok() => v6,
         None if is_host_name(host) => host,
         Some(_) | None => return Err(TARGET_FORM),
     };
-    Ok(TargetAddress::Tcp {
-        host: host.to_owned(),
-        port,
-    })
+    Ok(TargetAddress::Tcp { host: host.to_owned(), port })
 }
 
 /// The letters of a DNS name, underscores included: compose files have them.
@@ -100,9 +87,7 @@ pub(super) fn is_host_name(text: &str) -> bool {
     !text.is_empty()
         && text.len() <= 253
         && !text.starts_with(['.', '-'])
-        && text
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_'))
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_'))
 }
 
 /// Clients and drivers find a socket by folder and port, so its name must be the one they make of them.
@@ -125,26 +110,19 @@ fn unix_socket(path: &str) -> Result<PathBuf, &'static str> {
 
 /// `"10.0.0.0/8"`, or a single address. Bits beyond the prefix are dropped.
 pub(super) fn network(text: &str) -> Option<IpNet> {
-    let network = text
-        .parse::<IpNet>()
-        .or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
+    let network = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
     network.ok().map(|network| network.trunc())
 }
 
 pub(super) fn private_networks() -> Vec<IpNet> {
-    PRIVATE_NETWORKS
-        .iter()
-        .filter_map(|text| network(text))
-        .collect()
+    PRIVATE_NETWORKS.iter().filter_map(|text| network(text)).collect()
 }
 
 /// Whether a name can stand in metrics, logs and the console without quoting.
 pub(super) fn is_plain_name(text: &str) -> bool {
     !text.is_empty()
         && text.len() <= NAME_BYTES_MAX
-        && text
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_'))
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_'))
 }
 
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
@@ -153,12 +131,8 @@ const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 /// a module's name and logs nothing, so a bare word must be a level here.
 pub(super) fn is_log_filter(text: &str) -> bool {
     let is_level = |word: &str| LEVELS.contains(&word);
-    let is_module = |word: &str| {
-        !word.is_empty()
-            && word
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b':'))
-    };
+    let is_module =
+        |word: &str| !word.is_empty() && word.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b':'));
     text.split(',').all(|part| match part.split_once('=') {
         Some((module, level)) => is_module(module) && is_level(level),
         None => is_level(part),
@@ -179,15 +153,7 @@ pub(super) fn nearest(word: &str, candidates: &[&str]) -> Option<String> {
 /// Levenshtein distance, where `-`, `_` and capitals don't count: `Read_Write` is `read-write`.
 fn edit_distance(a: &str, b: &str) -> usize {
     let letters = |text: &str| -> Vec<char> {
-        text.chars()
-            .map(|c| {
-                if c == '-' {
-                    '_'
-                } else {
-                    c.to_ascii_lowercase()
-                }
-            })
-            .collect()
+        text.chars().map(|c| if c == '-' { '_' } else { c.to_ascii_lowercase() }).collect()
     };
     let (a, b) = (letters(a), letters(b));
     let mut row: Vec<usize> = (0..=b.len()).collect();

@@ -6,8 +6,7 @@ use std::net::IpAddr;
 
 use super::table::Source;
 use super::types::{
-    Config, EndpointConfig, EndpointTls, ListenAddress, TargetAddress, TargetGroupConfig,
-    TargetTlsMode,
+    Config, EndpointConfig, EndpointTls, ListenAddress, TargetAddress, TargetGroupConfig, TargetTlsMode,
 };
 
 /// Looks the whole configuration over.
@@ -23,9 +22,7 @@ pub(super) fn look_at(config: &Config, source: &Source<'_>) {
 fn look_at_endpoint(endpoint: &EndpointConfig, config: &Config, source: &Source<'_>) {
     let name = &endpoint.name;
     if !config.users.iter().any(|user| user.may_use(name)) {
-        source.warn(format!(
-            "endpoint \"{name}\": no user can log in here; add a [[user]]"
-        ));
+        source.warn(format!("endpoint \"{name}\": no user can log in here; add a [[user]]"));
     }
     let is_open = endpoint.listen.iter().any(|address| match address {
         ListenAddress::Tcp(address) => !address.ip().to_canonical().is_loopback(),
@@ -49,21 +46,15 @@ fn look_at_group(group: &TargetGroupConfig, config: &Config, source: &Source<'_>
     }
     let is_remote = group.targets.iter().any(is_remote);
     match group.tls.mode {
-        TargetTlsMode::Off if is_remote => source.warn(format!(
-            "target group \"{name}\": tls = \"off\"; rows cross the network in the clear"
-        )),
+        TargetTlsMode::Off if is_remote => {
+            source.warn(format!("target group \"{name}\": tls = \"off\"; rows cross the network in the clear"))
+        }
         TargetTlsMode::Require if is_remote => source.warn(format!(
             "target group \"{name}\": tls = \"require\" encrypts but takes any certificate; use \"verify-full\""
         )),
-        TargetTlsMode::VerifyFull
-        | TargetTlsMode::VerifyCa
-        | TargetTlsMode::Require
-        | TargetTlsMode::Off => {}
+        TargetTlsMode::VerifyFull | TargetTlsMode::VerifyCa | TargetTlsMode::Require | TargetTlsMode::Off => {}
     }
-    let is_verified = matches!(
-        group.tls.mode,
-        TargetTlsMode::VerifyFull | TargetTlsMode::VerifyCa
-    );
+    let is_verified = matches!(group.tls.mode, TargetTlsMode::VerifyFull | TargetTlsMode::VerifyCa);
     if group.tls.ca_file.is_some() && !is_verified {
         source.warn(format!(
             "target group \"{name}\": ca_file has no effect unless tls is \"verify-full\" or \"verify-ca\""

@@ -4,5 +4,6 @@
 
 mod stream;
 pub mod tls;
+mod whole;
 
 pub use stream::{ConnectError, Detached, Peer, Stream, connect};

@@ -98,6 +98,13 @@ impl Stream {
         Ok(Self { layers: Layers::Tls(Box::new(session.into())), peer })
     }
 
+    /// [`into_tls_server`](Self::into_tls_server) in place. Where it fails or is dropped, the stream is no good any more.
+    pub async fn start_tls_server(&mut self, config: Arc<ServerConfig>) -> io::Result<()> {
+        let gone = Self { layers: Layers::Plain(Socket::Gone), peer: self.peer };
+        *self = mem::replace(self, gone).into_tls_server(config).await?;
+        Ok(())
+    }
+
     /// Plays the client in a TLS handshake.
     ///
     /// Not cancel safe: a handshake that is dropped takes the connection with it. Has no time limit of its own.

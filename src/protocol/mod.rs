@@ -10,7 +10,7 @@ mod out;
 mod settings;
 
 pub use error::{ClientError, ErrorKind, HandshakeError, ServerError, Violation};
-pub use intent::{Intent, PinReason, Pins};
+pub use intent::{Clears, Intent, PinReason, Pins};
 pub use out::{Out, Sides};
 pub use settings::{Difference, Parameters, Settings};
 
@@ -247,6 +247,9 @@ pub trait ClientSide {
 
     /// The settings a server connection must have for this client.
     fn settings(&self) -> &Arc<Settings>;
+
+    /// It said goodbye, or was told so.
+    fn has_ended(&self) -> bool;
 }
 
 /// What a client without a server connection needs.
@@ -265,9 +268,13 @@ pub trait ServerSide {
     /// The other side's machine.
     type Client: ClientSide;
 
-    /// Hand-out: writes what the connection lacks of the client's settings. [`send`](Self::send) takes nothing
-    /// before that is answered.
+    /// Hand-out: writes what the connection lacks of the client's settings, and tells the client what differs from
+    /// what it has been told. [`send`](Self::send) takes nothing before the server has answered. Only called when
+    /// [`Status::Idle`]; does nothing where nothing differs.
     fn attach(&mut self, client: &mut Self::Client, sides: Sides<'_>);
+
+    /// The settings' part of [`attach`](Self::attach), for a client that is still logging in.
+    fn prepare(&mut self, settings: &Arc<Settings>, out: &mut Vec<u8>);
 
     /// Translates the client's bytes. Returns how many it took; the rest is shown again with more behind it, or
     /// once a reply has lifted what holds it back.
@@ -277,7 +284,7 @@ pub trait ServerSide {
     /// on). Returns how many it took; the rest is shown again with more behind it.
     fn receive(&mut self, input: &[u8], client: Option<&mut Self::Client>, out: &mut Out) -> Result<usize, Violation>;
 
-    /// Called when [`receive`](Self::receive) lifted a hold: bytes the proxy itself has for the server now.
+    /// What the connection is doing.
     fn status(&self) -> Status;
 
     /// The client is gone or gives the connection back; writes what makes the connection clean for the next
@@ -292,6 +299,12 @@ pub trait ServerSide {
 
     /// The error with which the last [`attach`](Self::attach) failed, if it did: the connection must be closed.
     fn attach_failure(&mut self) -> Option<ServerError>;
+
+    /// [`send`](Self::send) takes nothing for now, until replies have come.
+    fn is_holding(&self) -> bool;
+
+    /// How often text and server disagreed since the last call; stays 0 unless a text was misread.
+    fn disagreements(&mut self) -> u64;
 
     /// A polite goodbye, if the connection is in a state to take one.
     fn terminate(&self, out: &mut Vec<u8>);

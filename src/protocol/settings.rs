@@ -22,6 +22,12 @@ pub struct Difference {
     pub reset: Vec<String>,
 }
 
+impl Hash for Settings {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.label);
+    }
+}
+
 impl Settings {
     /// Makes a map of pairs; later pairs win; names are folded to lower case (ASCII only, as servers do).
     pub fn new<N: AsRef<str>, V: Into<String>>(pairs: impl IntoIterator<Item = (N, V)>) -> Self {

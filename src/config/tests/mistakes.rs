@@ -18,16 +18,8 @@ fn unknown_keys_and_wrong_types() {
             "22: logs: unknown key, did you mean `log`? (known here: target_group, tls, admin, endpoint, user, iam, dns, \
              log, runtime)",
         ),
-        (
-            "#root",
-            "[log]\ncolour = true",
-            "23: log.colour: unknown key (known here: format, level)",
-        ),
-        (
-            "#endpoint",
-            "login_timeout = 15",
-            &format!("6: endpoint[0].login_timeout: found 15, allowed: {DURATION}"),
-        ),
+        ("#root", "[log]\ncolour = true", "23: log.colour: unknown key (known here: format, level)"),
+        ("#endpoint", "login_timeout = 15", &format!("6: endpoint[0].login_timeout: found 15, allowed: {DURATION}")),
         (
             "#endpoint",
             "login_timeout = '15 seconds'",
@@ -48,17 +40,10 @@ fn unknown_keys_and_wrong_types() {
             "pool_mode = true",
             "13: target_group[0].pool.pool_mode: found true, allowed: \"transaction\" or \"session\"",
         ),
-        (
-            "#root",
-            "[[log]]",
-            "22: log: found a list, allowed: a table, [log]",
-        ),
+        ("#root", "[[log]]", "22: log: found a list, allowed: a table, [log]"),
     ]);
     let text = SMALL.replace("[[user]]", "[user]");
-    assert_eq!(
-        messages(&text),
-        ["proxy.toml:18: user: found a table, allowed: tables, each headed [[user]]"]
-    );
+    assert_eq!(messages(&text), ["proxy.toml:18: user: found a table, allowed: tables, each headed [[user]]"]);
 }
 
 #[test]
@@ -74,11 +59,7 @@ fn impossible_values() {
             "login_timeout = '0'",
             "6: endpoint[0].login_timeout: found \"0\", allowed: a duration above zero: this one can't be switched off",
         ),
-        (
-            "#endpoint",
-            "max_clients = 0",
-            "6: endpoint[0].max_clients: found 0, allowed: a number from 1 to 1000000",
-        ),
+        ("#endpoint", "max_clients = 0", "6: endpoint[0].max_clients: found 0, allowed: a number from 1 to 1000000"),
         (
             "#endpoint",
             "max_clients = 99999999999999999999999",
@@ -122,41 +103,24 @@ fn impossible_values() {
             "23: log.level: found \"degub\", allowed: off, error, warn, info, debug or trace, or a filter such as \
              \"info,sluicegate::pool=debug\"",
         ),
-        (
-            "#user",
-            "auth = []",
-            "21: user[0].auth: found a list, allowed: [\"scram-sha-256\"]",
-        ),
+        ("#user", "auth = []", "21: user[0].auth: found a list, allowed: [\"scram-sha-256\"]"),
     ]);
 }
 
 #[test]
 fn a_folder_is_no_certificate() {
-    let text = small_with(
-        "#root",
-        "[tls]\ncertificate = '/'\nprivate_key = 'Cargo.toml'",
-    );
+    let text = small_with("#root", "[tls]\ncertificate = '/'\nprivate_key = 'Cargo.toml'");
     assert_eq!(
         messages(&text),
-        [
-            "proxy.toml:23: tls.certificate: found \"/\", allowed: the path of a file; this is a folder"
-        ]
+        ["proxy.toml:23: tls.certificate: found \"/\", allowed: the path of a file; this is a folder"]
     );
 }
 
 #[test]
 fn missing_keys() {
     check(&[
-        (
-            "name = \"orders\"\n",
-            "",
-            "1: endpoint[0].name: is missing, needed: 1 to 63 letters, digits, -, _ or .",
-        ),
-        (
-            "engine = \"postgres\"\n",
-            "",
-            "7: target_group[0].engine: is missing, needed: \"postgres\"",
-        ),
+        ("name = \"orders\"\n", "", "1: endpoint[0].name: is missing, needed: 1 to 63 letters, digits, -, _ or ."),
+        ("engine = \"postgres\"\n", "", "7: target_group[0].engine: is missing, needed: \"postgres\""),
         (
             "user = \"monitor\"\n",
             "",
@@ -168,11 +132,7 @@ fn missing_keys() {
             "18: user[0].password: is missing, needed: for scram-sha-256: { env = \"NAME\" }, { file = \"/path\" } or \
              { value = \"...\" }",
         ),
-        (
-            "#root",
-            "[tls]\ncertificate = 'Cargo.toml'",
-            "22: tls.private_key: is missing, needed: the path of a file",
-        ),
+        ("#root", "[tls]\ncertificate = 'Cargo.toml'", "22: tls.private_key: is missing, needed: the path of a file"),
     ]);
     assert_eq!(
         messages(""),
@@ -253,41 +213,17 @@ fn parts_that_contradict_each_other() {
 fn what_later_versions_bring() {
     const LATER: &str = "not available yet in this version";
     check(&[
-        (
-            "#endpoint",
-            "role = 'split'",
-            &format!("6: endpoint[0].role: \"split\" is {LATER}: use \"read-write\""),
-        ),
-        (
-            "#endpoint",
-            "hostnames = ['orders.internal']",
-            &format!("6: endpoint[0].hostnames: {LATER}"),
-        ),
-        (
-            "postgres",
-            "mysql",
-            &format!("9: target_group[0].engine: \"mysql\" is {LATER}: use \"postgres\""),
-        ),
+        ("#endpoint", "role = 'split'", &format!("6: endpoint[0].role: \"split\" is {LATER}: use \"read-write\"")),
+        ("#endpoint", "hostnames = ['orders.internal']", &format!("6: endpoint[0].hostnames: {LATER}")),
+        ("postgres", "mysql", &format!("9: target_group[0].engine: \"mysql\" is {LATER}: use \"postgres\"")),
         (
             "\"db1:5432\"",
             "'db1:5432', 'db2:5432'",
             &format!("10: target_group[0].targets: {LATER}: one target per group"),
         ),
-        (
-            "#pool",
-            "init_query = 'SELECT 1'",
-            &format!("13: target_group[0].pool.init_query: {LATER}"),
-        ),
-        (
-            "#user",
-            "auth = ['iam']",
-            &format!("21: user[0].auth[0]: \"iam\" is {LATER}: use \"scram-sha-256\""),
-        ),
-        (
-            "#root",
-            "[iam]\nregion = 'eu'",
-            &format!("22: iam: {LATER}"),
-        ),
+        ("#pool", "init_query = 'SELECT 1'", &format!("13: target_group[0].pool.init_query: {LATER}")),
+        ("#user", "auth = ['iam']", &format!("21: user[0].auth[0]: \"iam\" is {LATER}: use \"scram-sha-256\"")),
+        ("#root", "[iam]\nregion = 'eu'", &format!("22: iam: {LATER}")),
         (
             "#root",
             "[admin]\nlisten = '0.0.0.0:9632'",

@@ -1,10 +1,5 @@
 //! Whole files in, a `Config` or all that is wrong with them out.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod mistakes;
 mod pages;
@@ -76,11 +71,7 @@ fn messages(text: &str) -> Vec<String> {
 fn check(cases: &[(&str, &str, &str)]) {
     for (piece, replacement, expected) in cases {
         let text = small_with(piece, replacement);
-        assert_eq!(
-            messages(&text),
-            [format!("proxy.toml:{expected}")],
-            "{text}"
-        );
+        assert_eq!(messages(&text), [format!("proxy.toml:{expected}")], "{text}");
     }
 }
 
@@ -89,10 +80,7 @@ fn defaults() {
     let config = good(SMALL);
     let endpoint = &config.endpoints[0];
     assert_eq!(endpoint.role, EndpointRole::ReadWrite);
-    assert_eq!(
-        endpoint.idle_client_timeout,
-        Some(Duration::from_secs(1800))
-    );
+    assert_eq!(endpoint.idle_client_timeout, Some(Duration::from_secs(1800)));
     assert_eq!(endpoint.login_timeout, Duration::from_secs(15));
     assert_eq!(endpoint.max_clients, 10_000);
     for (ip, allowed) in [
@@ -129,17 +117,11 @@ fn defaults() {
     assert_eq!(pool.max_waiting, 10_000);
     assert_eq!(pool.connect_timeout, Duration::from_secs(5));
     assert_eq!(pool.max_logins_in_progress, 8);
-    assert_eq!(
-        pool.connection_max_lifetime,
-        Some(Duration::from_secs(3600))
-    );
+    assert_eq!(pool.connection_max_lifetime, Some(Duration::from_secs(3600)));
     assert_eq!(pool.connection_idle_timeout, Some(Duration::from_secs(300)));
     assert_eq!(pool.pool_mode, PoolMode::Transaction);
     assert_eq!(pool.reset, ResetPolicy::Smart);
-    assert_eq!(
-        pool.transaction_idle_timeout,
-        Some(Duration::from_secs(300))
-    );
+    assert_eq!(pool.transaction_idle_timeout, Some(Duration::from_secs(300)));
     assert_eq!(pool.max_prepared_statements, 500);
     let user = &config.users[0];
     assert_eq!(user.auth, [AuthMethod::ScramSha256]);
@@ -177,14 +159,8 @@ fn values_other_than_the_defaults() {
              connection_idle_timeout = '0'\npool_mode = 'session'\nreset = 'full'\ntransaction_idle_timeout = '0'\n\
              max_prepared_statements = 1",
         )
-        .replace(
-            "#health",
-            "database = 'm'\ninterval = '1s'\nsuspect_interval = '2s'\ntimeout = '3s'\nfailures = 1",
-        )
-        .replace(
-            "#user",
-            "auth = ['scram-sha-256']\ndatabase_user = 'app_rw'\nendpoints = ['orders']",
-        )
+        .replace("#health", "database = 'm'\ninterval = '1s'\nsuspect_interval = '2s'\ntimeout = '3s'\nfailures = 1")
+        .replace("#user", "auth = ['scram-sha-256']\ndatabase_user = 'app_rw'\nendpoints = ['orders']")
         .replace(
             "#root",
             "[admin]\nlisten = ''\nhostnames = []\n[log]\nformat = 'json'\nlevel = 'debug'\n\
@@ -241,10 +217,7 @@ fn values_other_than_the_defaults() {
 
 #[test]
 fn the_writer_may_be_a_dns_name() {
-    let text = small_with(
-        "targets = [\"db1:5432\"]",
-        "discovery = 'dns'\nwriter_endpoint = 'db.internal:5433'",
-    );
+    let text = small_with("targets = [\"db1:5432\"]", "discovery = 'dns'\nwriter_endpoint = 'db.internal:5433'");
     let group = &good(&text).target_groups[0];
     assert_eq!(group.discovery, Discovery::Dns);
     let (host, port) = ("db.internal".to_owned(), 5433);
@@ -260,27 +233,11 @@ fn a_unix_socket_needs_no_certificate() {
 #[test]
 fn warnings_name_what_is_probably_not_meant() {
     for (piece, replacement, expected) in [
-        (
-            "[[user]]\nname = \"app\"\npassword = { value = \"hunter2\" }",
-            "",
-            "no user can log in here",
-        ),
-        (
-            "127.0.0.1:6432",
-            "0.0.0.0:6432",
-            "listens off loopback with tls = \"off\"",
-        ),
-        (
-            "#group",
-            "tls = 'off'",
-            "rows cross the network in the clear",
-        ),
+        ("[[user]]\nname = \"app\"\npassword = { value = \"hunter2\" }", "", "no user can log in here"),
+        ("127.0.0.1:6432", "0.0.0.0:6432", "listens off loopback with tls = \"off\""),
+        ("#group", "tls = 'off'", "rows cross the network in the clear"),
         ("#group", "tls = 'require'", "takes any certificate"),
-        (
-            "#group",
-            "tls = 'require'\nca_file = 'Cargo.toml'",
-            "ca_file has no effect",
-        ),
+        ("#group", "tls = 'require'\nca_file = 'Cargo.toml'", "ca_file has no effect"),
         (
             "[[target_group]]",
             "[[target_group]]\nname = 'spare'\nengine = 'postgres'\ntargets = ['db9:5432']\n\

@@ -1,5 +1,7 @@
 //! The pages beside the code are true: the example starts, and the contract and docs/CONFIG.md know the same keys.
 
+use std::collections::BTreeMap;
+
 use super::*;
 
 const CONTRACT: &str = include_str!("../../../tests/fixtures/contract.toml");
@@ -12,14 +14,8 @@ fn the_example_starts_without_a_warning() {
     assert_eq!(config.warnings, [""; 0]);
     // Its values are the defaults, but for those that make it fit a developer's machine.
     let group = &config.target_groups[0];
-    assert_eq!(
-        format!("{:?}", group.pool),
-        format!("{:?}", PoolConfig::default())
-    );
-    assert_eq!(
-        format!("{:?}", config.runtime),
-        format!("{:?}", RuntimeConfig::default())
-    );
+    assert_eq!(format!("{:?}", group.pool), format!("{:?}", PoolConfig::default()));
+    assert_eq!(format!("{:?}", config.runtime), format!("{:?}", RuntimeConfig::default()));
 }
 
 #[test]
@@ -66,10 +62,7 @@ fn contract_keys() -> Vec<(String, String)> {
         let line = line.strip_prefix("# ").unwrap_or(line);
         if let Some((key, _)) = line.split_once('=')
             && !table.is_empty()
-            && key
-                .trim()
-                .bytes()
-                .all(|b| b.is_ascii_lowercase() || b == b'_')
+            && key.trim().bytes().all(|b| b.is_ascii_lowercase() || b == b'_')
             && !key.trim().is_empty()
         {
             keys.push((table.clone(), key.trim().to_owned()));
@@ -84,17 +77,62 @@ fn the_page_names_every_key() {
     assert!(keys.len() > 90, "{}", keys.len());
     let (available, later) = PAGE.split_once("\n## Not available yet").unwrap();
     for (table, key) in keys {
-        let section = available
-            .split("\n## ")
-            .find(|section| section.starts_with(&table));
+        let section = available.split("\n## ").find(|section| section.starts_with(&table));
         let is_available = section.is_some_and(|s| s.contains(&format!("\n| `{key}` |")));
-        let row = later
-            .lines()
-            .find(|line| line.starts_with(&format!("| `{table}` |")));
+        let row = later.lines().find(|line| line.starts_with(&format!("| `{table}` |")));
         let is_later = row.is_some_and(|row| row.contains(&format!("`{key}`")));
-        assert!(
-            is_available != is_later,
-            "{table} {key}: available {is_available}, later {is_later}"
-        );
+        assert!(is_available != is_later, "{table} {key}: available {is_available}, later {is_later}");
     }
+}
+
+/// The defaults the page shows, as lines of TOML by table.
+fn page_defaults() -> BTreeMap<String, Vec<String>> {
+    let (available, later) = PAGE.split_once("\n## Not available yet").unwrap();
+    let mut defaults: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    let mut add = |table: &str, key: &str, value: &str| {
+        if toml::de::DeValue::parse(value).is_ok() {
+            let lines = defaults.entry(table.to_owned()).or_default();
+            lines.push(format!("{key} = {value}"));
+        }
+    };
+    for section in available.split("\n## ").filter(|s| s.starts_with('[')) {
+        let table = section.lines().next().unwrap();
+        for row in section.lines().filter(|row| row.starts_with("| `")) {
+            let cells: Vec<_> = row.split(" | ").collect();
+            let key = cells[0].trim_start_matches("| ").trim_matches('`');
+            add(table, key, cells[1].trim_matches('`'));
+        }
+    }
+    for row in later.lines().filter(|row| row.starts_with("| `[")) {
+        let (table, keys) = row.trim_end_matches(" |").split_once(" | ").unwrap();
+        for (key, value) in keys.split(" · ").filter_map(|key| key.split_once(" = ")) {
+            let table = table.trim_start_matches("| ").trim_matches('`');
+            add(table, key.trim_matches('`'), value);
+        }
+    }
+    defaults
+}
+
+#[test]
+fn the_defaults_on_the_page_are_the_defaults() {
+    let defaults = page_defaults();
+    let count: usize = defaults.values().map(Vec::len).sum();
+    assert!(count > 55, "{count}");
+    let mut text = SMALL.replace("tls = \"off\"\n", "").replace("127.0.0.1:6432", "unix:/x/.s.PGSQL.6432");
+    let plain = good(&text);
+    for (table, lines) in &defaults {
+        let lines = lines.join("\n");
+        let (mark, lines) = match table.as_str() {
+            "[[endpoint]]" => ("#endpoint", lines),
+            "[[target_group]]" => ("#group", lines),
+            "[target_group.pool]" => ("#pool", lines),
+            "[target_group.health]" => ("#health", format!("{lines}\n#more")),
+            "[[user]]" => ("#user", lines),
+            _ if table.starts_with("[target_group.") => ("[[user]]", format!("{table}\n{lines}\n[[user]]")),
+            _ => ("#root", format!("{table}\n{lines}\n#root")),
+        };
+        text = text.replacen(mark, &lines, 1);
+    }
+    let spelt_out = good(&text);
+    assert_eq!(format!("{spelt_out:#?}"), format!("{plain:#?}"), "{text}");
 }

@@ -31,19 +31,13 @@ fn secrets_come_from_where_they_are_said_to_be() {
         ("{ value = '' }", Err("found an empty string")),
         ("{ value = \"a\\u0000b\" }", Err("holds a zero byte")),
         ("{ }", Err("found not exactly one source")),
-        (
-            "{ env = 'A', value = 'b' }",
-            Err("found not exactly one source"),
-        ),
+        ("{ env = 'A', value = 'b' }", Err("found not exactly one source")),
     ] {
         let text = small_with("{ value = \"hunter2\" }", source);
         let found = Config::parse(&text, origin.to_str().unwrap(), &env);
         match (found, expected) {
             (Ok(config), Ok(expected)) => {
-                assert_eq!(
-                    config.users[0].password.as_ref().unwrap().expose(),
-                    expected
-                );
+                assert_eq!(config.users[0].password.as_ref().unwrap().expose(), expected);
             }
             (Err(errors), Err(expected)) => {
                 let text = errors.to_string();
@@ -58,10 +52,7 @@ fn secrets_come_from_where_they_are_said_to_be() {
 #[test]
 fn secrets_are_never_printed() {
     let config = good(SMALL);
-    let shown = format!(
-        "{config:?} {config:#?} {}",
-        config.target_groups[0].health.password
-    );
+    let shown = format!("{config:?} {config:#?} {}", config.target_groups[0].health.password);
     assert!(!shown.contains("hunter2") && !shown.contains("from-the-environment"));
     assert!(shown.contains("Secret(***)"));
     // Nor when they stand where they don't belong.
@@ -99,35 +90,18 @@ fn files_are_found_beside_the_configuration_and_must_be_readable() {
     let errors = Config::load(&origin).expect_err(&text);
     let unreadable = |error: &ConfigError| matches!(error.problem, Problem::Unreadable { .. });
     assert!(errors.errors.iter().all(unreadable), "{errors}");
-    let places: Vec<_> = errors
-        .errors
-        .iter()
-        .map(|e| (e.line, e.path.as_str()))
-        .collect();
-    assert_eq!(
-        places,
-        [
-            (11, "target_group[0].ca_file"),
-            (23, "tls.certificate"),
-            (24, "tls.private_key")
-        ]
-    );
+    let places: Vec<_> = errors.errors.iter().map(|e| (e.line, e.path.as_str())).collect();
+    assert_eq!(places, [(11, "target_group[0].ca_file"), (23, "tls.certificate"), (24, "tls.private_key")]);
     for name in ["proxy.pem", "proxy.key", "ca.pem"] {
         fs::write(folder.path().join(name), "").unwrap();
     }
     let config = Config::load(&origin).unwrap();
-    assert_eq!(
-        config.tls.unwrap().certificate,
-        folder.path().join("proxy.pem")
-    );
+    assert_eq!(config.tls.unwrap().certificate, folder.path().join("proxy.pem"));
 }
 
 #[test]
 fn a_file_that_is_not_there() {
     let errors = Config::load(Path::new("/nowhere/proxy.toml")).unwrap_err();
     let text = errors.to_string();
-    assert!(
-        text.starts_with("/nowhere/proxy.toml: can't read /nowhere/proxy.toml: No such file"),
-        "{text}"
-    );
+    assert!(text.starts_with("/nowhere/proxy.toml: can't read /nowhere/proxy.toml: No such file"), "{text}");
 }

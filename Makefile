@@ -1,0 +1,63 @@
+# What one does with this project, by hand and in CI. Each stage says what it runs and how long it took.
+#
+#   make demo [ARGS=--once]    throwaway databases, a proxy, a guided tour
+#   make check                 formatting, lints, documentation, unit and property tests
+#   make test                  all of check, then everything against real servers
+#   make bench                 latency and throughput against a direct connection
+#   make fuzz [FUZZ_SECONDS=60] [FUZZ_TARGETS="..."]    every target of tests/fuzz, one after another
+#   make provision             what all of these need on this machine (Debian; root)
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+CARGO ?= cargo
+CARGO_FLAGS ?= --locked
+ARGS ?=
+FUZZ_SECONDS ?= 60
+FUZZ_TARGETS ?=
+
+target_dir := $(or $(CARGO_TARGET_DIR),target)
+stage := .ci/stage
+# nextest where it is, else cargo's own runner.
+test := $(CARGO) $(if $(shell command -v cargo-nextest),nextest run,test) $(CARGO_FLAGS)
+
+# Clippy looks for it from the folder it runs in: give it the whole path.
+export CLIPPY_CONF_DIR := $(CURDIR)/.ci
+
+.PHONY: help demo test check bench fuzz provision
+.NOTPARALLEL:
+
+help:
+	@sed -n 's/^#   //p' Makefile
+
+provision:
+	@$(stage) provision deploy/provision
+
+demo: provision
+	@$(stage) build $(CARGO) build --release $(CARGO_FLAGS)
+	@$(target_dir)/release/sluicegate demo $(ARGS)
+
+check:
+	@$(stage) format $(CARGO) fmt --check
+	@$(stage) clippy $(CARGO) clippy --all-targets $(CARGO_FLAGS) -- -D warnings
+	@RUSTDOCFLAGS="-D warnings $${RUSTDOCFLAGS:-}" $(stage) doc $(CARGO) doc --no-deps --document-private-items $(CARGO_FLAGS)
+	@$(stage) unit $(test) --lib --bins
+
+test: provision check
+	@$(stage) servers $(test) --test '*'
+	@$(stage) doctest $(CARGO) test --doc $(CARGO_FLAGS)
+
+bench: provision
+	@$(stage) bench $(CARGO) bench --bench end_to_end $(CARGO_FLAGS)
+
+# cargo-fuzz asks for a nightly compiler's flags; RUSTC_BOOTSTRAP lets the stable one take them.
+fuzz: provision
+	@command -v cargo-fuzz >/dev/null || $(stage) cargo-fuzz $(CARGO) install cargo-fuzz --locked
+	@targets="$(FUZZ_TARGETS)"; \
+	[[ -n $$targets ]] || targets=$$($(CARGO) fuzz list --fuzz-dir tests/fuzz); \
+	[[ -n $$targets ]] || { echo "fuzz: tests/fuzz has no target" >&2; exit 1; }; \
+	for target in $$targets; do \
+	  RUSTC_BOOTSTRAP=1 $(stage) "fuzz $$target" \
+	    $(CARGO) fuzz run --fuzz-dir tests/fuzz "$$target" -- -max_total_time=$(FUZZ_SECONDS); \
+	done

@@ -1,0 +1,182 @@
+//! Opens server connections: drives the login machine over a new stream, within `connect_timeout`.
+//!
+//! How many logins are under way at once, and how long the pause after a failure is, the line says. The database's own
+//! words about a failed login hold addresses and blame the wrong password: they go to the log; the client learns the
+//! group, the user and the code (two codes pass: no such database, and the database's own "too many").
+
+use super::line::Key;
+use super::{Lease, PoolKey, Pools, ServerConn};
+use crate::config::TargetAddress;
+use crate::net;
+use crate::protocol::{
+    Answer, ClientError, ConnectOptions, Handshake, HandshakeError, Password, Protocol, Step, Violation,
+};
+use rustls_pki_types::ServerName;
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc;
+
+/// A database's greeting is short; more than this is not one.
+const GREETING_BYTES_MAX: usize = 256 << 10;
+/// Codes that a client may see as the database said them: no such database, too many connections.
+const PASSED_CODES: &[&str] = &["3D000", "53300"];
+
+/// Where and how to log in.
+pub struct Target {
+    /// The address; a name is resolved anew for each login.
+    pub address: TargetAddress,
+    /// TLS, unless the target goes without.
+    pub tls: Option<(Arc<rustls::ClientConfig>, ServerName<'static>)>,
+    /// For one login, from the first packet to the database's readiness.
+    pub timeout: Duration,
+    /// Connections are not given out again after this time, spread a little so that they don't all end at once.
+    pub lifetime: Option<Duration>,
+    /// Prepared statements a connection may hold.
+    pub max_prepared_statements: usize,
+    /// See [`ConnectOptions::statement_key`].
+    pub statement_key: [u8; 16],
+    /// The database's user and password for a client's user.
+    pub credentials: Box<dyn Fn(&str) -> Option<(String, Option<Password>)>>,
+}
+
+/// Why a login failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The network.
+    #[error(transparent)]
+    Network(#[from] net::ConnectError),
+    /// The connection was lost in the middle.
+    #[error("the connection was lost during the login: {0}")]
+    Lost(#[from] io::Error),
+    /// The login itself.
+    #[error(transparent)]
+    Login(#[from] HandshakeError),
+    /// It took too long.
+    #[error("the login took longer than {0:?} (connect_timeout)")]
+    Timeout(Duration),
+    /// Nobody knows how to log in for this user.
+    #[error("there is no user {0:?} in the configuration")]
+    UnknownUser(String),
+}
+
+/// Performs the logins that the pools order, until they are gone. Run it inside a `LocalSet`.
+pub async fn run<P: Protocol>(
+    pools: Arc<Pools<P>>,
+    mut orders: mpsc::UnboundedReceiver<(Key, Arc<PoolKey>)>,
+    target: Target,
+) {
+    let target = Rc::new(target);
+    while let Some((key, pool_key)) = orders.recv().await {
+        let (pools, target) = (Arc::clone(&pools), Rc::clone(&target));
+        tokio::task::spawn_local(async move {
+            let limit = target.timeout;
+            let login = tokio::time::timeout(limit, log_in::<P>(&target, &pool_key)).await;
+            match login.unwrap_or(Err(ConnectError::Timeout(limit))) {
+                Ok(connection) => pools.opened(key, connection),
+                Err(error) => pools.open_failed(key, &pool_key, &error),
+            }
+        });
+    }
+}
+
+async fn log_in<P: Protocol>(target: &Target, key: &PoolKey) -> Result<Box<ServerConn<P>>, ConnectError> {
+    let (user, password) =
+        (target.credentials)(&key.user).ok_or_else(|| ConnectError::UnknownUser(key.user.clone()))?;
+    let mut machine = P::connect(ConnectOptions {
+        user,
+        database: key.database.clone(),
+        fixed: key.fixed.clone(),
+        password,
+        tls: target.tls.is_some(),
+        local_socket: matches!(target.address, TargetAddress::Unix(_)),
+        nonce: rand::random(),
+        max_prepared_statements: target.max_prepared_statements,
+        statement_key: target.statement_key,
+    });
+    let mut stream = net::connect(&target.address, target.timeout).await?;
+    let (mut input, mut out) = (Vec::new(), Vec::new());
+    loop {
+        let step = machine.step(&input, &mut out);
+        stream.write_whole(&mut out).await?;
+        let (taken, step) = step?;
+        input.drain(..taken);
+        match step {
+            Step::NeedInput => {
+                if input.len() > GREETING_BYTES_MAX {
+                    return Err(HandshakeError::from(Violation::FrameTooLong).into());
+                }
+                if stream.read_more(&mut input).await? == 0 {
+                    return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+                }
+            }
+            Step::StartTls => {
+                let Some((config, name)) = target.tls.clone() else {
+                    return Err(HandshakeError::TlsDeclined.into());
+                };
+                stream = stream.into_tls_client(config, name).await?;
+                machine.answer(Answer::TlsStarted);
+            }
+            Step::Ask(_) => return Err(HandshakeError::from(Violation::MalformedAuthentication).into()),
+            Step::Done(server) => {
+                let lifetime = target.lifetime.map(|lifetime| lifetime.mul_f64(rand::random_range(0.9..=1.0)));
+                let expires = lifetime.and_then(|lifetime| Instant::now().checked_add(lifetime));
+                return Ok(Box::new(ServerConn::new(stream, server, input, expires)));
+            }
+        }
+    }
+}
+
+impl<P: Protocol> Pools<P> {
+    fn opened(self: &Arc<Self>, key: Key, connection: Box<ServerConn<P>>) {
+        let mut state = self.lock();
+        state.line.opened(key);
+        state.unreachable = false;
+        self.open_more(&mut state);
+        drop(state);
+        tracing::debug!(group = self.group, "database connection opened");
+        Lease::new(self, key, connection).release();
+    }
+
+    fn open_failed(&self, key: Key, pool_key: &PoolKey, error: &ConnectError) {
+        let words = self.words(pool_key, error);
+        let mut state = self.lock();
+        let refused = state.line.open_failed(key, words.is_some(), Instant::now(), rand::random());
+        state.unreachable = words.is_none();
+        self.open_more(&mut state);
+        drop(state);
+        tracing::warn!(
+            group = self.group,
+            user = pool_key.user,
+            database = pool_key.database,
+            %error,
+            waiting = refused.len(),
+            "can't log in at the database"
+        );
+        for waiter in refused {
+            if let Some(words) = &words {
+                // One that has gone meanwhile need not be told.
+                let _ = waiter.send(Err(words.clone()));
+            }
+        }
+    }
+
+    /// What clients are told; `None`: nothing yet, it may work the next time.
+    fn words(&self, key: &PoolKey, error: &ConnectError) -> Option<ClientError> {
+        let code = match error {
+            ConnectError::Network(_) | ConnectError::Lost(_) | ConnectError::Timeout(_) => return None,
+            ConnectError::Login(HandshakeError::Server(error)) if PASSED_CODES.contains(&error.code.as_str()) => {
+                return Some(ClientError::Server(error.clone()));
+            }
+            // Starting up, shutting down, in recovery.
+            ConnectError::Login(HandshakeError::Server(error)) if error.code.starts_with("57P") => return None,
+            ConnectError::Login(HandshakeError::Server(error)) => error.code.clone(),
+            ConnectError::Login(HandshakeError::TlsDeclined) => "that it has no TLS".to_owned(),
+            ConnectError::Login(HandshakeError::Standby) => "that it is a standby, not the writer".to_owned(),
+            ConnectError::Login(_) => "in a way the proxy can't use".to_owned(),
+            ConnectError::UnknownUser(_) => "nothing: the user is not configured".to_owned(),
+        };
+        Some(ClientError::TargetLogin { group: self.group.clone(), user: key.user.clone(), code })
+    }
+}

@@ -1,0 +1,188 @@
+//! Exclusive use of a server connection.
+//!
+//! A lease can be dropped anywhere, also when its task is cancelled in the middle of a query: that closes the
+//! connection. Only [`Lease::release`] gives it back, and only if its machine says that it is idle.
+
+use super::Pools;
+use super::line::{Ask, Key};
+use crate::net::Stream;
+use crate::protocol::{Out, Protocol, ServerSide, Status};
+use std::io::IoSlice;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+/// An idle connection is asked at the kernel whether it still lives, if it was idle for longer than this; before,
+/// what the runtime has heard of it will do.
+const TRUSTED: Duration = Duration::from_millis(50);
+/// Bytes of reports and notices that may wait on an idle connection.
+const UNSOLICITED_BYTES_MAX: usize = 64 << 10;
+
+/// A connection to a database: the socket and what has been said on it.
+pub struct ServerConn<P: Protocol> {
+    /// The socket.
+    pub stream: Stream,
+    /// What has been said.
+    pub machine: P::Server,
+    /// Bytes for the server that the socket did not take yet.
+    pub pending: Vec<u8>,
+    /// Bytes from the server that the machine did not take yet.
+    pub tail: Vec<u8>,
+    /// The worker whose runtime the socket is on; `None`: none of them.
+    worker: Option<usize>,
+    /// When it is too old to be given out again.
+    expires: Option<Instant>,
+    idle_since: Instant,
+}
+
+impl<P: Protocol> ServerConn<P> {
+    /// A connection that has just logged in, on no worker's runtime.
+    pub fn new(stream: Stream, machine: P::Server, tail: Vec<u8>, expires: Option<Instant>) -> Self {
+        Self { stream, machine, pending: Vec::new(), tail, worker: None, expires, idle_since: Instant::now() }
+    }
+
+    /// It has lived long enough.
+    pub fn is_old(&self, now: Instant) -> bool {
+        self.expires.is_some_and(|expires| expires <= now)
+    }
+
+    /// Nothing is under way on it in either direction.
+    fn is_clean(&self) -> bool {
+        self.machine.status() == Status::Idle && self.pending.is_empty() && self.tail.is_empty()
+    }
+
+    /// Says goodbye, if that can be done without waiting, and closes.
+    pub fn close(mut self: Box<Self>) {
+        if self.pending.is_empty() {
+            let mut goodbye = Vec::new();
+            self.machine.terminate(&mut goodbye);
+            let mut cx = Context::from_waker(Waker::noop());
+            // Best effort: the database notices the closed socket as well.
+            let _ = self.stream.poll_write(&mut cx, &[IoSlice::new(&goodbye)]);
+            let _ = self.stream.poll_flush(&mut cx);
+        }
+    }
+
+    /// Puts the socket on this worker's runtime.
+    fn move_to(mut self: Box<Self>, worker: usize) -> Option<Box<Self>> {
+        if self.worker == Some(worker) {
+            return Some(self);
+        }
+        self.stream = self.stream.detach().ok()?.attach().ok()?;
+        self.worker = Some(worker);
+        Some(self)
+    }
+
+    /// Reads what has come while nobody held the connection. False: it must not be given out.
+    fn is_alive(&mut self, ask_kernel: bool) -> bool {
+        let mut buf = [0; 4096];
+        let mut out = Out::new();
+        let mut cx = Context::from_waker(Waker::noop());
+        loop {
+            let read = if ask_kernel {
+                match self.stream.read_now(&mut buf) {
+                    Ok(None) => break,
+                    Ok(Some(read)) => Ok(read),
+                    Err(error) => Err(error),
+                }
+            } else {
+                match self.stream.poll_read(&mut cx, &mut buf) {
+                    Poll::Pending => break,
+                    Poll::Ready(read) => read,
+                }
+            };
+            let Some(bytes) = read.ok().filter(|read| *read > 0).and_then(|read| buf.get(..read)) else { return false };
+            self.tail.extend_from_slice(bytes);
+            let Ok(taken) = self.machine.receive(&self.tail, None, &mut out) else { return false };
+            self.tail.drain(..taken);
+            if self.machine.status() == Status::Ended || self.tail.len() > UNSOLICITED_BYTES_MAX {
+                return false;
+            }
+        }
+        self.is_clean()
+    }
+}
+
+/// Exclusive use of a server connection. Dropping it closes the connection.
+pub struct Lease<P: Protocol> {
+    /// The connection. Dropped before the claim, so that the budget never counts too few.
+    pub connection: Box<ServerConn<P>>,
+    claim: Claim<P>,
+}
+
+/// A leased place in the budget. Dropping it frees the place.
+struct Claim<P: Protocol> {
+    pools: Arc<Pools<P>>,
+    key: Key,
+    armed: bool,
+}
+
+impl<P: Protocol> Lease<P> {
+    /// A connection that the line counts as leased.
+    pub(super) fn new(pools: &Arc<Pools<P>>, key: Key, connection: Box<ServerConn<P>>) -> Self {
+        Self { connection, claim: Claim { pools: Arc::clone(pools), key, armed: true } }
+    }
+
+    /// Puts the connection on this worker's runtime and looks whether it still lives; `None`: it does not, and has
+    /// been closed. Call from the worker that will use it, before anything else.
+    pub fn checked(self, worker: usize) -> Option<Self> {
+        let now = Instant::now();
+        let Self { connection, claim } = self;
+        if connection.is_old(now) {
+            connection.close();
+            return None;
+        }
+        let moved = connection.worker != Some(worker);
+        let trusted = !moved && now.saturating_duration_since(connection.idle_since) <= TRUSTED;
+        let mut connection = connection.move_to(worker)?;
+        connection.is_alive(!trusted).then_some(Self { connection, claim })
+    }
+
+    /// The connection alone; its place in the budget stays taken.
+    pub(super) fn into_connection(self) -> Box<ServerConn<P>> {
+        let Self { connection, claim } = self;
+        claim.disarm();
+        connection
+    }
+
+    /// Closes the connection, politely if it is in a state for it.
+    pub fn discard(self) {
+        let Self { connection, claim } = self;
+        connection.close();
+        drop(claim);
+    }
+
+    /// Gives the connection back if it is clean, else closes it.
+    pub fn release(self) {
+        let now = Instant::now();
+        let Self { mut connection, claim } = self;
+        if !connection.is_clean() || connection.is_old(now) {
+            connection.close();
+            return;
+        }
+        connection.idle_since = now;
+        let ask = Ask {
+            key: claim.key,
+            label: connection.machine.settings().label(),
+            worker: connection.worker.unwrap_or(usize::MAX),
+        };
+        let pools = claim.disarm();
+        pools.put_back(connection, ask, now);
+    }
+}
+
+impl<P: Protocol> Claim<P> {
+    /// The line counts the place in another way now.
+    fn disarm(mut self) -> Arc<Pools<P>> {
+        self.armed = false;
+        Arc::clone(&self.pools)
+    }
+}
+
+impl<P: Protocol> Drop for Claim<P> {
+    fn drop(&mut self) {
+        if self.armed {
+            self.pools.closed(self.key);
+        }
+    }
+}

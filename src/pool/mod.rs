@@ -1,0 +1,230 @@
+//! Server connections and their owners: who may have one, who waits, and when one is opened or closed.
+//!
+//! All policy is in [`line`], which knows neither sockets nor time; this module holds its lock for a few lines at a
+//! time, never over an await, and does what the line says. A connection belongs to the runtime of one worker; when
+//! another worker takes it, its socket moves there. Logins at the database happen on the thread that runs
+//! [`connect::run`], so that a client that goes away takes no half-made connection with it.
+
+pub mod connect;
+mod lease;
+pub mod line;
+
+pub use lease::{Lease, ServerConn};
+
+use crate::config::{PoolConfig, ResetPolicy};
+use crate::protocol::{ClientError, Protocol};
+use line::{Ask, Figures, Key, Limits, Line, Verdict};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+use tokio::sync::{mpsc, oneshot};
+
+/// Distinct pools of one target; one more is refused. Each costs some hundred bytes for the life of the process.
+const POOLS_MAX: usize = 10_000;
+
+/// What is fixed when a connection logs in: connections of different keys never serve each other's clients.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PoolKey {
+    /// The client's user; the database's user belongs to it.
+    pub user: String,
+    /// The database.
+    pub database: String,
+    /// Startup-only parameters.
+    pub fixed: Vec<(String, String)>,
+}
+
+/// All pools of one target.
+pub struct Pools<P: Protocol> {
+    group: String,
+    config: PoolConfig,
+    state: Mutex<State<P>>,
+    /// Logins that should begin; at most `max_logins_in_progress` are on their way at a time.
+    openings: mpsc::UnboundedSender<(Key, Arc<PoolKey>)>,
+}
+
+type Waiter<P> = oneshot::Sender<Result<Lease<P>, ClientError>>;
+
+struct State<P: Protocol> {
+    line: Line<Box<ServerConn<P>>, Waiter<P>>,
+    keys: BTreeMap<Arc<PoolKey>, Key>,
+    by_key: Vec<Arc<PoolKey>>,
+    /// The last attempt to reach the target failed.
+    unreachable: bool,
+}
+
+/// What came of asking for a connection.
+pub enum Borrow<P: Protocol> {
+    /// Here it is.
+    Now(Lease<P>),
+    /// It will come.
+    Later(Waiting<P>),
+    /// It won't.
+    Refused(ClientError),
+}
+
+/// A place in the line. Dropping it gives the place up.
+pub struct Waiting<P: Protocol> {
+    /// Gives the lease, or why there is none.
+    pub outcome: oneshot::Receiver<Result<Lease<P>, ClientError>>,
+    pools: Arc<Pools<P>>,
+    key: Key,
+    ticket: u64,
+    /// When the client stood in line.
+    pub since: Instant,
+}
+
+impl<P: Protocol> Pools<P> {
+    /// The pools of a target, with no budget yet; and the receiver for [`connect::run`].
+    pub fn new(group: &str, config: PoolConfig) -> (Arc<Self>, mpsc::UnboundedReceiver<(Key, Arc<PoolKey>)>) {
+        let (openings, receiver) = mpsc::unbounded_channel();
+        let limits =
+            Limits { connections: 0, idle: 0, waiting: config.max_waiting, openings: config.max_logins_in_progress };
+        let state = State { line: Line::new(limits), keys: BTreeMap::new(), by_key: Vec::new(), unreachable: false };
+        (Arc::new(Self { group: group.to_owned(), config, state: Mutex::new(state), openings }), receiver)
+    }
+
+    /// The target group's name.
+    pub fn group(&self) -> &str {
+        &self.group
+    }
+
+    /// Connections are reset between any two clients.
+    pub fn resets_always(&self) -> bool {
+        self.config.reset == ResetPolicy::Full
+    }
+
+    /// The pool of this key, made if need be. `None`: there are too many distinct ones.
+    pub fn pool(&self, key: PoolKey) -> Option<Key> {
+        let mut state = self.lock();
+        if let Some(known) = state.keys.get(&key) {
+            return Some(*known);
+        }
+        if state.keys.len() >= POOLS_MAX {
+            return None;
+        }
+        let number = state.line.add_pool(&key.user);
+        let key = Arc::new(key);
+        state.by_key.push(Arc::clone(&key));
+        state.keys.insert(key, number);
+        Some(number)
+    }
+
+    /// How many connections the target grants now.
+    pub fn set_budget(&self, connections: usize) {
+        let idle = connections.saturating_mul(usize::from(self.config.max_idle_connections_percent)) / 100;
+        let mut state = self.lock();
+        let limits = Limits { connections, idle: idle.max(1), ..state.line.limits() };
+        if state.line.limits() != limits {
+            state.line.set_limits(limits);
+        }
+        self.open_more(&mut state);
+    }
+
+    /// How things stand.
+    pub fn figures(&self) -> Figures {
+        self.lock().line.figures()
+    }
+
+    /// Asks for a connection. Call from the worker that will use it.
+    pub fn borrow(self: &Arc<Self>, ask: Ask) -> Borrow<P> {
+        let mut state = self.lock();
+        while let Some(connection) = state.line.take(ask) {
+            drop(state);
+            if let Some(lease) = Lease::new(self, ask.key, connection).checked(ask.worker) {
+                return Borrow::Now(lease);
+            }
+            state = self.lock();
+        }
+        let (waiter, outcome) = oneshot::channel();
+        let now = Instant::now();
+        match state.line.wait(ask, now + self.config.connection_borrow_timeout, waiter) {
+            Ok(ticket) => {
+                self.open_more(&mut state);
+                drop(state);
+                Borrow::Later(Waiting { outcome, pools: Arc::clone(self), key: ask.key, ticket, since: now })
+            }
+            Err(_full) => {
+                Borrow::Refused(ClientError::LineFull { group: self.group.clone(), limit: self.config.max_waiting })
+            }
+        }
+    }
+
+    /// A leased connection comes back, clean: it goes to who is next, or stays idle.
+    fn put_back(self: &Arc<Self>, mut connection: Box<ServerConn<P>>, ask: Ask, now: Instant) {
+        loop {
+            let mut state = self.lock();
+            match state.line.release(connection, ask, now) {
+                Verdict::Kept => return,
+                Verdict::Close(connection) => {
+                    self.open_more(&mut state);
+                    drop(state);
+                    connection.close();
+                    return;
+                }
+                Verdict::Hand(handed, waiter) => {
+                    drop(state);
+                    match waiter.send(Ok(Lease::new(self, ask.key, handed))) {
+                        Ok(()) => return,
+                        // That client has gone: the next one, then.
+                        Err(Ok(lease)) => connection = lease.into_connection(),
+                        Err(Err(_)) => return,
+                    }
+                }
+            }
+        }
+    }
+
+    /// A leased connection is gone.
+    fn closed(&self, key: Key) {
+        let mut state = self.lock();
+        state.line.closed(key);
+        self.open_more(&mut state);
+    }
+
+    /// Time passes: waiters are told that theirs is up, stale idle connections are closed, pauses after failures end.
+    /// Call a few times a second, on the thread of [`connect::run`].
+    pub fn tick(&self) {
+        let now = Instant::now();
+        let mut state = self.lock();
+        let late = state.line.expire(now);
+        let stale = state.line.sweep(now, self.config.connection_idle_timeout, |connection| connection.is_old(now));
+        let unreachable = state.unreachable && state.line.figures().open == 0;
+        self.open_more(&mut state);
+        drop(state);
+        for connection in stale {
+            connection.close();
+        }
+        let (group, waited) = (self.group.clone(), self.config.connection_borrow_timeout);
+        let error = if unreachable {
+            ClientError::NoWriter { group, waited }
+        } else {
+            ClientError::BorrowTimeout { group, waited }
+        };
+        for waiter in late {
+            // One that has gone meanwhile need not be told.
+            let _ = waiter.send(Err(error.clone()));
+        }
+    }
+
+    /// Orders the logins that the line wants.
+    fn open_more(&self, state: &mut State<P>) {
+        while let Some(opening) = state.line.next_opening(Instant::now()) {
+            if let Some(evicted) = opening.evicted {
+                evicted.close();
+            }
+            let Some(key) = state.by_key.get(opening.key.index()).cloned() else { continue };
+            // The receiver lives as long as the process serves; without it nobody is served any more.
+            let _ = self.openings.send((opening.key, key));
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State<P>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<P: Protocol> Drop for Waiting<P> {
+    fn drop(&mut self) {
+        self.pools.lock().line.cancel(self.key, self.ticket);
+    }
+}

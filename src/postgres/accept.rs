@@ -1,0 +1,842 @@
+//! A client's login: we play the server
+//! (<https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-FLOW-START-UP>).
+//!
+//! Answers requests for encryption, negotiates the version, reads the startup packet, asks for a SCRAM-SHA-256 proof
+//! and welcomes the client; or takes a CancelRequest. What goes wrong is worded and coded as PostgreSQL does it.
+//! Promises: a client that must use TLS proves nothing without it; an unknown user's login takes the same path as a
+//! known one's; no byte of a frame is taken before the frame is whole, and a head that announces too much fails at once.
+
+use super::frame::{PASSWORD_FRAME_BYTES_MAX, cstr, startup_head, whole};
+use super::message::{self, Severity, from_client, request_code};
+use super::scram::{self, ScramError};
+use super::startup::Startup;
+use crate::protocol::{
+    AcceptOptions, Accepted, Answer, ClientError, Credentials, HandshakeError, Login, Question, Settings, Step,
+    TlsOffer, Violation, Welcome,
+};
+use std::mem;
+use std::sync::Arc;
+
+/// The latest minor version of protocol 3 that is spoken here: long cancel keys.
+const MINOR_MAX: u16 = 2;
+
+/// Bytes a cancel secret may have: 4 on protocol 3.0, up to 256 since 3.2.
+const CANCEL_SECRET_BYTES: std::ops::RangeInclusive<usize> = 4..=256;
+
+/// The first byte of a TLS record that holds a handshake: direct TLS, which is not offered.
+const TLS_HANDSHAKE: u8 = 0x16;
+
+/// A session that begins.
+#[derive(Debug)]
+pub struct Started {
+    /// What the client asked for.
+    pub login: Login,
+    /// What it was told.
+    pub welcome: Welcome,
+    /// The version agreed on: 3.0 or 3.2.
+    pub protocol: (u16, u16),
+}
+
+/// The machine. Drive it as a [`Handshake`](crate::protocol::Handshake).
+///
+/// ```text
+/// Opening ──SSLRequest──▶ StartingTls ──TlsStarted──▶ Opening
+///    ├──CancelRequest──▶ Ended
+///    └──startup packet──▶ Known ──Credentials──▶ AwaitingFirst ──p──▶ AwaitingFinal ──p──▶ Proven ──Welcome──▶ Ended
+/// ```
+///
+/// Any of them ends with an error; the words for it are in `out` then (or none, where PostgreSQL has none), and
+/// [`refuse`](Self::refuse) adds nothing.
+pub struct Accept {
+    options: AcceptOptions,
+    state: State,
+}
+
+enum State {
+    Opening(Opening),
+    /// `S` was sent.
+    StartingTls,
+    /// The startup packet was read. Waits for [`Answer::Credentials`].
+    Known(Known),
+    /// The credentials are there.
+    MayProve(Known, Credentials),
+    /// AuthenticationSASL was sent.
+    AwaitingFirst(AwaitingFirst),
+    /// The challenge was sent.
+    AwaitingFinal(AwaitingFinal),
+    /// AuthenticationOk was sent. Waits for [`Answer::Welcome`].
+    Proven(Known),
+    /// The welcome is there.
+    Welcomed(Started),
+    Ended,
+}
+
+/// Before the startup packet: which requests may still come. PostgreSQL takes each at most once.
+#[derive(Clone, Copy)]
+struct Opening {
+    may_ask_tls: bool,
+    may_ask_gss: bool,
+    is_tls: bool,
+}
+
+/// What the startup packet said.
+struct Known {
+    login: Login,
+    protocol: (u16, u16),
+}
+
+struct AwaitingFirst {
+    known: Known,
+    exchange: scram::First,
+    user_exists: bool,
+    /// The client has named the mechanism, without a first message.
+    is_chosen: bool,
+}
+
+struct AwaitingFinal {
+    known: Known,
+    proof: scram::Proof,
+    user_exists: bool,
+}
+
+/// What one state made of its input: bytes taken, the next state, and what the core must do now (`None`: go on).
+type Moved = (usize, State, Option<Step<Accepted<Started>>>);
+
+impl Accept {
+    /// A client that has just connected.
+    pub fn new(options: AcceptOptions) -> Self {
+        let opening = Opening { may_ask_tls: true, may_ask_gss: true, is_tls: false };
+        Self { options, state: State::Opening(opening) }
+    }
+
+    /// [`Handshake::step`](crate::protocol::Handshake::step), without the client's machine built of it.
+    pub fn step_inner(
+        &mut self,
+        input: &[u8],
+        out: &mut Vec<u8>,
+    ) -> Result<(usize, Step<Accepted<Started>>), HandshakeError> {
+        let mut taken = 0;
+        loop {
+            let rest = input.get(taken..).unwrap_or_default();
+            // Until it is replaced the login has ended: so it stays after an error.
+            let (more, state, step) = match mem::replace(&mut self.state, State::Ended) {
+                State::Opening(opening) => opening.step(rest, &self.options, out)?,
+                State::StartingTls if rest.is_empty() => (0, State::StartingTls, Some(Step::StartTls)),
+                State::StartingTls => return Err(Violation::PlaintextAfterTlsRequest.into()),
+                State::Known(known) => {
+                    let question = known.question();
+                    (0, State::Known(known), Some(Step::Ask(question)))
+                }
+                State::MayProve(known, Credentials { secret, known: user_exists }) => {
+                    message::authentication_sasl(&[scram::MECHANISM], out);
+                    let exchange = scram::First::new(secret, self.options.nonce);
+                    (0, State::AwaitingFirst(AwaitingFirst { known, exchange, user_exists, is_chosen: false }), None)
+                }
+                State::AwaitingFirst(state) => state.step(rest, out)?,
+                State::AwaitingFinal(state) => state.step(rest, out)?,
+                State::Proven(known) => {
+                    let question = Question::Welcome(known.login.clone());
+                    (0, State::Proven(known), Some(Step::Ask(question)))
+                }
+                State::Welcomed(started) => {
+                    started.welcome(out);
+                    (0, State::Ended, Some(Step::Done(Accepted::Client(started))))
+                }
+                State::Ended => return Err(HandshakeError::Refused("the login has ended")),
+            };
+            taken += more;
+            self.state = state;
+            if let Some(step) = step {
+                return Ok((taken, step));
+            }
+        }
+    }
+
+    /// [`Handshake::answer`](crate::protocol::Handshake::answer). An answer to what was not asked is ignored.
+    pub fn answer(&mut self, answer: Answer) {
+        self.state = match (mem::replace(&mut self.state, State::Ended), answer) {
+            (State::StartingTls, Answer::TlsStarted) => {
+                // PostgreSQL takes neither request inside TLS.
+                State::Opening(Opening { may_ask_tls: false, may_ask_gss: false, is_tls: true })
+            }
+            (State::Known(known), Answer::Credentials(credentials)) => State::MayProve(known, credentials),
+            (State::Proven(Known { login, protocol }), Answer::Welcome(welcome)) => {
+                State::Welcomed(Started { login, welcome, protocol })
+            }
+            (state, _) => state,
+        };
+    }
+
+    /// [`Handshake::refuse`](crate::protocol::Handshake::refuse). Writes nothing if the login has ended, or if the
+    /// client expects a TLS handshake.
+    pub fn refuse(&mut self, error: &ClientError, out: &mut Vec<u8>) {
+        match mem::replace(&mut self.state, State::Ended) {
+            State::StartingTls | State::Ended => (),
+            State::Opening(_)
+            | State::Known(_)
+            | State::MayProve(..)
+            | State::AwaitingFirst(_)
+            | State::AwaitingFinal(_)
+            | State::Proven(_)
+            | State::Welcomed(_) => message::client_error(error, true, out),
+        }
+    }
+}
+
+impl Opening {
+    /// Takes one packet without kind byte.
+    fn step(self, input: &[u8], options: &AcceptOptions, out: &mut Vec<u8>) -> Result<Moved, HandshakeError> {
+        if input.first() == Some(&TLS_HANDSHAKE) {
+            return Err(Violation::InvalidStartup.into());
+        }
+        let packet = startup_head(input)?.and_then(|len| input.get(..len));
+        let Some((code, body)) = packet.and_then(|packet| packet.get(4..)?.split_first_chunk()) else {
+            return Ok((0, State::Opening(self), Some(Step::NeedInput)));
+        };
+        let len = body.len() + 8;
+        match u32::from_be_bytes(*code) {
+            request_code::CANCEL => Ok((len, State::Ended, Some(Step::Done(cancel(body)?)))),
+            request_code::SSL if self.may_ask_tls => self.tls(len, input.len(), options.tls, out),
+            request_code::GSS_ENCRYPTION if self.may_ask_gss => {
+                out.push(b'N');
+                Ok((len, State::Opening(Self { may_ask_gss: false, ..self }), None))
+            }
+            version => Ok((len, State::Known(self.startup(version, body, options.tls, out)?), None)),
+        }
+    }
+
+    /// SSLRequest.
+    fn tls(self, len: usize, input_len: usize, offer: TlsOffer, out: &mut Vec<u8>) -> Result<Moved, HandshakeError> {
+        match offer {
+            // What follows in the clear was put there by somebody else, or means that the client does not wait.
+            TlsOffer::Required | TlsOffer::Optional if input_len > len => {
+                Err(Violation::PlaintextAfterTlsRequest.into())
+            }
+            TlsOffer::Required | TlsOffer::Optional => {
+                out.push(b'S');
+                Ok((len, State::StartingTls, Some(Step::StartTls)))
+            }
+            TlsOffer::Off | TlsOffer::LocalSocket => {
+                out.push(b'N');
+                Ok((len, State::Opening(Self { may_ask_tls: false, ..self }), None))
+            }
+        }
+    }
+
+    /// StartupMessage, or what has a version that nobody speaks.
+    fn startup(self, version: u32, body: &[u8], offer: TlsOffer, out: &mut Vec<u8>) -> Result<Known, HandshakeError> {
+        let [a, b, c, d] = version.to_be_bytes();
+        let (major, minor) = (u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]));
+        if major != 3 {
+            return Err(unsupported(major, minor, out));
+        }
+        let startup = Startup::parse(body).map_err(|error| {
+            fatal(error.code(), &error.to_string(), out);
+            Violation::InvalidStartup
+        })?;
+        // 3.1 was never spoken: an old PgBouncer said it by mistake.
+        let agreed = (3, if minor >= MINOR_MAX { MINOR_MAX } else { 0 });
+        if agreed.1 != minor || !startup.protocol_options.is_empty() {
+            let unknown = startup.protocol_options.iter().map(Vec::as_slice);
+            message::negotiate_protocol_version(agreed, unknown, out);
+        }
+        if startup.user.is_empty() {
+            return Err(refused(&ClientError::NoUserName, "no user name", out));
+        }
+        if offer == TlsOffer::Required && !self.is_tls {
+            return Err(refused(&ClientError::TlsRequired, "TLS is required", out));
+        }
+        if startup.is_replication {
+            return Err(refused(&ClientError::Replication, "replication connections are not supported", out));
+        }
+        let login = Login {
+            user: startup.user,
+            database: startup.database,
+            baseline: Arc::new(Settings::new(startup.settings)),
+            fixed: startup.fixed,
+        };
+        Ok(Known { login, protocol: agreed })
+    }
+}
+
+/// The body of a CancelRequest. PostgreSQL never answers one, not even a bad one.
+fn cancel(body: &[u8]) -> Result<Accepted<Started>, Violation> {
+    let (process_id, secret) = message::read_backend_key_data(body).ok_or(Violation::InvalidStartup)?;
+    if !CANCEL_SECRET_BYTES.contains(&secret.len()) {
+        return Err(Violation::InvalidStartup);
+    }
+    Ok(Accepted::Cancel { process_id, secret: secret.to_vec() })
+}
+
+impl Known {
+    fn question(&self) -> Question {
+        Question::Credentials { user: self.login.user.clone(), database: self.login.database.clone() }
+    }
+}
+
+impl AwaitingFirst {
+    /// Takes a SASLInitialResponse, or the SASLResponse that brings the first message after one without.
+    fn step(self, input: &[u8], out: &mut Vec<u8>) -> Result<Moved, HandshakeError> {
+        let Some((len, body)) = response(input, &self.known.login.user, out)? else {
+            return Ok((0, State::AwaitingFirst(self), Some(Step::NeedInput)));
+        };
+        let client_first = if self.is_chosen { Some(body) } else { initial_response(body, out)? };
+        let Some(client_first) = client_first else {
+            message::authentication_sasl_continue(b"", out);
+            return Ok((len, State::AwaitingFirst(Self { is_chosen: true, ..self }), None));
+        };
+        let Self { known, exchange, user_exists, .. } = self;
+        let (proof, challenge) =
+            exchange.challenge(client_first).map_err(|error| not_proven(error, &known.login.user, out))?;
+        message::authentication_sasl_continue(&challenge, out);
+        Ok((len, State::AwaitingFinal(AwaitingFinal { known, proof, user_exists }), None))
+    }
+}
+
+impl AwaitingFinal {
+    /// Takes the SASLResponse with the proof.
+    fn step(self, input: &[u8], out: &mut Vec<u8>) -> Result<Moved, HandshakeError> {
+        let Some((len, body)) = response(input, &self.known.login.user, out)? else {
+            return Ok((0, State::AwaitingFinal(self), Some(Step::NeedInput)));
+        };
+        let Self { known, proof, user_exists } = self;
+        let user = &known.login.user;
+        let server_final = proof.verify(body).map_err(|error| not_proven(error, user, out))?;
+        if !user_exists {
+            return Err(not_proven(ScramError::WrongProof, user, out));
+        }
+        message::authentication_sasl_final(&server_final, out);
+        message::authentication_ok(out);
+        Ok((len, State::Proven(known), None))
+    }
+}
+
+impl Started {
+    /// What follows AuthenticationOk, once the core has said it.
+    fn welcome(&self, out: &mut Vec<u8>) {
+        for (name, value) in self.welcome.parameters.iter() {
+            message::parameter_status(name, value, out);
+        }
+        let secret = &self.welcome.cancel_secret;
+        // libpq refuses a long key on protocol 3.0.
+        let short = secret.first_chunk::<4>().map_or(&secret[..], |short| &short[..]);
+        let secret = if self.protocol >= (3, 2) { &secret[..] } else { short };
+        message::backend_key_data(self.welcome.process_id, secret, out);
+        message::ready_for_query(b'I', out);
+    }
+}
+
+/// The whole frame at the front, which must be of type `p`, and its body.
+fn response<'a>(input: &'a [u8], user: &str, out: &mut Vec<u8>) -> Result<Option<(usize, &'a [u8])>, HandshakeError> {
+    if let Some(kind) = input.first().copied().filter(|kind| *kind != from_client::PASSWORD) {
+        fatal("08P01", &format!("expected SASL response, got message type {kind}"), out);
+        return Err(Violation::UnexpectedFrame(kind).into());
+    }
+    match whole(input, PASSWORD_FRAME_BYTES_MAX) {
+        Ok(frame) => Ok(frame.map(|(head, body)| (head.len, body))),
+        Err(violation) => {
+            message::client_error(&ClientError::LoginRefused { user: user.to_owned() }, true, out);
+            Err(violation.into())
+        }
+    }
+}
+
+/// The body of a SASLInitialResponse: the mechanism's name, a length, the first message. `None`: without a message,
+/// which is sent after an empty challenge.
+fn initial_response<'a>(body: &'a [u8], out: &mut Vec<u8>) -> Result<Option<&'a [u8]>, HandshakeError> {
+    let mut malformed = |words: &str| {
+        fatal("08P01", words, out);
+        HandshakeError::Violation(Violation::MalformedAuthentication)
+    };
+    let Some((name, rest)) = cstr(body) else {
+        return Err(malformed("invalid string in message"));
+    };
+    if name != scram::MECHANISM.as_bytes() {
+        return Err(malformed("client selected an invalid SASL authentication mechanism"));
+    }
+    match rest.split_first_chunk() {
+        Some((length, [])) if i32::from_be_bytes(*length) == -1 => Ok(None),
+        Some((length, data)) if usize::try_from(i32::from_be_bytes(*length)) == Ok(data.len()) => Ok(Some(data)),
+        Some((length, data)) if usize::try_from(i32::from_be_bytes(*length)).is_ok_and(|len| len < data.len()) => {
+            Err(malformed("invalid message format"))
+        }
+        Some(_) | None => Err(malformed("insufficient data left in message")),
+    }
+}
+
+/// The words for a proof that is none.
+fn not_proven(error: ScramError, user: &str, out: &mut Vec<u8>) -> HandshakeError {
+    if error == ScramError::WrongProof {
+        return refused(&ClientError::LoginRefused { user: user.to_owned() }, "no such user or wrong password", out);
+    }
+    fatal(error.code(), &error.to_string(), out);
+    Violation::MalformedAuthentication.into()
+}
+
+/// The words for a version that nobody speaks. Before protocol 3 an error was a string.
+fn unsupported(major: u16, minor: u16, out: &mut Vec<u8>) -> HandshakeError {
+    let words = format!("unsupported frontend protocol {major}.{minor}: server supports 3.0 to 3.{MINOR_MAX}");
+    if major < 3 {
+        out.extend_from_slice(format!("EFATAL:  {words}\n\0").as_bytes());
+    } else {
+        fatal("0A000", &words, out);
+    }
+    Violation::UnsupportedVersion(major, minor).into()
+}
+
+fn refused(error: &ClientError, why: &'static str, out: &mut Vec<u8>) -> HandshakeError {
+    message::client_error(error, true, out);
+    HandshakeError::Refused(why)
+}
+
+fn fatal(code: &str, words: &str, out: &mut Vec<u8>) {
+    message::error_response(Severity::Fatal, code, words, None, out);
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+mod tests {
+    use super::*;
+    use crate::postgres::frame::packet;
+    use crate::protocol::{Parameters, ScramSecret};
+    use postgres_protocol::authentication::sasl::{ChannelBinding, ScramSha256};
+    use proptest::prelude::*;
+
+    const SECRET: [u8; 32] = *b"0123456789abcdefghijklmnopqrstuv";
+
+    /// The core's part: plays a login against what arrives in pieces.
+    struct Core {
+        accept: Accept,
+        input: Vec<u8>,
+        out: Vec<u8>,
+        users: Vec<(&'static str, ScramSecret)>,
+        questions: Vec<String>,
+    }
+
+    #[derive(Debug, PartialEq)]
+    enum End {
+        Open,
+        Client { login: Login, protocol: (u16, u16), rest: Vec<u8> },
+        Cancel { process_id: u32, secret: Vec<u8> },
+        Failed(HandshakeError),
+    }
+
+    impl Core {
+        fn new(tls: TlsOffer) -> Self {
+            let accept = Accept::new(AcceptOptions { tls, nonce: [7; 18] });
+            let users = vec![("u", scram::derive_secret(b"pw", b"saltsaltsaltsalt", 2))];
+            Self { accept, input: Vec::new(), out: Vec::new(), users, questions: Vec::new() }
+        }
+
+        fn feed(&mut self, bytes: &[u8]) -> End {
+            self.input.extend_from_slice(bytes);
+            loop {
+                let (taken, step) = match self.accept.step_inner(&self.input, &mut self.out) {
+                    Ok(ok) => ok,
+                    Err(error) => return End::Failed(error),
+                };
+                self.input.drain(..taken);
+                match step {
+                    Step::NeedInput => return End::Open,
+                    Step::StartTls => {
+                        assert!(self.input.is_empty());
+                        self.accept.answer(Answer::TlsStarted);
+                    }
+                    Step::Ask(question) => {
+                        self.questions.push(format!("{question:?}"));
+                        self.accept.answer(self.decide(question));
+                    }
+                    Step::Done(Accepted::Cancel { process_id, secret }) => return End::Cancel { process_id, secret },
+                    Step::Done(Accepted::Client(Started { login, protocol, .. })) => {
+                        return End::Client { login, protocol, rest: mem::take(&mut self.input) };
+                    }
+                }
+            }
+        }
+
+        fn decide(&self, question: Question) -> Answer {
+            match question {
+                Question::Credentials { user, .. } => {
+                    let secret = self.users.iter().find(|(name, _)| *name == user).map(|(_, secret)| secret.clone());
+                    let known = secret.is_some();
+                    let secret = secret.unwrap_or_else(|| scram::mock_secret(&user, b"key"));
+                    Answer::Credentials(Credentials { secret, known })
+                }
+                Question::Welcome(_) => Answer::Welcome(Welcome {
+                    parameters: Arc::new(Parameters::from([("server_version".into(), "15".into())])),
+                    process_id: 9,
+                    cancel_secret: SECRET,
+                    client_id: 1,
+                    statement_key: [0; 16],
+                }),
+            }
+        }
+    }
+
+    fn startup(minor: u16, parameters: &[(&str, &str)]) -> Vec<u8> {
+        let mut out = Vec::new();
+        message::startup_message((3, minor), parameters.iter().copied(), &mut out);
+        out
+    }
+
+    fn request(code: u32, body: &[u8]) -> Vec<u8> {
+        let mut out = Vec::new();
+        packet(&mut out, |out| {
+            out.extend_from_slice(&code.to_be_bytes());
+            out.extend_from_slice(body);
+        });
+        out
+    }
+
+    fn initial(mechanism: &str, data: &[u8]) -> Vec<u8> {
+        let mut out = Vec::new();
+        message::sasl_initial_response(mechanism, data, &mut out);
+        out
+    }
+
+    /// Plays a whole login with the driver's client; returns all that it sent, packet by packet.
+    fn login(core: &mut Core, minor: u16, parameters: &[(&str, &str)], password: &[u8]) -> (Vec<Vec<u8>>, End) {
+        let mut sent = vec![startup(minor, parameters)];
+        let mut client = ScramSha256::new(password, ChannelBinding::unsupported());
+        assert_eq!(core.feed(&sent[0]), End::Open);
+        sent.push(initial(scram::MECHANISM, client.message()));
+        let before = core.out.len();
+        assert_eq!(core.feed(&sent[1]), End::Open);
+        assert_eq!(core.out[before], b'R');
+        client.update(&core.out[before + 9..]).unwrap();
+        let mut last = Vec::new();
+        message::sasl_response(client.message(), &mut last);
+        sent.push(last);
+        let end = core.feed(&sent[2]);
+        (sent, end)
+    }
+
+    /// The code of the error at the end of what was written.
+    fn code(out: &[u8]) -> String {
+        let mut rest = out;
+        while let Ok(Some((head, _))) = whole(rest, usize::MAX) {
+            if head.kind == b'E' {
+                let error = message::server_error(rest).unwrap();
+                assert!(error.is_fatal);
+                assert_eq!(rest.len(), head.len, "something follows the error");
+                return error.code;
+            }
+            rest = &rest[head.len..];
+        }
+        String::new()
+    }
+
+    #[test]
+    fn a_login() {
+        for (minor, secret) in [(0, &SECRET[..4]), (2, &SECRET)] {
+            let mut core = Core::new(TlsOffer::Off);
+            let (_, end) = login(&mut core, minor, &[("user", "u"), ("DateStyle", "ISO")], b"pw");
+            let baseline = Arc::new(Settings::new([("datestyle", "ISO")]));
+            let expected = Login { user: "u".into(), database: "u".into(), baseline, fixed: Vec::new() };
+            assert_eq!(end, End::Client { login: expected, protocol: (3, minor), rest: Vec::new() });
+            assert_eq!(core.questions.len(), 2);
+            let mut tail = Vec::new();
+            message::authentication_ok(&mut tail);
+            message::parameter_status("server_version", "15", &mut tail);
+            message::backend_key_data(9, secret, &mut tail);
+            message::ready_for_query(b'I', &mut tail);
+            assert!(core.out.ends_with(&tail));
+        }
+    }
+
+    #[test]
+    fn unknown_users_and_wrong_passwords_look_the_same() {
+        let refused = |user: &str, password: &[u8]| {
+            let mut core = Core::new(TlsOffer::Off);
+            core.users[0].1.iterations = scram::ITERATIONS;
+            let (_, end) = login(&mut core, 0, &[("user", user)], password);
+            assert!(matches!(end, End::Failed(HandshakeError::Refused(_))), "{end:?}");
+            assert_eq!(core.questions.len(), 1);
+            let kinds: Vec<u8> = std::iter::successors(Some(&core.out[..]), |rest| {
+                whole(rest, usize::MAX).unwrap().map(|(head, _)| &rest[head.len..])
+            })
+            .filter_map(|rest| rest.first().copied())
+            .collect();
+            assert_eq!(code(&core.out), "28P01");
+            let before = core.out.len();
+            core.accept.refuse(&ClientError::Internal, &mut core.out);
+            assert_eq!(core.out.len(), before, "told twice");
+            (kinds, core.out.len())
+        };
+        assert_eq!(refused("u", b"no"), refused("x", b"pw"));
+    }
+
+    #[test]
+    fn a_mock_is_refused_even_with_a_proof_that_holds() {
+        let mut core = Core::new(TlsOffer::Off);
+        let secret = scram::derive_secret(b"pw", b"salt", 2);
+        let mut out = Vec::new();
+        core.accept.step_inner(&startup(0, &[("user", "x")]), &mut out).unwrap();
+        core.accept.answer(Answer::Credentials(Credentials { secret, known: false }));
+        let mut client = ScramSha256::new(b"pw", ChannelBinding::unsupported());
+        out.clear();
+        core.accept.step_inner(b"", &mut out).unwrap();
+        out.clear();
+        core.accept.step_inner(&initial(scram::MECHANISM, client.message()), &mut out).unwrap();
+        client.update(&out[9..]).unwrap();
+        let mut last = Vec::new();
+        message::sasl_response(client.message(), &mut last);
+        out.clear();
+        assert!(core.accept.step_inner(&last, &mut out).is_err());
+        assert_eq!(code(&out), "28P01");
+    }
+
+    #[test]
+    fn versions_and_options_are_negotiated_once() {
+        let check = |minor, parameters: &[(&str, &str)], expected: Option<(u16, &[&str])>| {
+            let mut core = Core::new(TlsOffer::Off);
+            let packet = startup(minor, &[&[("user", "u")], parameters].concat());
+            assert_eq!(core.feed(&packet), End::Open);
+            let mut wanted = Vec::new();
+            if let Some((minor, names)) = expected {
+                message::negotiate_protocol_version((3, minor), names.iter().map(|name| name.as_bytes()), &mut wanted);
+            }
+            message::authentication_sasl(&[scram::MECHANISM], &mut wanted);
+            assert_eq!(core.out, wanted, "3.{minor} {parameters:?}");
+        };
+        check(0, &[], None);
+        check(1, &[], Some((0, &[])));
+        check(2, &[], None);
+        check(3, &[], Some((2, &[])));
+        check(9999, &[("_pq_.x", "1"), ("_pq_.y", "")], Some((2, &["_pq_.x", "_pq_.y"])));
+        check(0, &[("_pq_.x", "1")], Some((0, &["_pq_.x"])));
+        check(2, &[("_pq_.x", "1")], Some((2, &["_pq_.x"])));
+    }
+
+    #[test]
+    fn requests_for_encryption() {
+        let ssl = request(request_code::SSL, b"");
+        let gss = request(request_code::GSS_ENCRYPTION, b"");
+        let cancel = request(request_code::CANCEL, b"\0\0\0\x01abcd");
+        let cancelled = || End::Cancel { process_id: 1, secret: b"abcd".to_vec() };
+        let check = |offer, packets: &[&[u8]], expected_out: &[u8], expected| {
+            let mut core = Core::new(offer);
+            let mut end = End::Open;
+            for packet in packets {
+                assert_eq!(end, End::Open);
+                end = core.feed(packet);
+            }
+            assert_eq!(end, expected, "{offer:?} {packets:?}");
+            assert!(core.out.starts_with(expected_out), "{offer:?} {packets:?} {:?}", core.out);
+            (code(core.out.get(expected_out.len()..).unwrap()), core.out.len() - expected_out.len())
+        };
+        let told = |(code, _): (String, usize)| code;
+        let again = |code| End::Failed(Violation::UnsupportedVersion(1234, code).into());
+        for offer in [TlsOffer::Off, TlsOffer::LocalSocket] {
+            check(offer, &[&ssl, &gss, &cancel], b"NN", cancelled());
+            check(offer, &[&gss, &ssl, &cancel], b"NN", cancelled());
+            check(offer, &[&[&ssl[..], &gss, &cancel].concat()], b"NN", cancelled());
+            assert_eq!(told(check(offer, &[&ssl, &ssl], b"N", again(5679))), "0A000");
+            assert_eq!(told(check(offer, &[&gss, &gss], b"N", again(5680))), "0A000");
+        }
+        for offer in [TlsOffer::Optional, TlsOffer::Required] {
+            check(offer, &[&ssl, &cancel], b"S", cancelled());
+            check(offer, &[&gss, &ssl, &cancel], b"NS", cancelled());
+            // A client's library sends cancels in the clear, whatever its connection does.
+            check(offer, &[&cancel], b"", cancelled());
+            assert_eq!(told(check(offer, &[&ssl, &ssl], b"S", again(5679))), "0A000");
+            assert_eq!(told(check(offer, &[&ssl, &gss], b"S", again(5680))), "0A000");
+            let early = End::Failed(Violation::PlaintextAfterTlsRequest.into());
+            let (_, more) = check(offer, &[&[&ssl[..], b"\0"].concat()], b"", early);
+            assert_eq!(more, 0, "something was answered");
+        }
+        let direct = End::Failed(Violation::InvalidStartup.into());
+        assert_eq!(check(TlsOffer::Required, &[b"\x16"], b"", direct).1, 0);
+    }
+
+    #[test]
+    fn plaintext_that_comes_after_the_answer_is_seen_too() {
+        let mut accept = Accept::new(AcceptOptions { tls: TlsOffer::Required, nonce: [0; 18] });
+        let mut out = Vec::new();
+        let ssl = request(request_code::SSL, b"");
+        assert!(matches!(accept.step_inner(&ssl, &mut out), Ok((8, Step::StartTls))));
+        assert!(matches!(accept.step_inner(b"", &mut out), Ok((0, Step::StartTls))));
+        let early = accept.step_inner(b"x", &mut out).unwrap_err();
+        assert_eq!(early, Violation::PlaintextAfterTlsRequest.into());
+        accept.refuse(&ClientError::Internal, &mut out);
+        assert_eq!(out, b"S");
+    }
+
+    #[test]
+    fn startup_packets_that_are_refused() {
+        let check = |offer, packet: &[u8], expected_code: &str, expected: HandshakeError| {
+            let mut core = Core::new(offer);
+            assert_eq!(core.feed(packet), End::Failed(expected), "{packet:?}");
+            assert_eq!(code(&core.out), expected_code, "{packet:?}");
+        };
+        let user = ("user", "u");
+        let invalid = || HandshakeError::from(Violation::InvalidStartup);
+        check(TlsOffer::Required, &startup(0, &[user]), "28000", HandshakeError::Refused("TLS is required"));
+        check(TlsOffer::Off, &startup(0, &[]), "28000", HandshakeError::Refused("no user name"));
+        check(TlsOffer::Off, &startup(0, &[("user", "")]), "28000", HandshakeError::Refused("no user name"));
+        let replication = HandshakeError::Refused("replication connections are not supported");
+        check(TlsOffer::Off, &startup(0, &[user, ("replication", "database")]), "0A000", replication.clone());
+        check(TlsOffer::Off, &startup(0, &[user, ("replication", "1")]), "0A000", replication);
+        check(TlsOffer::Off, &startup(0, &[user, ("replication", "maybe")]), "22023", invalid());
+        check(TlsOffer::Off, &request(0x0003_0000, b""), "08P01", invalid());
+        check(TlsOffer::Off, &request(0x0003_0000, b"user\0u\0"), "08P01", invalid());
+        check(TlsOffer::Off, &request(0x0003_0000, b"user\0u\0\0\0"), "08P01", invalid());
+        check(TlsOffer::Off, &request(0x0003_0000, b"user\0\xff\0\0"), "22021", invalid());
+        check(TlsOffer::Off, &request(0x0004_0001, b"\0"), "0A000", Violation::UnsupportedVersion(4, 1).into());
+        for length in [0u32, 4, 7, 10_005, u32::MAX] {
+            check(TlsOffer::Off, &length.to_be_bytes(), "", Violation::InvalidLength.into());
+        }
+        for secret in [&b""[..], b"abc", &[1; 257]] {
+            let body = [&[0, 0, 0, 1], secret].concat();
+            check(TlsOffer::Off, &request(request_code::CANCEL, &body), "", invalid());
+        }
+        let mut core = Core::new(TlsOffer::Off);
+        core.feed(&request(0x0002_0000, b"\0"));
+        assert_eq!(core.out, b"EFATAL:  unsupported frontend protocol 2.0: server supports 3.0 to 3.2\n\0");
+        let mut core = Core::new(TlsOffer::Off);
+        let long = request(request_code::CANCEL, &[&[0, 0, 0, 1], &[1; 256][..]].concat());
+        assert_eq!(core.feed(&long), End::Cancel { process_id: 1, secret: vec![1; 256] });
+    }
+
+    #[test]
+    fn password_frames_that_are_refused() {
+        let check = |input: &[u8], expected_code: &str, expected: Violation| {
+            let mut core = Core::new(TlsOffer::Off);
+            assert_eq!(core.feed(&startup(0, &[("user", "u")])), End::Open);
+            core.out.clear();
+            assert_eq!(core.feed(input), End::Failed(expected.into()), "{input:?}");
+            assert_eq!(code(&core.out), expected_code, "{input:?}");
+        };
+        let with_length = |length: i32, data: &[u8]| {
+            let mut out = Vec::new();
+            let body = [b"SCRAM-SHA-256\0", &length.to_be_bytes()[..], data].concat();
+            message::sasl_response(&body, &mut out);
+            out
+        };
+        check(b"Q", "08P01", Violation::UnexpectedFrame(b'Q'));
+        check(b"X\0\0\0\x04", "08P01", Violation::UnexpectedFrame(b'X'));
+        check(b"p\0\0\0\x03", "28P01", Violation::InvalidLength);
+        check(b"p\x80\0\0\0", "28P01", Violation::InvalidLength);
+        check(b"p\0\x01\0\0", "28P01", Violation::FrameTooLong);
+        check(b"p\0\0\0\x04", "08P01", Violation::MalformedAuthentication);
+        check(&initial("FOO", b""), "08P01", Violation::MalformedAuthentication);
+        check(&initial("SCRAM-SHA-256-PLUS", b"n,,n=,r=a"), "08P01", Violation::MalformedAuthentication);
+        check(&initial(scram::MECHANISM, b""), "08P01", Violation::MalformedAuthentication);
+        check(&initial(scram::MECHANISM, b"n,a=b,n=,r=a"), "0A000", Violation::MalformedAuthentication);
+        for (length, data) in [(-2, &b""[..]), (5, b"abc"), (2, b"abc"), (-1, b"abc"), (i32::MAX, b"")] {
+            check(&with_length(length, data), "08P01", Violation::MalformedAuthentication);
+        }
+        // The longest there may be is waited for.
+        let mut core = Core::new(TlsOffer::Off);
+        core.feed(&startup(0, &[("user", "u")]));
+        assert_eq!(core.feed(b"p\0\0\xff\xff"), End::Open);
+    }
+
+    #[test]
+    fn the_first_message_may_follow_an_empty_challenge() {
+        let mut core = Core::new(TlsOffer::Off);
+        core.feed(&startup(0, &[("user", "u")]));
+        core.out.clear();
+        let mut out = Vec::new();
+        message::sasl_response(b"SCRAM-SHA-256\0\xff\xff\xff\xff", &mut out);
+        assert_eq!(core.feed(&out), End::Open);
+        assert_eq!(core.out, b"R\0\0\0\x08\0\0\0\x0b");
+        core.out.clear();
+        out.clear();
+        message::sasl_response(b"n,,n=,r=abc", &mut out);
+        assert_eq!(core.feed(&out), End::Open);
+        assert!(core.out.starts_with(b"R\0\0\0"));
+    }
+
+    #[test]
+    fn refusals_of_the_core() {
+        let error = || ClientError::TooManyClients { endpoint: "e".into(), limit: 1 };
+        let mut core = Core::new(TlsOffer::Off);
+        core.accept.refuse(&error(), &mut core.out);
+        assert_eq!(code(&core.out), "53300");
+        assert!(matches!(core.feed(b""), End::Failed(_)));
+        // An answer to nothing changes nothing.
+        let mut core = Core::new(TlsOffer::Off);
+        core.accept.answer(Answer::TlsStarted);
+        assert_eq!(core.feed(&startup(0, &[("user", "u")])), End::Open);
+    }
+
+    #[test]
+    fn any_cut_gives_the_same_login() {
+        let mut core = Core::new(TlsOffer::Off);
+        let mut all = [request(request_code::GSS_ENCRYPTION, b""), request(request_code::SSL, b"")].concat();
+        core.feed(&all);
+        let (sent, end) = login(&mut core, 9999, &[("user", "u"), ("_pq_.x", ""), ("options", "-e -c a=b")], b"pw");
+        let End::Client { login, protocol, .. } = end else { panic!("{end:?}") };
+        all.extend(sent.concat());
+        all.extend_from_slice(b"Q\0\0\0\x05\0");
+        for cut in 0..=all.len() {
+            let mut again = Core::new(TlsOffer::Off);
+            let (first, rest) = all.split_at(cut);
+            let end = match again.feed(first) {
+                End::Open => again.feed(rest),
+                End::Client { login, protocol, rest: early } => {
+                    End::Client { login, protocol, rest: [&early, rest].concat() }
+                }
+                end @ (End::Cancel { .. } | End::Failed(_)) => end,
+            };
+            let rest = b"Q\0\0\0\x05\0".to_vec();
+            assert_eq!(end, End::Client { login: login.clone(), protocol, rest }, "cut at {cut}");
+            assert_eq!(again.out, core.out, "cut at {cut}");
+        }
+    }
+
+    /// Packets that are nearly right, and bytes that are not.
+    fn hostile() -> impl Strategy<Value = Vec<u8>> {
+        let code = prop_oneof![
+            Just(request_code::CANCEL),
+            Just(request_code::SSL),
+            Just(request_code::GSS_ENCRYPTION),
+            Just(0x0003_0000),
+            Just(0x0003_0002),
+            any::<u32>()
+        ];
+        let body = prop_oneof![
+            Just(b"user\0u\0\0".to_vec()),
+            Just(b"user\0x\0options\0-c a=b\0\0".to_vec()),
+            proptest::collection::vec(any::<u8>(), 0..20)
+        ];
+        let client_first = prop_oneof![Just(b"n,,n=,r=abc".to_vec()), proptest::collection::vec(any::<u8>(), 0..20)];
+        let piece = prop_oneof![
+            (code, body).prop_map(|(code, body)| request(code, &body)),
+            client_first.prop_map(|data| initial(scram::MECHANISM, &data)),
+            Just(startup(0, &[("user", "u")])),
+            proptest::collection::vec(any::<u8>(), 0..12),
+        ];
+        proptest::collection::vec(piece, 0..6).prop_map(|pieces| pieces.concat())
+    }
+
+    proptest! {
+        #[test]
+        fn hostile_input_fails_the_same_however_cut(
+            input in hostile(),
+            cuts in proptest::collection::vec(any::<proptest::sample::Index>(), 0..4),
+        ) {
+            let mut whole = Core::new(TlsOffer::Off);
+            let expected = whole.feed(&input);
+            let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(input.len() + 1)).collect();
+            cuts.extend([0, input.len()]);
+            cuts.sort_unstable();
+            let mut pieces = Core::new(TlsOffer::Off);
+            let mut end = pieces.feed(b"");
+            for piece in cuts.windows(2) {
+                if end != End::Open {
+                    break;
+                }
+                end = pieces.feed(&input[piece[0]..piece[1]]);
+            }
+            prop_assert_eq!(end, expected);
+            prop_assert_eq!(pieces.out, whole.out);
+        }
+
+        #[test]
+        fn hostile_input_never_panics_with_tls(input in hostile()) {
+            Core::new(TlsOffer::Required).feed(&input);
+        }
+    }
+}

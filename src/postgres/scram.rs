@@ -1,0 +1,413 @@
+//! SCRAM-SHA-256, the server's side (RFC 5802, RFC 7677; in PostgreSQL
+//! <https://www.postgresql.org/docs/current/sasl-authentication.html>), and the secrets it checks against.
+//!
+//! Two steps: [`First`] takes client-first and gives the challenge, [`Proof`] takes client-final and gives the server's
+//! own proof. Keys are compared in constant time; nonce and mock key come in as arguments. Channel binding is not
+//! offered, so `y` is no downgrade and `p=` is refused. It does not know users: who is a mock is the caller's secret.
+
+use crate::protocol::ScramSecret;
+use aws_lc_rs::{constant_time, digest, hmac, pbkdf2};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use std::borrow::Cow;
+use std::num::NonZeroU32;
+
+/// The mechanism's name.
+pub const MECHANISM: &str = "SCRAM-SHA-256";
+
+/// PBKDF2 rounds of the secrets made here: PostgreSQL's default (`scram_iterations`), so that a mock is not told from
+/// a verifier that was copied from a database.
+pub const ITERATIONS: u32 = 4096;
+
+/// Bytes of a mock's salt, as PostgreSQL's verifiers have.
+const SALT_BYTES: usize = 16;
+
+/// What is wrong with a client's SCRAM message. The words are PostgreSQL's; [`code`](Self::code) too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ScramError {
+    /// An attribute is missing or out of place.
+    #[error("malformed SCRAM message")]
+    Malformed,
+    /// `p=`, where it was not offered.
+    #[error("malformed SCRAM message")]
+    ChannelBindingData,
+    /// To act as somebody else is not possible.
+    #[error("client uses authorization identity, but it is not supported")]
+    AuthorizationIdentity,
+    /// `m=`.
+    #[error("client requires an unsupported SCRAM extension")]
+    MandatoryExtension,
+    /// The nonce may hold printable ASCII only.
+    #[error("non-printable characters in SCRAM nonce")]
+    UnprintableNonce,
+    /// `c=` is not what client-first said.
+    #[error("unexpected SCRAM channel-binding attribute in client-final-message")]
+    ChannelBindingChanged,
+    /// `r=` is not the nonce of the challenge.
+    #[error("invalid SCRAM response")]
+    NonceChanged,
+    /// The client does not know the password.
+    #[error("password authentication failed")]
+    WrongProof,
+}
+
+impl ScramError {
+    /// The SQLSTATE that PostgreSQL gives it.
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::AuthorizationIdentity | Self::MandatoryExtension => "0A000",
+            Self::WrongProof => "28P01",
+            Self::Malformed
+            | Self::ChannelBindingData
+            | Self::UnprintableNonce
+            | Self::ChannelBindingChanged
+            | Self::NonceChanged => "08P01",
+        }
+    }
+}
+
+/// Before client-first.
+pub struct First {
+    secret: ScramSecret,
+    nonce: [u8; 18],
+}
+
+/// After the challenge, before client-final.
+pub struct Proof {
+    secret: ScramSecret,
+    client_first_bare: Vec<u8>,
+    server_first: Vec<u8>,
+    nonce: Vec<u8>,
+    /// What `c=` must be: the gs2 header again, in base64.
+    channel_binding: &'static [u8],
+}
+
+impl First {
+    /// An exchange against a secret. The nonce must be unpredictable and used once.
+    pub fn new(secret: ScramSecret, nonce: [u8; 18]) -> Self {
+        Self { secret, nonce }
+    }
+
+    /// Takes client-first; returns server-first, the challenge.
+    pub fn challenge(self, client_first: &[u8]) -> Result<(Proof, Vec<u8>), ScramError> {
+        let (channel_binding, rest) = match client_first {
+            [b'n', b',', rest @ ..] => (&b"biws"[..], rest),
+            [b'y', b',', rest @ ..] => (&b"eSws"[..], rest),
+            [b'p', ..] => return Err(ScramError::ChannelBindingData),
+            _ => return Err(ScramError::Malformed),
+        };
+        let bare = match rest {
+            [b',', bare @ ..] => bare,
+            [b'a', ..] => return Err(ScramError::AuthorizationIdentity),
+            _ => return Err(ScramError::Malformed),
+        };
+        if bare.contains(&0) {
+            return Err(ScramError::Malformed);
+        }
+        if bare.starts_with(b"m=") {
+            return Err(ScramError::MandatoryExtension);
+        }
+        // The name is ignored, as PostgreSQL does: the startup packet's counts.
+        let (_, rest) = attribute(b'n', bare)?;
+        let (client_nonce, mut extensions) = attribute(b'r', rest.ok_or(ScramError::Malformed)?)?;
+        if !client_nonce.iter().all(u8::is_ascii_graphic) {
+            return Err(ScramError::UnprintableNonce);
+        }
+        // Unknown extensions are ignored, once they have the form of an attribute.
+        while let Some(rest) = extensions.filter(|rest| !rest.is_empty()) {
+            (_, _, extensions) = any_attribute(rest)?;
+        }
+
+        let mut nonce = client_nonce.to_vec();
+        nonce.extend_from_slice(STANDARD.encode(self.nonce).as_bytes());
+        let mut server_first = b"r=".to_vec();
+        server_first.extend_from_slice(&nonce);
+        let salt = STANDARD.encode(&self.secret.salt);
+        server_first.extend_from_slice(format!(",s={salt},i={}", self.secret.iterations).as_bytes());
+        let challenge = server_first.clone();
+        let client_first_bare = bare.to_vec();
+        Ok((Proof { secret: self.secret, client_first_bare, server_first, nonce, channel_binding }, challenge))
+    }
+}
+
+impl Proof {
+    /// Takes client-final; returns server-final if the client knows the password.
+    pub fn verify(self, client_final: &[u8]) -> Result<Vec<u8>, ScramError> {
+        if client_final.contains(&0) {
+            return Err(ScramError::Malformed);
+        }
+        let (channel_binding, rest) = attribute(b'c', client_final)?;
+        if channel_binding != self.channel_binding {
+            return Err(ScramError::ChannelBindingChanged);
+        }
+        let (nonce, rest) = attribute(b'r', rest.ok_or(ScramError::Malformed)?)?;
+        let (proof, before_proof) = last_attribute_p(client_final, rest.ok_or(ScramError::Malformed)?)?;
+        let proof = STANDARD.decode(proof).map_err(|_| ScramError::Malformed)?;
+        let proof: [u8; 32] = proof.try_into().map_err(|_| ScramError::Malformed)?;
+        if nonce != self.nonce {
+            return Err(ScramError::NonceChanged);
+        }
+
+        let auth_message = [&self.client_first_bare, &self.server_first[..], before_proof].join(&b',');
+        let client_signature = sign(&self.secret.stored_key, &auth_message);
+        let mut client_key = proof;
+        for (byte, signature) in client_key.iter_mut().zip(client_signature) {
+            *byte ^= signature;
+        }
+        constant_time::verify_slices_are_equal(&hash(&client_key), &self.secret.stored_key)
+            .map_err(|_| ScramError::WrongProof)?;
+        let server_signature = sign(&self.secret.server_key, &auth_message);
+        Ok(format!("v={}", STANDARD.encode(server_signature)).into_bytes())
+    }
+}
+
+/// Walks to the attribute `p`, which must be the last; returns its value and what of the whole message stands before
+/// it (without its comma).
+fn last_attribute_p<'a>(message: &'a [u8], mut rest: &'a [u8]) -> Result<(&'a [u8], &'a [u8]), ScramError> {
+    loop {
+        let before = message.len().saturating_sub(rest.len() + 1);
+        let (name, value, next) = any_attribute(rest)?;
+        match (name, next) {
+            (b'p', None) => return Ok((value, message.get(..before).unwrap_or_default())),
+            (b'p', Some(_)) | (_, None) => return Err(ScramError::Malformed),
+            (_, Some(next)) => rest = next,
+        }
+    }
+}
+
+/// The value of the attribute of this name at the front, and what follows its comma.
+fn attribute(name: u8, message: &[u8]) -> Result<(&[u8], Option<&[u8]>), ScramError> {
+    let (found, value, rest) = any_attribute(message)?;
+    if found == name { Ok((value, rest)) } else { Err(ScramError::Malformed) }
+}
+
+type Attribute<'a> = (u8, &'a [u8], Option<&'a [u8]>);
+
+/// Name and value of the attribute at the front, and what follows its comma.
+fn any_attribute(message: &[u8]) -> Result<Attribute<'_>, ScramError> {
+    let [name, b'=', rest @ ..] = message else {
+        return Err(ScramError::Malformed);
+    };
+    if !name.is_ascii_alphabetic() {
+        return Err(ScramError::Malformed);
+    }
+    match memchr::memchr(b',', rest) {
+        Some(comma) => Ok((*name, rest.get(..comma).unwrap_or_default(), rest.get(comma + 1..))),
+        None => Ok((*name, rest, None)),
+    }
+}
+
+/// Makes the secret of a password (RFC 5802 §3). Slow on purpose: `iterations` rounds of HMAC. 0 counts as 1.
+pub fn derive_secret(password: &[u8], salt: &[u8], iterations: u32) -> ScramSecret {
+    let rounds = NonZeroU32::new(iterations).unwrap_or(NonZeroU32::MIN);
+    let mut salted = [0; 32];
+    pbkdf2::derive(pbkdf2::PBKDF2_HMAC_SHA256, rounds, salt, &normalized(password), &mut salted);
+    ScramSecret {
+        salt: salt.to_vec(),
+        iterations: rounds.get(),
+        stored_key: hash(&sign(&salted, b"Client Key")),
+        server_key: sign(&salted, b"Server Key"),
+    }
+}
+
+/// SASLprep as PostgreSQL does it: what is not UTF-8, or is prohibited, stays as it is.
+fn normalized(password: &[u8]) -> Cow<'_, [u8]> {
+    match std::str::from_utf8(password).map(stringprep::saslprep) {
+        Ok(Ok(Cow::Owned(prepared))) => prepared.into_bytes().into(),
+        Ok(Ok(Cow::Borrowed(prepared))) => prepared.as_bytes().into(),
+        Ok(Err(_)) | Err(_) => password.into(),
+    }
+}
+
+/// Reads a verifier as `pg_authid.rolpassword` holds it: `SCRAM-SHA-256$4096:salt$stored:server`.
+pub fn parse_verifier(verifier: &str) -> Option<ScramSecret> {
+    let (rounds, rest) = verifier.strip_prefix(MECHANISM)?.strip_prefix('$')?.split_once(':')?;
+    let (salt, keys) = rest.split_once('$')?;
+    let (stored_key, server_key) = keys.split_once(':')?;
+    let key = |text: &str| -> Option<[u8; 32]> { STANDARD.decode(text).ok()?.try_into().ok() };
+    if !rounds.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    Some(ScramSecret {
+        salt: STANDARD.decode(salt).ok().filter(|salt| !salt.is_empty())?,
+        iterations: rounds.parse::<NonZeroU32>().ok().filter(|rounds| i32::try_from(rounds.get()).is_ok())?.get(),
+        stored_key: key(stored_key)?,
+        server_key: key(server_key)?,
+    })
+}
+
+/// A secret for a user that does not exist: always the same for the same name and key, so that asking twice tells
+/// nothing. The key must be unpredictable and should outlive the process. No proof fits it by anything but luck; refuse
+/// even that one ([`Credentials::known`](crate::protocol::Credentials::known)).
+pub fn mock_secret(user: &str, key: &[u8]) -> ScramSecret {
+    let part = |label: &[u8]| sign(key, &[label, user.as_bytes()].concat());
+    let salt = part(b"salt\0");
+    ScramSecret {
+        salt: salt.iter().copied().take(SALT_BYTES).collect(),
+        iterations: ITERATIONS,
+        stored_key: part(b"stored key\0"),
+        server_key: part(b"server key\0"),
+    }
+}
+
+fn sign(key: &[u8], message: &[u8]) -> [u8; 32] {
+    array(hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key), message).as_ref())
+}
+
+fn hash(message: &[u8]) -> [u8; 32] {
+    array(digest::digest(&digest::SHA256, message).as_ref())
+}
+
+/// SHA-256 always gives 32 bytes; this says so without a way to panic.
+fn array(bytes: &[u8]) -> [u8; 32] {
+    let mut array = [0; 32];
+    for (to, from) in array.iter_mut().zip(bytes) {
+        *to = *from;
+    }
+    array
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+mod tests {
+    use super::*;
+    use postgres_protocol::authentication::sasl::{ChannelBinding, ScramSha256};
+    use proptest::prelude::*;
+
+    fn secret() -> ScramSecret {
+        derive_secret(b"pencil", &STANDARD.decode("W22ZaJ0SNY7soEsUEjb6gQ==").unwrap(), 4096)
+    }
+
+    /// RFC 7677 §3. Its server nonce has another form than ours, so the state after the challenge is made by hand.
+    #[test]
+    fn the_rfcs_own_exchange() {
+        let nonce = b"rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0";
+        let server_first = [&b"r="[..], nonce, b",s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4096"].concat();
+        let proof = Proof {
+            secret: secret(),
+            client_first_bare: b"n=user,r=rOprNGfwEbeRWgbNEkqO".to_vec(),
+            server_first,
+            nonce: nonce.to_vec(),
+            channel_binding: b"biws",
+        };
+        let client_final = [b"c=biws,r=", &nonce[..], b",p=dHzbZapWIk4jUhN+Ute9ytag9zjfMHgsqmmiz7AndVQ="].concat();
+        assert_eq!(proof.verify(&client_final).unwrap(), b"v=6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4=");
+    }
+
+    fn exchange(password: &[u8], binding: ChannelBinding, secret: ScramSecret) -> Result<(), ScramError> {
+        let mut client = ScramSha256::new(password, binding);
+        let (proof, challenge) = First::new(secret, [7; 18]).challenge(client.message())?;
+        client.update(&challenge).unwrap();
+        let server_final = proof.verify(client.message())?;
+        client.finish(&server_final).expect("our proof must hold");
+        Ok(())
+    }
+
+    #[test]
+    fn against_the_drivers_client() {
+        assert_eq!(exchange(b"pencil", ChannelBinding::unsupported(), secret()), Ok(()));
+        assert_eq!(exchange(b"pencil", ChannelBinding::unrequested(), secret()), Ok(()));
+        assert_eq!(exchange(b"pen", ChannelBinding::unsupported(), secret()), Err(ScramError::WrongProof));
+        let bound = ChannelBinding::tls_server_end_point(vec![1; 32]);
+        assert_eq!(exchange(b"pencil", bound, secret()), Err(ScramError::ChannelBindingData));
+        let mock = mock_secret("nobody", b"key");
+        assert_eq!(exchange(b"", ChannelBinding::unsupported(), mock), Err(ScramError::WrongProof));
+        // Soft hyphen goes, a no-break space becomes a space; what is prohibited or not UTF-8 stays.
+        for password in ["a\u{ad}b".as_bytes(), "a\u{a0}b".as_bytes(), "a\u{7}b".as_bytes(), b"a\xffb", b""] {
+            let secret = derive_secret(password, b"salt", 2);
+            assert_eq!(exchange(password, ChannelBinding::unsupported(), secret), Ok(()));
+        }
+        assert_eq!(derive_secret("a\u{ad}b".as_bytes(), b"s", 1).stored_key, derive_secret(b"ab", b"s", 1).stored_key);
+    }
+
+    #[test]
+    fn client_first_as_postgresql_judges_it() {
+        let check = |message: &[u8], expected: Result<&[u8], ScramError>| {
+            let got = First::new(secret(), [0; 18]).challenge(message).map(|(proof, _)| proof.nonce);
+            let expected = expected.map(|nonce| [nonce, &[b'A'; 24]].concat());
+            assert_eq!(got, expected, "{:?}", String::from_utf8_lossy(message));
+        };
+        check(b"n,,n=,r=abc", Ok(b"abc"));
+        check(b"y,,n=,r=abc", Ok(b"abc"));
+        check(b"n,,n=bob,r=abc,x=1", Ok(b"abc"));
+        check(b"n,,n=,r=abc,", Ok(b"abc"));
+        check(b"n,,n=\xff,r=abc", Ok(b"abc"));
+        check(b"n,,n=a=b,r=c", Ok(b"c"));
+        check(b"n,,n=,r=", Ok(b""));
+        check(b"p=tls-server-end-point,,n=,r=abc", Err(ScramError::ChannelBindingData));
+        check(b"n,a=x,n=,r=abc", Err(ScramError::AuthorizationIdentity));
+        check(b"n,,m=1,n=,r=abc", Err(ScramError::MandatoryExtension));
+        check(b"n,,n=,r=a\tb", Err(ScramError::UnprintableNonce));
+        for malformed in
+            [&b""[..], b"x", b"n", b"n,", b"n,,", b"n,,r=abc", b"n,,n=", b"n,,n=,", b"n,,n=,r=a\0b", b"n,,n=,r=abc,xx"]
+        {
+            check(malformed, Err(ScramError::Malformed));
+        }
+    }
+
+    #[test]
+    fn client_final_as_postgresql_judges_it() {
+        let check = |message: &str, expected| {
+            let (proof, _) = First::new(secret(), [0; 18]).challenge(b"n,,n=,r=abc").unwrap();
+            let message = message
+                .replace('@', &format!("abc{}", "A".repeat(24)))
+                .replace("p=0", &format!("p={}=", "A".repeat(43)));
+            assert_eq!(proof.verify(message.as_bytes()), Err(expected), "{message}");
+        };
+        check("c=biws,r=X,p=AAAA", ScramError::Malformed);
+        check("c=eSws,r=@,p=AAAA", ScramError::ChannelBindingChanged);
+        check("c=biws,r=@,p=0", ScramError::WrongProof);
+        check("c=biws,r=@", ScramError::Malformed);
+        check("c=biws,r=@,p=A", ScramError::Malformed);
+        check("c=biws,r=@x,p=0", ScramError::NonceChanged);
+        check("c=biws,r=,p=0", ScramError::NonceChanged);
+        check("c=biws,r=@,e=1,p=0", ScramError::WrongProof);
+        check("c=biws,r=@,p=0,x=1", ScramError::Malformed);
+        check("x=biws", ScramError::Malformed);
+        check("c=biws", ScramError::Malformed);
+        check("", ScramError::Malformed);
+        check("c=biws,r=@,p=0\0", ScramError::Malformed);
+    }
+
+    #[test]
+    fn verifiers() {
+        let made = secret();
+        let keys = format!("{}:{}", STANDARD.encode(made.stored_key), STANDARD.encode(made.server_key));
+        let read = parse_verifier(&format!("SCRAM-SHA-256$4096:W22ZaJ0SNY7soEsUEjb6gQ==${keys}")).unwrap();
+        assert_eq!((read.salt, read.iterations), (made.salt, 4096));
+        assert_eq!((read.stored_key, read.server_key), (made.stored_key, made.server_key));
+        for malformed in [
+            String::new(),
+            "md5abc".into(),
+            "SCRAM-SHA-256$4096".into(),
+            format!("SCRAM-SHA-256$0:c2FsdA==${keys}"),
+            format!("SCRAM-SHA-256$+1:c2FsdA==${keys}"),
+            format!("SCRAM-SHA-256$4294967295:c2FsdA==${keys}"),
+            format!("SCRAM-SHA-256$4096:${keys}"),
+            format!("SCRAM-SHA-256$4096:c2FsdA==${keys}:"),
+            format!("SCRAM-SHA-1$4096:c2FsdA==${keys}"),
+            "SCRAM-SHA-256$4096:c2FsdA==$AAAA:AAAA".into(),
+        ] {
+            assert!(parse_verifier(&malformed).is_none(), "{malformed}");
+        }
+    }
+
+    #[test]
+    fn mocks_are_steady_and_differ() {
+        let salt = |user, key: &[u8]| mock_secret(user, key).salt;
+        assert_eq!(salt("a", b"k"), salt("a", b"k"));
+        assert_ne!(salt("a", b"k"), salt("b", b"k"));
+        assert_ne!(salt("a", b"k"), salt("a", b"l"));
+        assert_eq!(salt("a", b"k").len(), SALT_BYTES);
+    }
+
+    proptest! {
+        #[test]
+        fn no_message_panics(first: Vec<u8>, last: Vec<u8>) {
+            let _ = First::new(mock_secret("a", b"k"), [0; 18]).challenge(&first);
+            let (proof, _) = First::new(mock_secret("a", b"k"), [0; 18]).challenge(b"n,,n=,r=abc").unwrap();
+            let _ = proof.verify(&last);
+            let _ = parse_verifier(&String::from_utf8_lossy(&last));
+        }
+    }
+}

@@ -1,0 +1,257 @@
+//! One connection to a database after its login, and the translation between a client's requests and it.
+//!
+//! ```text
+//!            client's bytes                                server's bytes
+//!                  |                                             ^
+//!   send.rs        v            pushes                pops       |        receive.rs
+//!   names rewritten, ----------------> queue of replies --------- effects applied,
+//!   missing statements prepared        owed (owed.rs)             hidden replies dropped
+//! ```
+//!
+//! A connection may change hands when nothing is owed, no frame is half through, every request has had its Sync, and
+//! the server's own word (ReadyForQuery) is that no transaction is open. See the manual's chapter "Frontend/Backend
+//! Protocol", sections "Message Flow" and "Extended Query".
+
+mod owed;
+mod receive;
+mod send;
+#[cfg(test)]
+mod tests;
+
+use super::client::{Client, Reported};
+use super::connect::Connected;
+use super::message;
+use super::statement::Id;
+use crate::protocol::{ClientSide, Out, Parameters, ServerError, ServerSide, Settings, Sides, Status, Violation};
+use crate::sql::Dialect;
+use owed::{Effect, Kind, Owed, Queue};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// A connection to a database.
+#[derive(Debug)]
+pub struct Server {
+    /// What the server has reported of itself.
+    reported: Reported,
+    dialect: Dialect,
+    /// Settings the proxy has put on the connection.
+    applied: Arc<Settings>,
+    transaction: Transaction,
+    owed: Queue,
+    /// What may be sent now.
+    hold: Hold,
+    /// Statements the server has, and when each was last used (in binds, not in time).
+    prepared: HashMap<Id, u64>,
+    prepared_max: usize,
+    binds: u64,
+    /// Whose unnamed statement the server has, as far as is known: client and generation.
+    unnamed: Option<(u64, u64)>,
+    /// The client that holds, or last held, the connection.
+    client: Option<u64>,
+    /// Another client than the present one may have drawn from a sequence here.
+    foreign_sequences: bool,
+    /// Syncs sent.
+    segment: u32,
+    /// Extended requests were sent without a Sync behind them.
+    unsynced: bool,
+    /// The server skips everything up to the next Sync, and none has been sent.
+    skipping: bool,
+    /// The server reads COPY data, and the client has not ended them yet.
+    copy_in: bool,
+    /// The statement last bound deallocates this one; for the Execute that follows.
+    bound_deallocates: Option<Box<[u8]>>,
+    /// The statement last bound clears the connection; for the Execute that follows.
+    bound_clears: bool,
+    /// Rest of a client's frame that is on its way.
+    sending: Body,
+    /// Rest of a server's frame that is on its way.
+    receiving: Body,
+    /// The server has said that it ends the connection.
+    ended: bool,
+    attach_failure: Option<ServerError>,
+    /// Command tags that the text did not explain.
+    disagreements: u64,
+}
+
+/// As ReadyForQuery says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Transaction {
+    /// `I`
+    None,
+    /// `T`
+    Open,
+    /// `E`
+    Failed,
+}
+
+/// What may be sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Hold {
+    /// Anything.
+    Open,
+    /// Nothing until everything owed has come: what was sent may change what later frames mean.
+    UntilAnswered,
+}
+
+/// The rest of a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Body {
+    left: usize,
+    /// It is passed on, or dropped.
+    passes: bool,
+}
+
+impl Body {
+    const NONE: Self = Self { left: 0, passes: false };
+
+    /// Takes what there is of the frame at `at`. Returns the bytes taken.
+    fn advance(&mut self, input: &[u8], at: usize, out: &mut Out) -> usize {
+        let taken = self.left.min(input.len().saturating_sub(at));
+        if self.passes {
+            out.pass(at..at + taken);
+        }
+        self.left -= taken;
+        taken
+    }
+}
+
+impl Server {
+    /// A connection that has just logged in.
+    pub fn new(connected: Connected) -> Self {
+        let mut server = Self {
+            reported: Reported::new(Arc::new(connected.parameters)),
+            dialect: Dialect::default(),
+            applied: Arc::default(),
+            transaction: Transaction::None,
+            owed: Queue::default(),
+            hold: Hold::Open,
+            prepared: HashMap::new(),
+            prepared_max: connected.max_prepared_statements.max(1),
+            binds: 0,
+            unnamed: None,
+            client: None,
+            foreign_sequences: false,
+            segment: 0,
+            unsynced: false,
+            skipping: false,
+            copy_in: false,
+            bound_deallocates: None,
+            bound_clears: false,
+            sending: Body::NONE,
+            receiving: Body::NONE,
+            ended: false,
+            attach_failure: None,
+            disagreements: 0,
+        };
+        server.read_dialect();
+        server
+    }
+
+    /// What the lexer must know, from what the server reports.
+    fn read_dialect(&mut self) {
+        let is = |name: &str, values: &[&str]| {
+            self.reported.parameters.get(name).is_some_and(|value| values.iter().any(|v| value.eq_ignore_ascii_case(v)))
+        };
+        self.dialect = Dialect {
+            backslash_quotes: is("standard_conforming_strings", &["off"]),
+            multibyte_unsafe: is(
+                "client_encoding",
+                &["SJIS", "BIG5", "GBK", "UHC", "GB18030", "JOHAB", "SHIFT_JIS_2004"],
+            ),
+        };
+    }
+
+    fn owe(&mut self, kind: Kind, effect: Effect) {
+        self.owed.push(Owed { kind, hidden: false, segment: self.segment, effect });
+    }
+
+    fn owe_hidden(&mut self, kind: Kind, effect: Effect) {
+        self.owed.push(Owed { kind, hidden: true, segment: self.segment, effect });
+    }
+
+    /// Tells the client where its server's parameters differ from what it has been told.
+    fn tell_differences(&self, client: &mut Client, out: &mut Vec<u8>) {
+        if client.told.is_same(&self.reported) {
+            return;
+        }
+        for (name, value) in &*self.reported.parameters {
+            if client.told.parameters.get(name) != Some(value) {
+                message::parameter_status(name, value, out);
+            }
+        }
+        client.told = self.reported.clone();
+    }
+}
+
+impl ServerSide for Server {
+    type Client = Client;
+
+    fn attach(&mut self, client: &mut Client, sides: Sides<'_>) {
+        if self.client != Some(client.id) {
+            self.foreign_sequences |= self.client.is_some();
+            self.client = Some(client.id);
+        }
+        self.prepare(client.settings(), sides.server);
+        // After a replay the client is told once that has succeeded.
+        if self.owed.is_empty() {
+            self.tell_differences(client, sides.client);
+        }
+    }
+
+    fn prepare(&mut self, settings: &Arc<Settings>, out: &mut Vec<u8>) {
+        self.attach_failure = None;
+        self.replay(settings, out);
+    }
+
+    fn send(&mut self, input: &[u8], client: &mut Client, out: &mut Out) -> Result<usize, Violation> {
+        self.send_frames(input, client, out)
+    }
+
+    fn receive(&mut self, input: &[u8], client: Option<&mut Client>, out: &mut Out) -> Result<usize, Violation> {
+        self.receive_frames(input, client, out)
+    }
+
+    fn status(&self) -> Status {
+        if self.ended {
+            Status::Ended
+        } else if !self.owed.is_empty() || self.receiving.left > 0 {
+            Status::Owing
+        } else if self.transaction != Transaction::None || self.unsynced || self.sending.left > 0 || self.copy_in {
+            Status::InTransaction
+        } else {
+            Status::Idle
+        }
+    }
+
+    fn reset(&mut self, out: &mut Vec<u8>) {
+        message::query(b"DISCARD ALL", out);
+        self.owe_hidden(Kind::Query, Effect::Nothing);
+        self.hold = Hold::UntilAnswered;
+    }
+
+    fn parameters(&self) -> Arc<Parameters> {
+        Arc::clone(&self.reported.parameters)
+    }
+
+    fn settings(&self) -> &Arc<Settings> {
+        &self.applied
+    }
+
+    fn attach_failure(&mut self) -> Option<ServerError> {
+        self.attach_failure.take()
+    }
+
+    fn is_holding(&self) -> bool {
+        self.hold != Hold::Open || self.owed.is_full()
+    }
+
+    fn disagreements(&mut self) -> u64 {
+        std::mem::take(&mut self.disagreements)
+    }
+
+    fn terminate(&self, out: &mut Vec<u8>) {
+        if self.sending.left == 0 {
+            message::terminate(out);
+        }
+    }
+}

@@ -1,0 +1,269 @@
+//! The queue of replies owed: what must come back from a server, in order, and what each completion changes.
+//!
+//! Every request pushes what it is owed, every reply pops. An effect is applied only when its entry completes, so an
+//! error, which takes out everything up to the next Sync, needs no special case. What a name means to a request that
+//! is being sent is what the effects in flight say of it, newest first, then what has been confirmed.
+
+use crate::postgres::client::{Client, Prepared};
+use crate::postgres::statement::{Id, Statement};
+use crate::protocol::{Pins, Settings};
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+/// Entries that may be in flight; beyond it no more is taken from the client until replies have come. A server sends
+/// when 8 KiB of replies have gathered, at 5 bytes or more each, so a full queue always moves.
+pub(super) const OWED_MAX: usize = 8192;
+
+/// A request to which the server owes replies.
+#[derive(Debug, PartialEq, Eq, Clone, Copy)]
+pub(super) enum Kind {
+    /// ParseComplete.
+    Parse,
+    /// CloseComplete of a stand-in; the client, whose statement the server had already, is told ParseComplete.
+    ParseKnown,
+    /// BindComplete.
+    Bind,
+    /// ParameterDescription, then RowDescription or NoData.
+    DescribeStatement,
+    /// RowDescription or NoData.
+    DescribePortal,
+    /// Rows or COPY, then CommandComplete, EmptyQueryResponse or PortalSuspended.
+    Execute,
+    /// CloseComplete.
+    Close,
+    /// ReadyForQuery.
+    Sync,
+    /// Anything, up to ReadyForQuery.
+    Query,
+    /// FunctionCallResponse, ReadyForQuery.
+    Function,
+    /// Nothing: the client ended a COPY of its data here, sent before the server was seen to ask for it.
+    CopyEnd,
+}
+
+impl Kind {
+    /// An error makes the server skip everything up to the next Sync.
+    pub(super) fn skips_to_sync(self) -> bool {
+        !matches!(self, Self::Sync | Self::Query | Self::Function | Self::CopyEnd)
+    }
+}
+
+/// What a completion changes.
+#[derive(Debug, Default)]
+pub(super) enum Effect {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// The client has this statement under this name, and so has the server under its own.
+    Define { name: Box<[u8]>, prepared: Prepared },
+    /// The client no longer has a statement of this name.
+    Undefine(Box<[u8]>),
+    /// The unnamed statement is the one of this client and generation.
+    DefineUnnamed { client: u64, generation: u64 },
+    /// There is no unnamed statement.
+    UndefineUnnamed,
+    /// The server has this statement (a Parse of the proxy's own).
+    Prepared(Id),
+    /// The server no longer has it.
+    Evicted(Id),
+    /// The client is pinned.
+    Pin(Pins),
+    /// The connection has these settings.
+    Applied(Arc<Settings>),
+    /// A simple query: pins once a command of it has completed; a statement it deallocates.
+    Query { pins: Pins, deallocates: Option<Box<[u8]>> },
+    /// No value of a sequence is left on the connection.
+    SequencesDiscarded,
+}
+
+/// An entry of the queue.
+#[derive(Debug)]
+pub(super) struct Owed {
+    pub(super) kind: Kind,
+    /// The proxy's own request: the client must not see the replies.
+    pub(super) hidden: bool,
+    /// How many Syncs had been sent before it.
+    pub(super) segment: u32,
+    pub(super) effect: Effect,
+}
+
+/// Whether a server will have a statement when a request that is being sent now reaches it.
+#[derive(Debug, PartialEq, Eq, Clone, Copy)]
+pub(super) enum Presence {
+    /// It will, unless this very request is skipped as well.
+    Yes,
+    /// It won't.
+    No,
+    /// That depends on whether an earlier segment fails.
+    Unsure,
+}
+
+/// The queue.
+#[derive(Debug, Default)]
+pub(super) struct Queue {
+    entries: VecDeque<Owed>,
+    /// Entries whose effect names a statement.
+    naming: usize,
+}
+
+impl Queue {
+    pub(super) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.entries.len() >= OWED_MAX
+    }
+
+    pub(super) fn front(&self) -> Option<&Owed> {
+        self.entries.front()
+    }
+
+    pub(super) fn push(&mut self, owed: Owed) {
+        self.naming += usize::from(owed.effect.names());
+        self.entries.push_back(owed);
+    }
+
+    /// Takes the front entry, and with it the marks behind it to which nothing is owed.
+    pub(super) fn pop(&mut self) -> Option<Owed> {
+        let owed = self.take_front();
+        while self.front().is_some_and(|next| next.kind == Kind::CopyEnd) {
+            self.take_front();
+        }
+        if self.entries.is_empty() && self.entries.capacity() > 256 {
+            self.entries = VecDeque::new();
+        }
+        owed
+    }
+
+    fn take_front(&mut self) -> Option<Owed> {
+        let owed = self.entries.pop_front()?;
+        self.naming -= usize::from(owed.effect.names());
+        Some(owed)
+    }
+
+    /// The client ended its COPY data before the server was seen to ask for any.
+    pub(super) fn mark_copy_end(&mut self, segment: u32) {
+        if self.entries.back().is_some_and(|last| last.kind != Kind::CopyEnd) {
+            self.push(Owed { kind: Kind::CopyEnd, hidden: false, segment, effect: Effect::Nothing });
+        }
+    }
+
+    /// The server asks for COPY data for the front entry. Syncs sent behind it are read over by the server, up to the
+    /// end of the data. True if that end is in the queue (and is taken out with them), false if it is still to come.
+    pub(super) fn begin_copy_in(&mut self) -> bool {
+        while let Some(next) = self.entries.get(1) {
+            match next.kind {
+                Kind::Sync => {
+                    self.entries.remove(1);
+                }
+                Kind::CopyEnd => {
+                    self.entries.remove(1);
+                    return true;
+                }
+                Kind::Parse
+                | Kind::ParseKnown
+                | Kind::Bind
+                | Kind::DescribeStatement
+                | Kind::DescribePortal
+                | Kind::Execute
+                | Kind::Close
+                | Kind::Query
+                | Kind::Function => return true,
+            }
+        }
+        false
+    }
+
+    /// What the client's name will mean: `None`: nothing in flight says so, ask what is confirmed.
+    pub(super) fn named(&self, name: &[u8]) -> Option<Option<&Prepared>> {
+        if self.naming == 0 {
+            return None;
+        }
+        self.entries.iter().rev().find_map(|owed| match &owed.effect {
+            Effect::Define { name: other, prepared } if **other == *name => Some(Some(prepared)),
+            Effect::Undefine(other) if **other == *name => Some(None),
+            Effect::Query { deallocates: Some(other), .. } if **other == *name => Some(None),
+            Effect::Define { .. }
+            | Effect::Undefine(_)
+            | Effect::Query { .. }
+            | Effect::Nothing
+            | Effect::DefineUnnamed { .. }
+            | Effect::UndefineUnnamed
+            | Effect::Prepared(_)
+            | Effect::Evicted(_)
+            | Effect::Pin(_)
+            | Effect::Applied(_)
+            | Effect::SequencesDiscarded => None,
+        })
+    }
+
+    /// Whether the server will have the statement. `None`: nothing in flight says so.
+    pub(super) fn presence(&self, id: Id, segment: u32) -> Option<Presence> {
+        if self.naming == 0 {
+            return None;
+        }
+        self.entries.iter().rev().find_map(|owed| {
+            let will_be = owed.prepares(id)?;
+            Some(match will_be {
+                _ if owed.segment != segment => Presence::Unsure,
+                true => Presence::Yes,
+                false => Presence::No,
+            })
+        })
+    }
+
+    /// The client's name for a statement in flight, by its name on servers.
+    pub(super) fn client_name(&self, server_name: &[u8]) -> Option<&[u8]> {
+        self.entries.iter().find_map(|owed| match &owed.effect {
+            Effect::Define { name, prepared: Prepared::Anywhere(statement) } if statement.id.name() == server_name => {
+                Some(&**name)
+            }
+            _other => None,
+        })
+    }
+}
+
+impl Owed {
+    /// Whether the server has the statement once this completes; `None`: it does not touch it.
+    fn prepares(&self, id: Id) -> Option<bool> {
+        match &self.effect {
+            Effect::Define { prepared: Prepared::Anywhere(statement), .. } if statement.id == id => Some(true),
+            Effect::Prepared(other) if *other == id => Some(true),
+            Effect::Evicted(other) if *other == id => Some(false),
+            _other => None,
+        }
+    }
+}
+
+impl Effect {
+    fn names(&self) -> bool {
+        match self {
+            Self::Define { .. }
+            | Self::Undefine(_)
+            | Self::Prepared(_)
+            | Self::Evicted(_)
+            | Self::Query { deallocates: Some(_), .. } => true,
+            Self::Nothing
+            | Self::DefineUnnamed { .. }
+            | Self::UndefineUnnamed
+            | Self::Pin(_)
+            | Self::Applied(_)
+            | Self::Query { deallocates: None, .. }
+            | Self::SequencesDiscarded => false,
+        }
+    }
+
+    /// A statement that the client and the server have now.
+    pub(super) fn define(name: &[u8], statement: Arc<Statement>) -> Self {
+        Self::Define { name: name.into(), prepared: Prepared::Anywhere(statement) }
+    }
+}
+
+/// What a name means to a request that is being sent now.
+pub(super) fn lookup(queue: &Queue, client: &Client, name: &[u8]) -> Option<Prepared> {
+    match queue.named(name) {
+        Some(in_flight) => in_flight.cloned(),
+        None => client.statements.find(name).cloned(),
+    }
+}

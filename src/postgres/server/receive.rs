@@ -1,0 +1,350 @@
+//! From the server to the client: replies are matched with what is owed, the proxy's own are dropped, the rest goes on
+//! as it came.
+//!
+//! Rows and COPY data are passed by their length. What ends a request, reports a state or an error is read whole.
+
+use super::owed::{Effect, Kind, Owed};
+use super::{Body, Hold, Server, Transaction};
+use crate::postgres::client::{Client, Prepared};
+use crate::postgres::frame::{self, HEAD_BYTES, Head};
+use crate::postgres::message::{self, from_server as kind};
+use crate::postgres::statement::PREFIX;
+use crate::protocol::{Out, PinReason, Pins, Violation};
+use std::sync::Arc;
+
+/// Errors, notices, tags and reports are read whole, and are never near this long.
+const READ_BYTES_MAX: usize = 1 << 20;
+/// ParseComplete.
+const PARSE_COMPLETE: &[u8] = b"1\0\0\0\x04";
+/// Bytes of a statement's name on servers: the prefix and 32 hexadecimal digits.
+const NAME_BYTES: usize = 35;
+
+/// Tags that say what the text should have said already, and the pin that says it.
+const TELLING_TAGS: &[(&[u8], PinReason)] = &[
+    (b"LISTEN", PinReason::Listen),
+    (b"PREPARE", PinReason::PreparedStatement),
+    (b"LOAD", PinReason::ServerProcess),
+    (b"DO", PinReason::OpaqueCode),
+    (b"CALL", PinReason::OpaqueCode),
+];
+
+impl Server {
+    pub(super) fn receive_frames(
+        &mut self,
+        input: &[u8],
+        mut client: Option<&mut Client>,
+        out: &mut Out,
+    ) -> Result<usize, Violation> {
+        let mut at = 0;
+        loop {
+            at += self.receiving.advance(input, at, out);
+            let rest = input.get(at..).unwrap_or_default();
+            if self.receiving.left > 0 || self.ended {
+                return Ok(at);
+            }
+            let Some(head) = frame::head(rest)? else { return Ok(at) };
+            let passes = match head.kind {
+                kind::DATA_ROW | kind::COPY_DATA | kind::COPY_DONE => self.row(head, client.is_some())?,
+                kind::ROW_DESCRIPTION | kind::NO_DATA | kind::PARAMETER_DESCRIPTION | kind::FUNCTION_CALL_RESPONSE => {
+                    self.description(head, client.is_some())?
+                }
+                _ => {
+                    if head.len > READ_BYTES_MAX {
+                        return Err(Violation::FrameTooLong);
+                    }
+                    let Some(frame) = rest.get(..head.len) else { return Ok(at) };
+                    self.read(frame, at, client.as_deref_mut(), out)?;
+                    self.settle();
+                    at += head.len;
+                    continue;
+                }
+            };
+            self.receiving = Body { left: head.len, passes };
+        }
+    }
+
+    /// Nothing owed: what was held back may go.
+    fn settle(&mut self) {
+        if self.owed.is_empty() {
+            self.hold = Hold::Open;
+        }
+    }
+
+    fn shows(&self, has_client: bool) -> bool {
+        has_client && self.owed.front().is_none_or(|owed| !owed.hidden)
+    }
+
+    fn row(&self, head: Head, has_client: bool) -> Result<bool, Violation> {
+        match self.owed.front().map(|owed| owed.kind) {
+            Some(Kind::Execute | Kind::Query) => Ok(self.shows(has_client)),
+            _other => Err(Violation::UnexpectedReply(head.kind)),
+        }
+    }
+
+    fn description(&mut self, head: Head, has_client: bool) -> Result<bool, Violation> {
+        let shows = self.shows(has_client);
+        let front = self.owed.front().map(|owed| owed.kind);
+        match (head.kind, front) {
+            (kind::PARAMETER_DESCRIPTION, Some(Kind::DescribeStatement))
+            | (kind::ROW_DESCRIPTION, Some(Kind::Query))
+            | (kind::FUNCTION_CALL_RESPONSE, Some(Kind::Function)) => {}
+            (kind::ROW_DESCRIPTION | kind::NO_DATA, Some(Kind::DescribeStatement | Kind::DescribePortal)) => {
+                self.owed.pop();
+                self.settle();
+            }
+            _other => return Err(Violation::UnexpectedReply(head.kind)),
+        }
+        Ok(shows)
+    }
+
+    /// A frame that is read whole.
+    fn read(
+        &mut self,
+        frame: &[u8],
+        at: usize,
+        mut client: Option<&mut Client>,
+        out: &mut Out,
+    ) -> Result<(), Violation> {
+        let (kind, body) = (frame.first().copied().unwrap_or(0), frame.get(HEAD_BYTES..).unwrap_or_default());
+        let unexpected = Err(Violation::UnexpectedReply(kind));
+        let mut shows = self.shows(client.is_some());
+        let front = self.owed.front().map(|owed| owed.kind);
+        match (kind, front) {
+            (kind::PARSE_COMPLETE, Some(Kind::Parse))
+            | (kind::BIND_COMPLETE, Some(Kind::Bind))
+            | (kind::CLOSE_COMPLETE, Some(Kind::Close)) => self.complete(client, out),
+            (kind::CLOSE_COMPLETE, Some(Kind::ParseKnown)) => {
+                self.complete(client, out);
+                shows = false;
+                out.put(PARSE_COMPLETE);
+            }
+            (kind::COMMAND_COMPLETE, Some(Kind::Execute)) => {
+                self.read_tag(body, client.as_deref_mut());
+                self.complete(client, out);
+            }
+            (kind::COMMAND_COMPLETE, Some(Kind::Query)) => {
+                if let (Some(client), Some(Owed { effect: Effect::Query { pins, .. }, .. })) =
+                    (client.as_deref_mut(), self.owed.front())
+                {
+                    client.pins = client.pins.and(*pins);
+                }
+                self.read_tag(body, client);
+            }
+            (kind::EMPTY_QUERY_RESPONSE | kind::PORTAL_SUSPENDED, Some(Kind::Execute)) => self.complete(client, out),
+            (kind::EMPTY_QUERY_RESPONSE, Some(Kind::Query)) => {}
+            (kind::COPY_IN_RESPONSE, Some(Kind::Execute | Kind::Query)) => self.copy_in = !self.owed.begin_copy_in(),
+            (kind::COPY_OUT_RESPONSE, Some(Kind::Execute | Kind::Query)) => {}
+            (kind::READY_FOR_QUERY, Some(Kind::Sync | Kind::Query | Kind::Function)) => {
+                self.transaction = match message::read_ready_for_query(body) {
+                    Some(b'I') => Transaction::None,
+                    Some(b'T') => Transaction::Open,
+                    Some(b'E') => Transaction::Failed,
+                    _other => return unexpected,
+                };
+                self.complete(client, out);
+            }
+            (kind::ERROR_RESPONSE, _) => return self.error(frame, at, client, out),
+            // A notice of the proxy's own statements is nobody's business.
+            (kind::NOTICE_RESPONSE, _) => {}
+            (kind::NOTIFICATION_RESPONSE, _) => {
+                shows &= client.is_some_and(|client| client.pins.contains(PinReason::Listen));
+            }
+            (kind::PARAMETER_STATUS, _) => self.parameter_status(body, shows, client),
+            _other => return unexpected,
+        }
+        if shows {
+            out.pass(at..at + frame.len());
+        }
+        Ok(())
+    }
+
+    fn parameter_status(&mut self, body: &[u8], shows: bool, client: Option<&mut Client>) {
+        let Some((name, value)) = message::read_parameter_status(body) else { return };
+        self.reported.set(&name, &value);
+        self.read_dialect();
+        if let (true, Some(client)) = (shows, client) {
+            client.told.set(&name, &value);
+        }
+    }
+
+    /// The front entry is answered in full.
+    fn complete(&mut self, client: Option<&mut Client>, out: &mut Out) {
+        let Some(owed) = self.owed.pop() else { return };
+        match owed.effect {
+            Effect::Nothing | Effect::Query { .. } => {}
+            Effect::Prepared(id) => {
+                self.prepared.insert(id, self.binds);
+            }
+            Effect::Evicted(id) => {
+                self.prepared.remove(&id);
+            }
+            Effect::Applied(settings) => {
+                if self.attach_failure.is_none() {
+                    self.applied = settings;
+                    if let Some(client) = client {
+                        out.write(|out| self.tell_differences(client, out));
+                    }
+                }
+                return;
+            }
+            Effect::SequencesDiscarded => self.foreign_sequences = false,
+            Effect::Define { name, prepared } => {
+                if let (Prepared::Anywhere(statement), Kind::Parse) = (&prepared, owed.kind) {
+                    self.prepared.insert(statement.id, self.binds);
+                }
+                if let Some(client) = client {
+                    client.statements.insert(name, prepared);
+                }
+                return;
+            }
+            Effect::Undefine(name) => {
+                if let Some(client) = client {
+                    client.statements.remove(&name);
+                }
+                return;
+            }
+            Effect::DefineUnnamed { client: id, generation } => {
+                if let Some(client) = client.filter(|client| client.id == id) {
+                    client.unnamed.confirm(generation);
+                }
+                return;
+            }
+            Effect::UndefineUnnamed => {
+                if let Some(client) = client {
+                    client.unnamed.clear();
+                }
+                return;
+            }
+            Effect::Pin(pins) => {
+                if let Some(client) = client {
+                    client.pins = client.pins.and(pins);
+                }
+                return;
+            }
+        }
+        if owed.kind == Kind::Query
+            && let Some(client) = client
+        {
+            client.unnamed.clear();
+        }
+    }
+
+    /// The server's own word for what a command was.
+    fn read_tag(&mut self, body: &[u8], client: Option<&mut Client>) {
+        // A command of the proxy's own changes nothing for the client.
+        let client = client.filter(|_| self.owed.front().is_some_and(|owed| !owed.hidden));
+        let tag = frame::cstr(body).map_or(body, |(tag, _)| tag);
+        match tag {
+            b"DISCARD ALL" => {
+                self.prepared.clear();
+                self.applied = Arc::default();
+                self.unnamed = None;
+                self.foreign_sequences = false;
+                if let Some(client) = client {
+                    client.discard_all();
+                }
+            }
+            b"DEALLOCATE ALL" => {
+                self.prepared.clear();
+                if let Some(client) = client {
+                    client.deallocate_all();
+                }
+            }
+            b"DEALLOCATE" => {
+                if let (Some(client), Some(Owed { effect: Effect::Query { deallocates: Some(name), .. }, .. })) =
+                    (client, self.owed.front())
+                {
+                    client.statements.remove(name);
+                }
+            }
+            tag => {
+                if let Some(client) = client {
+                    self.check_tag(tag, client);
+                }
+            }
+        }
+    }
+
+    /// When tag and text disagree, the text was misread: the connection is held.
+    fn check_tag(&mut self, tag: &[u8], client: &mut Client) {
+        let Some((_, reason)) = TELLING_TAGS.iter().find(|(telling, _)| *telling == tag) else { return };
+        if !client.pins.contains(*reason) && !client.pins.contains(PinReason::Unreadable) {
+            client.pins = client.pins.and(Pins::of(*reason)).and(Pins::of(PinReason::Unreadable));
+            self.disagreements += 1;
+        }
+    }
+
+    fn error(&mut self, frame: &[u8], at: usize, client: Option<&mut Client>, out: &mut Out) -> Result<(), Violation> {
+        let error = message::server_error(frame).ok_or(Violation::MalformedFrame(kind::ERROR_RESPONSE))?;
+        let front = self.owed.front();
+        let hidden = front.is_some_and(|owed| owed.hidden);
+        let held = self.hold != Hold::Open;
+        self.copy_in = false;
+        self.unnamed = None;
+        self.bound_deallocates = None;
+        self.bound_clears = false;
+        if error.is_fatal {
+            self.ended = true;
+            if hidden && held {
+                self.attach_failure = Some(error);
+            } else if client.is_some() {
+                out.pass(at..at + frame.len());
+            }
+            return Ok(());
+        }
+        let Some(front) = front else { return Err(Violation::UnexpectedReply(kind::ERROR_RESPONSE)) };
+        let skips = front.kind.skips_to_sync();
+        let shows = client.is_some() && !(hidden && held) && !(hidden && !skips);
+        if shows {
+            match self.with_client_names(frame, client.as_deref()) {
+                None => out.pass(at..at + frame.len()),
+                Some(renamed) => out.put(&renamed),
+            }
+        } else if hidden {
+            self.attach_failure = Some(error);
+        }
+        if skips {
+            self.skip_to_sync(client);
+        }
+        Ok(())
+    }
+
+    /// An extended request failed: the server reads over everything behind it, up to the next Sync.
+    fn skip_to_sync(&mut self, mut client: Option<&mut Client>) {
+        let mut failed = true;
+        while let Some(front) = self.owed.front() {
+            if front.kind == Kind::Sync {
+                return;
+            }
+            let Some(owed) = self.owed.pop() else { return };
+            if let (Effect::DefineUnnamed { client: id, generation }, Some(client)) =
+                (owed.effect, client.as_deref_mut())
+                && client.id == id
+            {
+                client.unnamed.revoke(generation, failed);
+            }
+            failed = false;
+        }
+        self.skipping = true;
+        self.unsynced = true;
+    }
+
+    /// The frame with our names of statements replaced by the client's own, if it holds any.
+    fn with_client_names(&self, frame: &[u8], client: Option<&Client>) -> Option<Vec<u8>> {
+        let client = client?;
+        let place = frame.windows(NAME_BYTES).position(|window| {
+            window.strip_prefix(PREFIX).is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
+        })?;
+        let ours = frame.get(place..place + NAME_BYTES)?;
+        let theirs = client.statements.client_name(ours).or_else(|| self.owed.client_name(ours))?;
+        let before = frame.get(HEAD_BYTES..place)?;
+        let behind = frame.get(place + NAME_BYTES..)?;
+        let mut renamed = Vec::with_capacity(frame.len());
+        frame::frame(&mut renamed, kind::ERROR_RESPONSE, |body| {
+            for part in [before, theirs, behind] {
+                body.extend_from_slice(part);
+            }
+        });
+        Some(renamed)
+    }
+}

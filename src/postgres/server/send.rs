@@ -1,0 +1,739 @@
+//! From the client to the server: frames are passed on as they are, names of prepared statements rewritten.
+//!
+//! Only what must be understood is read: the text of a query or a Parse, the names in Bind, Describe and Close. Large
+//! values are passed by their length. A name that the client never prepared goes to the server as it is, so that the
+//! server's own error stands at the right place; a name in the proxy's own form never does.
+
+use super::owed::{Effect, Kind, Presence, lookup};
+use super::{Body, Hold, Server, Transaction};
+use crate::postgres::client::{Bound, Client, Prepared};
+use crate::postgres::frame::{self, HEAD_BYTES, Head};
+use crate::postgres::message::{self, from_client as kind};
+use crate::postgres::statement::{Id, PREFIX, STAND_IN, Statement, name_key};
+use crate::protocol::{Clears, ClientSide, Intent, Out, PinReason, Pins, Settings, Violation};
+use crate::sql;
+use std::sync::Arc;
+
+/// A query's text is read up to this length; a longer one pins, unread, and is passed by its length.
+const QUERY_BYTES_MAX: usize = 1 << 20;
+/// A statement is kept by the proxy up to this length; a longer one stays on its connection, and pins.
+const STATEMENT_BYTES_MAX: usize = 1 << 20;
+/// Names in a Bind must end within its first bytes; the server cuts them at 63.
+const NAMES_BYTES_MAX: usize = 16 << 10;
+/// The statement that `DISCARD SEQUENCES` is prepared as for a moment.
+const DISCARD_SEQUENCES: &[u8] = b"sg_discard_sequences";
+/// Settings that can't change what a statement does: their replay need not be waited for.
+const COSMETIC: &[&str] = &["application_name"];
+
+/// Functions of the large-object interface, which drivers call by number (FunctionCall): they leave nothing behind a
+/// transaction. From `pg_proc.dat`; these numbers never change.
+const LARGE_OBJECT_FUNCTIONS: &[u32] = &[715, 764, 952, 953, 954, 955, 956, 957, 958, 964, 1004, 3170, 3171, 3172];
+
+/// What became of the frame at the head of the input.
+enum Taken {
+    /// This much is done with; the rest of the frame, if any, is in `sending`.
+    Bytes(usize),
+    /// More of it must be seen.
+    NeedMore,
+}
+
+impl Server {
+    pub(super) fn send_frames(&mut self, input: &[u8], client: &mut Client, out: &mut Out) -> Result<usize, Violation> {
+        let mut at = 0;
+        loop {
+            at += self.sending.advance(input, at, out);
+            if self.sending.left > 0 || self.hold != Hold::Open || self.owed.is_full() || client.ended {
+                return Ok(at);
+            }
+            let rest = input.get(at..).unwrap_or_default();
+            let Some(head) = frame::head(rest)? else { return Ok(at) };
+            match self.send_frame(head, rest, at, client, out)? {
+                Taken::Bytes(bytes) => at += bytes,
+                Taken::NeedMore => return Ok(at),
+            }
+        }
+    }
+
+    fn send_frame(
+        &mut self,
+        head: Head,
+        rest: &[u8],
+        at: usize,
+        client: &mut Client,
+        out: &mut Out,
+    ) -> Result<Taken, Violation> {
+        if self.skipping && !matches!(head.kind, kind::SYNC | kind::TERMINATE) {
+            return self.skip(head);
+        }
+        match head.kind {
+            kind::QUERY => return self.send_query(head, rest, at, client, out),
+            kind::PARSE => return self.send_parse(head, rest, at, client, out),
+            kind::BIND => return self.send_bind(head, rest, at, client, out),
+            kind::DESCRIBE | kind::CLOSE => return self.send_named(head, rest, at, client, out),
+            kind::FUNCTION_CALL => return self.send_function(head, rest, client),
+            kind::EXECUTE => return Ok(self.send_execute(head, rest, at, out)),
+            kind::SYNC => self.send_sync(),
+            kind::FLUSH | kind::COPY_DATA => {}
+            kind::COPY_DONE | kind::COPY_FAIL => self.send_copy_end(),
+            kind::TERMINATE => {
+                client.ended = true;
+                return Ok(Taken::Bytes(0));
+            }
+            other => return Err(Violation::UnexpectedFrame(other)),
+        }
+        Ok(self.pass(head.len))
+    }
+
+    /// The frame goes on as it is, by its length.
+    fn pass(&mut self, len: usize) -> Taken {
+        self.sending = Body { left: len, passes: true };
+        Taken::Bytes(0)
+    }
+
+    /// The server would read over the frame: it need not have it.
+    fn skip(&mut self, head: Head) -> Result<Taken, Violation> {
+        match head.kind {
+            kind::QUERY
+            | kind::PARSE
+            | kind::BIND
+            | kind::DESCRIBE
+            | kind::CLOSE
+            | kind::EXECUTE
+            | kind::FUNCTION_CALL
+            | kind::FLUSH
+            | kind::COPY_DATA
+            | kind::COPY_DONE
+            | kind::COPY_FAIL => {
+                self.sending = Body { left: head.len, passes: false };
+                Ok(Taken::Bytes(0))
+            }
+            other => Err(Violation::UnexpectedFrame(other)),
+        }
+    }
+
+    // ------------------------------------------------------------------------------------------ simple query
+
+    fn send_query(
+        &mut self,
+        head: Head,
+        rest: &[u8],
+        at: usize,
+        client: &mut Client,
+        out: &mut Out,
+    ) -> Result<Taken, Violation> {
+        if head.len > QUERY_BYTES_MAX {
+            client.pins.add(PinReason::Unreadable);
+            self.begin_query(Effect::Nothing);
+            return Ok(self.pass(head.len));
+        }
+        let Some(frame) = rest.get(..head.len) else { return Ok(Taken::NeedMore) };
+        let text = frame.get(HEAD_BYTES..).unwrap_or_default();
+        let text = frame::cstr(text).map_or(text, |(text, _)| text);
+        let statement = sql::classify(text, self.dialect);
+        client.pins = client.pins.and(statement.intent.pins_when_sent);
+        self.guard_sequences(statement.intent, out);
+        if let Some(range) = statement.deallocates.clone() {
+            let name = sql::identifier_value(text.get(range.clone()).unwrap_or_default());
+            if matches!(lookup(&self.owed, client, name_key(&name)), Some(Prepared::Anywhere(_))) {
+                self.send_deallocate(text, range, name_key(&name), out);
+                return Ok(Taken::Bytes(head.len));
+            }
+            client.pins.add(PinReason::PreparedStatement);
+        }
+        out.pass(at..at + head.len);
+        self.begin_query(Effect::Query { pins: statement.intent.pins_when_done, deallocates: None });
+        if statement.intent.clears != Clears::Nothing {
+            self.hold = Hold::UntilAnswered;
+        }
+        Ok(Taken::Bytes(head.len))
+    }
+
+    /// `DEALLOCATE` of a statement that lives with the proxy. The server drops a stand-in, so that its own reply
+    /// comes; the statement itself stays, others may use it.
+    fn send_deallocate(&mut self, text: &[u8], range: std::ops::Range<usize>, name: &[u8], out: &mut Out) {
+        self.prepare_stand_in(out);
+        if self.unsynced {
+            self.sync_hidden(Effect::Nothing, out);
+        }
+        let rewritten = with_stand_in(text, range);
+        out.write(|out| message::query(&rewritten, out));
+        self.begin_query(Effect::Query { pins: Pins::NONE, deallocates: Some(name.into()) });
+    }
+
+    fn begin_query(&mut self, effect: Effect) {
+        self.owe(Kind::Query, effect);
+        self.unsynced = false;
+        // A simple query drops the unnamed statement.
+        self.unnamed = None;
+    }
+
+    fn send_function(&mut self, head: Head, rest: &[u8], client: &mut Client) -> Result<Taken, Violation> {
+        let Some(number) = rest.get(HEAD_BYTES..HEAD_BYTES + 4) else {
+            return if head.len < HEAD_BYTES + 4 {
+                Err(Violation::MalformedFrame(head.kind))
+            } else {
+                Ok(Taken::NeedMore)
+            };
+        };
+        let number = number.iter().fold(0, |number, byte| number << 8 | u32::from(*byte));
+        if !LARGE_OBJECT_FUNCTIONS.contains(&number) {
+            client.pins.add(PinReason::OpaqueCode);
+        }
+        self.owe(Kind::Function, Effect::Nothing);
+        self.unsynced = false;
+        Ok(self.pass(head.len))
+    }
+
+    // ------------------------------------------------------------------------------------------ extended query
+
+    fn send_parse(
+        &mut self,
+        head: Head,
+        rest: &[u8],
+        at: usize,
+        client: &mut Client,
+        out: &mut Out,
+    ) -> Result<Taken, Violation> {
+        if head.len > STATEMENT_BYTES_MAX {
+            return self.send_large_parse(head, rest, client, out);
+        }
+        let Some(frame) = rest.get(..head.len) else { return Ok(Taken::NeedMore) };
+        self.unsynced = true;
+        let malformed = || Violation::MalformedFrame(head.kind);
+        let (name, body) = frame::cstr(frame.get(HEAD_BYTES..).unwrap_or_default()).ok_or_else(malformed)?;
+        let (text, types) = frame::cstr(body).ok_or_else(malformed)?;
+        let mut statement = sql::classify(text, self.dialect);
+        let deallocates = statement.deallocates.take().and_then(|range| {
+            let name = sql::identifier_value(text.get(range.clone()).unwrap_or_default()).into_owned();
+            let known = matches!(lookup(&self.owed, client, name_key(&name)), Some(Prepared::Anywhere(_)));
+            if !known {
+                statement.intent.pins_when_done.add(PinReason::PreparedStatement);
+            }
+            known.then(|| (name_key(&name).into(), with_stand_in(text, range)))
+        });
+        if let Some((dropped, mut rewritten)) = deallocates {
+            rewritten.push(0);
+            rewritten.extend_from_slice(types);
+            self.parse(name_key(name), None, &rewritten, statement.intent, Some(dropped), client, out);
+        } else {
+            let as_it_is = Some(at..at + head.len);
+            self.parse(name_key(name), as_it_is, body, statement.intent, None, client, out);
+        }
+        Ok(Taken::Bytes(head.len))
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn parse(
+        &mut self,
+        name: &[u8],
+        as_it_is: Option<std::ops::Range<usize>>,
+        body: &[u8],
+        intent: Intent,
+        deallocates: Option<Box<[u8]>>,
+        client: &mut Client,
+        out: &mut Out,
+    ) {
+        if name.is_empty() {
+            let generation = client.unnamed.send(body, Bound { intent, deallocates });
+            self.unnamed = Some((client.id, generation));
+            self.owe(Kind::Parse, Effect::DefineUnnamed { client: client.id, generation });
+            match as_it_is {
+                Some(range) => out.pass(range),
+                None => out.write(|out| write_parse(b"", body, out)),
+            }
+            return;
+        }
+        let label = client.settings().label();
+        let id = Id::of(&client.statement_key, body, label);
+        let statement = Arc::new(Statement { id, body: body.into(), intent, deallocates });
+        match lookup(&self.owed, client, name) {
+            // The name is taken: prepare the old statement once more, and the server says so itself.
+            Some(Prepared::Anywhere(old)) => {
+                self.ensure_prepared(&old, out);
+                self.owe(Kind::Parse, Effect::Nothing);
+                out.write(|out| write_parse(&old.id.name(), body, out));
+            }
+            Some(Prepared::OnConnection) => {
+                self.owe(Kind::Parse, Effect::Nothing);
+                out.write(|out| write_parse(name, body, out));
+            }
+            None if !client.statements.has_room(body.len()) => {
+                client.pins.add(PinReason::LargeStatement);
+                self.owe(Kind::Parse, Effect::Define { name: name.into(), prepared: Prepared::OnConnection });
+                out.write(|out| write_parse(&never_ours(name), body, out));
+            }
+            None => self.define(name, statement, out),
+        }
+    }
+
+    fn define(&mut self, name: &[u8], statement: Arc<Statement>, out: &mut Out) {
+        let known = self.presence(statement.id);
+        // In a failed transaction a Parse must fail, also one that need not reach the server.
+        if known == Presence::Yes && self.transaction != Transaction::Failed {
+            out.write(|out| message::close_statement(STAND_IN, out));
+            self.owe(Kind::ParseKnown, Effect::define(name, statement));
+            return;
+        }
+        if known != Presence::No {
+            self.close_hidden(statement.id, out);
+        }
+        self.make_room(statement.id, out);
+        out.write(|out| write_parse(&statement.id.name(), &statement.body, out));
+        self.owe(Kind::Parse, Effect::define(name, statement));
+    }
+
+    /// Too long to be kept: it lives on this connection under the client's own name.
+    fn send_large_parse(
+        &mut self,
+        head: Head,
+        rest: &[u8],
+        client: &mut Client,
+        out: &mut Out,
+    ) -> Result<Taken, Violation> {
+        let looked_at = rest.get(HEAD_BYTES..).unwrap_or_default();
+        let Some((name, _)) = frame::cstr(looked_at) else {
+            return if looked_at.len() >= NAMES_BYTES_MAX { Err(Violation::FrameTooLong) } else { Ok(Taken::NeedMore) };
+        };
+        self.unsynced = true;
+        client.pins.add(PinReason::LargeStatement);
+        client.pins.add(PinReason::Unreadable);
+        let key = name_key(name);
+        if key.is_empty() {
+            let generation = client.unnamed.send(b"", Bound::default());
+            self.unnamed = Some((client.id, generation));
+            self.owe(Kind::Parse, Effect::DefineUnnamed { client: client.id, generation });
+            return Ok(self.pass(head.len));
+        }
+        let taken_name = match lookup(&self.owed, client, key) {
+            Some(Prepared::Anywhere(old)) => {
+                self.ensure_prepared(&old, out);
+                self.owe(Kind::Parse, Effect::Nothing);
+                Some(old.id.name().to_vec())
+            }
+            Some(Prepared::OnConnection) => {
+                self.owe(Kind::Parse, Effect::Nothing);
+                None
+            }
+            None => {
+                self.owe(Kind::Parse, Effect::Define { name: key.into(), prepared: Prepared::OnConnection });
+                None
+            }
+        };
+        let sent_name = taken_name.unwrap_or_else(|| never_ours(key));
+        let skipped = HEAD_BYTES + name.len() + 1;
+        out.write(|out| write_head(head.kind, head.len - skipped + sent_name.len() + 1, &sent_name, out));
+        self.sending = Body { left: head.len - skipped, passes: true };
+        Ok(Taken::Bytes(skipped))
+    }
+
+    fn send_bind(
+        &mut self,
+        head: Head,
+        rest: &[u8],
+        at: usize,
+        client: &mut Client,
+        out: &mut Out,
+    ) -> Result<Taken, Violation> {
+        let shown = rest.get(..head.len).unwrap_or(rest);
+        let looked_at = shown.get(HEAD_BYTES..).unwrap_or_default();
+        let names = frame::cstr(looked_at).and_then(|(portal, rest)| Some((portal, frame::cstr(rest)?.0)));
+        let Some((portal, name)) = names else {
+            return if shown.len() == head.len {
+                Err(Violation::MalformedFrame(head.kind))
+            } else if looked_at.len() >= NAMES_BYTES_MAX {
+                Err(Violation::FrameTooLong)
+            } else {
+                Ok(Taken::NeedMore)
+            };
+        };
+        self.unsynced = true;
+        self.bound_deallocates = None;
+        let skipped = HEAD_BYTES + portal.len() + 1 + name.len() + 1;
+        let sent_name = self.resolve(name, true, client, out);
+        let pins = sent_name.pins;
+        match sent_name.rewritten {
+            None => {
+                out.pass(at..at + skipped);
+            }
+            Some(sent_name) => out.write(|out| {
+                write_head(head.kind, head.len - HEAD_BYTES - name.len() + sent_name.len(), portal, out);
+                frame::put_cstr(out, &sent_name);
+            }),
+        }
+        self.owe(Kind::Bind, if pins.is_empty() { Effect::Nothing } else { Effect::Pin(pins) });
+        self.sending = Body { left: head.len - skipped, passes: true };
+        Ok(Taken::Bytes(skipped))
+    }
+
+    /// Describe and Close: a kind of thing and a name.
+    fn send_named(
+        &mut self,
+        head: Head,
+        rest: &[u8],
+        at: usize,
+        client: &mut Client,
+        out: &mut Out,
+    ) -> Result<Taken, Violation> {
+        if head.len > NAMES_BYTES_MAX {
+            return Err(Violation::FrameTooLong);
+        }
+        let Some(frame) = rest.get(..head.len) else { return Ok(Taken::NeedMore) };
+        let body = frame.get(HEAD_BYTES..).unwrap_or_default();
+        let (of, name) = body.split_first().ok_or(Violation::MalformedFrame(head.kind))?;
+        let (name, _) = frame::cstr(name).ok_or(Violation::MalformedFrame(head.kind))?;
+        self.unsynced = true;
+        let is_statement = *of == b'S';
+        if head.kind == kind::CLOSE {
+            return Ok(self.send_close(is_statement, name, at..at + head.len, client, out));
+        }
+        if !is_statement {
+            self.owe(Kind::DescribePortal, Effect::Nothing);
+            return Ok(self.pass(head.len));
+        }
+        let sent_name = self.resolve(name, false, client, out);
+        match sent_name.rewritten {
+            None => out.pass(at..at + head.len),
+            Some(sent_name) => out.write(|out| {
+                frame::frame(out, kind::DESCRIBE, |body| {
+                    body.push(b'S');
+                    frame::put_cstr(body, &sent_name);
+                });
+            }),
+        }
+        self.owe(Kind::DescribeStatement, Effect::Nothing);
+        Ok(Taken::Bytes(head.len))
+    }
+
+    fn send_close(
+        &mut self,
+        is_statement: bool,
+        name: &[u8],
+        frame: std::ops::Range<usize>,
+        client: &Client,
+        out: &mut Out,
+    ) -> Taken {
+        let bytes = frame.len();
+        let key = name_key(name);
+        let effect = if !is_statement {
+            Effect::Nothing
+        } else if key.is_empty() {
+            self.unnamed = None;
+            Effect::UndefineUnnamed
+        } else {
+            Effect::Undefine(key.into())
+        };
+        // A statement that lives with the proxy stays on the server; the client's own name is unknown there.
+        let here = matches!(lookup(&self.owed, client, key), Some(Prepared::OnConnection));
+        if is_statement && !here && key.starts_with(PREFIX) {
+            out.write(|out| message::close_statement(STAND_IN, out));
+        } else {
+            out.pass(frame);
+        }
+        self.owe(Kind::Close, effect);
+        Taken::Bytes(bytes)
+    }
+
+    fn send_execute(&mut self, head: Head, rest: &[u8], at: usize, out: &mut Out) -> Taken {
+        if self.bound_clears && rest.len() < head.len {
+            return Taken::NeedMore;
+        }
+        self.unsynced = true;
+        let effect = match self.bound_deallocates.take() {
+            None => Effect::Nothing,
+            Some(name) => Effect::Query { pins: Pins::NONE, deallocates: Some(name) },
+        };
+        self.owe(Kind::Execute, effect);
+        if !std::mem::take(&mut self.bound_clears) {
+            return self.pass(head.len);
+        }
+        // It may change what later names mean: its reply is asked for, and waited for.
+        out.pass(at..at + head.len);
+        out.write(|out| frame::frame(out, kind::FLUSH, |_| ()));
+        self.hold = Hold::UntilAnswered;
+        Taken::Bytes(head.len)
+    }
+
+    fn send_sync(&mut self) {
+        if self.copy_in {
+            return;
+        }
+        self.owe(Kind::Sync, Effect::Nothing);
+        self.begin_segment();
+    }
+
+    fn begin_segment(&mut self) {
+        self.segment = self.segment.wrapping_add(1);
+        self.unsynced = false;
+        self.skipping = false;
+    }
+
+    fn send_copy_end(&mut self) {
+        if self.copy_in {
+            self.copy_in = false;
+        } else {
+            self.owed.mark_copy_end(self.segment);
+        }
+    }
+
+    // ------------------------------------------------------------------------------------------ names
+
+    /// What a Bind or Describe of this name must say to the server; what it lacks is sent ahead.
+    fn resolve(&mut self, name: &[u8], binds: bool, client: &mut Client, out: &mut Out) -> SentName {
+        let key = name_key(name);
+        if key.is_empty() {
+            return self.resolve_unnamed(binds, client, out);
+        }
+        match lookup(&self.owed, client, key) {
+            Some(Prepared::Anywhere(statement)) => {
+                if binds {
+                    self.bind(statement.intent, statement.deallocates.clone(), client, out);
+                }
+                self.ensure_prepared(&statement, out);
+                let pins = if binds { statement.intent.pins_when_done } else { Pins::NONE };
+                SentName { rewritten: Some(statement.id.name().to_vec()), pins }
+            }
+            Some(Prepared::OnConnection) => SentName { rewritten: None, pins: Pins::NONE },
+            None => SentName { rewritten: key.starts_with(PREFIX).then(|| never_ours(key)), pins: Pins::NONE },
+        }
+    }
+
+    fn resolve_unnamed(&mut self, binds: bool, client: &mut Client, out: &mut Out) -> SentName {
+        let Some((generation, body, bound)) = client.unnamed.latest() else {
+            // Whatever is there is a stranger's: out of the way, so that the server says there is none.
+            out.write(|out| message::close_statement(b"", out));
+            self.owe_hidden(Kind::Close, Effect::Nothing);
+            self.unnamed = None;
+            return SentName { rewritten: None, pins: Pins::NONE };
+        };
+        if self.unnamed != Some((client.id, generation)) && !body.is_empty() {
+            out.write(|out| write_parse(b"", body, out));
+            self.owe_hidden(Kind::Parse, Effect::Nothing);
+            self.unnamed = Some((client.id, generation));
+        }
+        let Bound { intent, deallocates } = bound.clone();
+        if binds {
+            self.bind(intent, deallocates, client, out);
+        }
+        SentName { rewritten: None, pins: if binds { intent.pins_when_done } else { Pins::NONE } }
+    }
+
+    /// A statement of this intent is being bound.
+    fn bind(&mut self, intent: Intent, deallocates: Option<Box<[u8]>>, client: &mut Client, out: &mut Out) {
+        client.pins = client.pins.and(intent.pins_when_sent);
+        self.guard_sequences(intent, out);
+        self.bound_clears |= intent.clears != Clears::Nothing;
+        if deallocates.is_some() {
+            self.prepare_stand_in(out);
+            self.bound_deallocates = deallocates;
+        }
+    }
+
+    /// Sees to it that the server has the statement by the time it reads what is sent next.
+    fn ensure_prepared(&mut self, statement: &Statement, out: &mut Out) {
+        self.binds += 1;
+        match self.presence(statement.id) {
+            Presence::Yes => {
+                if let Some(last_used) = self.prepared.get_mut(&statement.id) {
+                    *last_used = self.binds;
+                }
+                return;
+            }
+            Presence::No => {}
+            Presence::Unsure => self.close_hidden(statement.id, out),
+        }
+        self.make_room(statement.id, out);
+        out.write(|out| write_parse(&statement.id.name(), &statement.body, out));
+        self.owe_hidden(Kind::Parse, Effect::Prepared(statement.id));
+        self.unsynced = true;
+    }
+
+    fn presence(&self, id: Id) -> Presence {
+        self.owed.presence(id, self.segment).unwrap_or(if self.prepared.contains_key(&id) {
+            Presence::Yes
+        } else {
+            Presence::No
+        })
+    }
+
+    fn close_hidden(&mut self, id: Id, out: &mut Out) {
+        out.write(|out| message::close_statement(&id.name(), out));
+        self.owe_hidden(Kind::Close, Effect::Evicted(id));
+        self.unsynced = true;
+    }
+
+    /// Closes the statement that was not used for longest, when one more would be too many. It goes behind every use of
+    /// it that has been sent, and ahead of every later one.
+    fn make_room(&mut self, newcomer: Id, out: &mut Out) {
+        if self.prepared.len() < self.prepared_max {
+            return;
+        }
+        let oldest = self
+            .prepared
+            .iter()
+            .filter(|(id, _)| **id != newcomer && self.owed.presence(**id, self.segment).is_none())
+            .min_by_key(|(_, last_used)| **last_used)
+            .map(|(id, _)| *id);
+        if let Some(oldest) = oldest {
+            self.close_hidden(oldest, out);
+        }
+    }
+
+    /// A statement that can be deallocated in place of one that must stay.
+    fn prepare_stand_in(&mut self, out: &mut Out) {
+        out.write(|out| {
+            message::close_statement(STAND_IN, out);
+            write_parse(STAND_IN, b"\0\0\0", out);
+        });
+        self.owe_hidden(Kind::Close, Effect::Nothing);
+        self.owe_hidden(Kind::Parse, Effect::Nothing);
+        self.unsynced = true;
+    }
+
+    fn sync_hidden(&mut self, effect: Effect, out: &mut Out) {
+        out.write(message::sync);
+        self.owe_hidden(Kind::Sync, effect);
+        self.begin_segment();
+    }
+
+    /// A statement that asks for a sequence's last value must not get one that another client drew. The value the
+    /// client drew itself in the same transaction goes with it: the server then says that there is none.
+    fn guard_sequences(&mut self, intent: Intent, out: &mut Out) {
+        if !intent.asks_sequence || !self.foreign_sequences {
+            return;
+        }
+        let was_synced = !self.unsynced;
+        out.write(|out| {
+            message::close_statement(DISCARD_SEQUENCES, out);
+            write_parse(DISCARD_SEQUENCES, b"DISCARD SEQUENCES\0\0\0", out);
+            // A portal of its own: the client's unnamed one may be waiting for its Execute.
+            write_bind(DISCARD_SEQUENCES, DISCARD_SEQUENCES, &[], out);
+            write_execute(DISCARD_SEQUENCES, out);
+            write_close_portal(DISCARD_SEQUENCES, out);
+        });
+        self.owe_hidden(Kind::Close, Effect::Nothing);
+        self.owe_hidden(Kind::Parse, Effect::Nothing);
+        self.owe_hidden(Kind::Bind, Effect::Nothing);
+        self.owe_hidden(Kind::Execute, Effect::SequencesDiscarded);
+        self.owe_hidden(Kind::Close, Effect::Nothing);
+        if was_synced {
+            self.sync_hidden(Effect::Nothing, out);
+        }
+    }
+
+    // ------------------------------------------------------------------------------------------ hand-out
+
+    /// Writes what turns the connection's settings into these, in a segment of its own.
+    pub(super) fn replay(&mut self, wanted: &Arc<Settings>, out: &mut Vec<u8>) {
+        if Arc::ptr_eq(&self.applied, wanted) || self.applied == *wanted {
+            return;
+        }
+        let difference = self.applied.difference(wanted);
+        for name in &difference.reset {
+            let mut text = b"RESET ".to_vec();
+            quote_setting(name, &mut text);
+            text.extend_from_slice(b"\0\0\0");
+            write_parse(b"", &text, out);
+            write_bind(b"", b"", &[], out);
+            self.owe_hidden(Kind::Parse, Effect::Nothing);
+            self.replay_execute(out);
+        }
+        if !difference.set.is_empty() {
+            // Parameters, so that there is nothing to quote.
+            write_parse(b"", b"SELECT pg_catalog.set_config($1, $2, false)\0\0\0", out);
+            self.owe_hidden(Kind::Parse, Effect::Nothing);
+        }
+        for (name, value) in &difference.set {
+            write_bind(b"", b"", &[name.as_bytes(), value.as_bytes()], out);
+            self.replay_execute(out);
+        }
+        message::sync(out);
+        self.owe_hidden(Kind::Sync, Effect::Applied(Arc::clone(wanted)));
+        self.begin_segment();
+        self.unnamed = None;
+        let names = difference.set.iter().map(|(name, _)| name).chain(&difference.reset);
+        if names.into_iter().any(|name| !COSMETIC.contains(&name.as_str())) {
+            self.hold = Hold::UntilAnswered;
+        }
+    }
+
+    fn replay_execute(&mut self, out: &mut Vec<u8>) {
+        write_execute(b"", out);
+        self.owe_hidden(Kind::Bind, Effect::Nothing);
+        self.owe_hidden(Kind::Execute, Effect::Nothing);
+    }
+}
+
+/// The name that a request says to the server.
+struct SentName {
+    /// `None`: as the client wrote it.
+    rewritten: Option<Vec<u8>>,
+    /// What its completion pins.
+    pins: Pins,
+}
+
+/// A name of the client's that can't be one of ours.
+fn never_ours(name: &[u8]) -> Vec<u8> {
+    if name.starts_with(PREFIX) { [b"_", name].concat() } else { name.to_vec() }
+}
+
+/// The text of a DEALLOCATE with the name in it replaced.
+fn with_stand_in(text: &[u8], name: std::ops::Range<usize>) -> Vec<u8> {
+    let before = text.get(..name.start).unwrap_or_default();
+    let behind = text.get(name.end..).unwrap_or_default();
+    [before, STAND_IN, behind].concat()
+}
+
+/// A setting's name as an identifier, part by part.
+fn quote_setting(name: &str, out: &mut Vec<u8>) {
+    for (index, part) in name.split('.').enumerate() {
+        if index > 0 {
+            out.push(b'.');
+        }
+        out.push(b'"');
+        out.extend_from_slice(part.replace('"', "\"\"").as_bytes());
+        out.push(b'"');
+    }
+}
+
+/// Head of a frame with `body_bytes` of body that begins with a string.
+fn write_head(kind: u8, body_bytes: usize, string: &[u8], out: &mut Vec<u8>) {
+    out.push(kind);
+    let length = u32::try_from(body_bytes + 4).unwrap_or(u32::MAX);
+    out.extend_from_slice(&length.to_be_bytes());
+    frame::put_cstr(out, string);
+}
+
+fn write_parse(name: &[u8], body: &[u8], out: &mut Vec<u8>) {
+    write_head(kind::PARSE, name.len() + 1 + body.len(), name, out);
+    out.extend_from_slice(body);
+}
+
+/// Bind with all parameters and results as text.
+fn write_bind(portal: &[u8], statement: &[u8], parameters: &[&[u8]], out: &mut Vec<u8>) {
+    frame::frame(out, kind::BIND, |body| {
+        frame::put_cstr(body, portal);
+        frame::put_cstr(body, statement);
+        body.extend_from_slice(&[0, 0]);
+        body.extend_from_slice(&u16::try_from(parameters.len()).unwrap_or(0).to_be_bytes());
+        for parameter in parameters {
+            body.extend_from_slice(&u32::try_from(parameter.len()).unwrap_or(0).to_be_bytes());
+            body.extend_from_slice(parameter);
+        }
+        body.extend_from_slice(&[0, 0]);
+    });
+}
+
+/// Execute, all rows.
+fn write_execute(portal: &[u8], out: &mut Vec<u8>) {
+    frame::frame(out, kind::EXECUTE, |body| {
+        frame::put_cstr(body, portal);
+        body.extend_from_slice(&[0; 4]);
+    });
+}
+
+fn write_close_portal(portal: &[u8], out: &mut Vec<u8>) {
+    frame::frame(out, kind::CLOSE, |body| {
+        body.push(b'P');
+        frame::put_cstr(body, portal);
+    });
+}

@@ -1,0 +1,80 @@
+//! A prepared statement as a client made it, and the name it has on every server connection.
+//!
+//! The name is a keyed 128-bit hash of everything that decides what the server makes of the text: the text, the
+//! declared parameter types, and the session's settings. Equal statements of different clients share one server
+//! statement; unequal ones never do. The key is secret, so nobody can search for two texts with one name.
+
+use crate::protocol::Intent;
+use siphasher::sip128::{Hasher128, SipHasher13};
+use std::hash::Hasher;
+
+/// What the proxy's own names on servers begin with. A client's own name that begins so is never sent as it is.
+pub(super) const PREFIX: &[u8] = b"sg_";
+/// A name on servers that is only ever closed or prepared anew, never used: a stand-in.
+pub(super) const STAND_IN: &[u8] = b"sg_stand_in";
+/// Names on the server are compared in their first 63 bytes (NAMEDATALEN - 1).
+const NAME_BYTES_MAX: usize = 63;
+
+/// A prepared statement.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Statement {
+    /// Tells it from every other statement; see the module's head.
+    pub(super) id: Id,
+    /// Body of its Parse message behind the name: text, NUL, number of types, types.
+    pub(super) body: Box<[u8]>,
+    /// What its text intends.
+    pub(super) intent: Intent,
+    /// Its text is `DEALLOCATE` of this statement of the client.
+    pub(super) deallocates: Option<Box<[u8]>>,
+}
+
+/// Identity of a statement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) struct Id(u128);
+
+impl Id {
+    /// Of a statement with this body, made under settings with this label.
+    pub(super) fn of(key: &[u8; 16], body: &[u8], settings_label: u64) -> Self {
+        let mut hasher = SipHasher13::new_with_key(key);
+        hasher.write_u64(settings_label);
+        hasher.write(body);
+        Self(hasher.finish128().as_u128())
+    }
+
+    /// Its name on servers.
+    pub(super) fn name(self) -> [u8; 35] {
+        let mut name = [b'_'; 35];
+        let digits = (0..32).rev().map(|nibble| {
+            let value = (self.0 >> (nibble * 4)) & 0xf;
+            char::from_digit(u32::try_from(value).unwrap_or(0), 16).map_or(b'0', |digit| digit as u8)
+        });
+        for (slot, byte) in name.iter_mut().zip(PREFIX.iter().copied().chain(digits)) {
+            *slot = byte;
+        }
+        name
+    }
+}
+
+/// A client's name for a statement as the server would compare it.
+pub(super) fn name_key(name: &[u8]) -> &[u8] {
+    name.get(..NAME_BYTES_MAX).unwrap_or(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_differ_by_text_types_settings_and_key() {
+        let body = b"SELECT 1\0\0\0";
+        let id = Id::of(&[1; 16], body, 0);
+        assert_eq!(id, Id::of(&[1; 16], body, 0));
+        assert_ne!(id, Id::of(&[1; 16], b"SELECT 2\0\0\0", 0));
+        assert_ne!(id, Id::of(&[1; 16], body, 1));
+        assert_ne!(id, Id::of(&[2; 16], body, 0));
+        let name = id.name();
+        assert!(name.starts_with(PREFIX));
+        assert!(name.iter().skip(3).all(u8::is_ascii_hexdigit));
+        assert_eq!(u128::from_str_radix(std::str::from_utf8(&name[3..]).unwrap_or_default(), 16), Ok(id.0));
+    }
+}

@@ -1,0 +1,364 @@
+//! Builds everything that is shared, starts the threads, and ends them: the only place that names a protocol.
+//!
+//! ```text
+//!   main thread: listeners, logins at databases, probes, admin        worker threads: sessions
+//!        accept --- a client's socket ---> mailbox of the worker with the fewest clients
+//! ```
+
+use crate::admin::{self, Readiness};
+use crate::auth::{AuthError, Authenticator};
+use crate::config::{Config, EndpointConfig, EndpointTls, ListenAddress, TargetGroupConfig, TargetTlsMode};
+use crate::listener::{Arrival, BindError, Doors, Workers};
+use crate::metrics::Metrics;
+use crate::net::tls::{self, TlsError};
+use crate::pool::{self, Pools};
+use crate::postgres::Postgres;
+use crate::protocol::TlsOffer;
+use crate::session::{self, Endpoint, Rules, Visitor, Worker};
+use crate::topology::{self, Control, ControlError, Prober, Target};
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::runtime::Runtime;
+use tokio::sync::{mpsc, watch};
+use tokio::task::{JoinSet, LocalSet};
+
+/// Between two looks at each pool: waiters' time is up this much late at most.
+const TICK: Duration = Duration::from_millis(50);
+/// Files besides the sockets of clients and databases: logs, listeners, runtimes.
+const FILES_BESIDE: u64 = 100;
+
+/// Why the proxy can't start, or has ended.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The users.
+    #[error(transparent)]
+    Auth(#[from] AuthError),
+    /// A certificate or key.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// An endpoint's address.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// The admin listener.
+    #[error("[admin] can't listen on {address}: {source}")]
+    Admin {
+        /// The address.
+        address: String,
+        /// The kernel's word.
+        source: io::Error,
+    },
+    /// Probes.
+    #[error(transparent)]
+    Control(#[from] ControlError),
+    /// Metrics.
+    #[error("metrics: {0}")]
+    Metrics(#[from] prometheus::Error),
+    /// Threads, runtimes.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// `sluicegate check` found something.
+    #[error("{0} of the checks failed")]
+    Check(usize),
+}
+
+/// Runs the proxy until `shutdown` completes and its clients have gone, or `shutdown_timeout` is over. `ready` is called
+/// once, with the addresses, when clients can connect. Call outside of any runtime.
+pub fn run(config: Config, shutdown: impl Future<Output = ()>, ready: impl FnOnce(&Addresses)) -> Result<(), RunError> {
+    raise_file_limit(&config);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    LocalSet::new().block_on(&runtime, serve(config, shutdown, ready))
+}
+
+/// Where a running proxy listens.
+#[derive(Debug, Clone)]
+pub struct Addresses {
+    /// Endpoint's name and each of its addresses.
+    pub endpoints: Vec<(String, Vec<String>)>,
+    /// The admin listener's.
+    pub admin: Option<std::net::SocketAddr>,
+}
+
+async fn serve(
+    config: Config,
+    shutdown: impl Future<Output = ()>,
+    ready: impl FnOnce(&Addresses),
+) -> Result<(), RunError> {
+    for warning in &config.warnings {
+        tracing::warn!("{warning}");
+    }
+    let workers = match config.runtime.workers {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        workers => workers,
+    };
+    let names = |names: &mut dyn Iterator<Item = &String>| names.cloned().collect::<Vec<_>>();
+    let metrics = Arc::new(Metrics::new(
+        names(&mut config.endpoints.iter().map(|endpoint| &endpoint.name)),
+        names(&mut config.target_groups.iter().map(|group| &group.name)),
+        workers + 1,
+    )?);
+    let readiness = Arc::new(Readiness::default());
+    let authenticator = Arc::new(Authenticator::new(&config.users)?);
+    let statement_key = rand::random();
+    let tls_config = config.tls.as_ref().map(tls::server_config).transpose()?;
+
+    let mut groups = Vec::new();
+    for group in &config.target_groups {
+        groups.push(start_group(group, &authenticator, statement_key)?);
+    }
+    let mut endpoints = Vec::new();
+    for (number, endpoint) in config.endpoints.iter().enumerate() {
+        let place = config.target_groups.iter().position(|group| group.name == endpoint.target_group);
+        let Some((place, pools)) = place.and_then(|place| Some((place, groups.get(place)?))) else { continue };
+        let group = config.target_groups.get(place);
+        endpoints.push(Arc::new(Endpoint {
+            name: endpoint.name.clone(),
+            places: (number, place),
+            tls: tls_offer(endpoint),
+            tls_config: tls_config.clone(),
+            login_timeout: endpoint.login_timeout,
+            rules: Rules {
+                pool_mode: group.map_or(crate::config::PoolMode::Transaction, |group| group.pool.pool_mode),
+                transaction_idle_timeout: group.and_then(|group| group.pool.transaction_idle_timeout),
+                idle_client_timeout: endpoint.idle_client_timeout,
+            },
+            pools: Arc::clone(pools),
+            authenticator: Arc::clone(&authenticator),
+            greetings: session::Greetings::default(),
+            statement_key,
+        }));
+    }
+    let endpoints: Arc<[Arc<Endpoint<Postgres>>]> = endpoints.into();
+
+    let (stop_listening, stopped_listening) = watch::channel(false);
+    let mut mailboxes = Vec::new();
+    let mut threads = Vec::new();
+    for number in 0..workers {
+        let (mailbox, arrivals) = mpsc::unbounded_channel();
+        mailboxes.push(mailbox);
+        threads.push(start_worker(number, arrivals, &endpoints, &metrics, config.runtime.shutdown_timeout)?);
+    }
+    let mailboxes = Workers::new(mailboxes);
+    let mut addresses = Addresses { endpoints: Vec::new(), admin: None };
+    let mut doors = JoinSet::new();
+    let mut opened = Vec::new();
+    for (number, endpoint) in config.endpoints.iter().enumerate() {
+        let EndpointConfig { name, listen, max_clients, allow_from, .. } = endpoint;
+        let door = Arc::new(Doors::open(number, name, listen, *max_clients, allow_from.clone())?);
+        addresses.endpoints.push((name.clone(), door.addresses()));
+        opened.push(door);
+    }
+    if let Some(address) = config.admin.listen {
+        let bound =
+            admin::bind(address).await.map_err(|source| RunError::Admin { address: address.to_string(), source })?;
+        addresses.admin = bound.local_addr().ok();
+        let serving = admin::serve(bound, config.admin.hostnames.clone(), Arc::clone(&metrics), Arc::clone(&readiness));
+        tokio::task::spawn_local(async move {
+            if let Err(error) = serving.await {
+                tracing::error!(%error, "the admin listener has ended");
+            }
+        });
+    }
+    for door in opened {
+        doors.spawn_local(door.run(mailboxes.clone(), stopped_listening.clone()));
+    }
+    readiness.listening();
+    for (endpoint, listening) in &addresses.endpoints {
+        tracing::info!(endpoint, addresses = listening.join(" "), "listening");
+    }
+    tracing::info!(workers, admin = ?addresses.admin, "ready");
+    ready(&addresses);
+
+    shutdown.await;
+    tracing::info!("going down: no new clients; those who are here end at their transaction's end");
+    readiness.draining();
+    // Nobody is left to care if the receivers have gone.
+    let _ = stop_listening.send(true);
+    doors.join_all().await;
+    drop(mailboxes);
+    for thread in threads {
+        let ended = thread.await;
+        if ended.is_err() {
+            tracing::error!("a worker ended before its time");
+        }
+    }
+    tracing::info!("down");
+    Ok(())
+}
+
+fn tls_offer(endpoint: &EndpointConfig) -> TlsOffer {
+    let unix_only = endpoint.listen.iter().all(|address| matches!(address, ListenAddress::Unix(_)));
+    match endpoint.tls {
+        _ if unix_only => TlsOffer::LocalSocket,
+        EndpointTls::Required => TlsOffer::Required,
+        EndpointTls::Optional => TlsOffer::Optional,
+        EndpointTls::Off => TlsOffer::Off,
+    }
+}
+
+/// Starts what a target group needs on this thread: probes, logins, the pools' clock.
+fn start_group(
+    group: &TargetGroupConfig,
+    authenticator: &Arc<Authenticator>,
+    statement_key: [u8; 16],
+) -> Result<Arc<Pools<Postgres>>, RunError> {
+    let (pools, orders) = Pools::new(&group.name, group.pool.clone());
+    let Some(address) = group.targets.first().cloned() else { return Ok(pools) };
+    let (prober, tls) = prober(group)?;
+    let (mut snapshots, _monitor) =
+        topology::start(&group.name, Target::new(address.clone()), group.health.clone(), prober);
+    let logins = Arc::clone(authenticator);
+    let target = pool::connect::Target {
+        tls: match tls {
+            Some(config) => Some((config, tls::server_name(&address)?)),
+            None => None,
+        },
+        address,
+        timeout: group.pool.connect_timeout,
+        lifetime: group.pool.connection_max_lifetime,
+        max_prepared_statements: group.pool.max_prepared_statements,
+        statement_key,
+        credentials: Box::new(move |user| logins.database_login(user).map(|(user, password)| (user, Some(password)))),
+    };
+    tokio::task::spawn_local(pool::connect::run(Arc::clone(&pools), orders, target));
+    let wanted = group.pool.max_connections;
+    let budgeted = Arc::clone(&pools);
+    tokio::task::spawn_local(async move {
+        let mut ticks = tokio::time::interval(TICK);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            let limits = snapshots.borrow_and_update().targets.first().and_then(|target| target.limits);
+            // Until the target has said what it allows nobody is let in: a guess could be more than it has.
+            if limits.is_some() {
+                budgeted.set_budget(topology::budget(limits, wanted));
+            }
+            budgeted.tick();
+        }
+    });
+    Ok(pools)
+}
+
+fn prober(group: &TargetGroupConfig) -> Result<(Prober, Option<Arc<rustls::ClientConfig>>), RunError> {
+    let address = group.targets.first().cloned();
+    let local = matches!(address, Some(crate::config::TargetAddress::Unix(_)));
+    let tls = if local || group.tls.mode == TargetTlsMode::Off { None } else { tls::client_config(&group.tls)? };
+    let Some(address) = address else { return Err(RunError::Control(ControlError::Closed)) };
+    let control: Control =
+        topology::postgres_control(&Target::new(address), &group.health, group.pool.connect_timeout, tls.clone())?;
+    Ok((Prober::new(control, group.health.timeout), tls))
+}
+
+/// A thread that serves clients until its mailbox is closed and they have gone, or `limit` is over.
+fn start_worker(
+    number: usize,
+    mut arrivals: mpsc::UnboundedReceiver<Arrival>,
+    endpoints: &Arc<[Arc<Endpoint<Postgres>>]>,
+    metrics: &Arc<Metrics>,
+    limit: Duration,
+) -> io::Result<tokio::sync::oneshot::Receiver<()>> {
+    let (ended, ends) = tokio::sync::oneshot::channel();
+    let (endpoints, metrics) = (Arc::clone(endpoints), Arc::clone(metrics));
+    let runtime: Runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
+        LocalSet::new().block_on(&runtime, async {
+            let worker = Worker::new(number, metrics);
+            let clock = tokio::task::spawn_local(Rc::clone(&worker).look_after());
+            let mut clients = JoinSet::new();
+            loop {
+                tokio::select! {
+                    arrival = arrivals.recv() => match arrival {
+                        Some(arrival) => admit(&worker, &endpoints, arrival, &mut clients),
+                        None => break,
+                    },
+                    Some(_) = clients.join_next(), if !clients.is_empty() => {}
+                }
+            }
+            worker.drain();
+            let left = async { while clients.join_next().await.is_some() {} };
+            if tokio::time::timeout(limit, left).await.is_err() {
+                tracing::warn!(
+                    clients = clients.len(),
+                    "shutdown_timeout is over; the clients that are left are cut off"
+                );
+            }
+            clock.abort();
+        });
+        // Nobody waits any more when the process is being killed.
+        let _ = ended.send(());
+    })?;
+    Ok(ends)
+}
+
+fn admit(worker: &Rc<Worker>, endpoints: &Arc<[Arc<Endpoint<Postgres>>]>, arrival: Arrival, clients: &mut JoinSet<()>) {
+    let Arrival { stream, endpoint, client_id, refusal, claim } = arrival;
+    let (Some(endpoint), Ok(stream)) = (endpoints.get(endpoint).cloned(), stream.attach()) else { return };
+    let serving = session::serve(Rc::clone(worker), endpoint, Visitor { stream, client_id, refusal });
+    clients.spawn_local(async move {
+        serving.await;
+        drop(claim);
+    });
+}
+
+/// Takes as many open files as the system grants, and says so if the configuration may need more.
+fn raise_file_limit(config: &Config) {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(%error, "the limit of open files could not be raised");
+    }
+    let clients: u64 = config.endpoints.iter().map(|endpoint| endpoint.max_clients as u64).sum();
+    let wanted = clients + FILES_BESIDE;
+    if let Some(granted) = getrlimit(Resource::Nofile).current
+        && granted < wanted
+    {
+        tracing::warn!(
+            granted,
+            wanted,
+            "max_clients of all endpoints and the databases' connections need more open files than the system grants; \
+             raise it (ulimit -Hn, LimitNOFILE=) or lower max_clients"
+        );
+    }
+}
+
+/// Connects to every target and reports what is wrong; `report` gets a line for each check.
+pub fn check(config: &Config, mut report: impl FnMut(bool, String)) -> Result<(), RunError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let mut failed = 0;
+    for warning in &config.warnings {
+        report(true, format!("note: {warning}"));
+    }
+    Authenticator::new(&config.users)?;
+    config.tls.as_ref().map(tls::server_config).transpose()?;
+    for group in &config.target_groups {
+        let found = runtime.block_on(async {
+            let (mut prober, _) = prober(group)?;
+            Ok::<_, RunError>(prober.probe().await)
+        })?;
+        let targets: Vec<String> = group.targets.iter().map(ToString::to_string).collect();
+        let place = format!("target group \"{}\", {}", group.name, targets.join(", "));
+        match found {
+            Ok(finding) => {
+                let is_writer = finding.role == topology::Role::Writer;
+                failed += usize::from(!is_writer);
+                let budget = topology::budget(Some(finding.limits), group.pool.max_connections);
+                report(
+                    is_writer,
+                    format!(
+                        "{place}: answers, is a {}, version {}, allows {} connections, {budget} of them for clients",
+                        finding.role.name(),
+                        finding.version,
+                        finding.limits.max_connections
+                    ),
+                );
+            }
+            Err(error) => {
+                failed += 1;
+                report(false, format!("{place}: {error} ({})", error.reason()));
+            }
+        }
+    }
+    if failed > 0 { Err(RunError::Check(failed)) } else { Ok(()) }
+}

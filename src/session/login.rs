@@ -1,0 +1,257 @@
+//! From a client's first byte to its session: drives the login machine, answers its questions.
+//!
+//! Clients are authenticated before any database is asked. What a client is then told of the server comes from what an
+//! earlier client with the same baseline was told; the first one borrows a connection for it, in the line like
+//! everybody, and gets the server's own error if its database or one of its settings does not exist.
+
+use super::relay::settle;
+use super::{Rules, Session, Worker};
+use crate::auth::Authenticator;
+use crate::net::Stream;
+use crate::pool::line::{Ask, Key};
+use crate::pool::{Borrow, Lease, PoolKey, Pools};
+use crate::protocol::{
+    AcceptOptions, Accepted, Answer, ClientError, Handshake, HandshakeError, Login, Parameters, Protocol, Question,
+    ServerSide, Settings, Step, TlsOffer, Welcome,
+};
+use std::collections::HashMap;
+use std::io;
+use std::rc::Rc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tracing::{Instrument, debug, info};
+
+/// Bytes of a login that may wait for the rest of their message: a password message of 64 KiB, and one read.
+const LOGIN_BYTES_MAX: usize = 72 << 10;
+/// Greetings that are remembered; one more forgets all of them.
+const GREETINGS_MAX: usize = 1024;
+/// Connections that may be lost during a login before it fails.
+const ATTEMPTS_MAX: usize = 3;
+
+/// What every client of an endpoint is served by.
+pub struct Endpoint<P: Protocol> {
+    /// As configured.
+    pub name: String,
+    /// Its place in the configuration, and its target group's.
+    pub places: (usize, usize),
+    /// TLS towards clients.
+    pub tls: TlsOffer,
+    /// With what certificate.
+    pub tls_config: Option<Arc<rustls::ServerConfig>>,
+    /// From the first byte to the proof of identity.
+    pub login_timeout: Duration,
+    /// What sessions may do.
+    pub rules: Rules,
+    /// The target group's connections.
+    pub pools: Arc<Pools<P>>,
+    /// Who may come in.
+    pub authenticator: Arc<Authenticator>,
+    /// What clients are told after their login.
+    pub greetings: Greetings,
+    /// See [`Welcome::statement_key`].
+    pub statement_key: [u8; 16],
+}
+
+/// What clients of a pool with a certain baseline are told of the server.
+#[derive(Default)]
+pub struct Greetings(Mutex<HashMap<(Key, Arc<Settings>), Arc<Parameters>>>);
+
+/// A client that has just connected.
+pub struct Visitor {
+    /// Its connection, on this worker's runtime.
+    pub stream: Stream,
+    /// Tells it from every other client of this process.
+    pub client_id: u64,
+    /// It can't be served; it is told so once it has said who it is.
+    pub refusal: Option<ClientError>,
+}
+
+/// Why a login ended without a session.
+enum Stop {
+    /// The client left, or was cut off; nobody need be told.
+    Quiet,
+    /// It asked to cancel a query.
+    Cancel,
+    /// It was refused, and has been told.
+    Refused(ClientError),
+    /// It broke the rules.
+    Broken(HandshakeError),
+    Network(io::Error),
+}
+
+/// Serves a client from its first byte to its last.
+pub async fn serve<P: Protocol>(worker: Rc<Worker>, endpoint: Arc<Endpoint<P>>, visitor: Visitor) {
+    let span = tracing::info_span!(
+        "client",
+        id = visitor.client_id,
+        endpoint = endpoint.name,
+        user = tracing::field::Empty,
+        database = tracing::field::Empty
+    );
+    let counts = worker.counters(endpoint.places.0, endpoint.places.1);
+    async move {
+        counts.0.client_connections_received.add(1);
+        match log_in(&worker, &endpoint, visitor).await {
+            Ok(session) => {
+                info!("logged in");
+                let end = session.run().await;
+                info!(?end, "left");
+            }
+            Err(Stop::Quiet) => debug!("left before logging in"),
+            Err(Stop::Cancel) => debug!("cancel request"),
+            Err(Stop::Refused(error)) => {
+                counts.0.errors.of(error.kind()).add(1);
+                info!(kind = error.kind().name(), %error, "login refused");
+            }
+            Err(Stop::Broken(error)) => info!(%error, "login failed"),
+            Err(Stop::Network(error)) => debug!(%error, "connection lost during login"),
+        }
+        counts.0.client_connections_closed.add(1);
+    }
+    .instrument(span)
+    .await;
+}
+
+async fn log_in<P: Protocol>(
+    worker: &Rc<Worker>,
+    endpoint: &Arc<Endpoint<P>>,
+    visitor: Visitor,
+) -> Result<Session<P>, Stop> {
+    let Visitor { mut stream, client_id, refusal } = visitor;
+    let mut machine = P::accept(AcceptOptions { tls: endpoint.tls, nonce: rand::random() });
+    let (mut input, mut out) = (Vec::new(), Vec::new());
+    let proving = prove::<P>(endpoint, refusal, &mut machine, &mut stream, &mut input, &mut out);
+    let login = match tokio::time::timeout(endpoint.login_timeout, proving).await {
+        Ok(login) => login?,
+        Err(_) => return Err(Stop::Refused(refuse::<P>(&mut machine, &mut stream, ClientError::LoginTimeout).await)),
+    };
+    let span = tracing::Span::current();
+    span.record("user", &login.user);
+    span.record("database", &login.database);
+    let (key, parameters) = match greeting(worker, endpoint, &login).await {
+        Ok(greeting) => greeting,
+        Err(error) => return Err(Stop::Refused(refuse::<P>(&mut machine, &mut stream, error).await)),
+    };
+    machine.answer(Answer::Welcome(Welcome {
+        parameters,
+        // 31 bits, as drivers take it for a signed number; never 0.
+        process_id: u32::try_from(client_id & 0x7fff_ffff).unwrap_or(0).max(1),
+        cancel_secret: rand::random(),
+        client_id,
+        statement_key: endpoint.statement_key,
+    }));
+    let (taken, step) = machine.step(&input, &mut out).map_err(Stop::Broken)?;
+    let Step::Done(Accepted::Client(client)) = step else { return Err(Stop::Quiet) };
+    input.drain(..taken);
+    let watch = worker.watch(client_id, &endpoint.rules);
+    let counts = worker.counters(endpoint.places.0, endpoint.places.1);
+    Ok(Session::new(watch, counts, endpoint, key, stream, client, input, out))
+}
+
+/// Drives the login up to the client's proof.
+async fn prove<P: Protocol>(
+    endpoint: &Endpoint<P>,
+    mut refusal: Option<ClientError>,
+    machine: &mut P::Accept,
+    stream: &mut Stream,
+    input: &mut Vec<u8>,
+    out: &mut Vec<u8>,
+) -> Result<Login, Stop> {
+    loop {
+        let step = machine.step(input, out);
+        stream.write_whole(out).await.map_err(Stop::Network)?;
+        let (taken, step) = step.map_err(Stop::Broken)?;
+        input.drain(..taken);
+        match step {
+            Step::NeedInput => {
+                if input.len() > LOGIN_BYTES_MAX || stream.read_more(input).await.map_err(Stop::Network)? == 0 {
+                    return Err(Stop::Quiet);
+                }
+            }
+            Step::StartTls => {
+                let Some(config) = endpoint.tls_config.clone() else { return Err(Stop::Quiet) };
+                stream.start_tls_server(config).await.map_err(Stop::Network)?;
+                machine.answer(Answer::TlsStarted);
+            }
+            Step::Ask(Question::Credentials { user, .. }) => {
+                if let Some(error) = refusal.take() {
+                    machine.refuse(&error, out);
+                    stream.write_whole(out).await.map_err(Stop::Network)?;
+                    return Err(Stop::Refused(error));
+                }
+                machine.answer(Answer::Credentials(endpoint.authenticator.credentials(&endpoint.name, &user)));
+            }
+            Step::Ask(Question::Welcome(login)) => return Ok(login),
+            Step::Done(Accepted::Cancel { .. }) => return Err(Stop::Cancel),
+            Step::Done(Accepted::Client(_)) => return Err(Stop::Quiet),
+        }
+    }
+}
+
+/// Tells the client, if it still listens.
+async fn refuse<P: Protocol>(machine: &mut P::Accept, stream: &mut Stream, error: ClientError) -> ClientError {
+    let mut out = Vec::new();
+    machine.refuse(&error, &mut out);
+    // One that does not take its refusal in time is cut off.
+    let _ = tokio::time::timeout(super::FAREWELL, stream.write_whole(&mut out)).await;
+    error
+}
+
+/// The client's pool, and what the client is told of the server.
+async fn greeting<P: Protocol>(
+    worker: &Worker,
+    endpoint: &Endpoint<P>,
+    login: &Login,
+) -> Result<(Key, Arc<Parameters>), ClientError> {
+    let pools = &endpoint.pools;
+    let key = PoolKey { user: login.user.clone(), database: login.database.clone(), fixed: login.fixed.clone() };
+    let key = pools.pool(key).ok_or(ClientError::Internal)?;
+    let known = (key, Arc::clone(&login.baseline));
+    if let Some(parameters) = endpoint.greetings.find(&known) {
+        return Ok((key, parameters));
+    }
+    for _ in 0..ATTEMPTS_MAX {
+        let ask = Ask { key, label: login.baseline.label(), worker: worker.number() };
+        let Some(mut lease) = wait_for_lease(pools, ask).await? else { continue };
+        let connection = &mut lease.connection;
+        connection.machine.prepare(&login.baseline, &mut connection.pending);
+        let settled = settle(connection).await;
+        if let Some(error) = connection.machine.attach_failure() {
+            lease.discard();
+            return Err(ClientError::Server(error));
+        }
+        if settled.is_err() {
+            continue;
+        }
+        let parameters = connection.machine.parameters();
+        lease.release();
+        endpoint.greetings.remember(known, &parameters);
+        return Ok((key, parameters));
+    }
+    Err(ClientError::StateLost)
+}
+
+async fn wait_for_lease<P: Protocol>(pools: &Arc<Pools<P>>, ask: Ask) -> Result<Option<Lease<P>>, ClientError> {
+    match pools.borrow(ask) {
+        Borrow::Now(lease) => Ok(Some(lease)),
+        Borrow::Later(mut waiting) => {
+            let lease = (&mut waiting.outcome).await.unwrap_or(Err(ClientError::Internal))?;
+            Ok(lease.checked(ask.worker))
+        }
+        Borrow::Refused(error) => Err(error),
+    }
+}
+
+impl Greetings {
+    fn find(&self, known: &(Key, Arc<Settings>)) -> Option<Arc<Parameters>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(known).cloned()
+    }
+
+    fn remember(&self, known: (Key, Arc<Settings>), parameters: &Arc<Parameters>) {
+        let mut greetings = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if greetings.len() >= GREETINGS_MAX {
+            greetings.clear();
+        }
+        greetings.insert(known, Arc::clone(parameters));
+    }
+}

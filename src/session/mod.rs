@@ -1,0 +1,327 @@
+//! One client from its first byte to its last.
+//!
+//! ```text
+//!             a request                 a connection               idle, no pin
+//!  Detached ------------> Waiting -------------------> Attached ---------------> Detached
+//!      |  `--------- one was idle ------------------------^  |
+//!      `---> end: goodbye, timeout, drain                    `---> end: client or server lost
+//! ```
+//!
+//! One task drives it all by polling ([`Session::poll`]): the client's socket, the place in the line, the server's
+//! socket. Nothing is owned across a wait but what the socket or the machines did not take, so an idle client holds
+//! no buffer. Both directions are always polled together; each stops reading when the other side does not take what
+//! was read ([`HIGH_WATER`]), which bounds memory and cannot deadlock as long as the client reads.
+
+mod login;
+mod relay;
+mod worker;
+
+pub use login::{Endpoint, Greetings, Visitor, serve};
+pub use worker::{Kick, Worker};
+
+use crate::config::PoolMode;
+use crate::metrics::{EndpointMetrics, GroupMetrics};
+use crate::net::Stream;
+use crate::pool::line::{Ask, Key};
+use crate::pool::{Borrow, Lease, Pools, Waiting};
+use crate::protocol::{ClientError, ClientSide, Detached, Protocol, ServerSide, Sides, Status};
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+use worker::{Phase, Scratch, Watch};
+
+/// Bytes that may wait for a peer to take them before the other side is read no further.
+const HIGH_WATER: usize = 64 << 10;
+/// Turns of the loop before other sessions of the worker get theirs.
+const TURNS_MAX: usize = 64;
+/// Connections that may be lost under a request before any of it was sent.
+const ATTEMPTS_MAX: u8 = 3;
+/// For last words to a client, and for cleaning a connection behind one.
+const FAREWELL: Duration = Duration::from_secs(5);
+
+/// What a target group lets its sessions do.
+#[derive(Debug, Clone)]
+pub struct Rules {
+    /// When a connection goes back.
+    pub pool_mode: PoolMode,
+    /// `transaction_idle_timeout`.
+    pub transaction_idle_timeout: Option<Duration>,
+    /// `idle_client_timeout`.
+    pub idle_client_timeout: Option<Duration>,
+}
+
+/// A client that has logged in.
+pub struct Session<P: Protocol> {
+    watch: Watch,
+    counts: (Arc<EndpointMetrics>, Arc<GroupMetrics>),
+    rules: Rules,
+    pools: Arc<Pools<P>>,
+    key: Key,
+    stream: Stream,
+    client: P::Client,
+    holding: Holding<P>,
+    /// The client's bytes that no machine has taken yet.
+    tail: Vec<u8>,
+    /// The tail may be taken now, although nothing was added to it.
+    look_again: bool,
+    /// Bytes for the client that its socket did not take yet.
+    to_client: Vec<u8>,
+    /// The client sends no more.
+    at_end: bool,
+    draining: bool,
+    /// The connection is being reset before it goes back (`reset = "full"`).
+    resetting: bool,
+    attempts: u8,
+}
+
+enum Holding<P: Protocol> {
+    Nothing,
+    Waiting(Waiting<P>),
+    Lease(Lease<P>),
+}
+
+/// Why a session ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// The client left.
+    Goodbye,
+    /// The client's connection was lost.
+    ClientLost,
+    /// The server said that it ends the connection; the client has its words.
+    ServerEnded,
+    /// The proxy ended it; the client has been told why.
+    Told,
+}
+
+impl<P: Protocol> Session<P> {
+    fn new(
+        watch: Watch,
+        counts: (Arc<EndpointMetrics>, Arc<GroupMetrics>),
+        endpoint: &Endpoint<P>,
+        key: Key,
+        stream: Stream,
+        client: P::Client,
+        tail: Vec<u8>,
+        to_client: Vec<u8>,
+    ) -> Self {
+        Self {
+            rules: endpoint.rules.clone(),
+            pools: Arc::clone(&endpoint.pools),
+            key,
+            stream,
+            client,
+            holding: Holding::Nothing,
+            look_again: !tail.is_empty(),
+            tail,
+            to_client,
+            at_end: false,
+            draining: false,
+            resetting: false,
+            attempts: 0,
+            watch,
+            counts,
+        }
+    }
+
+    /// Serves the client until it leaves or must leave.
+    async fn run(mut self) -> End {
+        let end = poll_fn(|cx| self.poll(cx)).await;
+        self.finish(end).await;
+        end
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        self.watch.handle.wake_with(cx.waker());
+        let worker = Rc::clone(&self.watch.worker);
+        let mut scratch = worker.scratch();
+        for _ in 0..TURNS_MAX {
+            match self.turn(cx, &mut scratch) {
+                Ok(true) => {}
+                Ok(false) => {
+                    self.note_phase();
+                    return Poll::Pending;
+                }
+                Err(end) => return Poll::Ready(end),
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// One look at everything that may move; true if something did.
+    fn turn(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch) -> Result<bool, End> {
+        self.take_kicks()?;
+        let mut moved = self.flush_client(cx)?;
+        moved |= match &mut self.holding {
+            Holding::Nothing => self.turn_detached(cx, scratch)?,
+            Holding::Waiting(waiting) => match Pin::new(&mut waiting.outcome).poll(cx) {
+                Poll::Ready(outcome) => {
+                    self.borrowed(outcome.unwrap_or(Err(ClientError::Internal)));
+                    true
+                }
+                Poll::Pending => self.read_ahead(cx, scratch)?,
+            },
+            Holding::Lease(_) => self.turn_attached(cx, scratch)?,
+        };
+        Ok(moved)
+    }
+
+    // ------------------------------------------------------------------------------------------ detached
+
+    fn turn_detached(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch) -> Result<bool, End> {
+        if self.to_client.len() >= HIGH_WATER {
+            return Ok(false);
+        }
+        if self.look_again {
+            self.look_again = false;
+            scratch.input.start(&self.tail);
+        } else if self.at_end {
+            return Err(End::Goodbye);
+        } else if !self.read_client(cx, scratch)? {
+            return Ok(self.at_end);
+        }
+        let input = std::mem::take(&mut scratch.input);
+        let result = self.detached_input(cx, input.bytes(), scratch);
+        scratch.input = input;
+        result.map(|()| true)
+    }
+
+    fn detached_input(&mut self, cx: &mut Context<'_>, input: &[u8], scratch: &mut Scratch) -> Result<(), End> {
+        let (taken, verdict) = match self.client.detached(input, &mut self.to_client) {
+            Ok(verdict) => verdict,
+            Err(violation) => return Err(self.end(&ClientError::Protocol(violation))),
+        };
+        let rest = input.get(taken..).unwrap_or_default();
+        match verdict {
+            Detached::NeedInput => {
+                self.keep(rest);
+                if self.draining && rest.is_empty() {
+                    return Err(self.end(&ClientError::GoingDown));
+                }
+            }
+            Detached::Ended => return Err(End::Goodbye),
+            Detached::NeedServer(_) => match self.pools.borrow(self.ask()) {
+                Borrow::Now(lease) => {
+                    self.attach(lease);
+                    self.forward(cx, rest, scratch)?;
+                }
+                Borrow::Later(waiting) => {
+                    self.keep(rest);
+                    self.holding = Holding::Waiting(waiting);
+                }
+                Borrow::Refused(error) => {
+                    self.keep(rest);
+                    self.refuse(&error);
+                }
+            },
+        }
+        Ok(())
+    }
+
+    fn ask(&self) -> Ask {
+        Ask { key: self.key, label: self.client.settings().label(), worker: self.watch.worker.number() }
+    }
+
+    /// The wait in line is over.
+    fn borrowed(&mut self, outcome: Result<Lease<P>, ClientError>) {
+        self.holding = Holding::Nothing;
+        self.look_again = true;
+        match outcome.map(|lease| lease.checked(self.watch.worker.number())) {
+            Ok(Some(lease)) => self.attach(lease),
+            // It died on the way: the next turn asks for another.
+            Ok(None) => {}
+            Err(error) => self.refuse(&error),
+        }
+    }
+
+    fn attach(&mut self, mut lease: Lease<P>) {
+        self.resetting = false;
+        let connection = &mut lease.connection;
+        let sides = Sides { client: &mut self.to_client, server: &mut connection.pending };
+        connection.machine.attach(&mut self.client, sides);
+        self.holding = Holding::Lease(lease);
+    }
+
+    /// The request at the head of the tail gets this error; the session goes on.
+    fn refuse(&mut self, error: &ClientError) {
+        tracing::debug!(kind = error.kind().name(), %error, "request refused");
+        self.counts.0.errors.of(error.kind()).add(1);
+        self.client.refuse(error, &mut self.to_client);
+        self.look_again = true;
+        self.attempts = 0;
+    }
+
+    /// The session ends with this error.
+    fn end(&mut self, error: &ClientError) -> End {
+        tracing::info!(kind = error.kind().name(), %error, "client told to go");
+        self.counts.0.errors.of(error.kind()).add(1);
+        self.client.end(error, &mut self.to_client);
+        End::Told
+    }
+
+    // ------------------------------------------------------------------------------------------ from outside
+
+    fn take_kicks(&mut self) -> Result<(), End> {
+        match self.watch.handle.take_kick() {
+            None => Ok(()),
+            Some(Kick::Idle) => {
+                let limit = self.rules.idle_client_timeout.unwrap_or_default();
+                Err(self.end(&ClientError::ClientIdle { limit }))
+            }
+            Some(Kick::TransactionIdle) => {
+                let limit = self.rules.transaction_idle_timeout.unwrap_or_default();
+                Err(self.end(&ClientError::TransactionIdle { limit }))
+            }
+            Some(Kick::Drain) => {
+                self.draining = true;
+                match &self.holding {
+                    Holding::Lease(lease) if lease.connection.machine.status() != Status::Idle => Ok(()),
+                    Holding::Nothing if !self.tail.is_empty() => Ok(()),
+                    Holding::Waiting(_) => Ok(()),
+                    Holding::Lease(_) | Holding::Nothing => Err(self.end(&ClientError::GoingDown)),
+                }
+            }
+        }
+    }
+
+    /// What the worker's clock must know of a session that sleeps.
+    fn note_phase(&self) {
+        let phase = match &self.holding {
+            Holding::Nothing => Phase::Idle,
+            Holding::Waiting(_) => Phase::Waiting,
+            Holding::Lease(lease) => match lease.connection.machine.status() {
+                Status::InTransaction => Phase::InTransaction,
+                Status::Idle => Phase::Idle,
+                Status::Owing | Status::Ended => Phase::Busy,
+            },
+        };
+        self.watch.handle.set_phase(phase);
+    }
+
+    // ------------------------------------------------------------------------------------------ the end
+
+    /// Last words to the client; then the connection, if there is one, is made clean and given back, or closed.
+    async fn finish(self, end: End) {
+        let (mut stream, mut to_client) = (self.stream, self.to_client);
+        let farewell = async move {
+            stream.write_whole(&mut to_client).await?;
+            poll_fn(|cx| stream.poll_shutdown(cx)).await
+        };
+        if end != End::ClientLost {
+            // A client that does not take them does not get them.
+            let _ = tokio::time::timeout(FAREWELL, farewell).await;
+        }
+        let Holding::Lease(lease) = self.holding else { return };
+        let pinned = !self.client.pins().is_empty();
+        if lease.connection.machine.status() != Status::Idle || !lease.connection.pending.is_empty() {
+            lease.discard();
+        } else if pinned || self.pools.resets_always() {
+            relay::clean(lease).await;
+        } else {
+            lease.release();
+        }
+    }
+}

@@ -1,0 +1,329 @@
+//! One exchange: client bytes to the server, server bytes to the client, with back-pressure both ways.
+//!
+//! One read and one write per batch and direction. What a machine passes on is written straight from the buffer it was
+//! read into; only what a socket does not take is copied.
+
+use super::worker::Scratch;
+use super::{ATTEMPTS_MAX, End, FAREWELL, HIGH_WATER, Holding, Session};
+use crate::config::PoolMode;
+use crate::net::Stream;
+use crate::pool::{Lease, ServerConn};
+use crate::protocol::{ClientError, ClientSide, Out, Protocol, ServerSide, Status, Violation};
+use std::io::{self, IoSlice};
+use std::task::{Context, Poll};
+
+/// Bytes of a client's that may wait untaken: a whole frame of the longest kind that is read whole, and one read.
+const TAIL_BYTES_MAX: usize = (1 << 20) + (128 << 10);
+/// Slices in one vectored write.
+const SLICES: usize = 16;
+
+impl<P: Protocol> Session<P> {
+    pub(super) fn turn_attached(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch) -> Result<bool, End> {
+        let Holding::Lease(lease) = &mut self.holding else { return Ok(false) };
+        let mut moved = match flush(&mut lease.connection.stream, &mut lease.connection.pending, cx) {
+            Ok(moved) => moved,
+            // What the server said before it closed is still to be read.
+            Err(_) => {
+                lease.connection.pending.clear();
+                false
+            }
+        };
+        moved |= self.read_server(cx, scratch)?;
+        moved |= self.give_back()?;
+        if !moved && matches!(self.holding, Holding::Lease(_)) {
+            moved = self.read_for_server(cx, scratch)?;
+        }
+        Ok(moved)
+    }
+
+    // ------------------------------------------------------------------------------------------ server to client
+
+    fn read_server(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch) -> Result<bool, End> {
+        if self.to_client.len() >= HIGH_WATER {
+            return Ok(false);
+        }
+        let Holding::Lease(lease) = &mut self.holding else { return Ok(false) };
+        let ServerConn { stream, machine, tail, .. } = &mut *lease.connection;
+        scratch.input.start(tail);
+        let read = match scratch.input.read(stream, cx) {
+            Poll::Pending => return Ok(false),
+            Poll::Ready(Ok(read)) => read,
+            Poll::Ready(Err(_)) => 0,
+        };
+        if read == 0 {
+            return self.server_lost().map(|()| true);
+        }
+        tail.clear();
+        let input = scratch.input.bytes();
+        scratch.out.clear();
+        let taken = machine.receive(input, Some(&mut self.client), &mut scratch.out);
+        let disagreements = machine.disagreements();
+        if disagreements > 0 {
+            self.counts.1.disagreements.add(disagreements);
+        }
+        let taken = match taken {
+            Ok(taken) => taken,
+            Err(violation) => return Err(self.server_broke(violation)),
+        };
+        tail.extend_from_slice(input.get(taken..).unwrap_or_default());
+        self.counts.1.database_bytes_received.add(read as u64);
+        if write(&mut self.stream, &scratch.out, input, &mut self.to_client, cx).is_err() {
+            return Err(End::ClientLost);
+        }
+        if let Some(error) = machine.attach_failure() {
+            self.attach_failed(ClientError::Server(error));
+        }
+        self.look_again |= !self.tail.is_empty();
+        Ok(true)
+    }
+
+    /// What the server said can't be understood: the connection can't be used, and the client can't be left to guess.
+    fn server_broke(&mut self, violation: Violation) -> End {
+        tracing::error!(%violation, "the database's reply was not understood; its connection is closed");
+        self.end(&ClientError::OutcomeUnknown)
+    }
+
+    /// The server's connection is at its end.
+    fn server_lost(&mut self) -> Result<(), End> {
+        let Holding::Lease(lease) = &mut self.holding else { return Ok(()) };
+        match lease.connection.machine.status() {
+            Status::Ended => Err(End::ServerEnded),
+            // Nothing of the client's has been sent.
+            Status::Owing
+                if lease.connection.machine.is_holding() && self.attempts < ATTEMPTS_MAX && !self.resetting =>
+            {
+                self.attempts += 1;
+                self.holding = Holding::Nothing;
+                self.look_again = true;
+                Ok(())
+            }
+            Status::Idle if self.client.pins().is_empty() => {
+                self.holding = Holding::Nothing;
+                self.look_again = true;
+                Ok(())
+            }
+            Status::Idle => Err(self.end(&ClientError::StateLost)),
+            Status::InTransaction | Status::Owing => Err(self.end(&ClientError::OutcomeUnknown)),
+        }
+    }
+
+    /// The connection could not be given the client's settings.
+    fn attach_failed(&mut self, error: ClientError) {
+        self.holding = Holding::Nothing;
+        self.look_again = true;
+        self.attempts += 1;
+        if self.attempts > 1 {
+            self.refuse(&error);
+        }
+    }
+
+    /// Gives the connection back once it is clean and the client need not keep it.
+    fn give_back(&mut self) -> Result<bool, End> {
+        let Holding::Lease(lease) = &mut self.holding else { return Ok(false) };
+        let connection = &mut lease.connection;
+        let status = connection.machine.status();
+        if status == Status::Ended {
+            return Err(End::ServerEnded);
+        }
+        let gone = self.at_end || self.client.has_ended();
+        if status == Status::Owing || !connection.pending.is_empty() {
+            return Ok(false);
+        }
+        // A client that has left may have left requests that were held back.
+        if gone && (self.tail.is_empty() || !self.look_again) {
+            return Err(End::Goodbye);
+        }
+        if status != Status::Idle {
+            return Ok(false);
+        }
+        self.attempts = 0;
+        if self.rules.pool_mode == PoolMode::Session || !self.client.pins().is_empty() {
+            if self.draining {
+                return Err(self.end(&ClientError::GoingDown));
+            }
+            return Ok(false);
+        }
+        if self.pools.resets_always() && !self.resetting {
+            self.resetting = true;
+            connection.machine.reset(&mut connection.pending);
+            return Ok(true);
+        }
+        if let Holding::Lease(lease) = std::mem::replace(&mut self.holding, Holding::Nothing) {
+            lease.release();
+        }
+        self.counts.1.transactions.add(1);
+        if self.draining && self.tail.is_empty() {
+            return Err(self.end(&ClientError::GoingDown));
+        }
+        self.look_again = !self.tail.is_empty();
+        Ok(true)
+    }
+
+    // ------------------------------------------------------------------------------------------ client to server
+
+    fn read_for_server(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch) -> Result<bool, End> {
+        let Holding::Lease(lease) = &mut self.holding else { return Ok(false) };
+        let connection = &lease.connection;
+        if connection.pending.len() >= HIGH_WATER || connection.machine.is_holding() {
+            return Ok(false);
+        }
+        if self.look_again {
+            self.look_again = false;
+            scratch.input.start(&self.tail);
+        } else if self.at_end || self.client.has_ended() || !self.read_client(cx, scratch)? {
+            // Coming to the end is news, once.
+            return Ok(self.at_end && lease_is_quiet(&self.holding));
+        }
+        let input = std::mem::take(&mut scratch.input);
+        let result = self.forward(cx, input.bytes(), scratch);
+        scratch.input = input;
+        result.map(|()| true)
+    }
+
+    /// Gives the client's bytes to the server's machine, and what that makes of them to the server.
+    pub(super) fn forward(&mut self, cx: &mut Context<'_>, input: &[u8], scratch: &mut Scratch) -> Result<(), End> {
+        let Holding::Lease(lease) = &mut self.holding else {
+            self.keep(input);
+            return Ok(());
+        };
+        let ServerConn { stream, machine, pending, .. } = &mut *lease.connection;
+        scratch.out.clear();
+        let taken = match machine.send(input, &mut self.client, &mut scratch.out) {
+            Ok(taken) => taken,
+            Err(violation) => return Err(self.end(&ClientError::Protocol(violation))),
+        };
+        // An error shows in the next read, after what the server may have said.
+        if write(stream, &scratch.out, input, pending, cx).is_err() {
+            pending.clear();
+        }
+        self.keep(input.get(taken..).unwrap_or_default());
+        Ok(())
+    }
+
+    /// Reads on while the client waits in line: to know when it leaves.
+    pub(super) fn read_ahead(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch) -> Result<bool, End> {
+        if self.tail.len() >= HIGH_WATER || self.at_end {
+            return Ok(false);
+        }
+        if !self.read_client(cx, scratch)? {
+            return if self.at_end { Err(End::ClientLost) } else { Ok(false) };
+        }
+        let input = std::mem::take(&mut scratch.input);
+        self.keep(input.bytes());
+        scratch.input = input;
+        Ok(true)
+    }
+
+    /// Reads from the client, behind the tail, into the scratch buffer. False: nothing came.
+    pub(super) fn read_client(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch) -> Result<bool, End> {
+        if self.tail.len() >= TAIL_BYTES_MAX {
+            return Ok(false);
+        }
+        scratch.input.start(&self.tail);
+        match scratch.input.read(&mut self.stream, cx) {
+            Poll::Pending => Ok(false),
+            Poll::Ready(Ok(0)) => {
+                self.at_end = true;
+                Ok(false)
+            }
+            Poll::Ready(Ok(read)) => {
+                self.counts.0.client_bytes_received.add(read as u64);
+                self.watch.handle.note_activity();
+                Ok(true)
+            }
+            Poll::Ready(Err(_)) => Err(End::ClientLost),
+        }
+    }
+
+    /// Keeps what no machine has taken.
+    pub(super) fn keep(&mut self, rest: &[u8]) {
+        if rest.is_empty() {
+            // An idle client owns no buffer.
+            if self.tail.capacity() > 0 {
+                self.tail = Vec::new();
+            }
+            return;
+        }
+        self.tail.clear();
+        self.tail.extend_from_slice(rest);
+    }
+
+    pub(super) fn flush_client(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
+        let moved = flush(&mut self.stream, &mut self.to_client, cx).map_err(|_| End::ClientLost)?;
+        if self.to_client.is_empty() && self.to_client.capacity() > 0 {
+            self.to_client = Vec::new();
+        }
+        Ok(moved)
+    }
+}
+
+fn lease_is_quiet<P: Protocol>(holding: &Holding<P>) -> bool {
+    matches!(holding, Holding::Lease(lease) if lease.connection.machine.status() != Status::Owing)
+}
+
+/// Writes what a machine made of `input`; what the socket does not take is added to `pending`.
+fn write(stream: &mut Stream, out: &Out, input: &[u8], pending: &mut Vec<u8>, cx: &mut Context<'_>) -> io::Result<()> {
+    let mut written = 0;
+    if pending.is_empty() && !out.is_empty() {
+        let mut slices = [IoSlice::new(&[]); SLICES];
+        let filled = out.io_slices(input, &mut slices);
+        match stream.poll_write(cx, slices.get(..filled).unwrap_or_default()) {
+            Poll::Ready(taken) => written = taken?,
+            Poll::Pending => {}
+        }
+    }
+    if written < out.len() {
+        out.copy_to(input, written, pending);
+        flush(stream, pending, cx)?;
+    } else if stream.wants_flush() {
+        let _ = stream.poll_flush(cx)?;
+    }
+    Ok(())
+}
+
+/// Writes what is pending, as far as the socket takes it; true if it took any.
+fn flush(stream: &mut Stream, pending: &mut Vec<u8>, cx: &mut Context<'_>) -> io::Result<bool> {
+    let mut written = 0;
+    while let Some(rest) = pending.get(written..).filter(|rest| !rest.is_empty()) {
+        match stream.poll_write(cx, &[IoSlice::new(rest)]) {
+            Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
+            Poll::Ready(taken) => written += taken?,
+            Poll::Pending => break,
+        }
+    }
+    pending.drain(..written);
+    if stream.wants_flush()
+        && let Poll::Ready(flushed) = stream.poll_flush(cx)
+    {
+        flushed?;
+    }
+    Ok(written > 0)
+}
+
+/// Resets a connection behind its last client and gives it back; closes it if that can't be done in time.
+pub(super) async fn clean<P: Protocol>(mut lease: Lease<P>) {
+    let ServerConn { machine, pending, .. } = &mut *lease.connection;
+    machine.reset(pending);
+    let settled = tokio::time::timeout(FAREWELL, settle(&mut lease.connection)).await;
+    if matches!(settled, Ok(Ok(()))) && lease.connection.machine.attach_failure().is_none() {
+        lease.release();
+    } else {
+        lease.discard();
+    }
+}
+
+/// Drives a connection that nobody holds until nothing is owed on it.
+pub(super) async fn settle<P: Protocol>(connection: &mut ServerConn<P>) -> io::Result<()> {
+    let ServerConn { stream, machine, pending, tail, .. } = connection;
+    let mut out = Out::new();
+    stream.write_whole(pending).await?;
+    while machine.status() == Status::Owing {
+        if stream.read_more(tail).await? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        out.clear();
+        let taken = machine.receive(tail, None, &mut out).map_err(io::Error::other)?;
+        tail.drain(..taken);
+    }
+    Ok(())
+}

@@ -1,0 +1,44 @@
+//! What a statement's text says it will do to its connection.
+//!
+//! A lexer and a scan over its tokens, no parser: the text only proposes, the server's answers decide. Nothing here
+//! allocates, waits or fails; what can't be read is reported as such. Strings are never looked into: SQL that is
+//! built at run time (`DO`, functions, triggers) can't be seen from here.
+
+pub mod lexer;
+mod postgres;
+#[cfg(test)]
+mod tests;
+
+use std::ops::Range;
+
+pub use lexer::identifier_value;
+
+use crate::protocol::Intent;
+
+/// How the server reads the text: what it has told about itself when the text is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Dialect {
+    /// A backslash in a plain string takes the next byte with it (`standard_conforming_strings = off`).
+    pub backslash_quotes: bool,
+    /// `client_encoding` has characters whose second byte may be a quote or a backslash (SJIS, BIG5, GBK, UHC,
+    /// GB18030, JOHAB, SHIFT_JIS_2004).
+    pub multibyte_unsafe: bool,
+}
+
+/// A text of any number of statements, as far as it could be read.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Statement {
+    /// Everything its statements intend, together.
+    pub intent: Intent,
+    /// Statements that aren't empty. An SQL-standard function body (`BEGIN ATOMIC ...; ...; END`) counts one for each
+    /// semicolon in it, so it is one only if it is one, and more may still be one.
+    pub statements: usize,
+    /// The text is a single `DEALLOCATE name`: where the name stands, quotes included (see [`identifier_value`]). No
+    /// pin is set for it: the caller knows whose name it is.
+    pub deallocates: Option<Range<usize>>,
+}
+
+/// Reads a text as PostgreSQL would. It ends at a NUL byte, where the server sees its end.
+pub fn classify(sql: &[u8], dialect: Dialect) -> Statement {
+    postgres::classify(sql, dialect)
+}

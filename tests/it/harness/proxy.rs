@@ -1,0 +1,132 @@
+//! Starts the proxy under test: the binary itself, as a child, with a configuration of the test's own.
+
+use std::collections::VecDeque;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use sluicegate::demo::servers::{APP, APP_PASSWORD, MONITOR, MONITOR_PASSWORD};
+
+/// How long a proxy may take until it says that it is ready.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// The last lines of the log are what a failure is explained with.
+const LOG_LINES_MAX: usize = 2_000;
+
+/// A running proxy; killed when dropped. It must not outlive the thread that started it (see [`start`]).
+pub struct ProxyHandle {
+    pub address: SocketAddr,
+    child: Child,
+    log: Arc<Mutex<VecDeque<String>>>,
+    _config: tempfile::NamedTempFile,
+}
+
+impl ProxyHandle {
+    pub fn log(&self) -> String {
+        let lines = self.log.lock().unwrap();
+        lines.iter().map(|line| format!("{line}\n")).collect()
+    }
+}
+
+impl Drop for ProxyHandle {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Starts a proxy and waits until its log says `ready`. `config_text` may hold `{port}`, `{admin_port}` and
+/// `{state_dir}`; they are filled in, and the port is where [`ProxyHandle::address`] points.
+pub fn start(config_text: &str) -> ProxyHandle {
+    let [port, admin_port] = free_ports();
+    let state_dir = std::env::temp_dir();
+    let text = config_text
+        .replace("{port}", &port.to_string())
+        .replace("{admin_port}", &admin_port.to_string())
+        .replace("{state_dir}", &state_dir.display().to_string());
+    let mut config = tempfile::Builder::new().prefix("sluicegate-").suffix(".toml").tempfile().unwrap();
+    config.write_all(text.as_bytes()).unwrap();
+
+    // The signal comes at the end of the thread that starts it, which is the test's: right for a proxy of its own.
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL", "--", env!("CARGO_BIN_EXE_sluicegate"), "serve", "--config"]);
+    command.arg(config.path()).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let log = Arc::new(Mutex::new(VecDeque::new()));
+    let (said_ready, ready) = channel();
+    let stderr = BufReader::new(child.stderr.take().unwrap());
+    let sink = log.clone();
+    thread::spawn(move || {
+        for line in stderr.lines().map_while(Result::ok) {
+            if line.contains("ready") {
+                let _ = said_ready.send(());
+            }
+            let mut lines = sink.lock().unwrap();
+            lines.push_back(line);
+            if lines.len() > LOG_LINES_MAX {
+                lines.pop_front();
+            }
+        }
+    });
+    let address = (Ipv4Addr::LOCALHOST, port).into();
+    let mut proxy = ProxyHandle { address, child, log, _config: config };
+    let started = Instant::now();
+    match ready.recv_timeout(PATIENCE) {
+        Ok(()) => proxy,
+        Err(RecvTimeoutError::Timeout) => panic!("the proxy was not ready in {PATIENCE:?}; its log:\n{}", proxy.log()),
+        Err(RecvTimeoutError::Disconnected) => {
+            let status = proxy.child.wait().unwrap();
+            panic!("the proxy ended ({status}) after {:?}; its log:\n{}", started.elapsed(), proxy.log());
+        }
+    }
+}
+
+/// A configuration with one endpoint without TLS in front of `server`, transaction mode, and at most
+/// `connections` database connections (the proxy's own count too).
+pub fn config(server: SocketAddr, connections: u32) -> String {
+    format!(
+        r#"
+[[endpoint]]
+name         = "it"
+listen       = "127.0.0.1:{{port}}"
+target_group = "it"
+tls          = "off"
+
+[[target_group]]
+name    = "it"
+engine  = "postgres"
+targets = ["{server}"]
+tls     = "off"
+
+  [target_group.pool]
+  max_connections           = {connections}
+  connection_borrow_timeout = "15s"
+  pool_mode                 = "transaction"
+
+  [target_group.health]
+  user     = "{MONITOR}"
+  password = {{ value = "{MONITOR_PASSWORD}" }}
+
+[[user]]
+name     = "{APP}"
+auth     = ["scram-sha-256"]
+password = {{ value = "{APP_PASSWORD}" }}
+
+[admin]
+listen = "127.0.0.1:{{admin_port}}"
+
+[runtime]
+workers   = 2
+state_dir = "{{state_dir}}"
+"#
+    )
+}
+
+/// Free ports, all held at once so that they differ. Another process can still be faster: such a start fails loudly.
+fn free_ports<const N: usize>() -> [u16; N] {
+    let held = [(); N].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
+    held.map(|listener| listener.local_addr().unwrap().port())
+}
