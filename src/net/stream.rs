@@ -121,7 +121,8 @@ impl Stream {
         }
     }
 
-    /// Reads what is there: how many bytes, 0 at the end. `Ready` with fewer bytes than fit says nothing about more.
+    /// Reads what is there: how many bytes, 0 at the end (or into an empty buffer). `Ready` with fewer bytes than fit
+    /// says nothing about more: read until `Pending` before going to sleep, TLS may hold some that no socket announces.
     ///
     /// A TLS peer that closes its socket without saying goodbye is at its end too: databases do so, and the
     /// protocols above have a goodbye of their own.

@@ -165,9 +165,9 @@ pub fn advice(error: &io::Error) -> Option<&'static str> {
     #[allow(clippy::wildcard_enum_match_arm)]
     match error {
         // A bad signature: a CA of the same name with another key, as when it was made anew.
-        CertificateError::UnknownIssuer | CertificateError::BadSignature => {
-            Some("the target's certificate is not signed by a CA of `ca_file`")
-        }
+        CertificateError::UnknownIssuer | CertificateError::BadSignature => Some(
+            "the target's certificate is not signed by a CA that is trusted here: name that CA's file in `ca_file`",
+        ),
         CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => Some(
             "the target's certificate is for another name (subjectAltName counts, the common name does not): connect \
              by a name it is for, or set tls = \"verify-ca\"",

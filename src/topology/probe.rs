@@ -58,7 +58,7 @@ impl ProbeError {
             Self::Control(ControlError::Postgres(error)) => match error.code() {
                 Some(code) if is_account_refused(code) => Reason::AccountRefused,
                 Some(_) => Reason::Database,
-                None if tls_error(error).is_some() => Reason::Tls,
+                None if is_tls(error) => Reason::Tls,
                 None => Reason::Network,
             },
             Self::Control(ControlError::NoRow) | Self::Answer(..) => Reason::Database,
@@ -163,22 +163,26 @@ fn words(error: &ControlError) -> String {
         let _ = write!(words, ": {error}");
         source = error.source();
     }
-    if let Some(advice) = tls_error(error).and_then(tls::advice) {
+    if is_tls(error)
+        && let Some(advice) = tls_advice(error)
+    {
         let _ = write!(words, "; {advice}");
     }
     words
 }
 
-/// The I/O error of a failed TLS handshake, if it was one.
-fn tls_error(error: &tokio_postgres::Error) -> Option<&std::io::Error> {
-    let mut source = error.source();
-    while let Some(error) = source {
-        if let Some(io) = error.downcast_ref::<std::io::Error>()
-            && io.get_ref().is_some_and(|inner| inner.is::<rustls::Error>())
-        {
-            return Some(io);
-        }
-        source = error.source();
+/// The driver keeps the kind of its errors to itself, and shows it in its words alone.
+fn is_tls(error: &tokio_postgres::Error) -> bool {
+    error.to_string().starts_with("error performing TLS handshake")
+}
+
+fn tls_advice(error: &tokio_postgres::Error) -> Option<&'static str> {
+    let source = error.source()?;
+    match source.downcast_ref::<std::io::Error>() {
+        Some(error) => tls::advice(error),
+        None if source.to_string() == "server does not support TLS" => Some(
+            "switch TLS on at the target (ssl = on), or set tls = \"off\" in [[target_group]] if the network is safe",
+        ),
+        None => None,
     }
-    None
 }

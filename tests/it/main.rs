@@ -8,3 +8,4 @@
 mod harness;
 
 mod servers;
+mod topology;
