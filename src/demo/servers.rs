@@ -560,8 +560,6 @@ impl PostgresServer {
         command.arg("-D").arg(self.installation.inside(&self.data()));
         // A group of its own: Ctrl-C at the terminal is for us, and the watcher tidies up after us.
         command.stdout(log).stderr(errors).process_group(0);
-        // Left by a crash; the status line of it would be taken for that of the new server.
-        let _ = fs::remove_file(self.data().join("postmaster.pid"));
         let mut postmaster = command.spawn().doing("starting postgres")?;
         let watcher = match watch(postmaster.id(), self.path()) {
             Ok(watcher) => watcher,
@@ -592,8 +590,10 @@ impl PostgresServer {
                 return Err(ServersError::Died { status, log: self.log_tail() });
             }
             let lines = fs::read_to_string(self.data().join("postmaster.pid")).unwrap_or_default();
+            // A crash leaves the file of the one before.
+            let is_its = lines.lines().next().is_some_and(|pid| pid == postmaster.id().to_string());
             let state = lines.lines().nth(7).unwrap_or_default().trim_end();
-            if state == "ready" || state == "standby" {
+            if is_its && (state == "ready" || state == "standby") {
                 return Ok(());
             }
             thread::sleep(POLL);

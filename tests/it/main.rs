@@ -7,4 +7,8 @@
 
 mod harness;
 
+mod copy;
+mod prepared;
+mod query;
 mod servers;
+mod transaction;
