@@ -1,8 +1,8 @@
 //! Requests and replies: pipelines, Flush, errors anywhere, notices, fastpath, messages of any size cut anywhere.
 
 use crate::harness::wire::{
-    Cut, Login, Script, Wire, batch, bind, bind_formats, describe_portal, describe_statement, execute, flush,
-    function_call, message, parse, query, sync, terminate,
+    Cut, Login, Script, Wire, batch, bind, bind_formats, close_statement, describe_portal, describe_statement, execute,
+    flush, function_call, message, parse, query, sync, terminate,
 };
 use crate::harness::{Scenario, direct_only, proxy, servers};
 
@@ -338,7 +338,7 @@ fn pg_042_parse_larger_than_any_buffer() {
         let bound = bind("", "s1", &[Some("1")]);
         let messages = batch([parse("s1", &long(length)), bound, execute("", 0), sync()]);
         script = script.send(messages).ready(1);
-        script = script.send(batch([crate::harness::wire::close_statement("s1"), sync()])).ready(1);
+        script = script.send(batch([close_statement("s1"), sync()])).ready(1);
     }
     script = script
         .send(batch([parse(&long_name, "SELECT 1"), bind("", &long_name, &[]), execute("", 0), sync()]))
