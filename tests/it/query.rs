@@ -181,7 +181,7 @@ fn pg_011_fatal_in_mid_pipeline_comes_once() {
         .until_closed()
         .client(1)
         .run("SELECT 'all others go on'");
-    let scenario = Scenario::new("pg_011_fatal_in_mid_pipeline_comes_once").ends_connections();
+    let scenario = Scenario::new("pg_011_fatal_in_mid_pipeline_comes_once");
     scenario.shape("12DC 12 E .").errors(&["57P01"]).check(script);
 }
 
@@ -261,6 +261,8 @@ fn pg_018_fastpath_function_calls() {
 #[test]
 fn pg_019_several_parameter_status_before_ready() {
     let script = Script::new()
+        .startup("application_name", "one")
+        .startup("TimeZone", "America/New_York")
         .run("SET DateStyle = 'German'; SET TimeZone = 'Europe/Vienna'; SET application_name = 'several'")
         .send(batch([
             statement("SET DateStyle = 'SQL, DMY'"),
