@@ -7,6 +7,7 @@
 //! folder, made once under `$SLUICEGATE_SERVERS/templates`; so they also share a system identifier, unless
 //! [`Options::own_system_id`] asks otherwise.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -175,20 +176,22 @@ pub struct Installation {
 impl Installation {
     /// The oldest installed server that has `feature`.
     pub fn find(feature: Feature) -> Result<Self> {
-        let sid = servers_folder().join("sid");
-        let places = [None, Some(sid)];
-        let mut found: Vec<(u32, Option<PathBuf>)> = Vec::new();
-        for chroot in &places {
-            let versions = versions_under(chroot.as_deref());
-            found.extend(versions.into_iter().filter(|v| feature.holds(*v)).map(|v| (v, chroot.clone())));
-        }
-        found.sort();
-        let Some((version, chroot)) = found.into_iter().next() else {
-            let looked_in = places.iter().map(|p| library(p.as_deref()).display().to_string()).collect::<Vec<_>>();
-            return Err(ServersError::Missing { feature, looked_in: looked_in.join(", ") });
+        let file = servers_folder().join("servers.env");
+        let provisioned = fs::read_to_string(&file).map(|text| listed_in(&text)).unwrap_or_default();
+        let debian = Path::new("/usr/lib/postgresql");
+        let mut found: Vec<Place> = provisioned.into_iter().chain(versions_in(debian)).collect();
+        found.retain(|place| feature.holds(place.version) && place.is_there());
+        // Stable: of one version the provisioned one stays first.
+        found.sort_by_key(|place| place.version);
+        let Some(Place { version, bin, chroot, account }) = found.into_iter().next() else {
+            let looked_in = format!("{}, {}", file.display(), debian.display());
+            return Err(ServersError::Missing { feature, looked_in });
         };
-        let account = account_in(chroot.as_deref())?;
-        let bin = PathBuf::from(format!("/usr/lib/postgresql/{version}/bin"));
+        let account = match (geteuid().is_root(), &chroot) {
+            (false, None) => None,
+            (false, Some(chroot)) => return Err(ServersError::NeedsRoot { chroot: chroot.display().to_string() }),
+            (true, _) => Some(account.map_or_else(|| account_in(chroot.as_deref()), Ok)?),
+        };
         Ok(Self { version, bin, chroot, account })
     }
 
@@ -288,24 +291,48 @@ impl Installation {
     }
 }
 
-fn library(chroot: Option<&Path>) -> PathBuf {
-    chroot.unwrap_or(Path::new("/")).join("usr/lib/postgresql")
+/// Where a server is installed.
+#[derive(Debug, PartialEq, Eq)]
+struct Place {
+    version: u32,
+    bin: PathBuf,
+    chroot: Option<PathBuf>,
+    account: Option<(u32, u32)>,
 }
 
-fn versions_under(chroot: Option<&Path>) -> Vec<u32> {
-    let Ok(entries) = fs::read_dir(library(chroot)) else { return Vec::new() };
-    let whole = entries.flatten().filter(|entry| entry.path().join("bin/postgres").exists());
-    whole.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
-}
-
-/// User and group of `postgres` there, when we are root and must become somebody else.
-fn account_in(chroot: Option<&Path>) -> Result<Option<(u32, u32)>> {
-    if !geteuid().is_root() {
-        return match chroot {
-            None => Ok(None),
-            Some(chroot) => Err(ServersError::NeedsRoot { chroot: chroot.display().to_string() }),
-        };
+impl Place {
+    fn is_there(&self) -> bool {
+        let bin = self.bin.strip_prefix("/").unwrap_or(&self.bin);
+        self.chroot.as_deref().unwrap_or(Path::new("/")).join(bin).join("postgres").exists()
     }
+}
+
+/// What `make provision` wrote down: `PG18_BIN=...`, and maybe `PG18_CHROOT`, `PG18_UID` and `PG18_GID`.
+fn listed_in(text: &str) -> Vec<Place> {
+    let values: BTreeMap<&str, &str> = text.lines().filter_map(|line| line.split_once('=')).collect();
+    let place = |key: &str, bin: &str| {
+        let version = key.strip_prefix("PG")?.strip_suffix("_BIN")?.parse().ok()?;
+        let value = |name: &str| values.get(format!("PG{version}_{name}").as_str()).copied();
+        let number = |name: &str| value(name)?.parse().ok();
+        let account = number("UID").zip(number("GID"));
+        Some(Place { version, bin: bin.into(), chroot: value("CHROOT").map(PathBuf::from), account })
+    };
+    values.iter().filter_map(|(key, bin)| place(key, bin)).collect()
+}
+
+/// Debian's own servers, which are there without being provisioned.
+fn versions_in(library: &Path) -> Vec<Place> {
+    let entries = fs::read_dir(library).into_iter().flatten().flatten();
+    let version = |entry: fs::DirEntry| entry.file_name().to_str()?.parse().ok();
+    let place = |version: u32| {
+        let bin = library.join(version.to_string()).join("bin");
+        Place { version, bin, chroot: None, account: None }
+    };
+    entries.filter_map(version).map(place).collect()
+}
+
+/// User and group of `postgres` there.
+fn account_in(chroot: Option<&Path>) -> Result<(u32, u32)> {
     let passwd = chroot.unwrap_or(Path::new("/")).join("etc/passwd");
     let text = fs::read_to_string(&passwd).doing(format!("reading {}", passwd.display()))?;
     let account = text.lines().find_map(|line| {
@@ -315,7 +342,7 @@ fn account_in(chroot: Option<&Path>) -> Result<Option<(u32, u32)>> {
         let group = fields.next()?.parse().ok()?;
         is_it.then_some((user, group))
     });
-    account.map(Some).ok_or_else(|| ServersError::NoAccount { passwd: passwd.display().to_string() })
+    account.ok_or_else(|| ServersError::NoAccount { passwd: passwd.display().to_string() })
 }
 
 fn become_account((user, group): (u32, u32)) -> [String; 4] {
@@ -560,8 +587,6 @@ impl PostgresServer {
         command.arg("-D").arg(self.installation.inside(&self.data()));
         // A group of its own: Ctrl-C at the terminal is for us, and the watcher tidies up after us.
         command.stdout(log).stderr(errors).process_group(0);
-        // Left by a crash; the status line of it would be taken for that of the new server.
-        let _ = fs::remove_file(self.data().join("postmaster.pid"));
         let mut postmaster = command.spawn().doing("starting postgres")?;
         let watcher = match watch(postmaster.id(), self.path()) {
             Ok(watcher) => watcher,
@@ -592,8 +617,10 @@ impl PostgresServer {
                 return Err(ServersError::Died { status, log: self.log_tail() });
             }
             let lines = fs::read_to_string(self.data().join("postmaster.pid")).unwrap_or_default();
+            // A crash leaves the file of the one before.
+            let is_its = lines.lines().next().is_some_and(|pid| pid == postmaster.id().to_string());
             let state = lines.lines().nth(7).unwrap_or_default().trim_end();
-            if state == "ready" || state == "standby" {
+            if is_its && (state == "ready" || state == "standby") {
                 return Ok(());
             }
             thread::sleep(POLL);
@@ -826,6 +853,15 @@ mod tests {
             "no PostgreSQL here speaks protocol 3.2 (version 18 or later); run `make provision`, which installs it \
              (looked in: /x)"
         );
+    }
+
+    #[test]
+    fn provisioned_servers_are_read_from_the_list() {
+        let text = "PG15_BIN=/b15\nPG15_USER=postgres\nPG18_BIN=/b18\nPG18_CHROOT=/sid\nPG18_UID=101\nPG18_GID=102\n\
+                    PGBOUNCER=/usr/sbin/pgbouncer\nPYTHON=/p\n";
+        let debian = Place { version: 15, bin: "/b15".into(), chroot: None, account: None };
+        let sid = Place { version: 18, bin: "/b18".into(), chroot: Some("/sid".into()), account: Some((101, 102)) };
+        assert_eq!(listed_in(text), [debian, sid]);
     }
 
     #[test]

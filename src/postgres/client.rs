@@ -7,6 +7,7 @@
 
 use super::frame::{self, Head};
 use super::message;
+use super::server::begins;
 use super::statement::Statement;
 use crate::protocol::{
     ClientError, ClientSide, Detached, Intent, Login, Parameters, PinReason, Pins, Settings, Violation, Welcome,
@@ -314,8 +315,14 @@ impl ClientSide for Client {
                     self.ended = true;
                     return Ok((at, Detached::Ended));
                 }
+                // A connection is asked for only once it can be given something: a client that sends a request
+                // byte by byte holds nobody up but itself.
                 (b'S' | b'H' | b'Q' | b'P' | b'B' | b'E' | b'D' | b'C' | b'F', _) => {
-                    return Ok((at, Detached::NeedServer(Intent::default())));
+                    let verdict = match begins(Head { kind, len }, rest) {
+                        true => Detached::NeedServer(Intent::default()),
+                        false => Detached::NeedInput,
+                    };
+                    return Ok((at, verdict));
                 }
                 (kind, _) => return Err(Violation::UnexpectedFrame(kind)),
             };

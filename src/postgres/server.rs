@@ -18,6 +18,8 @@ mod send;
 #[cfg(test)]
 mod tests;
 
+pub(super) use send::begins;
+
 use super::client::{Client, Reported};
 use super::connect::Connected;
 use super::message;

@@ -121,6 +121,10 @@ impl<P: Protocol> Session<P> {
     fn give_back(&mut self) -> Result<bool, End> {
         let Holding::Lease(lease) = &mut self.holding else { return Ok(false) };
         let connection = &mut lease.connection;
+        if self.look_again && !connection.machine.is_holding() {
+            // The connection was got for what is in the tail.
+            return Ok(false);
+        }
         let status = connection.machine.status();
         if status == Status::Ended {
             return Err(End::ServerEnded);
@@ -129,8 +133,7 @@ impl<P: Protocol> Session<P> {
         if status == Status::Owing || !connection.pending.is_empty() {
             return Ok(false);
         }
-        // A client that has left may have left requests that were held back.
-        if gone && (self.tail.is_empty() || !self.look_again) {
+        if gone {
             return Err(End::Goodbye);
         }
         if status != Status::Idle {

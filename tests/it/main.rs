@@ -7,5 +7,9 @@
 
 mod harness;
 
+mod copy;
+mod prepared;
+mod query;
 mod servers;
 mod topology;
+mod transaction;

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use sluicegate::demo::servers::{Auth, Feature, Installation, Options, PostgresServer, Stop};
 
-use crate::harness::wire::{Login, Wire};
+use crate::harness::server;
+use crate::harness::wire::{Login, PROTOCOL_3_2, Wire};
 
 fn both(check: impl Fn(&Installation)) {
     for feature in [Feature::Protocol3_0Only, Feature::Protocol3_2] {
@@ -62,6 +63,16 @@ fn every_way_to_log_in() {
             assert_eq!(wire.asked_for(), asked, "{auth:?}");
         }
     });
+}
+
+#[test]
+fn protocol_3_2_is_what_the_feature_says() {
+    for (feature, key_bytes) in [(Feature::Protocol3_0Only, 4 + 4), (Feature::Protocol3_2, 4 + 32)] {
+        let login = Login { version: PROTOCOL_3_2, ..Login::app() };
+        let wire = Wire::connect(server(feature).address(), &login).unwrap();
+        let key = wire.login().iter().find(|frame| frame.kind == b'K').unwrap();
+        assert_eq!(key.body.len(), key_bytes, "{feature:?}: {:#?}", wire.login());
+    }
 }
 
 #[test]

@@ -37,6 +37,26 @@ enum Taken {
     NeedMore,
 }
 
+/// Enough of the frame is there for [`Server::send_frames`] to take some of it, or to say what is wrong with it.
+pub(in crate::postgres) fn begins(head: Head, rest: &[u8]) -> bool {
+    let whole = rest.len() >= head.len;
+    match head.kind {
+        kind::QUERY if head.len > QUERY_BYTES_MAX => true,
+        kind::PARSE if head.len > STATEMENT_BYTES_MAX => {
+            rest.len() > HEAD_BYTES + NAMES_BYTES_MAX
+                || rest.get(HEAD_BYTES..).is_some_and(|body| frame::cstr(body).is_some())
+        }
+        kind::BIND => {
+            let names = rest.get(HEAD_BYTES..).and_then(|body| frame::cstr(frame::cstr(body)?.1));
+            whole || names.is_some() || rest.len() > HEAD_BYTES + NAMES_BYTES_MAX
+        }
+        kind::DESCRIBE | kind::CLOSE => whole || head.len > NAMES_BYTES_MAX,
+        kind::FUNCTION_CALL => whole || rest.len() >= HEAD_BYTES + 4,
+        kind::QUERY | kind::PARSE => whole,
+        _ => true,
+    }
+}
+
 impl Server {
     pub(super) fn send_frames(&mut self, input: &[u8], client: &mut Client, out: &mut Out) -> Result<usize, Violation> {
         let mut at = 0;

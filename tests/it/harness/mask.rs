@@ -9,9 +9,11 @@
 //! * **The order of ParameterStatus within the login**: it has no meaning and differs between versions. Names and values
 //!   are compared as a set.
 //! * **The process number in NotificationResponse**: it is that of the notifying database connection.
+//! * **Source file, line and routine (F, L, R) of protocol violations (08P01)**: the proxy refuses these itself, the server
+//!   never sees them. Severity, code and message are compared.
 //! * **How a connection ends**: end of file or a reset is a matter of timing; the transcript has one word for both.
 //!
-//! Not masked, though one might expect it: the source file, line and routine in errors (the same server answers both),
+//! Not masked, though one might expect it: the source file, line and routine in all other errors (the same server answers both),
 //! table and type numbers in RowDescription (both run in the same database; setup makes tables once), and
 //! ParameterStatus outside the login. A script that prints times, process numbers or transaction numbers must not.
 
@@ -21,29 +23,50 @@ use bytes::Bytes;
 
 use super::wire::{Frame, Seen, Transcript};
 
-/// Fails with a readable account of the first difference.
+/// Fails with a readable account of the first difference. A login that differs is told only when nothing else does: it
+/// would be the first difference of every script.
 pub fn compare(direct: &Transcript, proxied: &Transcript) -> Result<(), String> {
-    let [masked_direct, masked_proxied] = [direct, proxied].map(mask);
-    let equal = masked_direct.seen.iter().zip(&masked_proxied.seen).take_while(|(a, b)| a == b).count();
-    if masked_direct == masked_proxied {
-        return Ok(());
+    let [direct, proxied] = [direct, proxied].map(mask);
+    let [(direct, direct_logins), (proxied, proxied_logins)] = [direct, proxied].map(split_logins);
+    if direct != proxied {
+        return Err(first_difference(&direct, &proxied));
     }
+    let differing = direct_logins.iter().zip(&proxied_logins).find(|(direct, proxied)| direct != proxied);
+    if let Some(((client, direct), (_, proxied))) = differing {
+        let [gone, new] = [without(direct, proxied), without(proxied, direct)];
+        return Err(format!(
+            "the login of client {client} differs\n--- only direct: {gone:#?}\n--- only proxied: {new:#?}\n"
+        ));
+    }
+    if direct_logins.len() == proxied_logins.len() { Ok(()) } else { Err("not as many logins\n".into()) }
+}
+
+fn first_difference(direct: &Transcript, proxied: &Transcript) -> String {
+    let equal = direct.seen.iter().zip(&proxied.seen).take_while(|(a, b)| a == b).count();
     let mut text = format!("the conversations differ at entry {equal}\n");
-    for (who, transcript) in [("direct", &masked_direct), ("proxied", &masked_proxied)] {
+    for (who, transcript) in [("direct", direct), ("proxied", proxied)] {
         let _ = writeln!(text, "--- {who}");
-        let seen = transcript.seen.iter().enumerate();
-        for (number, entry) in seen.skip(equal.saturating_sub(5)).take(12) {
+        for (number, entry) in transcript.seen.iter().enumerate().skip(equal.saturating_sub(5)).take(12) {
             let mark = if number == equal { ">" } else { " " };
             let one = Transcript { seen: vec![entry.clone()] }.to_string();
             let _ = write!(text, "{mark}{number:4} {one}");
         }
     }
-    let pair = masked_direct.seen.get(equal).zip(masked_proxied.seen.get(equal));
-    if let Some(((_, Seen::Login(direct)), (_, Seen::Login(proxied)))) = pair {
-        let _ = writeln!(text, "--- only in the direct login: {:#?}", without(direct, proxied));
-        let _ = writeln!(text, "--- only in the proxied login: {:#?}", without(proxied, direct));
+    text
+}
+
+type Logins = Vec<(usize, Vec<Frame>)>;
+
+fn split_logins(transcript: Transcript) -> (Transcript, Logins) {
+    let mut logins = Vec::new();
+    let mut rest = Transcript::default();
+    for (client, seen) in transcript.seen {
+        match seen {
+            Seen::Login(frames) => logins.push((client, frames)),
+            other => rest.seen.push((client, other)),
+        }
     }
-    Err(text)
+    (rest, logins)
 }
 
 fn without<'a>(these: &'a [Frame], those: &[Frame]) -> Vec<&'a Frame> {
@@ -82,6 +105,11 @@ fn mask_login(frames: &[Frame]) -> Vec<Frame> {
 fn mask_frame(frame: &Frame) -> Frame {
     match frame.kind {
         b'A' => Frame { kind: b'A', body: [&[0; 4][..], &frame.body[4..]].concat().into() },
+        b'E' if frame.field(b'C').as_deref() == Some("08P01") => {
+            let fields = frame.body.split(|byte| *byte == 0);
+            let kept = fields.filter(|field| !matches!(field.first(), Some(b'F' | b'L' | b'R')));
+            Frame { kind: b'E', body: kept.collect::<Vec<_>>().join(&0).into() }
+        }
         _ => frame.clone(),
     }
 }
@@ -95,6 +123,9 @@ fn what_is_masked_is_equal_and_the_rest_is_not() {
     assert!(compare(&one(b'A', b"1234channel\0\0"), &one(b'A', b"1234another\0\0")).is_err());
     assert!(compare(&one(b'Z', b"I"), &one(b'Z', b"T")).is_err());
     assert!(compare(&one(b'Z', b"I"), &Transcript::default()).unwrap_err().contains("entry 0"));
+    assert!(compare(&one(b'E', b"C08P01\0Mno\0Fx.c\0L1\0\0"), &one(b'E', b"C08P01\0Mno\0\0")).is_ok());
+    assert!(compare(&one(b'E', b"C08P01\0Mno\0L1\0\0"), &one(b'E', b"C08P01\0Myes\0L1\0\0")).is_err());
+    assert!(compare(&one(b'E', b"C42601\0Mno\0L1\0\0"), &one(b'E', b"C42601\0Mno\0L2\0\0")).is_err());
     let login = |frames: &[(u8, &'static [u8])]| {
         let frames = frames.iter().map(|(kind, body)| Frame { kind: *kind, body: Bytes::from_static(body) });
         Transcript { seen: vec![(0, Seen::Login(frames.collect()))] }
@@ -105,5 +136,5 @@ fn what_is_masked_is_equal_and_the_rest_is_not() {
     let longer_key = login(&[(b'R', b"\0\0\0\x0by"), (b'S', b"b"), (b'S', b"a"), (b'K', b"abcdefghi"), (b'Z', b"I")]);
     assert!(compare(&direct, &longer_key).is_err());
     let other_value = login(&[(b'R', b"\0\0\0\x0by"), (b'S', b"b"), (b'S', b"c"), (b'K', b"abcdefgh"), (b'Z', b"I")]);
-    assert!(compare(&direct, &other_value).unwrap_err().contains("only in the proxied login"));
+    assert!(compare(&direct, &other_value).unwrap_err().contains("the login of client 0"));
 }

@@ -31,6 +31,15 @@ impl ProxyHandle {
     }
 }
 
+impl ProxyHandle {
+    /// The most memory it ever held.
+    pub fn memory_peak_kib(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse().unwrap()
+    }
+}
+
 impl Drop for ProxyHandle {
     fn drop(&mut self) {
         let _ = self.child.kill();

@@ -1,0 +1,142 @@
+//! Transactions: where they begin and end, implicit ones included, and who keeps a database connection meanwhile.
+
+use crate::harness::Scenario;
+use crate::harness::wire::{Script, batch, bind, execute, parse, query, sync};
+
+const TABLE: &str = "CREATE TABLE t (id int PRIMARY KEY, v text)";
+
+fn scenario(name: &'static str) -> Scenario {
+    Scenario::new(name).setup(TABLE).reset("TRUNCATE t").state("SELECT * FROM t ORDER BY id")
+}
+
+fn statement(sql: &str) -> Vec<u8> {
+    batch([parse("", sql), bind("", "", &[]), execute("", 0)])
+}
+
+#[test]
+fn pg_008_a_pipeline_is_one_transaction() {
+    let insert = "INSERT INTO t VALUES (1, 'a')";
+    let script = Script::new()
+        .send(batch([statement(insert), statement(insert), sync()]))
+        .ready(1)
+        .send(batch([statement("INSERT INTO t VALUES (2, 'b')"), sync(), statement("SELEC"), sync()]))
+        .ready(2);
+    let scenario = scenario("pg_008_a_pipeline_is_one_transaction");
+    scenario.shape("12C12EZ 12CZ EZ .").errors(&["23505", "42601"]).check(script);
+}
+
+#[test]
+fn pg_013_deferred_constraint_fails_at_the_end() {
+    let orphan = "INSERT INTO child VALUES (1, 99)";
+    let script = Script::new()
+        .send(batch([statement(orphan), sync(), query("SELECT 1")]))
+        .ready(2)
+        .send(batch([query("BEGIN"), query(orphan), query("COMMIT"), query("SELECT 2")]))
+        .ready(4)
+        .send(batch([statement(orphan), statement("SELECT 3"), sync(), statement("SELECT 4"), sync()]))
+        .ready(2)
+        .run(orphan);
+    scenario("pg_013_deferred_constraint_fails_at_the_end")
+        .setup("CREATE TABLE child (id int, t_id int REFERENCES t DEFERRABLE INITIALLY DEFERRED)")
+        .reset("TRUNCATE t CASCADE")
+        .state("SELECT * FROM child")
+        .shape("12CEZ TDCZ CZ CZ EZ TDCZ 12C12DCEZ 12DCZ EZ .")
+        .errors(&["23503"; 4])
+        .check(script);
+}
+
+#[test]
+fn pg_048_commit_of_an_aborted_transaction() {
+    let script = Script::new()
+        .run("BEGIN")
+        .run("INSERT INTO t VALUES (1, 'a')")
+        .run("SELEC")
+        .run("COMMIT")
+        .send(batch([query("BEGIN"), statement("SELEC"), sync(), statement("COMMIT"), sync()]))
+        .ready(3)
+        .run("BEGIN; SELEC; COMMIT")
+        .run("SELECT 1");
+    let scenario = scenario("pg_048_commit_of_an_aborted_transaction");
+    scenario.shape("CZ CZ EZ CZ CZ EZ 12CZ EZ TDCZ .").errors(&["42601"; 3]).check(script);
+}
+
+#[test]
+fn pg_049_and_chain() {
+    let script = Script::new()
+        .run("BEGIN ISOLATION LEVEL SERIALIZABLE")
+        .run("INSERT INTO t VALUES (1, 'a')")
+        .run("COMMIT AND CHAIN")
+        .run("SHOW transaction_isolation")
+        .client(1)
+        .run("SELECT 'another client in between'")
+        .client(0)
+        .run("INSERT INTO t VALUES (2, 'b')")
+        .run("ROLLBACK AND CHAIN")
+        .run("INSERT INTO t VALUES (3, 'c')")
+        .run("SELEC")
+        .run("COMMIT AND CHAIN")
+        .run("SHOW transaction_isolation")
+        .run("COMMIT")
+        .run("COMMIT AND CHAIN")
+        .run("SHOW transaction_isolation");
+    let shape = "CZ CZ CZ TDCZ CZ CZ CZ EZ CZ TDCZ CZ EZ TDCZ .";
+    scenario("pg_049_and_chain").shape(shape).errors(&["42601", "25P01"]).check(script);
+}
+
+#[test]
+fn pg_050_several_statements_in_one_query() {
+    let script = Script::new()
+        .run("BEGIN; INSERT INTO t VALUES (1, 'a'); COMMIT; SELECT 1")
+        .run("SELECT 1; BEGIN")
+        .client(1)
+        .run("SELECT 'another client in between'")
+        .client(0)
+        .run("INSERT INTO t VALUES (2, 'b')")
+        .run("COMMIT; BEGIN; INSERT INTO t VALUES (3, 'c')")
+        .run("ROLLBACK")
+        // An implicit transaction: the failure takes the first insert along.
+        .run("INSERT INTO t VALUES (4, 'd'); INSERT INTO t VALUES (1, 'again'); SELECT 1")
+        .run("INSERT INTO t VALUES (5, 'e'); COMMIT; SELEC_ 1")
+        .run("INSERT INTO t VALUES (6, 'f'); COMMIT; SELECT 1 / (SELECT 0)");
+    let scenario = scenario("pg_050_several_statements_in_one_query");
+    let shape = "CCCTDCZ TDCCZ CZ CCCZ CZ CEZ EZ CNCTEZ .";
+    scenario.shape(shape).errors(&["23505", "42601", "22012"]).check(script);
+}
+
+#[test]
+fn pg_051_prepared_transactions() {
+    let script = Script::new()
+        .run("BEGIN")
+        .run("INSERT INTO t VALUES (1, 'a')")
+        .run("PREPARE TRANSACTION 'pg_051'")
+        .run("SELECT count(*) FROM t")
+        .client(1)
+        .run("COMMIT PREPARED 'pg_051'")
+        .run("SELECT count(*) FROM t")
+        .run("COMMIT PREPARED 'pg_051'")
+        .client(0)
+        .run("BEGIN; INSERT INTO t VALUES (2, 'b'); PREPARE TRANSACTION 'pg_051'")
+        .run("ROLLBACK PREPARED 'pg_051'");
+    let scenario = scenario("pg_051_prepared_transactions");
+    scenario.shape("CZ CZ CZ TDCZ CCCZ CZ .").errors(&["42704"]).check(script);
+}
+
+#[test]
+fn pg_052_idle_in_an_aborted_transaction() {
+    let script = Script::new()
+        .run("BEGIN")
+        .run("INSERT INTO t VALUES (1, 'a')")
+        .run("SELEC")
+        .quiet()
+        .client(1)
+        .run("SELECT 'another client in between'")
+        .client(0)
+        .run("SELECT 1")
+        .send(batch([statement("SELECT 2"), sync()]))
+        .ready(1)
+        .quiet()
+        .run("ROLLBACK")
+        .run("SELECT 3");
+    let scenario = scenario("pg_052_idle_in_an_aborted_transaction");
+    scenario.shape("CZ CZ EZ EZ EZ CZ TDCZ .").errors(&["42601", "25P02", "25P02"]).check(script);
+}
