@@ -144,7 +144,8 @@ impl Queue {
 
     /// The client ended its COPY data before the server was seen to ask for any.
     pub(super) fn mark_copy_end(&mut self, segment: u32) {
-        if self.entries.back().is_some_and(|last| last.kind != Kind::CopyEnd) {
+        // One query may have several COPYs, each with an end of its own.
+        if !self.entries.is_empty() {
             self.push(Owed { kind: Kind::CopyEnd, hidden: false, segment, effect: Effect::Nothing });
         }
     }

@@ -141,6 +141,7 @@ impl Server {
                     Some(b'E') => Transaction::Failed,
                     _other => return unexpected,
                 };
+                self.copy_in = false;
                 self.complete(client, out);
             }
             (kind::ERROR_RESPONSE, _) => return self.error(frame, at, client, out),
