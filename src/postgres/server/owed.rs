@@ -56,6 +56,8 @@ pub(super) enum Effect {
     Nothing,
     /// The client has this statement under this name, and so has the server under its own.
     Define { name: Box<[u8]>, prepared: Prepared },
+    /// A Parse of this name of the client's, which is taken: the server's error must show it.
+    Taken(Box<[u8]>),
     /// The client no longer has a statement of this name.
     Undefine(Box<[u8]>),
     /// The unnamed statement is the one of this client and generation.
@@ -189,6 +191,7 @@ impl Queue {
             | Effect::Undefine(_)
             | Effect::Query { .. }
             | Effect::Nothing
+            | Effect::Taken(_)
             | Effect::DefineUnnamed { .. }
             | Effect::UndefineUnnamed
             | Effect::Prepared(_)
@@ -246,6 +249,7 @@ impl Effect {
             | Self::Evicted(_)
             | Self::Query { deallocates: Some(_), .. } => true,
             Self::Nothing
+            | Self::Taken(_)
             | Self::DefineUnnamed { .. }
             | Self::UndefineUnnamed
             | Self::Pin(_)

@@ -172,7 +172,7 @@ impl Server {
     fn complete(&mut self, client: Option<&mut Client>, out: &mut Out) {
         let Some(owed) = self.owed.pop() else { return };
         match owed.effect {
-            Effect::Nothing | Effect::Query { .. } => {}
+            Effect::Nothing | Effect::Taken(_) | Effect::Query { .. } => {}
             Effect::Prepared(id) => {
                 self.prepared.insert(id, self.binds);
             }
@@ -337,7 +337,10 @@ impl Server {
             window.strip_prefix(PREFIX).is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
         })?;
         let ours = frame.get(place..place + NAME_BYTES)?;
-        let theirs = client.statements.client_name(ours).or_else(|| self.owed.client_name(ours))?;
+        let theirs = match self.owed.front().map(|owed| &owed.effect) {
+            Some(Effect::Taken(name)) => name,
+            _other => client.statements.client_name(ours).or_else(|| self.owed.client_name(ours))?,
+        };
         let before = frame.get(HEAD_BYTES..place)?;
         let behind = frame.get(place + NAME_BYTES..)?;
         let mut renamed = Vec::with_capacity(frame.len());

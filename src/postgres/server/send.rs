@@ -270,7 +270,7 @@ impl Server {
             // The name is taken: prepare the old statement once more, and the server says so itself.
             Some(Prepared::Anywhere(old)) => {
                 self.ensure_prepared(&old, out);
-                self.owe(Kind::Parse, Effect::Nothing);
+                self.owe(Kind::Parse, Effect::Taken(name.into()));
                 out.write(|out| write_parse(&old.id.name(), body, out));
             }
             Some(Prepared::OnConnection) => {
@@ -327,7 +327,7 @@ impl Server {
         let taken_name = match lookup(&self.owed, client, key) {
             Some(Prepared::Anywhere(old)) => {
                 self.ensure_prepared(&old, out);
-                self.owe(Kind::Parse, Effect::Nothing);
+                self.owe(Kind::Parse, Effect::Taken(key.into()));
                 Some(old.id.name().to_vec())
             }
             Some(Prepared::OnConnection) => {
