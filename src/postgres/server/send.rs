@@ -275,7 +275,7 @@ impl Server {
             }
             Some(Prepared::OnConnection) => {
                 self.owe(Kind::Parse, Effect::Nothing);
-                out.write(|out| write_parse(name, body, out));
+                out.write(|out| write_parse(&never_ours(name), body, out));
             }
             None if !client.statements.has_room(body.len()) => {
                 client.pins.add(PinReason::LargeStatement);
@@ -444,8 +444,9 @@ impl Server {
         };
         // A statement that lives with the proxy stays on the server; the client's own name is unknown there.
         let here = matches!(lookup(&self.owed, client, key), Some(Prepared::OnConnection));
-        if is_statement && !here && key.starts_with(PREFIX) {
-            out.write(|out| message::close_statement(STAND_IN, out));
+        if is_statement && key.starts_with(PREFIX) {
+            let name = if here { never_ours(key) } else { STAND_IN.to_vec() };
+            out.write(|out| message::close_statement(&name, out));
         } else {
             out.pass(frame);
         }
@@ -512,8 +513,7 @@ impl Server {
                 let pins = if binds { statement.intent.pins_when_done } else { Pins::NONE };
                 SentName { rewritten: Some(statement.id.name().to_vec()), pins }
             }
-            Some(Prepared::OnConnection) => SentName { rewritten: None, pins: Pins::NONE },
-            None => SentName { rewritten: key.starts_with(PREFIX).then(|| never_ours(key)), pins: Pins::NONE },
+            Some(Prepared::OnConnection) | None => SentName { rewritten: key.starts_with(PREFIX).then(|| never_ours(key)), pins: Pins::NONE },
         }
     }
 
