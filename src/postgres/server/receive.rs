@@ -115,8 +115,10 @@ impl Server {
             | (kind::CLOSE_COMPLETE, Some(Kind::Close)) => self.complete(client, out),
             (kind::CLOSE_COMPLETE, Some(Kind::ParseKnown)) => {
                 self.complete(client, out);
+                if shows {
+                    out.put(PARSE_COMPLETE);
+                }
                 shows = false;
-                out.put(PARSE_COMPLETE);
             }
             (kind::COMMAND_COMPLETE, Some(Kind::Execute)) => {
                 self.read_tag(body, client.as_deref_mut());
@@ -224,6 +226,7 @@ impl Server {
             }
         }
         if owed.kind == Kind::Query
+            && !owed.hidden
             && let Some(client) = client
         {
             client.unnamed.clear();
