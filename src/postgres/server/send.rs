@@ -171,8 +171,10 @@ impl Server {
     /// `DEALLOCATE` of a statement that lives with the proxy. The server drops a stand-in, so that its own reply
     /// comes; the statement itself stays, others may use it.
     fn send_deallocate(&mut self, text: &[u8], range: std::ops::Range<usize>, name: &[u8], out: &mut Out) {
+        let was_synced = !self.unsynced;
         self.prepare_stand_in(out);
-        if self.unsynced {
+        // In the middle of the client's own segment a Sync would end what an error must skip and roll back.
+        if was_synced {
             self.sync_hidden(Effect::Nothing, out);
         }
         let rewritten = with_stand_in(text, range);
