@@ -217,6 +217,12 @@ impl Queue {
         })
     }
 
+    /// Everything up to the next Sync, and that Sync, is the proxy's own.
+    pub(super) fn hides_segment(&self) -> bool {
+        let mut entries = self.entries.iter();
+        entries.find(|owed| !owed.hidden || owed.kind == Kind::Sync).is_some_and(|owed| owed.hidden)
+    }
+
     /// The client's name for a statement in flight, by its name on servers.
     pub(super) fn client_name(&self, server_name: &[u8]) -> Option<&[u8]> {
         self.entries.iter().find_map(|owed| match &owed.effect {

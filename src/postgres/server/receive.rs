@@ -298,8 +298,15 @@ impl Server {
         }
         let Some(front) = front else { return Err(Violation::UnexpectedReply(kind::ERROR_RESPONSE)) };
         let skips = front.kind.skips_to_sync();
-        let shows = client.is_some() && !(hidden && held) && !(hidden && !skips);
-        if shows {
+        // A segment of the proxy's own, with the client's requests behind it (`guard_sequences`).
+        let apart = hidden && skips && !held && self.owed.hides_segment();
+        let shows = client.is_some() && !(hidden && (held || !skips || apart));
+        if apart {
+            // In a failed transaction the client's request behind it fails as well; else it must not run.
+            if error.code != "25P02" {
+                return Err(Violation::UnexpectedReply(kind::ERROR_RESPONSE));
+            }
+        } else if shows {
             match self.with_client_names(frame, client.as_deref()) {
                 None => out.pass(at..at + frame.len()),
                 Some(renamed) => out.put(&renamed),

@@ -620,7 +620,8 @@ impl Server {
     /// A statement that asks for a sequence's last value must not get one that another client drew. The value the
     /// client drew itself in the same transaction goes with it: the server then says that there is none.
     fn guard_sequences(&mut self, intent: Intent, out: &mut Out) {
-        if !intent.asks_sequence || !self.foreign_sequences {
+        // In a failed transaction nothing can be asked, nor discarded.
+        if !intent.asks_sequence || !self.foreign_sequences || self.transaction == Transaction::Failed {
             return;
         }
         let was_synced = !self.unsynced;
