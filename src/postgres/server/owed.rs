@@ -183,11 +183,22 @@ impl Queue {
         if self.naming == 0 {
             return None;
         }
-        self.entries.iter().rev().find_map(|owed| match &owed.effect {
-            Effect::Define { name: other, prepared } if **other == *name => Some(Some(prepared)),
-            Effect::Undefine(other) if **other == *name => Some(None),
-            Effect::Query { deallocates: Some(other), .. } if **other == *name => Some(None),
-            Effect::Define { .. }
+        self.naming_of(name).map(|(_, meaning)| meaning)
+    }
+
+    /// What the client's name will mean depends on how an earlier segment or query ends. (What is in the same segment
+    /// takes a later request with it if it fails.)
+    pub(super) fn is_open(&self, name: &[u8], segment: u32) -> bool {
+        self.naming > 0
+            && self.naming_of(name).is_some_and(|(owed, _)| owed.segment != segment || owed.kind == Kind::Query)
+    }
+
+    /// The newest entry in flight that says what the client's name will mean, and what that is.
+    fn naming_of(&self, name: &[u8]) -> Option<(&Owed, Option<&Prepared>)> {
+        let names_it = |owed: &Owed| match &owed.effect {
+            Effect::Define { name: other, .. } | Effect::Undefine(other) => **other == *name,
+            Effect::Query { deallocates: Some(other), .. } => **other == *name,
+            Effect::Query { .. }
             | Effect::Undefine(_)
             | Effect::Query { .. }
             | Effect::Nothing
@@ -198,8 +209,14 @@ impl Queue {
             | Effect::Evicted(_)
             | Effect::Pin(_)
             | Effect::Applied(_)
-            | Effect::SequencesDiscarded => None,
-        })
+            | Effect::SequencesDiscarded => false,
+        };
+        let owed = self.entries.iter().rev().find(|owed| names_it(owed))?;
+        let prepared = match &owed.effect {
+            Effect::Define { prepared, .. } => Some(prepared),
+            _other => None,
+        };
+        Some((owed, prepared))
     }
 
     /// Whether the server will have the statement. `None`: nothing in flight says so.

@@ -134,7 +134,11 @@ impl Server {
             }
             (kind::EMPTY_QUERY_RESPONSE | kind::PORTAL_SUSPENDED, Some(Kind::Execute)) => self.complete(client, out),
             (kind::EMPTY_QUERY_RESPONSE, Some(Kind::Query)) => {}
-            (kind::COPY_IN_RESPONSE, Some(Kind::Execute | Kind::Query)) => self.copy_in = !self.owed.begin_copy_in(),
+            (kind::COPY_IN_RESPONSE, Some(Kind::Execute | Kind::Query)) => {
+                self.copy_in = !self.owed.begin_copy_in();
+                // No other answer comes before the data.
+                self.hold = Hold::Open;
+            }
             (kind::COPY_OUT_RESPONSE, Some(Kind::Execute | Kind::Query)) => {}
             (kind::READY_FOR_QUERY, Some(Kind::Sync | Kind::Query | Kind::Function)) => {
                 self.transaction = match message::read_ready_for_query(body) {

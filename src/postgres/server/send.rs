@@ -150,6 +150,10 @@ impl Server {
         let text = frame.get(HEAD_BYTES..).unwrap_or_default();
         let text = frame::cstr(text).map_or(text, |(text, _)| text);
         let statement = sql::classify(text, self.dialect);
+        let deallocated = statement.deallocates.clone().and_then(|range| text.get(range));
+        if deallocated.is_some_and(|name| self.awaits(name_key(&sql::identifier_value(name)), out)) {
+            return Ok(Taken::NeedMore);
+        }
         client.pins = client.pins.and(statement.intent.pins_when_sent);
         self.guard_sequences(statement.intent, out);
         if let Some(range) = statement.deallocates.clone() {
@@ -220,11 +224,17 @@ impl Server {
             return self.send_large_parse(head, rest, client, out);
         }
         let Some(frame) = rest.get(..head.len) else { return Ok(Taken::NeedMore) };
-        self.unsynced = true;
         let malformed = || Violation::MalformedFrame(head.kind);
         let (name, body) = frame::cstr(frame.get(HEAD_BYTES..).unwrap_or_default()).ok_or_else(malformed)?;
         let (text, types) = frame::cstr(body).ok_or_else(malformed)?;
         let mut statement = sql::classify(text, self.dialect);
+        let deallocated = statement.deallocates.clone().and_then(|range| text.get(range));
+        if self.awaits(name_key(name), out)
+            || deallocated.is_some_and(|name| self.awaits(name_key(&sql::identifier_value(name)), out))
+        {
+            return Ok(Taken::NeedMore);
+        }
+        self.unsynced = true;
         let deallocates = statement.deallocates.take().and_then(|range| {
             let name = sql::identifier_value(text.get(range.clone()).unwrap_or_default()).into_owned();
             let known = matches!(lookup(&self.owed, client, name_key(&name)), Some(Prepared::Anywhere(_)));
@@ -316,6 +326,9 @@ impl Server {
         let Some((name, _)) = frame::cstr(looked_at) else {
             return if looked_at.len() >= NAMES_BYTES_MAX { Err(Violation::FrameTooLong) } else { Ok(Taken::NeedMore) };
         };
+        if self.awaits(name_key(name), out) {
+            return Ok(Taken::NeedMore);
+        }
         self.unsynced = true;
         client.pins.add(PinReason::LargeStatement);
         client.pins.add(PinReason::Unreadable);
@@ -368,6 +381,9 @@ impl Server {
                 Ok(Taken::NeedMore)
             };
         };
+        if self.awaits(name_key(name), out) {
+            return Ok(Taken::NeedMore);
+        }
         self.unsynced = true;
         self.bound_deallocates = None;
         let skipped = HEAD_BYTES + portal.len() + 1 + name.len() + 1;
@@ -403,8 +419,11 @@ impl Server {
         let body = frame.get(HEAD_BYTES..).unwrap_or_default();
         let (of, name) = body.split_first().ok_or(Violation::MalformedFrame(head.kind))?;
         let (name, _) = frame::cstr(name).ok_or(Violation::MalformedFrame(head.kind))?;
-        self.unsynced = true;
         let is_statement = *of == b'S';
+        if is_statement && self.awaits(name_key(name), out) {
+            return Ok(Taken::NeedMore);
+        }
+        self.unsynced = true;
         if head.kind == kind::CLOSE {
             return Ok(self.send_close(is_statement, name, at..at + head.len, client, out));
         }
@@ -499,6 +518,19 @@ impl Server {
     }
 
     // ------------------------------------------------------------------------------------------ names
+
+    /// What this name means is known only once replies have come: they are asked for, and waited for.
+    fn awaits(&mut self, name: &[u8], out: &mut Out) -> bool {
+        // While the server reads COPY data it answers nothing else.
+        if self.copy_in || !self.owed.is_open(name, self.segment) {
+            return false;
+        }
+        if self.unsynced {
+            out.write(|out| frame::frame(out, kind::FLUSH, |_| ()));
+        }
+        self.hold = Hold::UntilAnswered;
+        true
+    }
 
     /// What a Bind or Describe of this name must say to the server; what it lacks is sent ahead.
     fn resolve(&mut self, name: &[u8], binds: bool, client: &mut Client, out: &mut Out) -> SentName {
