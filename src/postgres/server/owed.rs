@@ -106,6 +106,8 @@ pub(super) struct Queue {
     entries: VecDeque<Owed>,
     /// Entries whose effect names a statement.
     naming: usize,
+    /// Ends of the client's segments and queries.
+    ends: usize,
 }
 
 impl Queue {
@@ -123,6 +125,7 @@ impl Queue {
 
     pub(super) fn push(&mut self, owed: Owed) {
         self.naming += usize::from(owed.effect.names());
+        self.ends += usize::from(owed.ends());
         self.entries.push_back(owed);
     }
 
@@ -141,6 +144,7 @@ impl Queue {
     fn take_front(&mut self) -> Option<Owed> {
         let owed = self.entries.pop_front()?;
         self.naming -= usize::from(owed.effect.names());
+        self.ends -= usize::from(owed.ends());
         Some(owed)
     }
 
@@ -158,6 +162,7 @@ impl Queue {
         while let Some(next) = self.entries.get(1) {
             match next.kind {
                 Kind::Sync => {
+                    self.ends -= usize::from(next.ends());
                     self.entries.remove(1);
                 }
                 Kind::CopyEnd => {
@@ -234,6 +239,11 @@ impl Queue {
         })
     }
 
+    /// A transaction may have failed by the time a request that is sent now reaches the server.
+    pub(super) fn may_fail_transaction(&self) -> bool {
+        self.ends > 0
+    }
+
     /// Everything up to the next Sync, and that Sync, is the proxy's own.
     pub(super) fn hides_segment(&self) -> bool {
         let mut entries = self.entries.iter();
@@ -252,6 +262,10 @@ impl Queue {
 }
 
 impl Owed {
+    fn ends(&self) -> bool {
+        !self.hidden && matches!(self.kind, Kind::Sync | Kind::Query | Kind::Function)
+    }
+
     /// Whether the server has the statement once this completes; `None`: it does not touch it.
     fn prepares(&self, id: Id) -> Option<bool> {
         match &self.effect {

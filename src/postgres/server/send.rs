@@ -301,7 +301,8 @@ impl Server {
     fn define(&mut self, name: &[u8], statement: Arc<Statement>, out: &mut Out) {
         let known = self.presence(statement.id);
         // In a failed transaction a Parse must fail, also one that need not reach the server.
-        if known == Presence::Yes && self.transaction != Transaction::Failed {
+        let may_fail = self.transaction == Transaction::Failed || self.owed.may_fail_transaction();
+        if known == Presence::Yes && !may_fail {
             out.write(|out| message::close_statement(STAND_IN, out));
             self.owe(Kind::ParseKnown, Effect::define(name, statement));
             return;
