@@ -10,7 +10,9 @@ use crate::postgres::client::{Bound, Client, Prepared};
 use crate::postgres::frame::{self, HEAD_BYTES, Head};
 use crate::postgres::message::{self, from_client as kind};
 use crate::postgres::statement::{Id, PREFIX, STAND_IN, Statement, name_key};
-use crate::protocol::{Clears, ClientSide, Intent, Out, PinReason, Pins, Settings, Violation};
+use crate::protocol::{
+    Clears, ClientSide, Intent, Out, PinReason, Pins, ServerSide, Settings, Status, Violation,
+};
 use crate::sql;
 use std::sync::Arc;
 
@@ -60,6 +62,10 @@ pub(in crate::postgres) fn begins(head: Head, rest: &[u8]) -> bool {
 impl Server {
     pub(super) fn send_frames(&mut self, input: &[u8], client: &mut Client, out: &mut Out) -> Result<usize, Violation> {
         let mut at = 0;
+        // `DISCARD ALL` has taken the client's baseline with it.
+        if !input.is_empty() && !Arc::ptr_eq(&self.applied, client.settings()) && self.status() == Status::Idle {
+            out.write(|out| self.replay(client.settings(), out));
+        }
         loop {
             at += self.sending.advance(input, at, out);
             if self.sending.left > 0 || self.hold != Hold::Open || self.owed.is_full() || client.ended {
