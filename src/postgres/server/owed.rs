@@ -7,7 +7,8 @@
 use crate::postgres::client::{Client, Prepared};
 use crate::postgres::statement::{Id, Statement};
 use crate::protocol::{Pins, Settings};
-use std::collections::VecDeque;
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 /// Entries that may be in flight; beyond it no more is taken from the client until replies have come. A server sends
@@ -108,6 +109,10 @@ pub(super) struct Queue {
     naming: usize,
     /// Ends of the client's segments and queries.
     ends: usize,
+    /// Entries that prepare or close a statement on the server, by statement.
+    touching: HashMap<Id, usize>,
+    /// Entries that close one to make room.
+    evicting: usize,
 }
 
 impl Queue {
@@ -126,6 +131,10 @@ impl Queue {
     pub(super) fn push(&mut self, owed: Owed) {
         self.naming += usize::from(owed.effect.names());
         self.ends += usize::from(owed.ends());
+        self.evicting += usize::from(matches!(owed.effect, Effect::Evicted(_)));
+        if let Some(id) = owed.effect.touches() {
+            *self.touching.entry(id).or_default() += 1;
+        }
         self.entries.push_back(owed);
     }
 
@@ -145,6 +154,15 @@ impl Queue {
         let owed = self.entries.pop_front()?;
         self.naming -= usize::from(owed.effect.names());
         self.ends -= usize::from(owed.ends());
+        self.evicting -= usize::from(matches!(owed.effect, Effect::Evicted(_)));
+        if let Some(id) = owed.effect.touches()
+            && let Entry::Occupied(mut entry) = self.touching.entry(id)
+        {
+            *entry.get_mut() -= 1;
+            if *entry.get() == 0 {
+                entry.remove();
+            }
+        }
         Some(owed)
     }
 
@@ -226,7 +244,7 @@ impl Queue {
 
     /// Whether the server will have the statement. `None`: nothing in flight says so.
     pub(super) fn presence(&self, id: Id, segment: u32) -> Option<Presence> {
-        if self.naming == 0 {
+        if !self.touches(id) {
             return None;
         }
         self.entries.iter().rev().find_map(|owed| {
@@ -237,6 +255,16 @@ impl Queue {
                 false => Presence::No,
             })
         })
+    }
+
+    /// Something in flight prepares or closes the statement.
+    pub(super) fn touches(&self, id: Id) -> bool {
+        self.touching.contains_key(&id)
+    }
+
+    /// How many statements are being closed to make room.
+    pub(super) fn evicting(&self) -> usize {
+        self.evicting
     }
 
     /// A transaction may have failed by the time a request that is sent now reaches the server.
@@ -293,6 +321,15 @@ impl Effect {
             | Self::Applied(_)
             | Self::Query { deallocates: None, .. }
             | Self::SequencesDiscarded => false,
+        }
+    }
+
+    /// The statement that it prepares or closes on the server.
+    fn touches(&self) -> Option<Id> {
+        match self {
+            Self::Define { prepared: Prepared::Anywhere(statement), .. } => Some(statement.id),
+            Self::Prepared(id) | Self::Evicted(id) => Some(*id),
+            _other => None,
         }
     }
 

@@ -622,19 +622,17 @@ impl Server {
         self.unsynced = true;
     }
 
-    /// Closes the statement that was not used for longest, when one more would be too many. It goes behind every use of
-    /// it that has been sent, and ahead of every later one.
+    /// Closes the statements that were not used for longest, when one more would be too many. They go behind every use
+    /// of them that has been sent, and ahead of every later one. Those in flight can't go yet: they go the next time.
     fn make_room(&mut self, newcomer: Id, out: &mut Out) {
-        if self.prepared.len() < self.prepared_max {
-            return;
-        }
-        let oldest = self
-            .prepared
-            .iter()
-            .filter(|(id, _)| **id != newcomer && self.owed.presence(**id, self.segment).is_none())
-            .min_by_key(|(_, last_used)| **last_used)
-            .map(|(id, _)| *id);
-        if let Some(oldest) = oldest {
+        while self.prepared.len() >= self.prepared_max + self.owed.evicting() {
+            let oldest = self
+                .prepared
+                .iter()
+                .filter(|(id, _)| **id != newcomer && !self.owed.touches(**id))
+                .min_by_key(|(_, last_used)| **last_used)
+                .map(|(id, _)| *id);
+            let Some(oldest) = oldest else { return };
             self.close_hidden(oldest, out);
         }
     }
