@@ -8,7 +8,7 @@ use super::{Body, Hold, Server, Transaction};
 use crate::postgres::client::{Client, Prepared};
 use crate::postgres::frame::{self, HEAD_BYTES, Head};
 use crate::postgres::message::{self, from_server as kind};
-use crate::postgres::statement::PREFIX;
+use crate::postgres::statement::{Id, PREFIX};
 use crate::protocol::{Out, PinReason, Pins, Violation};
 use std::sync::Arc;
 
@@ -180,7 +180,7 @@ impl Server {
         match owed.effect {
             Effect::Nothing | Effect::Taken(_) | Effect::Query { .. } => {}
             Effect::Prepared(id) => {
-                self.prepared.insert(id, self.binds);
+                self.has_prepared(id);
             }
             Effect::Evicted(id) => {
                 self.prepared.remove(&id);
@@ -197,7 +197,7 @@ impl Server {
             Effect::SequencesDiscarded => self.foreign_sequences = false,
             Effect::Define { name, prepared } => {
                 if let (Prepared::Anywhere(statement), Kind::Parse) = (&prepared, owed.kind) {
-                    self.prepared.insert(statement.id, self.binds);
+                    self.has_prepared(statement.id);
                 }
                 if let Some(client) = client {
                     client.statements.insert(name, prepared);
@@ -235,6 +235,12 @@ impl Server {
         {
             client.unnamed.clear();
         }
+    }
+
+    fn has_prepared(&mut self, id: Id) {
+        // Younger than all that was bound before.
+        self.binds += 1;
+        self.prepared.insert(id, self.binds);
     }
 
     /// The server's own word for what a command was.
