@@ -120,6 +120,11 @@ impl Queue {
         self.entries.is_empty()
     }
 
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
     pub(super) fn is_full(&self) -> bool {
         self.entries.len() >= OWED_MAX
     }

@@ -10,9 +10,7 @@ use crate::postgres::client::{Bound, Client, Prepared};
 use crate::postgres::frame::{self, HEAD_BYTES, Head};
 use crate::postgres::message::{self, from_client as kind};
 use crate::postgres::statement::{Id, PREFIX, STAND_IN, Statement, name_key};
-use crate::protocol::{
-    Clears, ClientSide, Intent, Out, PinReason, Pins, ServerSide, Settings, Status, Violation,
-};
+use crate::protocol::{Clears, ClientSide, Intent, Out, PinReason, Pins, ServerSide, Settings, Status, Violation};
 use crate::sql;
 use std::sync::Arc;
 
@@ -554,7 +552,9 @@ impl Server {
                 let pins = if binds { statement.intent.pins_when_done } else { Pins::NONE };
                 SentName { rewritten: Some(statement.id.name().to_vec()), pins }
             }
-            Some(Prepared::OnConnection) | None => SentName { rewritten: key.starts_with(PREFIX).then(|| never_ours(key)), pins: Pins::NONE },
+            Some(Prepared::OnConnection) | None => {
+                SentName { rewritten: key.starts_with(PREFIX).then(|| never_ours(key)), pins: Pins::NONE }
+            }
         }
     }
 
