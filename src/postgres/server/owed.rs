@@ -109,6 +109,8 @@ pub(super) struct Queue {
     naming: usize,
     /// Ends of the client's segments and queries.
     ends: usize,
+    /// Entries that make or drop the unnamed statement.
+    unnaming: usize,
     /// Entries that prepare or close a statement on the server, by statement.
     touching: HashMap<Id, usize>,
     /// Entries that close one to make room.
@@ -136,6 +138,7 @@ impl Queue {
     pub(super) fn push(&mut self, owed: Owed) {
         self.naming += usize::from(owed.effect.names());
         self.ends += usize::from(owed.ends());
+        self.unnaming += usize::from(owed.unnames());
         self.evicting += usize::from(matches!(owed.effect, Effect::Evicted(_)));
         if let Some(id) = owed.effect.touches() {
             *self.touching.entry(id).or_default() += 1;
@@ -159,6 +162,7 @@ impl Queue {
         let owed = self.entries.pop_front()?;
         self.naming -= usize::from(owed.effect.names());
         self.ends -= usize::from(owed.ends());
+        self.unnaming -= usize::from(owed.unnames());
         self.evicting -= usize::from(matches!(owed.effect, Effect::Evicted(_)));
         if let Some(id) = owed.effect.touches()
             && let Entry::Occupied(mut entry) = self.touching.entry(id)
@@ -221,14 +225,29 @@ impl Queue {
             && self.naming_of(name).is_some_and(|(owed, _)| owed.segment != segment || owed.kind == Kind::Query)
     }
 
+    /// What the unnamed statement will be depends on how an earlier segment or query ends.
+    pub(super) fn unnamed_is_open(&self, segment: u32) -> bool {
+        self.newest_unnaming().is_some_and(|owed| owed.segment != segment || owed.kind == Kind::Query)
+    }
+
+    /// There will be no unnamed statement.
+    pub(super) fn drops_unnamed(&self) -> bool {
+        self.newest_unnaming().is_some_and(|owed| matches!(owed.effect, Effect::UndefineUnnamed))
+    }
+
+    fn newest_unnaming(&self) -> Option<&Owed> {
+        if self.unnaming == 0 {
+            return None;
+        }
+        self.entries.iter().rev().find(|owed| owed.unnames())
+    }
+
     /// The newest entry in flight that says what the client's name will mean, and what that is.
     fn naming_of(&self, name: &[u8]) -> Option<(&Owed, Option<&Prepared>)> {
         let names_it = |owed: &Owed| match &owed.effect {
             Effect::Define { name: other, .. } | Effect::Undefine(other) => **other == *name,
             Effect::Query { deallocates: Some(other), .. } => **other == *name,
             Effect::Query { .. }
-            | Effect::Undefine(_)
-            | Effect::Query { .. }
             | Effect::Nothing
             | Effect::Taken(_)
             | Effect::DefineUnnamed { .. }
@@ -297,6 +316,11 @@ impl Queue {
 impl Owed {
     fn ends(&self) -> bool {
         !self.hidden && matches!(self.kind, Kind::Sync | Kind::Query | Kind::Function)
+    }
+
+    fn unnames(&self) -> bool {
+        let query = self.kind == Kind::Query && !self.hidden;
+        query || matches!(self.effect, Effect::DefineUnnamed { .. } | Effect::UndefineUnnamed)
     }
 
     /// Whether the server has the statement once this completes; `None`: it does not touch it.
