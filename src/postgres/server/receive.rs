@@ -9,7 +9,7 @@ use crate::postgres::client::{Client, Prepared};
 use crate::postgres::frame::{self, HEAD_BYTES, Head};
 use crate::postgres::message::{self, from_server as kind};
 use crate::postgres::statement::{Id, PREFIX};
-use crate::protocol::{Out, PinReason, Pins, Violation};
+use crate::protocol::{ClientSide, Out, PinReason, Pins, Violation};
 use std::sync::Arc;
 
 /// Errors, notices, tags and reports are read whole, and are never near this long.
@@ -255,6 +255,7 @@ impl Server {
                 self.unnamed = None;
                 self.foreign_sequences = false;
                 if let Some(client) = client {
+                    self.settings_lost = !client.settings().is_empty();
                     client.discard_all();
                 }
             }

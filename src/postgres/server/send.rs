@@ -60,8 +60,7 @@ pub(in crate::postgres) fn begins(head: Head, rest: &[u8]) -> bool {
 impl Server {
     pub(super) fn send_frames(&mut self, input: &[u8], client: &mut Client, out: &mut Out) -> Result<usize, Violation> {
         let mut at = 0;
-        // `DISCARD ALL` has taken the client's baseline with it.
-        if !input.is_empty() && !Arc::ptr_eq(&self.applied, client.settings()) && self.status() == Status::Idle {
+        if self.settings_lost && !input.is_empty() && self.status() == Status::Idle {
             out.write(|out| self.replay(client.settings(), out));
         }
         loop {
@@ -506,6 +505,9 @@ impl Server {
         }
         self.owe(Kind::Sync, Effect::Nothing);
         self.begin_segment();
+        if self.settings_lost {
+            self.hold = Hold::UntilAnswered;
+        }
     }
 
     fn begin_segment(&mut self) {
@@ -689,6 +691,7 @@ impl Server {
 
     /// Writes what turns the connection's settings into these, in a segment of its own.
     pub(super) fn replay(&mut self, wanted: &Arc<Settings>, out: &mut Vec<u8>) {
+        self.settings_lost = false;
         if Arc::ptr_eq(&self.applied, wanted) || self.applied == *wanted {
             return;
         }
