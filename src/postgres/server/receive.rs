@@ -295,7 +295,6 @@ impl Server {
         let hidden = front.is_some_and(|owed| owed.hidden);
         let held = self.hold != Hold::Open;
         self.copy_in = false;
-        self.unnamed = None;
         self.bound_deallocates = None;
         self.bound_clears = false;
         if error.is_fatal {
@@ -339,6 +338,10 @@ impl Server {
                 return;
             }
             let Some(owed) = self.owed.pop() else { return };
+            let unnames = matches!(owed.effect, Effect::DefineUnnamed { .. } | Effect::UndefineUnnamed);
+            if unnames || (owed.hidden && matches!(owed.kind, Kind::Parse | Kind::Close)) {
+                self.unnamed = None;
+            }
             if let (Effect::DefineUnnamed { client: id, generation }, Some(client)) =
                 (owed.effect, client.as_deref_mut())
                 && client.id == id
