@@ -16,7 +16,7 @@ mod owed;
 mod receive;
 mod send;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 pub(super) use send::begins;
 
