@@ -11,10 +11,16 @@ use crate::postgres::connect::Connected;
 use crate::postgres::server::Server;
 use crate::protocol::Parameters;
 use proptest::prelude::{Just, Strategy, any, prop_assert, prop_assert_eq, prop_oneof, proptest};
+use std::sync::LazyLock;
 use std::time::Duration;
 use tokio::io::DuplexStream;
+use tokio::runtime::{Builder, EnterGuard, Runtime};
+
+/// A stream is put on the runtime of whoever takes it.
+static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Builder::new_current_thread().build().unwrap());
 
 struct Fixture {
+    _runtime: EnterGuard<'static>,
     pools: Arc<Pools<Postgres>>,
     orders: mpsc::UnboundedReceiver<(Key, Arc<PoolKey>)>,
     keys: [Key; 2],
@@ -28,7 +34,7 @@ impl Fixture {
         pools.set_budget(budget);
         let key = |user: &str| PoolKey { user: user.into(), database: "app".into(), fixed: Vec::new() };
         let keys = ["a", "b"].map(|user| pools.pool(key(user)).unwrap());
-        Self { pools, orders, keys, databases: Vec::new() }
+        Self { _runtime: RUNTIME.enter(), pools, orders, keys, databases: Vec::new() }
     }
 
     fn borrow(&self, key: usize) -> Borrow<Postgres> {
@@ -138,7 +144,7 @@ fn one_handed_to_a_waiter_that_left_is_not_lost() {
 #[test]
 fn the_words_of_a_timeout() {
     let config = PoolConfig { connection_borrow_timeout: Duration::ZERO, ..PoolConfig::default() };
-    let mut f = Fixture::new(config.clone(), 0);
+    let f = Fixture::new(config.clone(), 0);
     let mut waiting = later(f.borrow(0));
     f.pools.tick();
     let error = waiting.outcome.try_recv().unwrap().err().unwrap();

@@ -470,7 +470,7 @@ mod tests {
         let again = q("B");
         check(&[exchange.clone(), s(), again.clone()], 1, [error(false), z(b'I')], &again, NEED_SERVER);
         // The Sync is still to come: not ready before.
-        check(&[exchange.clone()], 1, [error(false)], b"", Detached::NeedInput);
+        check(std::slice::from_ref(&exchange), 1, [error(false)], b"", Detached::NeedInput);
         check(&[exchange, x()], 1, [error(false)], &x(), Detached::Ended);
     }
 

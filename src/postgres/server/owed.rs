@@ -259,11 +259,8 @@ impl Queue {
             | Effect::SequencesDiscarded => false,
         };
         let owed = self.entries.iter().rev().find(|owed| names_it(owed))?;
-        let prepared = match &owed.effect {
-            Effect::Define { prepared, .. } => Some(prepared),
-            _other => None,
-        };
-        Some((owed, prepared))
+        let Effect::Define { prepared, .. } = &owed.effect else { return Some((owed, None)) };
+        Some((owed, Some(prepared)))
     }
 
     /// Whether the server will have the statement. `None`: nothing in flight says so.
@@ -304,11 +301,9 @@ impl Queue {
 
     /// The client's name for a statement in flight, by its name on servers.
     pub(super) fn client_name(&self, server_name: &[u8]) -> Option<&[u8]> {
-        self.entries.iter().find_map(|owed| match &owed.effect {
-            Effect::Define { name, prepared: Prepared::Anywhere(statement) } if statement.id.name() == server_name => {
-                Some(&**name)
-            }
-            _other => None,
+        self.entries.iter().find_map(|owed| {
+            let Effect::Define { name, prepared: Prepared::Anywhere(statement) } = &owed.effect else { return None };
+            (statement.id.name() == server_name).then_some(&**name)
         })
     }
 }
@@ -325,12 +320,7 @@ impl Owed {
 
     /// Whether the server has the statement once this completes; `None`: it does not touch it.
     fn prepares(&self, id: Id) -> Option<bool> {
-        match &self.effect {
-            Effect::Define { prepared: Prepared::Anywhere(statement), .. } if statement.id == id => Some(true),
-            Effect::Prepared(other) if *other == id => Some(true),
-            Effect::Evicted(other) if *other == id => Some(false),
-            _other => None,
-        }
+        (self.effect.touches() == Some(id)).then_some(!matches!(self.effect, Effect::Evicted(_)))
     }
 }
 
@@ -355,11 +345,10 @@ impl Effect {
 
     /// The statement that it prepares or closes on the server.
     fn touches(&self) -> Option<Id> {
-        match self {
-            Self::Define { prepared: Prepared::Anywhere(statement), .. } => Some(statement.id),
-            Self::Prepared(id) | Self::Evicted(id) => Some(*id),
-            _other => None,
+        if let Self::Define { prepared: Prepared::Anywhere(statement), .. } = self {
+            return Some(statement.id);
         }
+        if let Self::Prepared(id) | Self::Evicted(id) = self { Some(*id) } else { None }
     }
 
     /// A statement that the client and the server have now.

@@ -8,6 +8,7 @@ use super::wire::{self, frames};
 use crate::postgres::frame;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::rc::Rc;
 
 /// Rows per table name, committed.
@@ -299,10 +300,13 @@ impl Model {
         self.check_failed(&text)?;
         if name.is_empty() {
             self.unnamed = Some(text);
-        } else if self.named.contains_key(&name) {
-            return Err(("42P05", format!("prepared statement \"{name}\" already exists")));
         } else {
-            self.named.insert(name, text);
+            match self.named.entry(name) {
+                Entry::Occupied(entry) => {
+                    return Err(("42P05", format!("prepared statement \"{}\" already exists", entry.key())));
+                }
+                Entry::Vacant(entry) => drop(entry.insert(text)),
+            }
         }
         self.put(wire::pc());
         Ok(())
