@@ -191,7 +191,7 @@ async fn session(scene: &Scene, report: &mut Report) -> Result<String, Wrong> {
     let copied = printed.out.trim().replace('\t', ", ");
     report.came(&format!("rows and sum: {copied}"));
     expect(printed.is_good && copied == "1000, 500500", "1000 rows and their sum 500500", printed.all())?;
-    Ok(format!("prepared once, right on {} connections; rollback; 1000 rows copied", seen.len()))
+    Ok(format!("prepared names on {} connections, rollback, 1000 rows copied", seen.len()))
 }
 
 // ---------------------------------------------------------------------------------------------- 4: pins
@@ -233,7 +233,7 @@ async fn pins(scene: &Scene, report: &mut Report) -> Result<String, Wrong> {
     report.came(&format!("statement_timeout is {shown} on all {}; connection {pid} {came_back}", pids.len()));
     expect(pids.len() == CONNECTIONS, format!("{CONNECTIONS} connections"), pids.len())?;
     expect(shown == "0", "no trace of A", &shown)?;
-    Ok(format!("pinned by SET, which is counted; its connection {came_back}"))
+    Ok(format!("pinned and counted; its connection {came_back}"))
 }
 
 // ---------------------------------------------------------------------------------------------- 5: admin
