@@ -15,6 +15,8 @@ pub const PASSED_MAX: u8 = 8;
 const LOOK_BEHIND: usize = 16;
 /// How many idle connections are looked at for one that has the client's settings already.
 const LOOK_IDLE: usize = 64;
+/// Idle connections over their limit are kept for so long: a busy pool's connections are all idle now and then.
+const IDLE_GRACE: Duration = Duration::from_secs(10);
 /// First and longest pause after a failed login at the target.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
 
@@ -27,7 +29,7 @@ pub struct Key(usize);
 pub struct Limits {
     /// Connections of all pools together.
     pub connections: usize,
-    /// Of these, idle ones that are kept.
+    /// Of these, idle ones that are kept for longer than a moment.
     pub idle: usize,
     /// Clients that may wait.
     pub waiting: usize,
@@ -328,10 +330,6 @@ impl<C, W> Line<C, W> {
             turn += 1;
         }
         let Some(pool) = self.pools.get_mut(at.key.0) else { return Verdict::Close(connection) };
-        if self.idle >= self.limits.idle {
-            self.closed(at.key);
-            return Verdict::Close(connection);
-        }
         pool.idle.push(Idle { connection, label: at.label, worker: at.worker, since: now });
         self.idle += 1;
         Verdict::Kept
@@ -387,8 +385,10 @@ impl<C, W> Line<C, W> {
         for pool in &mut self.pools {
             let mut index = 0;
             while let Some(idle) = pool.idle.get_mut(index) {
-                let stale = timeout.is_some_and(|timeout| now.saturating_duration_since(idle.since) >= timeout);
-                let over = self.open > self.limits.connections || self.idle > self.limits.idle;
+                let idle_for = now.saturating_duration_since(idle.since);
+                let stale = timeout.is_some_and(|timeout| idle_for >= timeout);
+                let over = self.open > self.limits.connections
+                    || (self.idle > self.limits.idle && idle_for >= IDLE_GRACE);
                 if stale || over || expired(&mut idle.connection) {
                     closed.push(pool.idle.remove(index).connection);
                     pool.open -= 1;
