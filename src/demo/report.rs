@@ -50,9 +50,14 @@ impl Report {
         Instant::now()
     }
 
-    /// What was done.
-    pub fn done(&mut self, text: &str) {
-        self.line(&format!("   $ {text}"));
+    /// A command that is run.
+    pub fn runs(&mut self, command: &str) {
+        self.line(&format!("   $ {command}"));
+    }
+
+    /// What is done, where it is no command.
+    pub fn does(&mut self, text: &str) {
+        self.line(&format!("   - {text}"));
     }
 
     /// What came out.

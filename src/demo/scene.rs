@@ -94,7 +94,7 @@ impl Scene {
             &format!("localhost:{port}, TLS with a fresh CA, {CONNECTIONS} database connections for its clients"),
         );
         let scene = Self { proxy, server, folder, port, admin };
-        report.fact("its files", &format!("{}/ proxy.toml, proxy.log, ca.pem", scene.folder.path().display()));
+        report.fact("files", &format!("{}/ proxy.toml, proxy.log, ca.pem", scene.folder.path().display()));
         Ok(scene)
     }
 
@@ -114,6 +114,11 @@ impl Scene {
         self.conninfo_with(&ca_file)
     }
 
+    /// The same for programs outside of the chroot.
+    pub fn conninfo_here(&self) -> String {
+        self.conninfo_with(&self.folder.path().join("ca.pem"))
+    }
+
     fn conninfo_with(&self, ca_file: &Path) -> String {
         format!(
             "host=localhost port={} user={APP} dbname={APP} sslmode=verify-full sslrootcert={}",
@@ -125,7 +130,7 @@ impl Scene {
     /// Says how to come in from another terminal.
     pub fn invite(&self, report: &mut Report) {
         let ca_file = self.folder.path().join("ca.pem");
-        let (conninfo, ca, port) = (self.conninfo_with(&ca_file), ca_file.display(), self.port);
+        let (conninfo, ca, port) = (self.conninfo_here(), ca_file.display(), self.port);
         report.line("\nThe proxy stays up for you. From another terminal:\n");
         report.fact("psql", &format!("PGPASSWORD={APP_PASSWORD} psql \"{conninfo}\""));
         let socket_dir = self.socket_dir().display();

@@ -50,7 +50,7 @@ pub async fn walk(scene: &Scene, report: &mut Report) {
 // ---------------------------------------------------------------------------------------------- 1: TLS
 
 async fn over_tls(scene: &Scene, report: &mut Report) -> Result<String, Wrong> {
-    report.done(&format!("psql \"{}\"", scene.conninfo()));
+    report.runs(&format!("psql \"{}\"", scene.conninfo_here()));
     let script = "SELECT substring(version() from '^\\S+ \\S+');\nSELECT current_user;\n\\conninfo\n";
     let printed = psql(scene, APP_PASSWORD, script).await?;
     expect(printed.is_good && printed.errors.is_empty(), "a login", printed.all())?;
@@ -63,7 +63,7 @@ async fn over_tls(scene: &Scene, report: &mut Report) -> Result<String, Wrong> {
     report.came(&format!("{version}, as {user}, {tls}; the certificate is for localhost and signed by the fresh CA"));
     expect(version.starts_with("PostgreSQL") && user == "app" && tls != "none", "PostgreSQL over TLS", &printed.out)?;
 
-    report.done("psql with a wrong password");
+    report.does("psql with a wrong password");
     let refused = psql(scene, "wrong", "SELECT 1;\n").await?;
     let told = refused.errors.lines().last().unwrap_or_default();
     let told = told.split_once("FATAL:").map_or(told, |(_, words)| words).trim();
@@ -75,7 +75,7 @@ async fn over_tls(scene: &Scene, report: &mut Report) -> Result<String, Wrong> {
 // ---------------------------------------------------------------------------------------------- 2: the crowd
 
 async fn crowd(scene: &Scene, report: &mut Report) -> Result<String, Wrong> {
-    report.done("pgbench -i");
+    report.runs("pgbench -i ...");
     let conninfo = scene.conninfo();
     let made = program(scene, "pgbench", APP_PASSWORD, &["-i", "-q", "-s", "1", &conninfo], "").await?;
     expect(made.is_good, "100000 accounts", made.all())?;
@@ -83,7 +83,7 @@ async fn crowd(scene: &Scene, report: &mut Report) -> Result<String, Wrong> {
 
     let (clients, each) = (CLIENTS.to_string(), TRANSACTIONS.to_string());
     let arguments = ["-n", "-S", "-c", &clients, "-j", "2", "-t", &each, "-M", "prepared", &conninfo];
-    report.done(&format!("pgbench -n -S -c {clients} -j 2 -t {each} -M prepared \"host=localhost ...\""));
+    report.runs(&format!("pgbench -n -S -c {clients} -j 2 -t {each} -M prepared \"host=localhost ...\""));
     let database = look_at_database(scene).await?;
     let mut peaks = Peaks::default();
     let mut running = pin!(program(scene, "pgbench", APP_PASSWORD, &arguments, ""));
@@ -146,7 +146,7 @@ impl Peaks {
 // ---------------------------------------------------------------------------------------------- 3: sessions
 
 async fn session(scene: &Scene, report: &mut Report) -> Result<String, Wrong> {
-    report.done("a driver prepares a statement once and runs it again and again while others keep connections busy");
+    report.does("a driver prepares a statement once and runs it again and again while others keep connections busy");
     let client = connect(scene).await?;
     let statement = client.prepare("SELECT pg_backend_pid(), $1::int * 2").await?;
     let mut seen = BTreeSet::new();
@@ -166,7 +166,7 @@ async fn session(scene: &Scene, report: &mut Report) -> Result<String, Wrong> {
     report.came(&format!("{} executions, right on {} different database connections", CONNECTIONS - 1, seen.len()));
     expect(seen.len() > 1, "more than one connection", seen.len())?;
 
-    report.done("psql: a transaction with an error in it, then ROLLBACK");
+    report.does("psql: a transaction with an error in it, then ROLLBACK");
     let script = "CREATE TABLE visits (id int PRIMARY KEY);\n\
                   BEGIN;\nINSERT INTO visits VALUES (1);\nSELECT 1/0;\nSELECT 1;\nROLLBACK;\n\
                   SELECT count(*) FROM visits;\n";
@@ -181,7 +181,7 @@ async fn session(scene: &Scene, report: &mut Report) -> Result<String, Wrong> {
     let as_direct = division.contains("division by zero") && aborted.contains("transaction is aborted");
     expect(as_direct && left == "0", "the errors of a direct connection, and no row", printed.all())?;
 
-    report.done("psql: \\copy in, \\copy out");
+    report.does("psql: \\copy in, \\copy out");
     let numbers: Vec<String> = (1..=1000).map(|number: u32| number.to_string()).collect();
     let script = format!(
         "\\copy visits from stdin\n{}\n\\.\n\\copy (SELECT count(*), sum(id) FROM visits) to stdout\nDROP TABLE visits;\n",
@@ -199,7 +199,7 @@ async fn session(scene: &Scene, report: &mut Report) -> Result<String, Wrong> {
 async fn pins(scene: &Scene, report: &mut Report) -> Result<String, Wrong> {
     let before = Metrics::read(scene).await?.sum("sluicegate_pins_total", "reason=\"setting\"");
     let client = connect(scene).await?;
-    report.done("client A: SET statement_timeout = '1234ms'; then both A and B ask for their connection, 20 times");
+    report.does("client A: SET statement_timeout = '1234ms'; then both A and B ask for their connection, 20 times");
     in_time("SET", client.batch_execute("SET statement_timeout = '1234ms'")).await??;
     let other = connect(scene).await?;
     let (mut own, mut others) = (BTreeSet::new(), BTreeSet::new());
@@ -216,7 +216,7 @@ async fn pins(scene: &Scene, report: &mut Report) -> Result<String, Wrong> {
     expect(kept == "1234ms", "A's own setting", &kept)?;
     expect(after >= before + 1.0, "one pin more", after)?;
 
-    report.done("A leaves; ten clients take all ten connections at the same time");
+    report.does("A leaves; ten clients take all ten connections at the same time");
     drop((client, other));
     let mut clients = Vec::new();
     let mut pids = BTreeSet::new();
@@ -240,12 +240,12 @@ async fn pins(scene: &Scene, report: &mut Report) -> Result<String, Wrong> {
 
 async fn admin(scene: &Scene, report: &mut Report) -> Result<String, Wrong> {
     for path in ["/healthz", "/readyz"] {
-        report.done(&format!("curl http://{}{path}", scene.admin));
+        report.runs(&format!("curl http://{}{path}", scene.admin));
         let (status, body) = get(scene, path).await?;
         report.came(body.trim_end());
         expect(status == 200, "status 200", format!("{status} {body}"))?;
     }
-    report.done(&format!("curl http://{}/metrics", scene.admin));
+    report.runs(&format!("curl http://{}/metrics", scene.admin));
     let metrics = Metrics::read(scene).await?;
     let names = [
         "sluicegate_client_connections_received_total",
