@@ -147,6 +147,11 @@ impl<P: Protocol> Session<P> {
             return Ok(false);
         }
         self.attempts = 0;
+        let pins = *self.client.pins();
+        for reason in pins.without(self.pins_counted).iter() {
+            self.counts.1.pins.of(reason).add(1);
+        }
+        self.pins_counted = pins;
         if self.rules.pool_mode == PoolMode::Session || !self.client.pins().is_empty() {
             if self.draining {
                 return Err(self.end(&ClientError::GoingDown));
