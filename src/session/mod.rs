@@ -72,6 +72,8 @@ pub struct Session<P: Protocol> {
     /// The client sends no more.
     at_end: bool,
     draining: bool,
+    /// The client left in the middle of a request, and the server was told so.
+    said_goodbye: bool,
     /// The connection is being reset before it goes back (`reset = "full"`).
     resetting: bool,
     attempts: u8,
@@ -121,6 +123,7 @@ impl<P: Protocol> Session<P> {
             to_client,
             at_end: false,
             draining: false,
+            said_goodbye: false,
             resetting: false,
             attempts: 0,
             pins_counted: Pins::NONE,
