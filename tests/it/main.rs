@@ -7,6 +7,7 @@
 
 mod harness;
 
+mod clients;
 mod copy;
 mod prepared;
 mod query;

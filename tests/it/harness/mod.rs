@@ -13,6 +13,7 @@
 //! * `SLUICEGATE_SEED=n`: cut at the places of a failed run; every failure prints its seed
 
 pub mod mask;
+pub mod programs;
 pub mod proxy;
 pub mod wire;
 
@@ -117,7 +118,7 @@ impl Scenario {
     pub fn check(self, script: Script) {
         for server in servers() {
             let version = server.installation().version();
-            let database = self.database(server);
+            let database = database(server, self.name, &self.setup);
             let mut superuser = Wire::connect(server.address(), &Login::superuser().database(&database)).unwrap();
             let mut run = |address, cut| {
                 if let Some(sql) = &self.reset {
@@ -164,19 +165,6 @@ impl Scenario {
         cuts
     }
 
-    /// A database of the scenario's own on that server, set up.
-    fn database(&self, server: &PostgresServer) -> String {
-        let name = format!("{:.63}", self.name);
-        let mut superuser = Wire::connect(server.address(), &Login::superuser().database("postgres")).unwrap();
-        superuser.query(&format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)"));
-        superuser.query(&format!("CREATE DATABASE {name} OWNER {APP}"));
-        let mut owner = Wire::connect(server.address(), &Login::app().database(&name)).unwrap();
-        for sql in &self.setup {
-            owner.query(sql);
-        }
-        name
-    }
-
     /// Is the script what it claims to be?
     fn expect(&self, version: u32, direct: &Transcript) {
         if let Some(shape) = &self.shape {
@@ -186,6 +174,19 @@ impl Scenario {
             assert_eq!(direct.errors(), *errors, "direct, version {version}:\n{direct}");
         }
     }
+}
+
+/// A new database of that name on that server, owned by the application's role, who runs `setup` in it.
+pub fn database<S: AsRef<str>>(server: &PostgresServer, name: &str, setup: &[S]) -> String {
+    let name = format!("{name:.63}");
+    let mut superuser = Wire::connect(server.address(), &Login::superuser().database("postgres")).unwrap();
+    superuser.query(&format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)"));
+    superuser.query(&format!("CREATE DATABASE {name} OWNER {APP}"));
+    let mut owner = Wire::connect(server.address(), &Login::app().database(&name)).unwrap();
+    for sql in setup {
+        owner.query(sql.as_ref());
+    }
+    name
 }
 
 /// After the scenario both database connections must be clean and usable. Fresh clients in open transactions hold
