@@ -41,7 +41,10 @@ struct ShowsLog<'a> {
 impl Drop for ShowsLog<'_> {
     fn drop(&mut self) {
         if thread::panicking() {
-            println!("--- PostgreSQL {}; the proxy's log:\n{}", self.version, self.proxy.log());
+            let log = self.proxy.log();
+            let last: Vec<&str> = log.lines().rev().take(40).collect();
+            println!("--- PostgreSQL {}; the end of the proxy's log:", self.version);
+            last.iter().rev().for_each(|line| println!("{line}"));
         }
     }
 }
@@ -106,7 +109,9 @@ fn pgbench_with_64_clients_over_10_connections() {
             for workload in ["--builtin=select-only", "--builtin=tpcb-like"] {
                 let transactions = if workload.contains("select") { 50 } else { 15 };
                 let transactions_each = format!("--transactions={transactions}");
-                let arguments = ["--no-vacuum", "--client=64", "--jobs=2", &protocol, workload, &transactions_each];
+                // pgbench prepares while its thread waits for nothing else, not even for the other clients of that thread to
+                // end the transactions they have open: where there are fewer connections each needs a thread.
+                let arguments = ["--no-vacuum", "--client=64", "--jobs=64", &protocol, workload, &transactions_each];
                 let (ended, most) = counting(server, database, || pgbench(proxy.address, &arguments));
                 let said = &ended.stdout;
                 let all = 64 * transactions;
@@ -255,7 +260,7 @@ fn tokio_postgres_transactions_and_portals() {
         transaction.commit().await.unwrap();
         let mut transaction = one.transaction().await.unwrap();
         transaction.execute("DELETE FROM items WHERE id > 50", &[]).await.unwrap();
-        let savepoint = transaction.savepoint("inner").await.unwrap();
+        let savepoint = transaction.savepoint("halfway").await.unwrap();
         assert!(savepoint.execute("INSERT INTO items VALUES (1, 'again')", &[]).await.is_err());
         savepoint.rollback().await.unwrap();
         let nested = transaction.transaction().await.unwrap();
