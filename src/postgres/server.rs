@@ -247,6 +247,10 @@ impl ServerSide for Server {
         self.hold != Hold::Open || self.owed.is_full()
     }
 
+    fn needs_client(&self) -> bool {
+        self.unsynced || self.copy_in || self.sending.left > 0
+    }
+
     fn disagreements(&mut self) -> u64 {
         std::mem::take(&mut self.disagreements)
     }

@@ -303,6 +303,10 @@ pub trait ServerSide {
     /// [`send`](Self::send) takes nothing for now, until replies have come.
     fn is_holding(&self) -> bool;
 
+    /// The server waits for more of the client before it has answered everything: a half sent frame, a missing Sync,
+    /// the rest of a COPY.
+    fn needs_client(&self) -> bool;
+
     /// How often text and server disagreed since the last call; stays 0 unless a text was misread.
     fn disagreements(&mut self) -> u64;
 

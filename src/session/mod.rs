@@ -24,7 +24,7 @@ use crate::metrics::{EndpointMetrics, GroupMetrics};
 use crate::net::Stream;
 use crate::pool::line::{Ask, Key};
 use crate::pool::{Borrow, Lease, Pools, Waiting};
-use crate::protocol::{ClientError, ClientSide, Detached, Protocol, ServerSide, Sides, Status};
+use crate::protocol::{ClientError, ClientSide, Detached, Pins, Protocol, ServerSide, Sides, Status};
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::rc::Rc;
@@ -72,9 +72,13 @@ pub struct Session<P: Protocol> {
     /// The client sends no more.
     at_end: bool,
     draining: bool,
+    /// The client left in the middle of a request, and the server was told so.
+    said_goodbye: bool,
     /// The connection is being reset before it goes back (`reset = "full"`).
     resetting: bool,
     attempts: u8,
+    /// Reasons to keep the connection that have been counted.
+    pins_counted: Pins,
 }
 
 enum Holding<P: Protocol> {
@@ -119,8 +123,10 @@ impl<P: Protocol> Session<P> {
             to_client,
             at_end: false,
             draining: false,
+            said_goodbye: false,
             resetting: false,
             attempts: 0,
+            pins_counted: Pins::NONE,
             watch,
             counts,
         }

@@ -198,6 +198,19 @@ impl Queue {
         })
     }
 
+    /// What is in flight for the name belongs to an earlier segment, which may fail without this one.
+    pub(super) fn is_name_unsure(&self, name: &[u8], segment: u32) -> bool {
+        self.naming > 0
+            && self.entries.iter().any(|owed| {
+                let other = match &owed.effect {
+                    Effect::Define { name, .. } | Effect::Undefine(name) => name,
+                    Effect::Query { deallocates: Some(name), .. } => name,
+                    _other => return false,
+                };
+                owed.segment != segment && **other == *name
+            })
+    }
+
     /// Whether the server will have the statement. `None`: nothing in flight says so.
     pub(super) fn presence(&self, id: Id, segment: u32) -> Option<Presence> {
         if self.naming == 0 {

@@ -18,8 +18,8 @@ use std::sync::Arc;
 const QUERY_BYTES_MAX: usize = 1 << 20;
 /// A statement is kept by the proxy up to this length; a longer one stays on its connection, and pins.
 const STATEMENT_BYTES_MAX: usize = 1 << 20;
-/// Names in a Bind must end within its first bytes; the server cuts them at 63.
-const NAMES_BYTES_MAX: usize = 16 << 10;
+/// Names must end within so many bytes of a frame; the server cuts them at 63.
+const NAMES_BYTES_MAX: usize = 128 << 10;
 /// The statement that `DISCARD SEQUENCES` is prepared as for a moment.
 const DISCARD_SEQUENCES: &[u8] = b"sg_discard_sequences";
 /// Settings that can't change what a statement does: their replay need not be waited for.
@@ -218,10 +218,13 @@ impl Server {
             return self.send_large_parse(head, rest, client, out);
         }
         let Some(frame) = rest.get(..head.len) else { return Ok(Taken::NeedMore) };
-        self.unsynced = true;
         let malformed = || Violation::MalformedFrame(head.kind);
         let (name, body) = frame::cstr(frame.get(HEAD_BYTES..).unwrap_or_default()).ok_or_else(malformed)?;
         let (text, types) = frame::cstr(body).ok_or_else(malformed)?;
+        if self.waits_for_name(name) {
+            return Ok(Taken::NeedMore);
+        }
+        self.unsynced = true;
         let mut statement = sql::classify(text, self.dialect);
         let deallocates = statement.deallocates.take().and_then(|range| {
             let name = sql::identifier_value(text.get(range.clone()).unwrap_or_default()).into_owned();
@@ -240,6 +243,14 @@ impl Server {
             self.parse(name_key(name), as_it_is, body, statement.intent, None, client, out);
         }
         Ok(Taken::Bytes(head.len))
+    }
+
+    /// Whether the name is taken depends on whether an earlier segment fails: its replies come first.
+    fn waits_for_name(&mut self, name: &[u8]) -> bool {
+        if self.owed.is_name_unsure(name_key(name), self.segment) {
+            self.hold = Hold::UntilAnswered;
+        }
+        self.hold != Hold::Open
     }
 
     #[allow(clippy::too_many_arguments)]
@@ -314,6 +325,9 @@ impl Server {
         let Some((name, _)) = frame::cstr(looked_at) else {
             return if looked_at.len() >= NAMES_BYTES_MAX { Err(Violation::FrameTooLong) } else { Ok(Taken::NeedMore) };
         };
+        if self.waits_for_name(name) {
+            return Ok(Taken::NeedMore);
+        }
         self.unsynced = true;
         client.pins.add(PinReason::LargeStatement);
         client.pins.add(PinReason::Unreadable);
