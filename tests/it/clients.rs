@@ -13,41 +13,11 @@ use tokio_postgres::types::Type;
 use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
 
 use crate::harness::programs::{conninfo, python, run};
-use crate::harness::proxy::{ProxyHandle, config, start};
 use crate::harness::wire::{Login, Wire};
-use crate::harness::{database, servers};
+use crate::harness::{each, servers};
 
 /// Two for clients, two of the proxy's own.
 const FEW: u32 = 4;
-
-/// Calls `check` with each server, a database of that name on it, and a proxy before it.
-fn each(name: &str, connections: u32, setup: &[&str], check: impl Fn(&'static PostgresServer, &str, &ProxyHandle)) {
-    for server in servers() {
-        let version = server.installation().version();
-        let name = database(server, &format!("{name}_{version}"), setup);
-        let proxy = start(&config(server.address(), connections));
-        let logged = ShowsLog { proxy: &proxy, version };
-        check(server, &name, &proxy);
-        drop(logged);
-    }
-}
-
-/// Shows the proxy's log when the test fails.
-struct ShowsLog<'a> {
-    proxy: &'a ProxyHandle,
-    version: u32,
-}
-
-impl Drop for ShowsLog<'_> {
-    fn drop(&mut self) {
-        if thread::panicking() {
-            let log = self.proxy.log();
-            let last: Vec<&str> = log.lines().rev().take(40).collect();
-            println!("--- PostgreSQL {}; the end of the proxy's log:", self.version);
-            last.iter().rev().for_each(|line| println!("{line}"));
-        }
-    }
-}
 
 #[test]
 fn psql_says_the_same_as_direct() {

@@ -12,6 +12,7 @@
 //! * `SLUICEGATE_DIRECT_ONLY=1`: compare direct with direct; checks the scripts themselves, needs no proxy
 //! * `SLUICEGATE_SEED=n`: cut at the places of a failed run; every failure prints its seed
 
+pub mod forward;
 pub mod mask;
 pub mod programs;
 pub mod proxy;
@@ -57,6 +58,45 @@ pub fn server(feature: Feature) -> &'static PostgresServer {
 /// True when there is to be no proxy.
 pub fn direct_only() -> bool {
     std::env::var_os("SLUICEGATE_DIRECT_ONLY").is_some_and(|value| value != "0" && !value.is_empty())
+}
+
+/// Calls `check` with each server, a database of that name on it, and a proxy before it that takes at most `connections`
+/// connections, its own two included.
+pub fn each(name: &str, connections: u32, setup: &[&str], check: impl Fn(&'static PostgresServer, &str, &ProxyHandle)) {
+    each_with(name, setup, |server| proxy::config(server.address(), connections), check);
+}
+
+/// The same with a configuration of the test's own.
+pub fn each_with(
+    name: &str,
+    setup: &[&str],
+    config: impl Fn(&PostgresServer) -> String,
+    check: impl Fn(&'static PostgresServer, &str, &ProxyHandle),
+) {
+    for server in servers() {
+        let version = server.installation().version();
+        let name = database(server, &format!("{name}_{version}"), setup);
+        let proxy = proxy::start(&config(server));
+        let _shows = ShowsLog { proxy: &proxy, version };
+        check(server, &name, &proxy);
+    }
+}
+
+/// Shows the end of the proxy's log when the test fails.
+struct ShowsLog<'a> {
+    proxy: &'a ProxyHandle,
+    version: u32,
+}
+
+impl Drop for ShowsLog<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            let log = self.proxy.log();
+            let last: Vec<&str> = log.lines().rev().take(40).collect();
+            println!("--- PostgreSQL {}; the end of the proxy's log:", self.version);
+            last.iter().rev().for_each(|line| println!("{line}"));
+        }
+    }
 }
 
 /// A script to be run directly and through the proxy, and what it needs around it.
