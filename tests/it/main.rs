@@ -7,7 +7,9 @@
 
 mod harness;
 
+mod clients;
 mod copy;
+mod pool;
 mod prepared;
 mod query;
 mod servers;
