@@ -206,7 +206,13 @@ fn pg_012_the_proxys_own_error_in_a_pipeline() {
         let frames = waiter.ask(
             &batch([
                 batch([sync(), sync(), extended("INSERT INTO t VALUES (1)"), extended("INSERT INTO t VALUES (2)")]),
-                batch([sync(), query("INSERT INTO t VALUES (3)"), sync(), extended("INSERT INTO t VALUES (4)"), sync()]),
+                batch([
+                    sync(),
+                    query("INSERT INTO t VALUES (3)"),
+                    sync(),
+                    extended("INSERT INTO t VALUES (4)"),
+                    sync(),
+                ]),
             ]),
             6,
         );
@@ -223,9 +229,7 @@ fn pg_012_the_proxys_own_error_in_a_pipeline() {
 
 #[test]
 fn a_full_line_refuses_at_once() {
-    let config = |server: &PostgresServer| {
-        set(&config(server.address(), ONE), "target_group.pool", "max_waiting", "1")
-    };
+    let config = |server: &PostgresServer| set(&config(server.address(), ONE), "target_group.pool", "max_waiting", "1");
     each_with("pool_full_line", &[], config, |_, database, proxy| {
         let mut holder = client(proxy, database);
         let [mut one, mut other] = [(); 2].map(|()| client(proxy, database));

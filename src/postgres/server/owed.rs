@@ -137,7 +137,7 @@ impl Queue {
         self.naming += usize::from(owed.effect.names());
         self.ends += usize::from(owed.ends());
         self.evicting += usize::from(matches!(owed.effect, Effect::Evicted(_)));
-        if let Some(id) = owed.effect.touches() {
+        if let Some((id, _)) = owed.effect.touches() {
             *self.touching.entry(id).or_default() += 1;
         }
         self.entries.push_back(owed);
@@ -160,7 +160,7 @@ impl Queue {
         self.naming -= usize::from(owed.effect.names());
         self.ends -= usize::from(owed.ends());
         self.evicting -= usize::from(matches!(owed.effect, Effect::Evicted(_)));
-        if let Some(id) = owed.effect.touches()
+        if let Some((id, _)) = owed.effect.touches()
             && let Entry::Occupied(mut entry) = self.touching.entry(id)
         {
             *entry.get_mut() -= 1;
@@ -227,8 +227,6 @@ impl Queue {
             Effect::Define { name: other, .. } | Effect::Undefine(other) => **other == *name,
             Effect::Query { deallocates: Some(other), .. } => **other == *name,
             Effect::Query { .. }
-            | Effect::Undefine(_)
-            | Effect::Query { .. }
             | Effect::Nothing
             | Effect::Taken(_)
             | Effect::DefineUnnamed { .. }
@@ -240,10 +238,7 @@ impl Queue {
             | Effect::SequencesDiscarded => false,
         };
         let owed = self.entries.iter().rev().find(|owed| names_it(owed))?;
-        let prepared = match &owed.effect {
-            Effect::Define { prepared, .. } => Some(prepared),
-            _other => None,
-        };
+        let prepared = if let Effect::Define { prepared, .. } = &owed.effect { Some(prepared) } else { None };
         Some((owed, prepared))
     }
 
@@ -285,11 +280,9 @@ impl Queue {
 
     /// The client's name for a statement in flight, by its name on servers.
     pub(super) fn client_name(&self, server_name: &[u8]) -> Option<&[u8]> {
-        self.entries.iter().find_map(|owed| match &owed.effect {
-            Effect::Define { name, prepared: Prepared::Anywhere(statement) } if statement.id.name() == server_name => {
-                Some(&**name)
-            }
-            _other => None,
+        self.entries.iter().find_map(|owed| {
+            let Effect::Define { name, prepared: Prepared::Anywhere(statement) } = &owed.effect else { return None };
+            (statement.id.name() == server_name).then_some(&**name)
         })
     }
 }
@@ -301,12 +294,8 @@ impl Owed {
 
     /// Whether the server has the statement once this completes; `None`: it does not touch it.
     fn prepares(&self, id: Id) -> Option<bool> {
-        match &self.effect {
-            Effect::Define { prepared: Prepared::Anywhere(statement), .. } if statement.id == id => Some(true),
-            Effect::Prepared(other) if *other == id => Some(true),
-            Effect::Evicted(other) if *other == id => Some(false),
-            _other => None,
-        }
+        let (touched, is_there) = self.effect.touches()?;
+        (touched == id).then_some(is_there)
     }
 }
 
@@ -330,11 +319,21 @@ impl Effect {
     }
 
     /// The statement that it prepares or closes on the server.
-    fn touches(&self) -> Option<Id> {
+    fn touches(&self) -> Option<(Id, bool)> {
         match self {
-            Self::Define { prepared: Prepared::Anywhere(statement), .. } => Some(statement.id),
-            Self::Prepared(id) | Self::Evicted(id) => Some(*id),
-            _other => None,
+            Self::Define { prepared: Prepared::Anywhere(statement), .. } => Some((statement.id, true)),
+            Self::Prepared(id) => Some((*id, true)),
+            Self::Evicted(id) => Some((*id, false)),
+            Self::Define { prepared: Prepared::OnConnection, .. }
+            | Self::Nothing
+            | Self::Undefine(_)
+            | Self::Taken(_)
+            | Self::DefineUnnamed { .. }
+            | Self::UndefineUnnamed
+            | Self::Pin(_)
+            | Self::Applied(_)
+            | Self::Query { .. }
+            | Self::SequencesDiscarded => None,
         }
     }
 
