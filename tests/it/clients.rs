@@ -206,7 +206,9 @@ fn tokio_postgres_statements() {
 fn tokio_postgres_types_it_must_look_up() {
     // For a type it does not know the driver asks the catalog, with statements it prepares on the way.
     with_tokio_postgres("clients_tokio_types", async |one, other| {
-        one.batch_execute("CREATE TYPE mood AS ENUM ('good', 'bad'); CREATE TYPE pair AS (a int, b mood)").await.unwrap();
+        one.batch_execute("CREATE TYPE mood AS ENUM ('good', 'bad'); CREATE TYPE pair AS (a int, b mood)")
+            .await
+            .unwrap();
         for client in [&one, &other] {
             let statement = client.prepare("SELECT ROW(1, 'bad')::pair, 'good'::mood, $1::mood[]").await.unwrap();
             assert_eq!(statement.columns()[0].type_().name(), "pair");
@@ -261,7 +263,8 @@ fn tokio_postgres_copies() {
         }
         assert_eq!(sink.finish().await.unwrap(), 2_000);
         let out = other.copy_out("COPY items TO STDOUT").await.unwrap();
-        let bytes: usize = out.map_ok(|piece| piece.len()).try_fold(0, |sum, n| future::ready(Ok(sum + n))).await.unwrap();
+        let bytes: usize =
+            out.map_ok(|piece| piece.len()).try_fold(0, |sum, n| future::ready(Ok(sum + n))).await.unwrap();
         assert!(bytes > 2_000_000);
         // One that is given up, and one that fails.
         let sink = one.copy_in::<_, bytes::Bytes>("COPY items FROM STDIN").await.unwrap();
