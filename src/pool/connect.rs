@@ -2,7 +2,8 @@
 //!
 //! How many logins are under way at once, and how long the pause after a failure is, the line says. The database's own
 //! words about a failed login hold addresses and blame the wrong password: they go to the log; the client learns the
-//! group, the user and the code (two codes pass: no such database, and the database's own "too many").
+//! group, the user and the code (two codes pass: no such database, and the database's own "too many"; and what it says
+//! about options of the client's own that only a login can set).
 
 use super::line::Key;
 use super::{Lease, PoolKey, Pools, ServerConn};
@@ -177,6 +178,12 @@ impl<P: Protocol> Pools<P> {
             }
             // Starting up, shutting down, in recovery.
             ConnectError::Login(HandshakeError::Server(error)) if error.code.starts_with("57P") => return None,
+            // About what the client's own options ask for, unless the login itself failed (class 28).
+            ConnectError::Login(HandshakeError::Server(error))
+                if !key.fixed.is_empty() && !error.code.starts_with("28") =>
+            {
+                return Some(ClientError::Server(error.clone()));
+            }
             ConnectError::Login(HandshakeError::Server(error)) => error.code.clone(),
             ConnectError::Login(HandshakeError::TlsDeclined) => "that it has no TLS".to_owned(),
             ConnectError::Login(HandshakeError::Standby) => "that it is a standby, not the writer".to_owned(),

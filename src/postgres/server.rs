@@ -54,6 +54,8 @@ pub struct Server {
     client: Option<u64>,
     /// Another client than the present one may have drawn from a sequence here.
     foreign_sequences: bool,
+    /// `DISCARD ALL` has taken the present client's settings with it; they come back before its next segment.
+    settings_lost: bool,
     /// Syncs sent.
     segment: u32,
     /// Extended requests were sent without a Sync behind them.
@@ -134,6 +136,7 @@ impl Server {
             unnamed: None,
             client: None,
             foreign_sequences: false,
+            settings_lost: false,
             segment: 0,
             unsynced: false,
             skipping: false,

@@ -9,6 +9,7 @@ mod harness;
 
 mod clients;
 mod copy;
+mod login;
 mod pool;
 mod prepared;
 mod query;

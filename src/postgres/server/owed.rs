@@ -109,6 +109,8 @@ pub(super) struct Queue {
     naming: usize,
     /// Ends of the client's segments and queries.
     ends: usize,
+    /// Entries that make or drop the unnamed statement.
+    unnaming: usize,
     /// Entries that prepare or close a statement on the server, by statement.
     touching: HashMap<Id, usize>,
     /// Entries that close one to make room.
@@ -136,6 +138,7 @@ impl Queue {
     pub(super) fn push(&mut self, owed: Owed) {
         self.naming += usize::from(owed.effect.names());
         self.ends += usize::from(owed.ends());
+        self.unnaming += usize::from(owed.unnames());
         self.evicting += usize::from(matches!(owed.effect, Effect::Evicted(_)));
         if let Some((id, _)) = owed.effect.touches() {
             *self.touching.entry(id).or_default() += 1;
@@ -159,6 +162,7 @@ impl Queue {
         let owed = self.entries.pop_front()?;
         self.naming -= usize::from(owed.effect.names());
         self.ends -= usize::from(owed.ends());
+        self.unnaming -= usize::from(owed.unnames());
         self.evicting -= usize::from(matches!(owed.effect, Effect::Evicted(_)));
         if let Some((id, _)) = owed.effect.touches()
             && let Entry::Occupied(mut entry) = self.touching.entry(id)
@@ -219,6 +223,23 @@ impl Queue {
     pub(super) fn is_open(&self, name: &[u8], segment: u32) -> bool {
         self.naming > 0
             && self.naming_of(name).is_some_and(|(owed, _)| owed.segment != segment || owed.kind == Kind::Query)
+    }
+
+    /// What the unnamed statement will be depends on how an earlier segment or query ends.
+    pub(super) fn unnamed_is_open(&self, segment: u32) -> bool {
+        self.newest_unnaming().is_some_and(|owed| owed.segment != segment || owed.kind == Kind::Query)
+    }
+
+    /// There will be no unnamed statement.
+    pub(super) fn drops_unnamed(&self) -> bool {
+        self.newest_unnaming().is_some_and(|owed| matches!(owed.effect, Effect::UndefineUnnamed))
+    }
+
+    fn newest_unnaming(&self) -> Option<&Owed> {
+        if self.unnaming == 0 {
+            return None;
+        }
+        self.entries.iter().rev().find(|owed| owed.unnames())
     }
 
     /// The newest entry in flight that says what the client's name will mean, and what that is.
@@ -290,6 +311,11 @@ impl Queue {
 impl Owed {
     fn ends(&self) -> bool {
         !self.hidden && matches!(self.kind, Kind::Sync | Kind::Query | Kind::Function)
+    }
+
+    fn unnames(&self) -> bool {
+        let query = self.kind == Kind::Query && !self.hidden;
+        query || matches!(self.effect, Effect::DefineUnnamed { .. } | Effect::UndefineUnnamed)
     }
 
     /// Whether the server has the statement once this completes; `None`: it does not touch it.

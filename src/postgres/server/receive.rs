@@ -9,7 +9,7 @@ use crate::postgres::client::{Client, Prepared};
 use crate::postgres::frame::{self, HEAD_BYTES, Head};
 use crate::postgres::message::{self, from_server as kind};
 use crate::postgres::statement::{Id, PREFIX};
-use crate::protocol::{Out, PinReason, Pins, Violation};
+use crate::protocol::{ClientSide, Out, PinReason, Pins, Violation};
 use std::sync::Arc;
 
 /// Errors, notices, tags and reports are read whole, and are never near this long.
@@ -256,6 +256,7 @@ impl Server {
                 self.unnamed = None;
                 self.foreign_sequences = false;
                 if let Some(client) = client {
+                    self.settings_lost = !client.settings().is_empty();
                     client.discard_all();
                 }
             }
@@ -295,7 +296,6 @@ impl Server {
         let hidden = front.is_some_and(|owed| owed.hidden);
         let held = self.hold != Hold::Open;
         self.copy_in = false;
-        self.unnamed = None;
         self.bound_deallocates = None;
         self.bound_clears = false;
         if error.is_fatal {
@@ -339,6 +339,10 @@ impl Server {
                 return;
             }
             let Some(owed) = self.owed.pop() else { return };
+            let unnames = matches!(owed.effect, Effect::DefineUnnamed { .. } | Effect::UndefineUnnamed);
+            if unnames || (owed.hidden && matches!(owed.kind, Kind::Parse | Kind::Close)) {
+                self.unnamed = None;
+            }
             if let (Effect::DefineUnnamed { client: id, generation }, Some(client)) =
                 (owed.effect, client.as_deref_mut())
                 && client.id == id

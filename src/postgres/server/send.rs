@@ -60,8 +60,7 @@ pub(in crate::postgres) fn begins(head: Head, rest: &[u8]) -> bool {
 impl Server {
     pub(super) fn send_frames(&mut self, input: &[u8], client: &mut Client, out: &mut Out) -> Result<usize, Violation> {
         let mut at = 0;
-        // `DISCARD ALL` has taken the client's baseline with it.
-        if !input.is_empty() && !Arc::ptr_eq(&self.applied, client.settings()) && self.status() == Status::Idle {
+        if self.settings_lost && !input.is_empty() && self.status() == Status::Idle {
             out.write(|out| self.replay(client.settings(), out));
         }
         loop {
@@ -233,7 +232,7 @@ impl Server {
         let (text, types) = frame::cstr(body).ok_or_else(malformed)?;
         let mut statement = sql::classify(text, self.dialect);
         let deallocated = statement.deallocates.clone().and_then(|range| text.get(range));
-        if self.awaits(name_key(name), out)
+        if !name.is_empty() && self.awaits(name_key(name), out)
             || deallocated.is_some_and(|name| self.awaits(name_key(&sql::identifier_value(name)), out))
         {
             return Ok(Taken::NeedMore);
@@ -331,7 +330,7 @@ impl Server {
         let Some((name, _)) = frame::cstr(looked_at) else {
             return if looked_at.len() >= NAMES_BYTES_MAX { Err(Violation::FrameTooLong) } else { Ok(Taken::NeedMore) };
         };
-        if self.awaits(name_key(name), out) {
+        if !name.is_empty() && self.awaits(name_key(name), out) {
             return Ok(Taken::NeedMore);
         }
         self.unsynced = true;
@@ -425,7 +424,7 @@ impl Server {
         let (of, name) = body.split_first().ok_or(Violation::MalformedFrame(head.kind))?;
         let (name, _) = frame::cstr(name).ok_or(Violation::MalformedFrame(head.kind))?;
         let is_statement = *of == b'S';
-        if is_statement && self.awaits(name_key(name), out) {
+        if is_statement && !(name.is_empty() && head.kind == kind::CLOSE) && self.awaits(name_key(name), out) {
             return Ok(Taken::NeedMore);
         }
         self.unsynced = true;
@@ -506,6 +505,9 @@ impl Server {
         }
         self.owe(Kind::Sync, Effect::Nothing);
         self.begin_segment();
+        if self.settings_lost {
+            self.hold = Hold::UntilAnswered;
+        }
     }
 
     fn begin_segment(&mut self) {
@@ -527,7 +529,11 @@ impl Server {
     /// What this name means is known only once replies have come: they are asked for, and waited for.
     fn awaits(&mut self, name: &[u8], out: &mut Out) -> bool {
         // While the server reads COPY data it answers nothing else.
-        if self.copy_in || !self.owed.is_open(name, self.segment) {
+        let is_open = match name {
+            b"" => self.owed.unnamed_is_open(self.segment),
+            name => self.owed.is_open(name, self.segment),
+        };
+        if self.copy_in || !is_open {
             return false;
         }
         if self.unsynced {
@@ -559,7 +565,8 @@ impl Server {
     }
 
     fn resolve_unnamed(&mut self, binds: bool, client: &mut Client, out: &mut Out) -> SentName {
-        let Some((generation, body, bound)) = client.unnamed.latest() else {
+        let latest = client.unnamed.latest().filter(|_| !self.owed.drops_unnamed());
+        let Some((generation, body, bound)) = latest else {
             // Whatever is there is a stranger's: out of the way, so that the server says there is none.
             out.write(|out| message::close_statement(b"", out));
             self.owe_hidden(Kind::Close, Effect::Nothing);
@@ -684,6 +691,7 @@ impl Server {
 
     /// Writes what turns the connection's settings into these, in a segment of its own.
     pub(super) fn replay(&mut self, wanted: &Arc<Settings>, out: &mut Vec<u8>) {
+        self.settings_lost = false;
         if Arc::ptr_eq(&self.applied, wanted) || self.applied == *wanted {
             return;
         }

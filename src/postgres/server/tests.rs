@@ -435,7 +435,7 @@ fn nobody_attached_nothing_passed_on() {
 #[test]
 fn replies_nobody_asked_for_are_breaches() {
     let unasked = [row("1"), t(), n(), pd(), pc(), bc(), cc(), z(b'I'), tag("SELECT 1"), empty(), suspended(), v("x")];
-    for reply in unasked.iter().chain(&[copy_in(), copy_out(), err("22012", "x"), any(b'W', b"\0\0\0"), any(b'!', b"")])
+    for reply in unasked.iter().chain(&[copy_in(), copy_out(), err("22012", "x"), raw(b'W', b"\0\0\0"), raw(b'!', b"")])
     {
         let mut bench = Bench::new();
         let expected = Violation::UnexpectedReply(reply[0]);
@@ -446,10 +446,10 @@ fn replies_nobody_asked_for_are_breaches() {
 #[test]
 fn frames_no_client_may_send_are_breaches() {
     for kind in (0..=255u8).filter(|kind| !b"QPBEDCSHFdcfX".contains(kind)) {
-        assert_eq!(Bench::new().say(&Side::Client, &any(kind, b"")), Err(Violation::UnexpectedFrame(kind)));
+        assert_eq!(Bench::new().say(&Side::Client, &raw(kind, b"")), Err(Violation::UnexpectedFrame(kind)));
     }
     let malformed =
-        [any(b'P', b"no end"), any(b'P', b"a\0no end"), any(b'B', b"a\0b"), any(b'D', b""), any(b'C', b"Sx")];
+        [raw(b'P', b"no end"), raw(b'P', b"a\0no end"), raw(b'B', b"a\0b"), raw(b'D', b""), raw(b'C', b"Sx")];
     for frame in malformed {
         assert_eq!(Bench::new().say(&Side::Client, &frame), Err(Violation::MalformedFrame(frame[0])));
     }
@@ -796,6 +796,38 @@ fn without_an_unnamed_statement_of_its_own_a_client_has_none() {
     check(&closed.into_iter().chain([sent, answered]).collect::<Vec<_>>());
 }
 
+/// Whether the unnamed statement was made, or dropped, is waited for where it is asked for.
+#[test]
+fn an_unnamed_statement_whose_fate_is_open_is_waited_for() {
+    let gone = || err("26000", "unnamed prepared statement does not exist");
+    let strangers = || {
+        let mut bench = Bench::new();
+        let steps = [client_passes([p("", "stranger's"), s()], Owing), server_passes([pc(), z(b'I')], Idle)];
+        bench.play(&steps, usize::MAX);
+        bench.hand_to(client_with(2, &[]));
+        bench
+    };
+    check_on(
+        strangers,
+        &[
+            client([b("", "no"), p("", "A"), s(), b("", ""), s()], [b("", "no"), p("", "A"), s()], Owing),
+            server_passes([err("26000", "no"), z(b'I')], Idle),
+            client([], [cs(""), b("", ""), s()], Owing),
+            server([cc(), gone(), z(b'I')], [gone(), z(b'I')], Idle),
+        ],
+    );
+    check(&[
+        client_passes([p("", "A"), s()], Owing),
+        server_passes([pc(), z(b'I')], Idle),
+        client([q("B"), b("", ""), s()], [q("B")], Owing),
+        server_passes([tag("B"), z(b'I')], Idle),
+        client([], [cs(""), b("", ""), s()], Owing),
+        server([cc(), gone(), z(b'I')], [gone(), z(b'I')], Idle),
+        client([p("", "A"), cs(""), b("", ""), s()], [p("", "A"), cs(""), cs(""), b("", ""), s()], Owing),
+        server([pc(), cc(), cc(), gone(), z(b'I')], [pc(), cc(), gone(), z(b'I')], Idle),
+    ]);
+}
+
 /// A name that was sent but may yet fail: a later segment waits for the answer.
 #[test]
 fn a_name_whose_fate_is_open_is_waited_for() {
@@ -855,8 +887,8 @@ fn names_in_the_proxys_own_form() {
         ],
     );
     // One that lives on the connection.
-    let large = any(b'P', &[theirs.as_bytes(), b"\0", &vec![b' '; 1 << 20], b"\0\0\0"].concat());
-    let sent = any(b'P', &[b"_", theirs.as_bytes(), b"\0", &vec![b' '; 1 << 20], b"\0\0\0"].concat());
+    let large = raw(b'P', &[theirs.as_bytes(), b"\0", &vec![b' '; 1 << 20], b"\0\0\0"].concat());
+    let sent = raw(b'P', &[b"_", theirs.as_bytes(), b"\0", &vec![b' '; 1 << 20], b"\0\0\0"].concat());
     let other = format!("_{theirs}");
     let mut bench = foreign();
     bench.play(

@@ -140,7 +140,8 @@ impl Login {
         self
     }
 
-    fn startup(&self) -> Bytes {
+    /// The startup packet.
+    pub fn startup(&self) -> Bytes {
         let mut out = BytesMut::new();
         let user = [("user", self.user.as_str())];
         let others = self.parameters.iter().map(|(name, value)| (name.as_str(), value.as_str()));

@@ -9,7 +9,7 @@ fn written(write: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
     out
 }
 
-pub(crate) fn any(kind: u8, body: &[u8]) -> Vec<u8> {
+pub(crate) fn raw(kind: u8, body: &[u8]) -> Vec<u8> {
     written(|out| frame(out, kind, |out| out.extend_from_slice(body)))
 }
 
@@ -25,7 +25,7 @@ pub(crate) fn parse_body(text: &str) -> Vec<u8> {
 }
 
 pub(crate) fn p(name: &str, text: &str) -> Vec<u8> {
-    any(b'P', &[name.as_bytes(), b"\0", &parse_body(text)].concat())
+    raw(b'P', &[name.as_bytes(), b"\0", &parse_body(text)].concat())
 }
 
 pub(crate) fn b(portal: &str, statement: &str) -> Vec<u8> {
@@ -49,7 +49,7 @@ pub(crate) fn b_with(portal: &str, statement: &str, parameters: &[&str]) -> Vec<
 }
 
 fn named(kind: u8, of: u8, name: &str) -> Vec<u8> {
-    any(kind, &[&[of], name.as_bytes(), b"\0"].concat())
+    raw(kind, &[&[of], name.as_bytes(), b"\0"].concat())
 }
 
 /// Describe of a statement.
@@ -77,60 +77,60 @@ pub(crate) fn e(portal: &str) -> Vec<u8> {
 }
 
 pub(crate) fn e_max(portal: &str, rows: u32) -> Vec<u8> {
-    any(b'E', &[portal.as_bytes(), b"\0", &rows.to_be_bytes()].concat())
+    raw(b'E', &[portal.as_bytes(), b"\0", &rows.to_be_bytes()].concat())
 }
 
 pub(crate) fn s() -> Vec<u8> {
-    any(b'S', b"")
+    raw(b'S', b"")
 }
 
 pub(crate) fn h() -> Vec<u8> {
-    any(b'H', b"")
+    raw(b'H', b"")
 }
 
 /// CopyData, either way.
 pub(crate) fn d(data: &str) -> Vec<u8> {
-    any(b'd', data.as_bytes())
+    raw(b'd', data.as_bytes())
 }
 
 /// CopyDone, either way.
 pub(crate) fn c() -> Vec<u8> {
-    any(b'c', b"")
+    raw(b'c', b"")
 }
 
 pub(crate) fn f() -> Vec<u8> {
-    any(b'f', b"no\0")
+    raw(b'f', b"no\0")
 }
 
 pub(crate) fn x() -> Vec<u8> {
-    any(b'X', b"")
+    raw(b'X', b"")
 }
 
 /// FunctionCall without arguments.
 pub(crate) fn function(number: u32) -> Vec<u8> {
-    any(b'F', &[&number.to_be_bytes()[..], &[0; 6]].concat())
+    raw(b'F', &[&number.to_be_bytes()[..], &[0; 6]].concat())
 }
 
 // --- a server's ---
 
 /// ParseComplete.
 pub(crate) fn pc() -> Vec<u8> {
-    any(b'1', b"")
+    raw(b'1', b"")
 }
 
 /// BindComplete.
 pub(crate) fn bc() -> Vec<u8> {
-    any(b'2', b"")
+    raw(b'2', b"")
 }
 
 /// CloseComplete.
 pub(crate) fn cc() -> Vec<u8> {
-    any(b'3', b"")
+    raw(b'3', b"")
 }
 
 /// ReadyForQuery.
 pub(crate) fn z(status: u8) -> Vec<u8> {
-    any(b'Z', &[status])
+    raw(b'Z', &[status])
 }
 
 pub(crate) fn tag(tag: &str) -> Vec<u8> {
@@ -139,46 +139,46 @@ pub(crate) fn tag(tag: &str) -> Vec<u8> {
 
 /// RowDescription of one column of text.
 pub(crate) fn t() -> Vec<u8> {
-    any(b'T', b"\0\x01n\0\0\0\0\0\0\0\0\0\0\x19\xff\xff\xff\xff\xff\xff\0\0")
+    raw(b'T', b"\0\x01n\0\0\0\0\0\0\0\0\0\0\x19\xff\xff\xff\xff\xff\xff\0\0")
 }
 
 /// NoData.
 pub(crate) fn n() -> Vec<u8> {
-    any(b'n', b"")
+    raw(b'n', b"")
 }
 
 /// ParameterDescription without parameters.
 pub(crate) fn pd() -> Vec<u8> {
-    any(b't', b"\0\0")
+    raw(b't', b"\0\0")
 }
 
 pub(crate) fn row(value: &str) -> Vec<u8> {
-    any(b'D', &[&b"\0\x01"[..], &(value.len() as u32).to_be_bytes(), value.as_bytes()].concat())
+    raw(b'D', &[&b"\0\x01"[..], &(value.len() as u32).to_be_bytes(), value.as_bytes()].concat())
 }
 
 /// EmptyQueryResponse.
 pub(crate) fn empty() -> Vec<u8> {
-    any(b'I', b"")
+    raw(b'I', b"")
 }
 
 /// PortalSuspended.
 pub(crate) fn suspended() -> Vec<u8> {
-    any(b's', b"")
+    raw(b's', b"")
 }
 
 /// FunctionCallResponse.
 pub(crate) fn v(value: &str) -> Vec<u8> {
-    any(b'V', &[&(value.len() as u32).to_be_bytes()[..], value.as_bytes()].concat())
+    raw(b'V', &[&(value.len() as u32).to_be_bytes()[..], value.as_bytes()].concat())
 }
 
 /// CopyInResponse.
 pub(crate) fn copy_in() -> Vec<u8> {
-    any(b'G', &[0, 0, 0])
+    raw(b'G', &[0, 0, 0])
 }
 
 /// CopyOutResponse.
 pub(crate) fn copy_out() -> Vec<u8> {
-    any(b'H', &[0, 0, 0])
+    raw(b'H', &[0, 0, 0])
 }
 
 pub(crate) fn err(code: &str, message: &str) -> Vec<u8> {
@@ -199,7 +199,7 @@ pub(crate) fn status(name: &str, value: &str) -> Vec<u8> {
 
 /// NotificationResponse.
 pub(crate) fn notification(channel: &str) -> Vec<u8> {
-    any(b'A', &[&[0, 0, 0, 7], channel.as_bytes(), b"\0\0"].concat())
+    raw(b'A', &[&[0, 0, 0, 7], channel.as_bytes(), b"\0\0"].concat())
 }
 
 // --- to read failures with ---
