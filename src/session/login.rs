@@ -83,16 +83,31 @@ enum Stop {
     Network(io::Error),
 }
 
+impl From<HandshakeError> for Stop {
+    fn from(error: HandshakeError) -> Self {
+        match error {
+            HandshakeError::Refused(error) => Self::Refused(error),
+            error @ (HandshakeError::Violation(_)
+            | HandshakeError::Server(_)
+            | HandshakeError::TlsDeclined
+            | HandshakeError::UnsupportedMethod(_)
+            | HandshakeError::NoPassword(_)
+            | HandshakeError::ServerNotProven
+            | HandshakeError::Standby) => Self::Broken(error),
+        }
+    }
+}
+
 impl Stop {
     /// What is counted; nothing for a cancel request.
     fn reason(&self) -> Option<LoginRefusal> {
         Some(match self {
             Self::Cancel => return None,
             Self::Quiet | Self::Network(_) => LoginRefusal::Left,
-            Self::Broken(HandshakeError::Refused(why)) if why.contains("TLS") => LoginRefusal::TlsRequired,
-            Self::Broken(HandshakeError::Refused(why)) if why.contains("replication") => LoginRefusal::Replication,
-            Self::Broken(HandshakeError::Refused(_)) => LoginRefusal::Password,
-            Self::Broken(_) => LoginRefusal::Protocol,
+            Self::Broken(_) | Self::Refused(ClientError::NoUserName) => LoginRefusal::Protocol,
+            Self::Refused(ClientError::TlsRequired) => LoginRefusal::TlsRequired,
+            Self::Refused(ClientError::Replication) => LoginRefusal::Replication,
+            Self::Refused(ClientError::LoginRefused { .. }) => LoginRefusal::Password,
             Self::Refused(ClientError::TooManyClients { .. }) => LoginRefusal::TooManyClients,
             Self::Refused(ClientError::AddressNotAllowed { .. }) => LoginRefusal::Address,
             Self::Refused(ClientError::LoginTimeout) => LoginRefusal::Timeout,
@@ -174,7 +189,7 @@ async fn log_in<P: Protocol>(
         client_id,
         statement_key: endpoint.statement_key,
     }));
-    let (taken, step) = machine.step(&input, &mut out).map_err(Stop::Broken)?;
+    let (taken, step) = machine.step(&input, &mut out)?;
     let Step::Done(Accepted::Client(client)) = step else { return Err(Stop::Quiet) };
     input.drain(..taken);
     let watch = worker.watch(client_id, &endpoint.rules);
@@ -193,7 +208,7 @@ async fn prove<P: Protocol>(
     loop {
         let step = machine.step(input, out);
         stream.write_whole(out).await.map_err(Stop::Network)?;
-        let (taken, step) = step.map_err(Stop::Broken)?;
+        let (taken, step) = step?;
         input.drain(..taken);
         match step {
             Step::NeedInput => {
