@@ -87,15 +87,15 @@ fn relay(kind: &str, threads: usize, port: u16, database: u16) -> Result<()> {
     let database = SocketAddr::from((Ipv4Addr::LOCALHOST, database));
     if kind == "multi" {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()?;
-        let accept = async move {
+        // Spawned: what `block_on` itself runs is on no worker.
+        let accepting = runtime.spawn(async move {
             let listener = listen(port)?;
-            loop {
-                let (client, _) = listener.accept().await?;
+            while let Ok((client, _)) = listener.accept().await {
                 tokio::spawn(forward(client, database));
             }
-        };
-        // Spawned: what `block_on` itself runs is on no worker.
-        return Ok(runtime.block_on(runtime.spawn(async { accept.await as io::Result<()> }))??);
+            Ok::<_, io::Error>(())
+        });
+        return Ok(runtime.block_on(accepting)??);
     }
     let mut mailboxes = Vec::new();
     for _ in 0..threads {

@@ -177,11 +177,15 @@ impl Metrics {
     pub async fn read(scene: &Scene) -> Result<Self, Wrong> {
         let (status, text) = get(scene, "/metrics").await?;
         expect(status == 200, "the metrics", format!("status {status}"))?;
+        Ok(Self::parse(&text))
+    }
+
+    fn parse(text: &str) -> Self {
         let series = |line: &str| {
             let (series, value) = line.rsplit_once(' ')?;
             Some((series.to_owned(), value.parse().ok()?))
         };
-        Ok(Self(text.lines().filter(|line| !line.starts_with('#')).filter_map(series).collect()))
+        Self(text.lines().filter(|line| !line.starts_with('#')).filter_map(series).collect())
     }
 
     /// The sum of all series of that name with that label (`reason="setting"`), or all of them.
@@ -197,5 +201,24 @@ impl Metrics {
             self.0.iter().filter(move |(series, value)| is_it(series) && **value > 0.0)
         };
         names.iter().flat_map(of).map(|(series, value)| format!("{series} {value}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn metrics_are_summed_by_name_and_label() {
+        let metrics = Metrics::parse(
+            "# HELP pins_total x 7\npins_total{a=\"1\",reason=\"x\"} 2\npins_total{a=\"2\",reason=\"x\"} 3\n\
+             pins_total{a=\"2\",reason=\"y\"} 0\npins_total_more 9\nother 1\n",
+        );
+        assert_eq!(metrics.sum("pins_total", "reason=\"x\""), 5.0);
+        assert_eq!(metrics.sum("pins_total", ""), 5.0);
+        assert_eq!(metrics.sum("nothing", ""), 0.0);
+        let shown: Vec<String> = metrics.shown(&["other", "pins_total"]).collect();
+        let all = ["other 1", "pins_total{a=\"1\",reason=\"x\"} 2", "pins_total{a=\"2\",reason=\"x\"} 3"];
+        assert_eq!(shown, all);
     }
 }

@@ -275,3 +275,27 @@ fn doing(action: &str) -> impl FnOnce(io::Error) -> DemoError {
     let action = action.to_owned();
     move |source| DemoError::Io { action, source }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_configuration_is_one() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["proxy.pem", "proxy.key"] {
+            write(&folder.path().join(name), "", 0o600).unwrap();
+        }
+        let text = config_text(folder.path(), SocketAddr::from((Ipv4Addr::LOCALHOST, 5432)), 6432, 9632);
+        let origin = folder.path().join("proxy.toml").display().to_string();
+        let config = Config::parse(&text, &origin, &|_| None).unwrap();
+        assert_eq!(config.warnings, Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_taken_port_is_not_taken_again() {
+        let held = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let taken = held.local_addr().unwrap().port();
+        assert_ne!(port_near(taken).unwrap(), taken);
+    }
+}

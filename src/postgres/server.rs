@@ -24,7 +24,9 @@ use super::client::{Client, Reported};
 use super::connect::Connected;
 use super::message;
 use super::statement::Id;
-use crate::protocol::{ClientSide, Out, Parameters, ServerError, ServerSide, Settings, Sides, Status, Violation};
+use crate::protocol::{
+    ClientSide, Out, Parameters, ServerError, ServerSide, Settings, Sides, Status, Tally, Violation,
+};
 use crate::sql::Dialect;
 use owed::{Effect, Kind, Owed, Queue};
 use std::collections::HashMap;
@@ -52,6 +54,8 @@ pub struct Server {
     client: Option<u64>,
     /// Another client than the present one may have drawn from a sequence here.
     foreign_sequences: bool,
+    /// `DISCARD ALL` has taken the present client's settings with it; they come back before its next segment.
+    settings_lost: bool,
     /// Syncs sent.
     segment: u32,
     /// Extended requests were sent without a Sync behind them.
@@ -71,8 +75,7 @@ pub struct Server {
     /// The server has said that it ends the connection.
     ended: bool,
     attach_failure: Option<ServerError>,
-    /// Command tags that the text did not explain.
-    disagreements: u64,
+    tally: Tally,
 }
 
 /// As ReadyForQuery says.
@@ -133,6 +136,7 @@ impl Server {
             unnamed: None,
             client: None,
             foreign_sequences: false,
+            settings_lost: false,
             segment: 0,
             unsynced: false,
             skipping: false,
@@ -143,7 +147,7 @@ impl Server {
             receiving: Body::NONE,
             ended: false,
             attach_failure: None,
-            disagreements: 0,
+            tally: Tally::default(),
         };
         server.read_dialect();
         server
@@ -251,8 +255,8 @@ impl ServerSide for Server {
         self.unsynced || self.copy_in || self.sending.left > 0
     }
 
-    fn disagreements(&mut self) -> u64 {
-        std::mem::take(&mut self.disagreements)
+    fn tally(&mut self) -> Tally {
+        std::mem::take(&mut self.tally)
     }
 
     fn terminate(&self, out: &mut Vec<u8>) {

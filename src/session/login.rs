@@ -7,6 +7,7 @@
 use super::relay::settle;
 use super::{Rules, Session, Worker};
 use crate::auth::Authenticator;
+use crate::metrics::LoginRefusal;
 use crate::net::Stream;
 use crate::pool::line::{Ask, Key};
 use crate::pool::{Borrow, Lease, PoolKey, Pools};
@@ -54,7 +55,10 @@ pub struct Endpoint<P: Protocol> {
 
 /// What clients of a pool with a certain baseline are told of the server.
 #[derive(Default)]
-pub struct Greetings(Mutex<HashMap<(Key, Arc<Settings>), Arc<Parameters>>>);
+pub struct Greetings(Mutex<HashMap<Baseline, Arc<Parameters>>>);
+
+/// What decides what a client is told: its pool and its settings.
+type Baseline = (Key, Arc<Settings>);
 
 /// A client that has just connected.
 pub struct Visitor {
@@ -79,6 +83,35 @@ enum Stop {
     Network(io::Error),
 }
 
+impl Stop {
+    /// What is counted; nothing for a cancel request.
+    fn reason(&self) -> Option<LoginRefusal> {
+        Some(match self {
+            Self::Cancel => return None,
+            Self::Quiet | Self::Network(_) => LoginRefusal::Left,
+            Self::Broken(HandshakeError::Refused(why)) if why.contains("TLS") => LoginRefusal::TlsRequired,
+            Self::Broken(HandshakeError::Refused(why)) if why.contains("replication") => LoginRefusal::Replication,
+            Self::Broken(HandshakeError::Refused(_)) => LoginRefusal::Password,
+            Self::Broken(_) => LoginRefusal::Protocol,
+            Self::Refused(ClientError::TooManyClients { .. }) => LoginRefusal::TooManyClients,
+            Self::Refused(ClientError::AddressNotAllowed { .. }) => LoginRefusal::Address,
+            Self::Refused(ClientError::LoginTimeout) => LoginRefusal::Timeout,
+            Self::Refused(ClientError::GoingDown) => LoginRefusal::GoingDown,
+            Self::Refused(_) => LoginRefusal::Database,
+        })
+    }
+
+    fn log(&self) {
+        match self {
+            Self::Quiet => debug!("left before logging in"),
+            Self::Cancel => debug!("cancel request"),
+            Self::Refused(error) => info!(kind = error.kind().name(), %error, "login refused"),
+            Self::Broken(error) => info!(%error, "login failed"),
+            Self::Network(error) => debug!(%error, "connection lost during login"),
+        }
+    }
+}
+
 /// Serves a client from its first byte to its last.
 pub async fn serve<P: Protocol>(worker: Rc<Worker>, endpoint: Arc<Endpoint<P>>, visitor: Visitor) {
     let span = tracing::info_span!(
@@ -97,14 +130,15 @@ pub async fn serve<P: Protocol>(worker: Rc<Worker>, endpoint: Arc<Endpoint<P>>, 
                 let end = session.run().await;
                 info!(?end, "left");
             }
-            Err(Stop::Quiet) => debug!("left before logging in"),
-            Err(Stop::Cancel) => debug!("cancel request"),
-            Err(Stop::Refused(error)) => {
-                counts.0.errors.of(error.kind()).add(1);
-                info!(kind = error.kind().name(), %error, "login refused");
+            Err(stop) => {
+                if let Some(reason) = stop.reason() {
+                    counts.0.logins_refused.of(reason).add(1);
+                }
+                if let Stop::Refused(error) = &stop {
+                    counts.0.errors.of(error.kind()).add(1);
+                }
+                stop.log();
             }
-            Err(Stop::Broken(error)) => info!(%error, "login failed"),
-            Err(Stop::Network(error)) => debug!(%error, "connection lost during login"),
         }
         counts.0.client_connections_closed.add(1);
     }
@@ -144,8 +178,7 @@ async fn log_in<P: Protocol>(
     let Step::Done(Accepted::Client(client)) = step else { return Err(Stop::Quiet) };
     input.drain(..taken);
     let watch = worker.watch(client_id, &endpoint.rules);
-    let counts = worker.counters(endpoint.places.0, endpoint.places.1);
-    Ok(Session::new(watch, counts, endpoint, key, stream, client, input, out))
+    Ok(Session::new(watch, endpoint, key, stream, client, (input, out)))
 }
 
 /// Drives the login up to the client's proof.
@@ -243,11 +276,11 @@ async fn wait_for_lease<P: Protocol>(pools: &Arc<Pools<P>>, ask: Ask) -> Result<
 }
 
 impl Greetings {
-    fn find(&self, known: &(Key, Arc<Settings>)) -> Option<Arc<Parameters>> {
+    fn find(&self, known: &Baseline) -> Option<Arc<Parameters>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).get(known).cloned()
     }
 
-    fn remember(&self, known: (Key, Arc<Settings>), parameters: &Arc<Parameters>) {
+    fn remember(&self, known: Baseline, parameters: &Arc<Parameters>) {
         let mut greetings = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if greetings.len() >= GREETINGS_MAX {
             greetings.clear();

@@ -101,16 +101,16 @@ pub enum End {
 }
 
 impl<P: Protocol> Session<P> {
+    /// `tail` and `to_client`: what the login left of the client's bytes, and what it has for the client.
     fn new(
         watch: Watch,
-        counts: (Arc<EndpointMetrics>, Arc<GroupMetrics>),
         endpoint: &Endpoint<P>,
         key: Key,
         stream: Stream,
         client: P::Client,
-        tail: Vec<u8>,
-        to_client: Vec<u8>,
+        (tail, to_client): (Vec<u8>, Vec<u8>),
     ) -> Self {
+        let counts = watch.worker.counters(endpoint.places.0, endpoint.places.1);
         Self {
             rules: endpoint.rules.clone(),
             pools: Arc::clone(&endpoint.pools),
@@ -165,6 +165,10 @@ impl<P: Protocol> Session<P> {
             Holding::Nothing => self.turn_detached(cx, scratch)?,
             Holding::Waiting(waiting) => match Pin::new(&mut waiting.outcome).poll(cx) {
                 Poll::Ready(outcome) => {
+                    let waited = waiting.since.elapsed();
+                    if matches!(outcome, Ok(Ok(_))) {
+                        self.counts.1.borrows.observe(waited);
+                    }
                     self.borrowed(outcome.unwrap_or(Err(ClientError::Internal)));
                     true
                 }
@@ -211,6 +215,7 @@ impl<P: Protocol> Session<P> {
             Detached::Ended => return Err(End::Goodbye),
             Detached::NeedServer(_) => match self.pools.borrow(self.ask()) {
                 Borrow::Now(lease) => {
+                    self.counts.1.borrows.observe(Duration::ZERO);
                     self.attach(lease);
                     self.forward(cx, rest, scratch)?;
                 }

@@ -57,16 +57,16 @@ impl<P: Protocol> Session<P> {
         let input = scratch.input.bytes();
         scratch.out.clear();
         let taken = machine.receive(input, Some(&mut self.client), &mut scratch.out);
-        let disagreements = machine.disagreements();
-        if disagreements > 0 {
-            self.counts.1.disagreements.add(disagreements);
-        }
+        let tally = machine.tally();
+        self.counts.1.queries.add(tally.queries);
+        self.counts.1.disagreements.add(tally.disagreements);
         let taken = match taken {
             Ok(taken) => taken,
             Err(violation) => return Err(self.server_broke(violation)),
         };
         tail.extend_from_slice(input.get(taken..).unwrap_or_default());
         self.counts.1.database_bytes_received.add(read as u64);
+        self.counts.0.client_bytes_sent.add(scratch.out.len() as u64);
         if write(&mut self.stream, &scratch.out, input, &mut self.to_client, cx).is_err() {
             return Err(End::ClientLost);
         }
@@ -209,6 +209,7 @@ impl<P: Protocol> Session<P> {
             Ok(taken) => taken,
             Err(violation) => return Err(self.end(&ClientError::Protocol(violation))),
         };
+        self.counts.1.database_bytes_sent.add(scratch.out.len() as u64);
         // An error shows in the next read, after what the server may have said.
         if write(stream, &scratch.out, input, pending, cx).is_err() {
             pending.clear();

@@ -7,7 +7,8 @@
 use crate::postgres::client::{Client, Prepared};
 use crate::postgres::statement::{Id, Statement};
 use crate::protocol::{Pins, Settings};
-use std::collections::VecDeque;
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 /// Entries that may be in flight; beyond it no more is taken from the client until replies have come. A server sends
@@ -56,6 +57,8 @@ pub(super) enum Effect {
     Nothing,
     /// The client has this statement under this name, and so has the server under its own.
     Define { name: Box<[u8]>, prepared: Prepared },
+    /// A Parse of this name of the client's, which is taken: the server's error must show it.
+    Taken(Box<[u8]>),
     /// The client no longer has a statement of this name.
     Undefine(Box<[u8]>),
     /// The unnamed statement is the one of this client and generation.
@@ -104,11 +107,24 @@ pub(super) struct Queue {
     entries: VecDeque<Owed>,
     /// Entries whose effect names a statement.
     naming: usize,
+    /// Ends of the client's segments and queries.
+    ends: usize,
+    /// Entries that make or drop the unnamed statement.
+    unnaming: usize,
+    /// Entries that prepare or close a statement on the server, by statement.
+    touching: HashMap<Id, usize>,
+    /// Entries that close one to make room.
+    evicting: usize,
 }
 
 impl Queue {
     pub(super) fn is_empty(&self) -> bool {
         self.entries.is_empty()
+    }
+
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
     }
 
     pub(super) fn is_full(&self) -> bool {
@@ -121,6 +137,12 @@ impl Queue {
 
     pub(super) fn push(&mut self, owed: Owed) {
         self.naming += usize::from(owed.effect.names());
+        self.ends += usize::from(owed.ends());
+        self.unnaming += usize::from(owed.unnames());
+        self.evicting += usize::from(matches!(owed.effect, Effect::Evicted(_)));
+        if let Some((id, _)) = owed.effect.touches() {
+            *self.touching.entry(id).or_default() += 1;
+        }
         self.entries.push_back(owed);
     }
 
@@ -139,12 +161,24 @@ impl Queue {
     fn take_front(&mut self) -> Option<Owed> {
         let owed = self.entries.pop_front()?;
         self.naming -= usize::from(owed.effect.names());
+        self.ends -= usize::from(owed.ends());
+        self.unnaming -= usize::from(owed.unnames());
+        self.evicting -= usize::from(matches!(owed.effect, Effect::Evicted(_)));
+        if let Some((id, _)) = owed.effect.touches()
+            && let Entry::Occupied(mut entry) = self.touching.entry(id)
+        {
+            *entry.get_mut() -= 1;
+            if *entry.get() == 0 {
+                entry.remove();
+            }
+        }
         Some(owed)
     }
 
     /// The client ended its COPY data before the server was seen to ask for any.
     pub(super) fn mark_copy_end(&mut self, segment: u32) {
-        if self.entries.back().is_some_and(|last| last.kind != Kind::CopyEnd) {
+        // One query may have several COPYs, each with an end of its own.
+        if !self.entries.is_empty() {
             self.push(Owed { kind: Kind::CopyEnd, hidden: false, segment, effect: Effect::Nothing });
         }
     }
@@ -155,6 +189,7 @@ impl Queue {
         while let Some(next) = self.entries.get(1) {
             match next.kind {
                 Kind::Sync => {
+                    self.ends -= usize::from(next.ends());
                     self.entries.remove(1);
                 }
                 Kind::CopyEnd => {
@@ -180,40 +215,57 @@ impl Queue {
         if self.naming == 0 {
             return None;
         }
-        self.entries.iter().rev().find_map(|owed| match &owed.effect {
-            Effect::Define { name: other, prepared } if **other == *name => Some(Some(prepared)),
-            Effect::Undefine(other) if **other == *name => Some(None),
-            Effect::Query { deallocates: Some(other), .. } if **other == *name => Some(None),
-            Effect::Define { .. }
-            | Effect::Undefine(_)
-            | Effect::Query { .. }
+        self.naming_of(name).map(|(_, meaning)| meaning)
+    }
+
+    /// What the client's name will mean depends on how an earlier segment or query ends. (What is in the same segment
+    /// takes a later request with it if it fails.)
+    pub(super) fn is_open(&self, name: &[u8], segment: u32) -> bool {
+        self.naming > 0
+            && self.naming_of(name).is_some_and(|(owed, _)| owed.segment != segment || owed.kind == Kind::Query)
+    }
+
+    /// What the unnamed statement will be depends on how an earlier segment or query ends.
+    pub(super) fn unnamed_is_open(&self, segment: u32) -> bool {
+        self.newest_unnaming().is_some_and(|owed| owed.segment != segment || owed.kind == Kind::Query)
+    }
+
+    /// There will be no unnamed statement.
+    pub(super) fn drops_unnamed(&self) -> bool {
+        self.newest_unnaming().is_some_and(|owed| matches!(owed.effect, Effect::UndefineUnnamed))
+    }
+
+    fn newest_unnaming(&self) -> Option<&Owed> {
+        if self.unnaming == 0 {
+            return None;
+        }
+        self.entries.iter().rev().find(|owed| owed.unnames())
+    }
+
+    /// The newest entry in flight that says what the client's name will mean, and what that is.
+    fn naming_of(&self, name: &[u8]) -> Option<(&Owed, Option<&Prepared>)> {
+        let names_it = |owed: &Owed| match &owed.effect {
+            Effect::Define { name: other, .. } | Effect::Undefine(other) => **other == *name,
+            Effect::Query { deallocates: Some(other), .. } => **other == *name,
+            Effect::Query { .. }
             | Effect::Nothing
+            | Effect::Taken(_)
             | Effect::DefineUnnamed { .. }
             | Effect::UndefineUnnamed
             | Effect::Prepared(_)
             | Effect::Evicted(_)
             | Effect::Pin(_)
             | Effect::Applied(_)
-            | Effect::SequencesDiscarded => None,
-        })
-    }
-
-    /// What is in flight for the name belongs to an earlier segment, which may fail without this one.
-    pub(super) fn is_name_unsure(&self, name: &[u8], segment: u32) -> bool {
-        self.naming > 0
-            && self.entries.iter().any(|owed| {
-                let other = match &owed.effect {
-                    Effect::Define { name, .. } | Effect::Undefine(name) => name,
-                    Effect::Query { deallocates: Some(name), .. } => name,
-                    _other => return false,
-                };
-                owed.segment != segment && **other == *name
-            })
+            | Effect::SequencesDiscarded => false,
+        };
+        let owed = self.entries.iter().rev().find(|owed| names_it(owed))?;
+        let prepared = if let Effect::Define { prepared, .. } = &owed.effect { Some(prepared) } else { None };
+        Some((owed, prepared))
     }
 
     /// Whether the server will have the statement. `None`: nothing in flight says so.
     pub(super) fn presence(&self, id: Id, segment: u32) -> Option<Presence> {
-        if self.naming == 0 {
+        if !self.touches(id) {
             return None;
         }
         self.entries.iter().rev().find_map(|owed| {
@@ -226,26 +278,50 @@ impl Queue {
         })
     }
 
+    /// Something in flight prepares or closes the statement.
+    pub(super) fn touches(&self, id: Id) -> bool {
+        self.touching.contains_key(&id)
+    }
+
+    /// How many statements are being closed to make room.
+    pub(super) fn evicting(&self) -> usize {
+        self.evicting
+    }
+
+    /// A transaction may have failed by the time a request that is sent now reaches the server.
+    pub(super) fn may_fail_transaction(&self) -> bool {
+        self.ends > 0
+    }
+
+    /// Everything up to the next Sync, and that Sync, is the proxy's own.
+    pub(super) fn hides_segment(&self) -> bool {
+        let mut entries = self.entries.iter();
+        entries.find(|owed| !owed.hidden || owed.kind == Kind::Sync).is_some_and(|owed| owed.hidden)
+    }
+
     /// The client's name for a statement in flight, by its name on servers.
     pub(super) fn client_name(&self, server_name: &[u8]) -> Option<&[u8]> {
-        self.entries.iter().find_map(|owed| match &owed.effect {
-            Effect::Define { name, prepared: Prepared::Anywhere(statement) } if statement.id.name() == server_name => {
-                Some(&**name)
-            }
-            _other => None,
+        self.entries.iter().find_map(|owed| {
+            let Effect::Define { name, prepared: Prepared::Anywhere(statement) } = &owed.effect else { return None };
+            (statement.id.name() == server_name).then_some(&**name)
         })
     }
 }
 
 impl Owed {
+    fn ends(&self) -> bool {
+        !self.hidden && matches!(self.kind, Kind::Sync | Kind::Query | Kind::Function)
+    }
+
+    fn unnames(&self) -> bool {
+        let query = self.kind == Kind::Query && !self.hidden;
+        query || matches!(self.effect, Effect::DefineUnnamed { .. } | Effect::UndefineUnnamed)
+    }
+
     /// Whether the server has the statement once this completes; `None`: it does not touch it.
     fn prepares(&self, id: Id) -> Option<bool> {
-        match &self.effect {
-            Effect::Define { prepared: Prepared::Anywhere(statement), .. } if statement.id == id => Some(true),
-            Effect::Prepared(other) if *other == id => Some(true),
-            Effect::Evicted(other) if *other == id => Some(false),
-            _other => None,
-        }
+        let (touched, is_there) = self.effect.touches()?;
+        (touched == id).then_some(is_there)
     }
 }
 
@@ -258,12 +334,32 @@ impl Effect {
             | Self::Evicted(_)
             | Self::Query { deallocates: Some(_), .. } => true,
             Self::Nothing
+            | Self::Taken(_)
             | Self::DefineUnnamed { .. }
             | Self::UndefineUnnamed
             | Self::Pin(_)
             | Self::Applied(_)
             | Self::Query { deallocates: None, .. }
             | Self::SequencesDiscarded => false,
+        }
+    }
+
+    /// The statement that it prepares or closes on the server.
+    fn touches(&self) -> Option<(Id, bool)> {
+        match self {
+            Self::Define { prepared: Prepared::Anywhere(statement), .. } => Some((statement.id, true)),
+            Self::Prepared(id) => Some((*id, true)),
+            Self::Evicted(id) => Some((*id, false)),
+            Self::Define { prepared: Prepared::OnConnection, .. }
+            | Self::Nothing
+            | Self::Undefine(_)
+            | Self::Taken(_)
+            | Self::DefineUnnamed { .. }
+            | Self::UndefineUnnamed
+            | Self::Pin(_)
+            | Self::Applied(_)
+            | Self::Query { .. }
+            | Self::SequencesDiscarded => None,
         }
     }
 

@@ -8,8 +8,8 @@ use super::{Body, Hold, Server, Transaction};
 use crate::postgres::client::{Client, Prepared};
 use crate::postgres::frame::{self, HEAD_BYTES, Head};
 use crate::postgres::message::{self, from_server as kind};
-use crate::postgres::statement::PREFIX;
-use crate::protocol::{Out, PinReason, Pins, Violation};
+use crate::postgres::statement::{Id, PREFIX};
+use crate::protocol::{ClientSide, Out, PinReason, Pins, Violation};
 use std::sync::Arc;
 
 /// Errors, notices, tags and reports are read whole, and are never near this long.
@@ -115,8 +115,10 @@ impl Server {
             | (kind::CLOSE_COMPLETE, Some(Kind::Close)) => self.complete(client, out),
             (kind::CLOSE_COMPLETE, Some(Kind::ParseKnown)) => {
                 self.complete(client, out);
+                if shows {
+                    out.put(PARSE_COMPLETE);
+                }
                 shows = false;
-                out.put(PARSE_COMPLETE);
             }
             (kind::COMMAND_COMPLETE, Some(Kind::Execute)) => {
                 self.read_tag(body, client.as_deref_mut());
@@ -132,7 +134,11 @@ impl Server {
             }
             (kind::EMPTY_QUERY_RESPONSE | kind::PORTAL_SUSPENDED, Some(Kind::Execute)) => self.complete(client, out),
             (kind::EMPTY_QUERY_RESPONSE, Some(Kind::Query)) => {}
-            (kind::COPY_IN_RESPONSE, Some(Kind::Execute | Kind::Query)) => self.copy_in = !self.owed.begin_copy_in(),
+            (kind::COPY_IN_RESPONSE, Some(Kind::Execute | Kind::Query)) => {
+                self.copy_in = !self.owed.begin_copy_in();
+                // No other answer comes before the data.
+                self.hold = Hold::Open;
+            }
             (kind::COPY_OUT_RESPONSE, Some(Kind::Execute | Kind::Query)) => {}
             (kind::READY_FOR_QUERY, Some(Kind::Sync | Kind::Query | Kind::Function)) => {
                 self.transaction = match message::read_ready_for_query(body) {
@@ -141,6 +147,8 @@ impl Server {
                     Some(b'E') => Transaction::Failed,
                     _other => return unexpected,
                 };
+                self.copy_in = false;
+                self.tally.queries += u64::from(shows);
                 self.complete(client, out);
             }
             (kind::ERROR_RESPONSE, _) => return self.error(frame, at, client, out),
@@ -171,9 +179,9 @@ impl Server {
     fn complete(&mut self, client: Option<&mut Client>, out: &mut Out) {
         let Some(owed) = self.owed.pop() else { return };
         match owed.effect {
-            Effect::Nothing | Effect::Query { .. } => {}
+            Effect::Nothing | Effect::Taken(_) | Effect::Query { .. } => {}
             Effect::Prepared(id) => {
-                self.prepared.insert(id, self.binds);
+                self.has_prepared(id);
             }
             Effect::Evicted(id) => {
                 self.prepared.remove(&id);
@@ -190,7 +198,7 @@ impl Server {
             Effect::SequencesDiscarded => self.foreign_sequences = false,
             Effect::Define { name, prepared } => {
                 if let (Prepared::Anywhere(statement), Kind::Parse) = (&prepared, owed.kind) {
-                    self.prepared.insert(statement.id, self.binds);
+                    self.has_prepared(statement.id);
                 }
                 if let Some(client) = client {
                     client.statements.insert(name, prepared);
@@ -223,10 +231,17 @@ impl Server {
             }
         }
         if owed.kind == Kind::Query
+            && !owed.hidden
             && let Some(client) = client
         {
             client.unnamed.clear();
         }
+    }
+
+    fn has_prepared(&mut self, id: Id) {
+        // Younger than all that was bound before.
+        self.binds += 1;
+        self.prepared.insert(id, self.binds);
     }
 
     /// The server's own word for what a command was.
@@ -241,6 +256,7 @@ impl Server {
                 self.unnamed = None;
                 self.foreign_sequences = false;
                 if let Some(client) = client {
+                    self.settings_lost = !client.settings().is_empty();
                     client.discard_all();
                 }
             }
@@ -270,7 +286,7 @@ impl Server {
         let Some((_, reason)) = TELLING_TAGS.iter().find(|(telling, _)| *telling == tag) else { return };
         if !client.pins.contains(*reason) && !client.pins.contains(PinReason::Unreadable) {
             client.pins = client.pins.and(Pins::of(*reason)).and(Pins::of(PinReason::Unreadable));
-            self.disagreements += 1;
+            self.tally.disagreements += 1;
         }
     }
 
@@ -280,7 +296,6 @@ impl Server {
         let hidden = front.is_some_and(|owed| owed.hidden);
         let held = self.hold != Hold::Open;
         self.copy_in = false;
-        self.unnamed = None;
         self.bound_deallocates = None;
         self.bound_clears = false;
         if error.is_fatal {
@@ -294,8 +309,15 @@ impl Server {
         }
         let Some(front) = front else { return Err(Violation::UnexpectedReply(kind::ERROR_RESPONSE)) };
         let skips = front.kind.skips_to_sync();
-        let shows = client.is_some() && !(hidden && held) && !(hidden && !skips);
-        if shows {
+        // A segment of the proxy's own, with the client's requests behind it (`guard_sequences`).
+        let apart = hidden && skips && !held && self.owed.hides_segment();
+        let shows = client.is_some() && !(hidden && (held || !skips || apart));
+        if apart {
+            // In a failed transaction the client's request behind it fails as well; else it must not run.
+            if error.code != "25P02" {
+                return Err(Violation::UnexpectedReply(kind::ERROR_RESPONSE));
+            }
+        } else if shows {
             match self.with_client_names(frame, client.as_deref()) {
                 None => out.pass(at..at + frame.len()),
                 Some(renamed) => out.put(&renamed),
@@ -317,6 +339,10 @@ impl Server {
                 return;
             }
             let Some(owed) = self.owed.pop() else { return };
+            let unnames = matches!(owed.effect, Effect::DefineUnnamed { .. } | Effect::UndefineUnnamed);
+            if unnames || (owed.hidden && matches!(owed.kind, Kind::Parse | Kind::Close)) {
+                self.unnamed = None;
+            }
             if let (Effect::DefineUnnamed { client: id, generation }, Some(client)) =
                 (owed.effect, client.as_deref_mut())
                 && client.id == id
@@ -336,7 +362,10 @@ impl Server {
             window.strip_prefix(PREFIX).is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
         })?;
         let ours = frame.get(place..place + NAME_BYTES)?;
-        let theirs = client.statements.client_name(ours).or_else(|| self.owed.client_name(ours))?;
+        let theirs = match self.owed.front().map(|owed| &owed.effect) {
+            Some(Effect::Taken(name)) => name,
+            _other => client.statements.client_name(ours).or_else(|| self.owed.client_name(ours))?,
+        };
         let before = frame.get(HEAD_BYTES..place)?;
         let behind = frame.get(place + NAME_BYTES..)?;
         let mut renamed = Vec::with_capacity(frame.len());

@@ -10,7 +10,7 @@ use crate::postgres::client::{Bound, Client, Prepared};
 use crate::postgres::frame::{self, HEAD_BYTES, Head};
 use crate::postgres::message::{self, from_client as kind};
 use crate::postgres::statement::{Id, PREFIX, STAND_IN, Statement, name_key};
-use crate::protocol::{Clears, ClientSide, Intent, Out, PinReason, Pins, Settings, Violation};
+use crate::protocol::{Clears, ClientSide, Intent, Out, PinReason, Pins, ServerSide, Settings, Status, Violation};
 use crate::sql;
 use std::sync::Arc;
 
@@ -60,6 +60,9 @@ pub(in crate::postgres) fn begins(head: Head, rest: &[u8]) -> bool {
 impl Server {
     pub(super) fn send_frames(&mut self, input: &[u8], client: &mut Client, out: &mut Out) -> Result<usize, Violation> {
         let mut at = 0;
+        if self.settings_lost && !input.is_empty() && self.status() == Status::Idle {
+            out.write(|out| self.replay(client.settings(), out));
+        }
         loop {
             at += self.sending.advance(input, at, out);
             if self.sending.left > 0 || self.hold != Hold::Open || self.owed.is_full() || client.ended {
@@ -150,6 +153,10 @@ impl Server {
         let text = frame.get(HEAD_BYTES..).unwrap_or_default();
         let text = frame::cstr(text).map_or(text, |(text, _)| text);
         let statement = sql::classify(text, self.dialect);
+        let deallocated = statement.deallocates.clone().and_then(|range| text.get(range));
+        if deallocated.is_some_and(|name| self.awaits(name_key(&sql::identifier_value(name)), out)) {
+            return Ok(Taken::NeedMore);
+        }
         client.pins = client.pins.and(statement.intent.pins_when_sent);
         self.guard_sequences(statement.intent, out);
         if let Some(range) = statement.deallocates.clone() {
@@ -171,8 +178,10 @@ impl Server {
     /// `DEALLOCATE` of a statement that lives with the proxy. The server drops a stand-in, so that its own reply
     /// comes; the statement itself stays, others may use it.
     fn send_deallocate(&mut self, text: &[u8], range: std::ops::Range<usize>, name: &[u8], out: &mut Out) {
+        let was_synced = !self.unsynced;
         self.prepare_stand_in(out);
-        if self.unsynced {
+        // In the middle of the client's own segment a Sync would end what an error must skip and roll back.
+        if was_synced {
             self.sync_hidden(Effect::Nothing, out);
         }
         let rewritten = with_stand_in(text, range);
@@ -221,11 +230,14 @@ impl Server {
         let malformed = || Violation::MalformedFrame(head.kind);
         let (name, body) = frame::cstr(frame.get(HEAD_BYTES..).unwrap_or_default()).ok_or_else(malformed)?;
         let (text, types) = frame::cstr(body).ok_or_else(malformed)?;
-        if self.waits_for_name(name) {
+        let mut statement = sql::classify(text, self.dialect);
+        let deallocated = statement.deallocates.clone().and_then(|range| text.get(range));
+        if !name.is_empty() && self.awaits(name_key(name), out)
+            || deallocated.is_some_and(|name| self.awaits(name_key(&sql::identifier_value(name)), out))
+        {
             return Ok(Taken::NeedMore);
         }
         self.unsynced = true;
-        let mut statement = sql::classify(text, self.dialect);
         let deallocates = statement.deallocates.take().and_then(|range| {
             let name = sql::identifier_value(text.get(range.clone()).unwrap_or_default()).into_owned();
             let known = matches!(lookup(&self.owed, client, name_key(&name)), Some(Prepared::Anywhere(_)));
@@ -243,14 +255,6 @@ impl Server {
             self.parse(name_key(name), as_it_is, body, statement.intent, None, client, out);
         }
         Ok(Taken::Bytes(head.len))
-    }
-
-    /// Whether the name is taken depends on whether an earlier segment fails: its replies come first.
-    fn waits_for_name(&mut self, name: &[u8]) -> bool {
-        if self.owed.is_name_unsure(name_key(name), self.segment) {
-            self.hold = Hold::UntilAnswered;
-        }
-        self.hold != Hold::Open
     }
 
     #[allow(clippy::too_many_arguments)]
@@ -281,12 +285,12 @@ impl Server {
             // The name is taken: prepare the old statement once more, and the server says so itself.
             Some(Prepared::Anywhere(old)) => {
                 self.ensure_prepared(&old, out);
-                self.owe(Kind::Parse, Effect::Nothing);
+                self.owe(Kind::Parse, Effect::Taken(name.into()));
                 out.write(|out| write_parse(&old.id.name(), body, out));
             }
             Some(Prepared::OnConnection) => {
                 self.owe(Kind::Parse, Effect::Nothing);
-                out.write(|out| write_parse(name, body, out));
+                out.write(|out| write_parse(&never_ours(name), body, out));
             }
             None if !client.statements.has_room(body.len()) => {
                 client.pins.add(PinReason::LargeStatement);
@@ -300,7 +304,8 @@ impl Server {
     fn define(&mut self, name: &[u8], statement: Arc<Statement>, out: &mut Out) {
         let known = self.presence(statement.id);
         // In a failed transaction a Parse must fail, also one that need not reach the server.
-        if known == Presence::Yes && self.transaction != Transaction::Failed {
+        let may_fail = self.transaction == Transaction::Failed || self.owed.may_fail_transaction();
+        if known == Presence::Yes && !may_fail {
             out.write(|out| message::close_statement(STAND_IN, out));
             self.owe(Kind::ParseKnown, Effect::define(name, statement));
             return;
@@ -325,7 +330,7 @@ impl Server {
         let Some((name, _)) = frame::cstr(looked_at) else {
             return if looked_at.len() >= NAMES_BYTES_MAX { Err(Violation::FrameTooLong) } else { Ok(Taken::NeedMore) };
         };
-        if self.waits_for_name(name) {
+        if !name.is_empty() && self.awaits(name_key(name), out) {
             return Ok(Taken::NeedMore);
         }
         self.unsynced = true;
@@ -341,7 +346,7 @@ impl Server {
         let taken_name = match lookup(&self.owed, client, key) {
             Some(Prepared::Anywhere(old)) => {
                 self.ensure_prepared(&old, out);
-                self.owe(Kind::Parse, Effect::Nothing);
+                self.owe(Kind::Parse, Effect::Taken(key.into()));
                 Some(old.id.name().to_vec())
             }
             Some(Prepared::OnConnection) => {
@@ -380,6 +385,9 @@ impl Server {
                 Ok(Taken::NeedMore)
             };
         };
+        if self.awaits(name_key(name), out) {
+            return Ok(Taken::NeedMore);
+        }
         self.unsynced = true;
         self.bound_deallocates = None;
         let skipped = HEAD_BYTES + portal.len() + 1 + name.len() + 1;
@@ -415,8 +423,11 @@ impl Server {
         let body = frame.get(HEAD_BYTES..).unwrap_or_default();
         let (of, name) = body.split_first().ok_or(Violation::MalformedFrame(head.kind))?;
         let (name, _) = frame::cstr(name).ok_or(Violation::MalformedFrame(head.kind))?;
-        self.unsynced = true;
         let is_statement = *of == b'S';
+        if is_statement && !(name.is_empty() && head.kind == kind::CLOSE) && self.awaits(name_key(name), out) {
+            return Ok(Taken::NeedMore);
+        }
+        self.unsynced = true;
         if head.kind == kind::CLOSE {
             return Ok(self.send_close(is_statement, name, at..at + head.len, client, out));
         }
@@ -458,8 +469,9 @@ impl Server {
         };
         // A statement that lives with the proxy stays on the server; the client's own name is unknown there.
         let here = matches!(lookup(&self.owed, client, key), Some(Prepared::OnConnection));
-        if is_statement && !here && key.starts_with(PREFIX) {
-            out.write(|out| message::close_statement(STAND_IN, out));
+        if is_statement && key.starts_with(PREFIX) {
+            let name = if here { never_ours(key) } else { STAND_IN.to_vec() };
+            out.write(|out| message::close_statement(&name, out));
         } else {
             out.pass(frame);
         }
@@ -493,6 +505,9 @@ impl Server {
         }
         self.owe(Kind::Sync, Effect::Nothing);
         self.begin_segment();
+        if self.settings_lost {
+            self.hold = Hold::UntilAnswered;
+        }
     }
 
     fn begin_segment(&mut self) {
@@ -511,6 +526,23 @@ impl Server {
 
     // ------------------------------------------------------------------------------------------ names
 
+    /// What this name means is known only once replies have come: they are asked for, and waited for.
+    fn awaits(&mut self, name: &[u8], out: &mut Out) -> bool {
+        // While the server reads COPY data it answers nothing else.
+        let is_open = match name {
+            b"" => self.owed.unnamed_is_open(self.segment),
+            name => self.owed.is_open(name, self.segment),
+        };
+        if self.copy_in || !is_open {
+            return false;
+        }
+        if self.unsynced {
+            out.write(|out| frame::frame(out, kind::FLUSH, |_| ()));
+        }
+        self.hold = Hold::UntilAnswered;
+        true
+    }
+
     /// What a Bind or Describe of this name must say to the server; what it lacks is sent ahead.
     fn resolve(&mut self, name: &[u8], binds: bool, client: &mut Client, out: &mut Out) -> SentName {
         let key = name_key(name);
@@ -526,13 +558,15 @@ impl Server {
                 let pins = if binds { statement.intent.pins_when_done } else { Pins::NONE };
                 SentName { rewritten: Some(statement.id.name().to_vec()), pins }
             }
-            Some(Prepared::OnConnection) => SentName { rewritten: None, pins: Pins::NONE },
-            None => SentName { rewritten: key.starts_with(PREFIX).then(|| never_ours(key)), pins: Pins::NONE },
+            Some(Prepared::OnConnection) | None => {
+                SentName { rewritten: key.starts_with(PREFIX).then(|| never_ours(key)), pins: Pins::NONE }
+            }
         }
     }
 
     fn resolve_unnamed(&mut self, binds: bool, client: &mut Client, out: &mut Out) -> SentName {
-        let Some((generation, body, bound)) = client.unnamed.latest() else {
+        let latest = client.unnamed.latest().filter(|_| !self.owed.drops_unnamed());
+        let Some((generation, body, bound)) = latest else {
             // Whatever is there is a stranger's: out of the way, so that the server says there is none.
             out.write(|out| message::close_statement(b"", out));
             self.owe_hidden(Kind::Close, Effect::Nothing);
@@ -595,19 +629,17 @@ impl Server {
         self.unsynced = true;
     }
 
-    /// Closes the statement that was not used for longest, when one more would be too many. It goes behind every use of
-    /// it that has been sent, and ahead of every later one.
+    /// Closes the statements that were not used for longest, when one more would be too many. They go behind every use
+    /// of them that has been sent, and ahead of every later one. Those in flight can't go yet: they go the next time.
     fn make_room(&mut self, newcomer: Id, out: &mut Out) {
-        if self.prepared.len() < self.prepared_max {
-            return;
-        }
-        let oldest = self
-            .prepared
-            .iter()
-            .filter(|(id, _)| **id != newcomer && self.owed.presence(**id, self.segment).is_none())
-            .min_by_key(|(_, last_used)| **last_used)
-            .map(|(id, _)| *id);
-        if let Some(oldest) = oldest {
+        while self.prepared.len() >= self.prepared_max + self.owed.evicting() {
+            let oldest = self
+                .prepared
+                .iter()
+                .filter(|(id, _)| **id != newcomer && !self.owed.touches(**id))
+                .min_by_key(|(_, last_used)| **last_used)
+                .map(|(id, _)| *id);
+            let Some(oldest) = oldest else { return };
             self.close_hidden(oldest, out);
         }
     }
@@ -632,7 +664,8 @@ impl Server {
     /// A statement that asks for a sequence's last value must not get one that another client drew. The value the
     /// client drew itself in the same transaction goes with it: the server then says that there is none.
     fn guard_sequences(&mut self, intent: Intent, out: &mut Out) {
-        if !intent.asks_sequence || !self.foreign_sequences {
+        // In a failed transaction nothing can be asked, nor discarded.
+        if !intent.asks_sequence || !self.foreign_sequences || self.transaction == Transaction::Failed {
             return;
         }
         let was_synced = !self.unsynced;
@@ -658,6 +691,7 @@ impl Server {
 
     /// Writes what turns the connection's settings into these, in a segment of its own.
     pub(super) fn replay(&mut self, wanted: &Arc<Settings>, out: &mut Vec<u8>) {
+        self.settings_lost = false;
         if Arc::ptr_eq(&self.applied, wanted) || self.applied == *wanted {
             return;
         }
