@@ -127,9 +127,10 @@ impl<P: Protocol> Session<P> {
     }
 
     /// Serves the client until it leaves or must leave.
-    async fn run(mut self) -> End {
+    async fn run(mut self: Box<Self>) -> End {
         let end = poll_fn(|cx| self.poll(cx)).await;
-        self.finish(end).await;
+        // Boxed for the same reason as the login.
+        Box::pin((*self).finish(end)).await;
         end
     }
 
