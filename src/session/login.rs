@@ -139,7 +139,9 @@ pub async fn serve<P: Protocol>(worker: Rc<Worker>, endpoint: Arc<Endpoint<P>>, 
     let counts = worker.counters(endpoint.places.0, endpoint.places.1);
     async move {
         counts.0.client_connections_received.add(1);
-        match log_in(&worker, &endpoint, visitor).await {
+        // Boxed, because a login needs kilobytes and the task keeps room for the largest of its parts: an idle client
+        // should not own it, nor a busy one have its few hot lines spread over it.
+        match Box::pin(log_in(&worker, &endpoint, visitor)).await {
             Ok(session) => {
                 info!("logged in");
                 let end = session.run().await;
@@ -165,7 +167,7 @@ async fn log_in<P: Protocol>(
     worker: &Rc<Worker>,
     endpoint: &Arc<Endpoint<P>>,
     visitor: Visitor,
-) -> Result<Session<P>, Stop> {
+) -> Result<Box<Session<P>>, Stop> {
     let Visitor { mut stream, client_id, refusal } = visitor;
     let mut machine = P::accept(AcceptOptions { tls: endpoint.tls, nonce: rand::random() });
     let (mut input, mut out) = (Vec::new(), Vec::new());
@@ -193,7 +195,7 @@ async fn log_in<P: Protocol>(
     let Step::Done(Accepted::Client(client)) = step else { return Err(Stop::Quiet) };
     input.drain(..taken);
     let watch = worker.watch(client_id, &endpoint.rules);
-    Ok(Session::new(watch, endpoint, key, stream, client, (input, out)))
+    Ok(Box::new(Session::new(watch, endpoint, key, stream, client, (input, out))))
 }
 
 /// Drives the login up to the client's proof.

@@ -96,7 +96,8 @@ impl Server {
             kind::FUNCTION_CALL => return self.send_function(head, rest, client),
             kind::EXECUTE => return Ok(self.send_execute(head, rest, at, out)),
             kind::SYNC => self.send_sync(),
-            kind::FLUSH | kind::COPY_DATA => {}
+            kind::FLUSH => self.flushed = true,
+            kind::COPY_DATA => {}
             kind::COPY_DONE | kind::COPY_FAIL => self.send_copy_end(),
             kind::TERMINATE => {
                 client.ended = true;

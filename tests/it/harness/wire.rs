@@ -188,6 +188,11 @@ impl Wire {
         }
     }
 
+    /// Logs in and gives the socket itself, of which nothing reads.
+    pub fn log_in(address: SocketAddr, login: &Login) -> TcpStream {
+        log_in(address, login, &mut Vec::new()).unwrap()
+    }
+
     fn reading(stream: TcpStream, login: Vec<Frame>) -> Self {
         stream.set_read_timeout(None).unwrap();
         let (sender, events) = channel();
