@@ -71,7 +71,11 @@ impl Server {
             let rest = input.get(at..).unwrap_or_default();
             let Some(head) = frame::head(rest)? else { return Ok(at) };
             match self.send_frame(head, rest, at, client, out)? {
-                Taken::Bytes(bytes) => at += bytes,
+                Taken::Bytes(bytes) => {
+                    at += bytes;
+                    // Any other request in the middle of COPY data makes the COPY fail: a Sync behind it counts.
+                    self.copy_in &= matches!(head.kind, kind::COPY_DATA | kind::SYNC | kind::FLUSH);
+                }
                 Taken::NeedMore => return Ok(at),
             }
         }
