@@ -21,11 +21,11 @@ pub mod session;
 
 pub mod listener;
 
-pub mod demo;
-
 pub mod admin;
 pub mod logging;
 
 mod run;
 
-pub use run::{RunError, check, run};
+pub mod demo;
+
+pub use run::{Addresses, RunError, check, run};

@@ -1,8 +1,10 @@
-//! Sets up the log: lines for people or for machines, on stderr.
+//! Sets up the log: lines for people or for machines, on stderr or in a file.
 //!
-//! Once per process, by `main`; nothing else here is global. The level is a filter that the configuration has checked.
+//! Once per process, by `main` or the demo; nothing else here is global. The level is a filter that the configuration has checked.
 
+use std::fs::File;
 use std::io::{self, IsTerminal};
+use std::sync::Mutex;
 
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -28,6 +30,12 @@ pub fn start(config: &LogConfig) -> Result<(), LogError> {
         LogFormat::Json => lines.json().finish().try_init()?,
     }
     Ok(())
+}
+
+/// Starts to log into a file, for people.
+pub fn start_in(file: File, level: &str) -> Result<(), LogError> {
+    let lines = tracing_subscriber::fmt().with_env_filter(EnvFilter::try_new(level)?).with_writer(Mutex::new(file));
+    Ok(lines.with_ansi(false).finish().try_init()?)
 }
 
 #[cfg(test)]

@@ -29,6 +29,11 @@ impl Count {
         self.0.store(self.0.load(Ordering::Relaxed).wrapping_sub(number), Ordering::Relaxed);
     }
 
+    /// Sets it, for what is counted elsewhere.
+    pub fn set(&self, number: u64) {
+        self.0.store(number, Ordering::Relaxed);
+    }
+
     /// This slot's number; for a level, modulo 2^64.
     pub fn value(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
@@ -155,57 +160,6 @@ impl Label for OpenFailure {
     }
 }
 
-/// Why a database connection was closed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CloseReason {
-    /// `connection_idle_timeout`.
-    Idle,
-    /// `connection_max_lifetime`.
-    Age,
-    /// More idle ones than `max_idle_connections_percent`.
-    TooManyIdle,
-    /// Its place was needed by another pool of the target.
-    Budget,
-    /// Its state could not be shown to be clean.
-    Unclean,
-    /// Its client left in the middle of something.
-    ClientLeft,
-    /// The database closed it or it broke.
-    Lost,
-    /// What came was not the protocol.
-    Protocol,
-    /// The proxy is going down, or the target is gone.
-    Drained,
-}
-
-impl Label for CloseReason {
-    const ALL: &'static [Self] = &[
-        Self::Idle,
-        Self::Age,
-        Self::TooManyIdle,
-        Self::Budget,
-        Self::Unclean,
-        Self::ClientLeft,
-        Self::Lost,
-        Self::Protocol,
-        Self::Drained,
-    ];
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::Idle => "idle",
-            Self::Age => "age",
-            Self::TooManyIdle => "too_many_idle",
-            Self::Budget => "budget",
-            Self::Unclean => "unclean",
-            Self::ClientLeft => "client_left",
-            Self::Lost => "lost",
-            Self::Protocol => "protocol",
-            Self::Drained => "drained",
-        }
-    }
-}
-
 impl Label for PinReason {
     const ALL: &'static [Self] = &PinReason::ALL;
 
@@ -295,8 +249,8 @@ pub struct GroupMetrics {
     pub database_connections_opened: Count,
     /// Connections that could not be opened.
     pub database_connections_failed: Counts<OpenFailure>,
-    /// Connections closed.
-    pub database_connections_closed: Counts<CloseReason>,
+    /// Connections closed, for whatever reason.
+    pub database_connections_closed: Count,
     /// Connections borrowed, and how long that took. Those who gave up are not in it.
     pub borrows: Waits,
     /// Level: clients that wait for a connection.
@@ -565,8 +519,8 @@ impl Collector for Slots {
                 "Database connections that could not be opened",
                 |slot| &slot.database_connections_failed,
             ),
-            self.per_group_and(
-                "reason",
+            self.per_group(
+                COUNTER,
                 "sluicegate_database_connections_closed_total",
                 "Database connections closed",
                 |slot| &slot.database_connections_closed,
@@ -707,7 +661,6 @@ mod tests {
         }
         check::<LoginRefusal>();
         check::<OpenFailure>();
-        check::<CloseReason>();
         check::<PinReason>();
         check::<ErrorKind>();
         assert_eq!(NOWHERE.value(), 0);

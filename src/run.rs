@@ -9,7 +9,7 @@ use crate::admin::{self, Readiness};
 use crate::auth::{AuthError, Authenticator};
 use crate::config::{Config, EndpointConfig, EndpointTls, ListenAddress, TargetGroupConfig, TargetTlsMode};
 use crate::listener::{Arrival, BindError, Doors, Workers};
-use crate::metrics::Metrics;
+use crate::metrics::{GroupMetrics, Metrics};
 use crate::net::tls::{self, TlsError};
 use crate::pool::{self, Pools};
 use crate::postgres::Postgres;
@@ -104,8 +104,10 @@ async fn serve(
     let tls_config = config.tls.as_ref().map(tls::server_config).transpose()?;
 
     let mut groups = Vec::new();
-    for group in &config.target_groups {
-        groups.push(start_group(group, &authenticator, statement_key)?);
+    for (number, group) in config.target_groups.iter().enumerate() {
+        // The main thread's slots stand behind the workers'.
+        let counts = metrics.thread(workers).and_then(|slots| slots.group(number)).unwrap_or_default();
+        groups.push(start_group(group, &authenticator, statement_key, counts)?);
     }
     let mut endpoints = Vec::new();
     for (number, endpoint) in config.endpoints.iter().enumerate() {
@@ -202,8 +204,9 @@ fn start_group(
     group: &TargetGroupConfig,
     authenticator: &Arc<Authenticator>,
     statement_key: [u8; 16],
+    counts: Arc<GroupMetrics>,
 ) -> Result<Arc<Pools<Postgres>>, RunError> {
-    let (pools, orders) = Pools::new(&group.name, group.pool.clone());
+    let (pools, orders) = Pools::new(&group.name, group.pool.clone(), counts);
     let Some(address) = group.targets.first().cloned() else { return Ok(pools) };
     let (prober, tls) = prober(group)?;
     let (mut snapshots, _monitor) =

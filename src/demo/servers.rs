@@ -223,7 +223,7 @@ impl Installation {
     }
 
     /// A path as the programs see it.
-    fn inside(&self, path: &Path) -> PathBuf {
+    pub fn inside(&self, path: &Path) -> PathBuf {
         match &self.chroot {
             None => path.to_owned(),
             Some(chroot) => Path::new("/").join(path.strip_prefix(chroot).unwrap_or(path)),

@@ -2,11 +2,13 @@
 //!
 //! How many logins are under way at once, and how long the pause after a failure is, the line says. The database's own
 //! words about a failed login hold addresses and blame the wrong password: they go to the log; the client learns the
-//! group, the user and the code (two codes pass: no such database, and the database's own "too many").
+//! group, the user and the code (two codes pass: no such database, and the database's own "too many"; and what it says
+//! about options of the client's own that only a login can set).
 
 use super::line::Key;
 use super::{Lease, PoolKey, Pools, ServerConn};
 use crate::config::TargetAddress;
+use crate::metrics::OpenFailure;
 use crate::net;
 use crate::protocol::{
     Answer, ClientError, ConnectOptions, Handshake, HandshakeError, Password, Protocol, Step, Violation,
@@ -38,8 +40,11 @@ pub struct Target {
     /// See [`ConnectOptions::statement_key`].
     pub statement_key: [u8; 16],
     /// The database's user and password for a client's user.
-    pub credentials: Box<dyn Fn(&str) -> Option<(String, Option<Password>)>>,
+    pub credentials: Credentials,
 }
+
+/// Gives the database's user and password for a client's user.
+pub type Credentials = Box<dyn Fn(&str) -> Option<(String, Option<Password>)>>;
 
 /// Why a login failed.
 #[derive(Debug, thiserror::Error)]
@@ -135,11 +140,13 @@ impl<P: Protocol> Pools<P> {
         state.unreachable = false;
         self.open_more(&mut state);
         drop(state);
+        self.counts.database_connections_opened.add(1);
         tracing::debug!(group = self.group, "database connection opened");
         Lease::new(self, key, connection).release();
     }
 
     pub(super) fn open_failed(&self, key: Key, pool_key: &PoolKey, error: &ConnectError) {
+        self.counts.database_connections_failed.of(failure(error)).add(1);
         let words = self.words(pool_key, error);
         let mut state = self.lock();
         let refused = state.line.open_failed(key, words.is_some(), Instant::now(), rand::random());
@@ -171,6 +178,12 @@ impl<P: Protocol> Pools<P> {
             }
             // Starting up, shutting down, in recovery.
             ConnectError::Login(HandshakeError::Server(error)) if error.code.starts_with("57P") => return None,
+            // About what the client's own options ask for, unless the login itself failed (class 28).
+            ConnectError::Login(HandshakeError::Server(error))
+                if !key.fixed.is_empty() && !error.code.starts_with("28") =>
+            {
+                return Some(ClientError::Server(error.clone()));
+            }
             ConnectError::Login(HandshakeError::Server(error)) => error.code.clone(),
             ConnectError::Login(HandshakeError::TlsDeclined) => "that it has no TLS".to_owned(),
             ConnectError::Login(HandshakeError::Standby) => "that it is a standby, not the writer".to_owned(),
@@ -178,5 +191,22 @@ impl<P: Protocol> Pools<P> {
             ConnectError::UnknownUser(_) => "nothing: the user is not configured".to_owned(),
         };
         Some(ClientError::TargetLogin { group: self.group.clone(), user: key.user.clone(), code })
+    }
+}
+
+/// As counted.
+fn failure(error: &ConnectError) -> OpenFailure {
+    match error {
+        ConnectError::Network(net::ConnectError::Timeout { .. }) | ConnectError::Timeout(_) => OpenFailure::Timeout,
+        ConnectError::Lost(error) if error.get_ref().is_some_and(|source| source.is::<rustls::Error>()) => {
+            OpenFailure::Tls
+        }
+        ConnectError::Network(_) | ConnectError::Lost(_) => OpenFailure::Network,
+        ConnectError::Login(HandshakeError::TlsDeclined) => OpenFailure::Tls,
+        ConnectError::Login(HandshakeError::Server(error)) if error.code == "53300" => OpenFailure::Full,
+        ConnectError::Login(HandshakeError::Server(error)) if error.code.starts_with("28") => OpenFailure::Login,
+        ConnectError::Login(HandshakeError::Server(_) | HandshakeError::Standby) => OpenFailure::Database,
+        ConnectError::Login(HandshakeError::Violation(_)) => OpenFailure::Protocol,
+        ConnectError::Login(_) | ConnectError::UnknownUser(_) => OpenFailure::Login,
     }
 }

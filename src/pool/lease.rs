@@ -52,7 +52,7 @@ impl<P: Protocol> ServerConn<P> {
     }
 
     /// Says goodbye, if that can be done without waiting, and closes.
-    pub fn close(mut self: Box<Self>) {
+    pub fn close(mut self) {
         if self.pending.is_empty() {
             let mut goodbye = Vec::new();
             self.machine.terminate(&mut goodbye);

@@ -387,8 +387,8 @@ impl<C, W> Line<C, W> {
             while let Some(idle) = pool.idle.get_mut(index) {
                 let idle_for = now.saturating_duration_since(idle.since);
                 let stale = timeout.is_some_and(|timeout| idle_for >= timeout);
-                let over = self.open > self.limits.connections
-                    || (self.idle > self.limits.idle && idle_for >= IDLE_GRACE);
+                let over =
+                    self.open > self.limits.connections || (self.idle > self.limits.idle && idle_for >= IDLE_GRACE);
                 if stale || over || expired(&mut idle.connection) {
                     closed.push(pool.idle.remove(index).connection);
                     pool.open -= 1;

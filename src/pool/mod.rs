@@ -1,6 +1,6 @@
 //! Server connections and their owners: who may have one, who waits, and when one is opened or closed.
 //!
-//! All policy is in [`line`], which knows neither sockets nor time; this module holds its lock for a few lines at a
+//! All policy is in [`mod@line`], which knows neither sockets nor time; this module holds its lock for a few lines at a
 //! time, never over an await, and does what the line says. A connection belongs to the runtime of one worker; when
 //! another worker takes it, its socket moves there. Logins at the database happen on the thread that runs
 //! [`connect::run`], so that a client that goes away takes no half-made connection with it.
@@ -14,6 +14,7 @@ mod tests;
 pub use lease::{Lease, ServerConn};
 
 use crate::config::{PoolConfig, ResetPolicy};
+use crate::metrics::GroupMetrics;
 use crate::protocol::{ClientError, Protocol};
 use line::{Ask, Figures, Key, Limits, Line, Verdict};
 use std::collections::BTreeMap;
@@ -39,6 +40,8 @@ pub struct PoolKey {
 pub struct Pools<P: Protocol> {
     group: String,
     config: PoolConfig,
+    /// The slot of the thread that runs [`connect::run`] and [`tick`](Self::tick).
+    counts: Arc<GroupMetrics>,
     state: Mutex<State<P>>,
     /// Logins that should begin; at most `max_logins_in_progress` are on their way at a time.
     openings: mpsc::UnboundedSender<(Key, Arc<PoolKey>)>,
@@ -77,12 +80,16 @@ pub struct Waiting<P: Protocol> {
 
 impl<P: Protocol> Pools<P> {
     /// The pools of a target, with no budget yet; and the receiver for [`connect::run`].
-    pub fn new(group: &str, config: PoolConfig) -> (Arc<Self>, mpsc::UnboundedReceiver<(Key, Arc<PoolKey>)>) {
+    pub fn new(
+        group: &str,
+        config: PoolConfig,
+        counts: Arc<GroupMetrics>,
+    ) -> (Arc<Self>, mpsc::UnboundedReceiver<(Key, Arc<PoolKey>)>) {
         let (openings, receiver) = mpsc::unbounded_channel();
         let limits =
             Limits { connections: 0, idle: 0, waiting: config.max_waiting, openings: config.max_logins_in_progress };
         let state = State { line: Line::new(limits), keys: BTreeMap::new(), by_key: Vec::new(), unreachable: false };
-        (Arc::new(Self { group: group.to_owned(), config, state: Mutex::new(state), openings }), receiver)
+        (Arc::new(Self { group: group.to_owned(), config, counts, state: Mutex::new(state), openings }), receiver)
     }
 
     /// The target group's name.
@@ -192,7 +199,14 @@ impl<P: Protocol> Pools<P> {
         let stale = state.line.sweep(now, self.config.connection_idle_timeout, |connection| connection.is_old(now));
         let unreachable = state.unreachable && state.line.figures().open == 0;
         self.open_more(&mut state);
+        let figures = state.line.figures();
         drop(state);
+        let made = figures.open.saturating_sub(figures.openings) as u64;
+        self.counts.database_connections_idle.set(figures.idle as u64);
+        self.counts.database_connections_in_use.set(made.saturating_sub(figures.idle as u64));
+        self.counts.clients_waiting.set(figures.waiting as u64);
+        let opened = self.counts.database_connections_opened.value();
+        self.counts.database_connections_closed.set(opened.saturating_sub(made));
         for connection in stale {
             connection.close();
         }

@@ -30,7 +30,7 @@ struct Fixture {
 
 impl Fixture {
     fn new(config: PoolConfig, budget: usize) -> Self {
-        let (pools, orders) = Pools::new("main", config);
+        let (pools, orders) = Pools::new("main", config, Arc::default());
         pools.set_budget(budget);
         let key = |user: &str| PoolKey { user: user.into(), database: "app".into(), fixed: Vec::new() };
         let keys = ["a", "b"].map(|user| pools.pool(key(user)).unwrap());

@@ -24,7 +24,9 @@ use super::client::{Client, Reported};
 use super::connect::Connected;
 use super::message;
 use super::statement::Id;
-use crate::protocol::{ClientSide, Out, Parameters, ServerError, ServerSide, Settings, Sides, Status, Violation};
+use crate::protocol::{
+    ClientSide, Out, Parameters, ServerError, ServerSide, Settings, Sides, Status, Tally, Violation,
+};
 use crate::sql::Dialect;
 use owed::{Effect, Kind, Owed, Queue};
 use std::collections::HashMap;
@@ -58,6 +60,8 @@ pub struct Server {
     segment: u32,
     /// Extended requests were sent without a Sync behind them.
     unsynced: bool,
+    /// A Flush stands behind the last request.
+    flushed: bool,
     /// The server skips everything up to the next Sync, and none has been sent.
     skipping: bool,
     /// The server reads COPY data, and the client has not ended them yet.
@@ -73,8 +77,7 @@ pub struct Server {
     /// The server has said that it ends the connection.
     ended: bool,
     attach_failure: Option<ServerError>,
-    /// Command tags that the text did not explain.
-    disagreements: u64,
+    tally: Tally,
 }
 
 /// As ReadyForQuery says.
@@ -138,6 +141,7 @@ impl Server {
             settings_lost: false,
             segment: 0,
             unsynced: false,
+            flushed: false,
             skipping: false,
             copy_in: false,
             bound_deallocates: None,
@@ -146,7 +150,7 @@ impl Server {
             receiving: Body::NONE,
             ended: false,
             attach_failure: None,
-            disagreements: 0,
+            tally: Tally::default(),
         };
         server.read_dialect();
         server
@@ -167,10 +171,12 @@ impl Server {
     }
 
     fn owe(&mut self, kind: Kind, effect: Effect) {
+        self.flushed = false;
         self.owed.push(Owed { kind, hidden: false, segment: self.segment, effect });
     }
 
     fn owe_hidden(&mut self, kind: Kind, effect: Effect) {
+        self.flushed = false;
         self.owed.push(Owed { kind, hidden: true, segment: self.segment, effect });
     }
 
@@ -250,8 +256,16 @@ impl ServerSide for Server {
         self.hold != Hold::Open || self.owed.is_full()
     }
 
-    fn disagreements(&mut self) -> u64 {
-        std::mem::take(&mut self.disagreements)
+    fn needs_client(&self) -> bool {
+        self.unsynced || self.copy_in || self.sending.left > 0
+    }
+
+    fn is_unasked(&self) -> bool {
+        self.unsynced && !self.flushed
+    }
+
+    fn tally(&mut self) -> Tally {
+        std::mem::take(&mut self.tally)
     }
 
     fn terminate(&self, out: &mut Vec<u8>) {

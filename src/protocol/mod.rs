@@ -303,11 +303,27 @@ pub trait ServerSide {
     /// [`send`](Self::send) takes nothing for now, until replies have come.
     fn is_holding(&self) -> bool;
 
-    /// How often text and server disagreed since the last call; stays 0 unless a text was misread.
-    fn disagreements(&mut self) -> u64;
+    /// The server waits for more of the client before it has answered everything: a half sent frame, a missing Sync,
+    /// the rest of a COPY.
+    fn needs_client(&self) -> bool;
+
+    /// The client has not asked for the replies that are owed: the server may keep them until it does.
+    fn is_unasked(&self) -> bool;
+
+    /// What has been counted since the last call.
+    fn tally(&mut self) -> Tally;
 
     /// A polite goodbye, if the connection is in a state to take one.
     fn terminate(&self, out: &mut Vec<u8>);
+}
+
+/// Counts of a server connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Tally {
+    /// Requests of the client's that were answered to the end (simple queries, Syncs, function calls).
+    pub queries: u64,
+    /// Times that text and server disagreed about state: stays 0 unless a text was misread.
+    pub disagreements: u64,
 }
 
 /// What a server connection is doing.

@@ -7,6 +7,7 @@
 use super::relay::settle;
 use super::{Rules, Session, Worker};
 use crate::auth::Authenticator;
+use crate::metrics::LoginRefusal;
 use crate::net::Stream;
 use crate::pool::line::{Ask, Key};
 use crate::pool::{Borrow, Lease, PoolKey, Pools};
@@ -54,7 +55,10 @@ pub struct Endpoint<P: Protocol> {
 
 /// What clients of a pool with a certain baseline are told of the server.
 #[derive(Default)]
-pub struct Greetings(Mutex<HashMap<(Key, Arc<Settings>), Arc<Parameters>>>);
+pub struct Greetings(Mutex<HashMap<Baseline, Arc<Parameters>>>);
+
+/// What decides what a client is told: its pool and its settings.
+type Baseline = (Key, Arc<Settings>);
 
 /// A client that has just connected.
 pub struct Visitor {
@@ -79,6 +83,50 @@ enum Stop {
     Network(io::Error),
 }
 
+impl From<HandshakeError> for Stop {
+    fn from(error: HandshakeError) -> Self {
+        match error {
+            HandshakeError::Refused(error) => Self::Refused(error),
+            error @ (HandshakeError::Violation(_)
+            | HandshakeError::Server(_)
+            | HandshakeError::TlsDeclined
+            | HandshakeError::UnsupportedMethod(_)
+            | HandshakeError::NoPassword(_)
+            | HandshakeError::ServerNotProven
+            | HandshakeError::Standby) => Self::Broken(error),
+        }
+    }
+}
+
+impl Stop {
+    /// What is counted; nothing for a cancel request.
+    fn reason(&self) -> Option<LoginRefusal> {
+        Some(match self {
+            Self::Cancel => return None,
+            Self::Quiet | Self::Network(_) => LoginRefusal::Left,
+            Self::Broken(_) | Self::Refused(ClientError::NoUserName) => LoginRefusal::Protocol,
+            Self::Refused(ClientError::TlsRequired) => LoginRefusal::TlsRequired,
+            Self::Refused(ClientError::Replication) => LoginRefusal::Replication,
+            Self::Refused(ClientError::LoginRefused { .. }) => LoginRefusal::Password,
+            Self::Refused(ClientError::TooManyClients { .. }) => LoginRefusal::TooManyClients,
+            Self::Refused(ClientError::AddressNotAllowed { .. }) => LoginRefusal::Address,
+            Self::Refused(ClientError::LoginTimeout) => LoginRefusal::Timeout,
+            Self::Refused(ClientError::GoingDown) => LoginRefusal::GoingDown,
+            Self::Refused(_) => LoginRefusal::Database,
+        })
+    }
+
+    fn log(&self) {
+        match self {
+            Self::Quiet => debug!("left before logging in"),
+            Self::Cancel => debug!("cancel request"),
+            Self::Refused(error) => info!(kind = error.kind().name(), %error, "login refused"),
+            Self::Broken(error) => info!(%error, "login failed"),
+            Self::Network(error) => debug!(%error, "connection lost during login"),
+        }
+    }
+}
+
 /// Serves a client from its first byte to its last.
 pub async fn serve<P: Protocol>(worker: Rc<Worker>, endpoint: Arc<Endpoint<P>>, visitor: Visitor) {
     let span = tracing::info_span!(
@@ -91,20 +139,23 @@ pub async fn serve<P: Protocol>(worker: Rc<Worker>, endpoint: Arc<Endpoint<P>>, 
     let counts = worker.counters(endpoint.places.0, endpoint.places.1);
     async move {
         counts.0.client_connections_received.add(1);
-        match log_in(&worker, &endpoint, visitor).await {
+        // Boxed, because a login needs kilobytes and the task keeps room for the largest of its parts: an idle client
+        // should not own it, nor a busy one have its few hot lines spread over it.
+        match Box::pin(log_in(&worker, &endpoint, visitor)).await {
             Ok(session) => {
                 info!("logged in");
                 let end = session.run().await;
                 info!(?end, "left");
             }
-            Err(Stop::Quiet) => debug!("left before logging in"),
-            Err(Stop::Cancel) => debug!("cancel request"),
-            Err(Stop::Refused(error)) => {
-                counts.0.errors.of(error.kind()).add(1);
-                info!(kind = error.kind().name(), %error, "login refused");
+            Err(stop) => {
+                if let Some(reason) = stop.reason() {
+                    counts.0.logins_refused.of(reason).add(1);
+                }
+                if let Stop::Refused(error) = &stop {
+                    counts.0.errors.of(error.kind()).add(1);
+                }
+                stop.log();
             }
-            Err(Stop::Broken(error)) => info!(%error, "login failed"),
-            Err(Stop::Network(error)) => debug!(%error, "connection lost during login"),
         }
         counts.0.client_connections_closed.add(1);
     }
@@ -116,7 +167,7 @@ async fn log_in<P: Protocol>(
     worker: &Rc<Worker>,
     endpoint: &Arc<Endpoint<P>>,
     visitor: Visitor,
-) -> Result<Session<P>, Stop> {
+) -> Result<Box<Session<P>>, Stop> {
     let Visitor { mut stream, client_id, refusal } = visitor;
     let mut machine = P::accept(AcceptOptions { tls: endpoint.tls, nonce: rand::random() });
     let (mut input, mut out) = (Vec::new(), Vec::new());
@@ -140,12 +191,11 @@ async fn log_in<P: Protocol>(
         client_id,
         statement_key: endpoint.statement_key,
     }));
-    let (taken, step) = machine.step(&input, &mut out).map_err(Stop::Broken)?;
+    let (taken, step) = machine.step(&input, &mut out)?;
     let Step::Done(Accepted::Client(client)) = step else { return Err(Stop::Quiet) };
     input.drain(..taken);
     let watch = worker.watch(client_id, &endpoint.rules);
-    let counts = worker.counters(endpoint.places.0, endpoint.places.1);
-    Ok(Session::new(watch, counts, endpoint, key, stream, client, input, out))
+    Ok(Box::new(Session::new(watch, endpoint, key, stream, client, (input, out))))
 }
 
 /// Drives the login up to the client's proof.
@@ -160,7 +210,7 @@ async fn prove<P: Protocol>(
     loop {
         let step = machine.step(input, out);
         stream.write_whole(out).await.map_err(Stop::Network)?;
-        let (taken, step) = step.map_err(Stop::Broken)?;
+        let (taken, step) = step?;
         input.drain(..taken);
         match step {
             Step::NeedInput => {
@@ -243,11 +293,11 @@ async fn wait_for_lease<P: Protocol>(pools: &Arc<Pools<P>>, ask: Ask) -> Result<
 }
 
 impl Greetings {
-    fn find(&self, known: &(Key, Arc<Settings>)) -> Option<Arc<Parameters>> {
+    fn find(&self, known: &Baseline) -> Option<Arc<Parameters>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).get(known).cloned()
     }
 
-    fn remember(&self, known: (Key, Arc<Settings>), parameters: &Arc<Parameters>) {
+    fn remember(&self, known: Baseline, parameters: &Arc<Parameters>) {
         let mut greetings = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if greetings.len() >= GREETINGS_MAX {
             greetings.clear();

@@ -24,7 +24,7 @@ use crate::metrics::{EndpointMetrics, GroupMetrics};
 use crate::net::Stream;
 use crate::pool::line::{Ask, Key};
 use crate::pool::{Borrow, Lease, Pools, Waiting};
-use crate::protocol::{ClientError, ClientSide, Detached, Protocol, ServerSide, Sides, Status};
+use crate::protocol::{ClientError, ClientSide, Detached, Pins, Protocol, ServerSide, Sides, Status};
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::rc::Rc;
@@ -72,9 +72,13 @@ pub struct Session<P: Protocol> {
     /// The client sends no more.
     at_end: bool,
     draining: bool,
+    /// The client left in the middle of a request, and the server was told so.
+    said_goodbye: bool,
     /// The connection is being reset before it goes back (`reset = "full"`).
     resetting: bool,
     attempts: u8,
+    /// Reasons to keep the connection that have been counted.
+    pins_counted: Pins,
 }
 
 enum Holding<P: Protocol> {
@@ -97,16 +101,16 @@ pub enum End {
 }
 
 impl<P: Protocol> Session<P> {
+    /// `tail` and `to_client`: what the login left of the client's bytes, and what it has for the client.
     fn new(
         watch: Watch,
-        counts: (Arc<EndpointMetrics>, Arc<GroupMetrics>),
         endpoint: &Endpoint<P>,
         key: Key,
         stream: Stream,
         client: P::Client,
-        tail: Vec<u8>,
-        to_client: Vec<u8>,
+        (tail, to_client): (Vec<u8>, Vec<u8>),
     ) -> Self {
+        let counts = watch.worker.counters(endpoint.places.0, endpoint.places.1);
         Self {
             rules: endpoint.rules.clone(),
             pools: Arc::clone(&endpoint.pools),
@@ -119,17 +123,20 @@ impl<P: Protocol> Session<P> {
             to_client,
             at_end: false,
             draining: false,
+            said_goodbye: false,
             resetting: false,
             attempts: 0,
+            pins_counted: Pins::NONE,
             watch,
             counts,
         }
     }
 
     /// Serves the client until it leaves or must leave.
-    async fn run(mut self) -> End {
+    async fn run(mut self: Box<Self>) -> End {
         let end = poll_fn(|cx| self.poll(cx)).await;
-        self.finish(end).await;
+        // Boxed for the same reason as the login.
+        Box::pin((*self).finish(end)).await;
         end
     }
 
@@ -159,6 +166,10 @@ impl<P: Protocol> Session<P> {
             Holding::Nothing => self.turn_detached(cx, scratch)?,
             Holding::Waiting(waiting) => match Pin::new(&mut waiting.outcome).poll(cx) {
                 Poll::Ready(outcome) => {
+                    let waited = waiting.since.elapsed();
+                    if matches!(outcome, Ok(Ok(_))) {
+                        self.counts.1.borrows.observe(waited);
+                    }
                     self.borrowed(outcome.unwrap_or(Err(ClientError::Internal)));
                     true
                 }
@@ -205,6 +216,7 @@ impl<P: Protocol> Session<P> {
             Detached::Ended => return Err(End::Goodbye),
             Detached::NeedServer(_) => match self.pools.borrow(self.ask()) {
                 Borrow::Now(lease) => {
+                    self.counts.1.borrows.observe(Duration::ZERO);
                     self.attach(lease);
                     self.forward(cx, rest, scratch)?;
                 }
@@ -294,6 +306,7 @@ impl<P: Protocol> Session<P> {
             Holding::Waiting(_) => Phase::Waiting,
             Holding::Lease(lease) => match lease.connection.machine.status() {
                 Status::InTransaction => Phase::InTransaction,
+                Status::Owing if lease.connection.machine.is_unasked() => Phase::InTransaction,
                 Status::Idle => Phase::Idle,
                 Status::Owing | Status::Ended => Phase::Busy,
             },

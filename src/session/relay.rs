@@ -57,16 +57,16 @@ impl<P: Protocol> Session<P> {
         let input = scratch.input.bytes();
         scratch.out.clear();
         let taken = machine.receive(input, Some(&mut self.client), &mut scratch.out);
-        let disagreements = machine.disagreements();
-        if disagreements > 0 {
-            self.counts.1.disagreements.add(disagreements);
-        }
+        let tally = machine.tally();
+        self.counts.1.queries.add(tally.queries);
+        self.counts.1.disagreements.add(tally.disagreements);
         let taken = match taken {
             Ok(taken) => taken,
             Err(violation) => return Err(self.server_broke(violation)),
         };
         tail.extend_from_slice(input.get(taken..).unwrap_or_default());
         self.counts.1.database_bytes_received.add(read as u64);
+        self.counts.0.client_bytes_sent.add(scratch.out.len() as u64);
         if write(&mut self.stream, &scratch.out, input, &mut self.to_client, cx).is_err() {
             return Err(End::ClientLost);
         }
@@ -88,6 +88,7 @@ impl<P: Protocol> Session<P> {
         let Holding::Lease(lease) = &mut self.holding else { return Ok(()) };
         match lease.connection.machine.status() {
             Status::Ended => Err(End::ServerEnded),
+            _ if self.said_goodbye => Err(End::Goodbye),
             // Nothing of the client's has been sent.
             Status::Owing
                 if lease.connection.machine.is_holding() && self.attempts < ATTEMPTS_MAX && !self.resetting =>
@@ -130,6 +131,12 @@ impl<P: Protocol> Session<P> {
             return Err(End::ServerEnded);
         }
         let gone = self.at_end || self.client.has_ended();
+        if gone && status == Status::Owing && connection.machine.needs_client() && !self.said_goodbye {
+            // What was asked for in full is still answered, as on a direct connection; then the server leaves, too.
+            connection.machine.terminate(&mut connection.pending);
+            self.said_goodbye = true;
+            return if connection.pending.is_empty() { Err(End::Goodbye) } else { Ok(true) };
+        }
         if status == Status::Owing || !connection.pending.is_empty() {
             return Ok(false);
         }
@@ -140,6 +147,11 @@ impl<P: Protocol> Session<P> {
             return Ok(false);
         }
         self.attempts = 0;
+        let pins = *self.client.pins();
+        for reason in pins.without(self.pins_counted).iter() {
+            self.counts.1.pins.of(reason).add(1);
+        }
+        self.pins_counted = pins;
         if self.rules.pool_mode == PoolMode::Session || !self.client.pins().is_empty() {
             if self.draining {
                 return Err(self.end(&ClientError::GoingDown));
@@ -173,9 +185,11 @@ impl<P: Protocol> Session<P> {
         if self.look_again {
             self.look_again = false;
             scratch.input.start(&self.tail);
-        } else if self.at_end || self.client.has_ended() || !self.read_client(cx, scratch)? {
-            // Coming to the end is news, once.
-            return Ok(self.at_end && lease_is_quiet(&self.holding));
+        } else if self.at_end || self.client.has_ended() {
+            return Ok(false);
+        } else if !self.read_client(cx, scratch)? {
+            // Coming to the end is news.
+            return Ok(self.at_end);
         }
         let input = std::mem::take(&mut scratch.input);
         let result = self.forward(cx, input.bytes(), scratch);
@@ -195,6 +209,7 @@ impl<P: Protocol> Session<P> {
             Ok(taken) => taken,
             Err(violation) => return Err(self.end(&ClientError::Protocol(violation))),
         };
+        self.counts.1.database_bytes_sent.add(scratch.out.len() as u64);
         // An error shows in the next read, after what the server may have said.
         if write(stream, &scratch.out, input, pending, cx).is_err() {
             pending.clear();
@@ -258,10 +273,6 @@ impl<P: Protocol> Session<P> {
         }
         Ok(moved)
     }
-}
-
-fn lease_is_quiet<P: Protocol>(holding: &Holding<P>) -> bool {
-    matches!(holding, Holding::Lease(lease) if lease.connection.machine.status() != Status::Owing)
 }
 
 /// Writes what a machine made of `input`; what the socket does not take is added to `pending`.

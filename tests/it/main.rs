@@ -7,9 +7,16 @@
 
 mod harness;
 
+mod clients;
 mod copy;
+mod flow;
+mod login;
+mod operations;
+mod pool;
 mod prepared;
 mod query;
 mod servers;
+mod state;
+mod tidy;
 mod topology;
 mod transaction;

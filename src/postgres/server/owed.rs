@@ -140,7 +140,7 @@ impl Queue {
         self.ends += usize::from(owed.ends());
         self.unnaming += usize::from(owed.unnames());
         self.evicting += usize::from(matches!(owed.effect, Effect::Evicted(_)));
-        if let Some(id) = owed.effect.touches() {
+        if let Some((id, _)) = owed.effect.touches() {
             *self.touching.entry(id).or_default() += 1;
         }
         self.entries.push_back(owed);
@@ -164,7 +164,7 @@ impl Queue {
         self.ends -= usize::from(owed.ends());
         self.unnaming -= usize::from(owed.unnames());
         self.evicting -= usize::from(matches!(owed.effect, Effect::Evicted(_)));
-        if let Some(id) = owed.effect.touches()
+        if let Some((id, _)) = owed.effect.touches()
             && let Entry::Occupied(mut entry) = self.touching.entry(id)
         {
             *entry.get_mut() -= 1;
@@ -259,8 +259,8 @@ impl Queue {
             | Effect::SequencesDiscarded => false,
         };
         let owed = self.entries.iter().rev().find(|owed| names_it(owed))?;
-        let Effect::Define { prepared, .. } = &owed.effect else { return Some((owed, None)) };
-        Some((owed, Some(prepared)))
+        let prepared = if let Effect::Define { prepared, .. } = &owed.effect { Some(prepared) } else { None };
+        Some((owed, prepared))
     }
 
     /// Whether the server will have the statement. `None`: nothing in flight says so.
@@ -320,7 +320,8 @@ impl Owed {
 
     /// Whether the server has the statement once this completes; `None`: it does not touch it.
     fn prepares(&self, id: Id) -> Option<bool> {
-        (self.effect.touches() == Some(id)).then_some(!matches!(self.effect, Effect::Evicted(_)))
+        let (touched, is_there) = self.effect.touches()?;
+        (touched == id).then_some(is_there)
     }
 }
 
@@ -344,11 +345,22 @@ impl Effect {
     }
 
     /// The statement that it prepares or closes on the server.
-    fn touches(&self) -> Option<Id> {
-        if let Self::Define { prepared: Prepared::Anywhere(statement), .. } = self {
-            return Some(statement.id);
+    fn touches(&self) -> Option<(Id, bool)> {
+        match self {
+            Self::Define { prepared: Prepared::Anywhere(statement), .. } => Some((statement.id, true)),
+            Self::Prepared(id) => Some((*id, true)),
+            Self::Evicted(id) => Some((*id, false)),
+            Self::Define { prepared: Prepared::OnConnection, .. }
+            | Self::Nothing
+            | Self::Undefine(_)
+            | Self::Taken(_)
+            | Self::DefineUnnamed { .. }
+            | Self::UndefineUnnamed
+            | Self::Pin(_)
+            | Self::Applied(_)
+            | Self::Query { .. }
+            | Self::SequencesDiscarded => None,
         }
-        if let Self::Prepared(id) | Self::Evicted(id) = self { Some(*id) } else { None }
     }
 
     /// A statement that the client and the server have now.

@@ -148,6 +148,7 @@ impl Server {
                     _other => return unexpected,
                 };
                 self.copy_in = false;
+                self.tally.queries += u64::from(shows);
                 self.complete(client, out);
             }
             (kind::ERROR_RESPONSE, _) => return self.error(frame, at, client, out),
@@ -285,7 +286,7 @@ impl Server {
         let Some((_, reason)) = TELLING_TAGS.iter().find(|(telling, _)| *telling == tag) else { return };
         if !client.pins.contains(*reason) && !client.pins.contains(PinReason::Unreadable) {
             client.pins = client.pins.and(Pins::of(*reason)).and(Pins::of(PinReason::Unreadable));
-            self.disagreements += 1;
+            self.tally.disagreements += 1;
         }
     }
 

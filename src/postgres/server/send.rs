@@ -18,8 +18,8 @@ use std::sync::Arc;
 const QUERY_BYTES_MAX: usize = 1 << 20;
 /// A statement is kept by the proxy up to this length; a longer one stays on its connection, and pins.
 const STATEMENT_BYTES_MAX: usize = 1 << 20;
-/// Names in a Bind must end within its first bytes; the server cuts them at 63.
-const NAMES_BYTES_MAX: usize = 16 << 10;
+/// Names must end within so many bytes of a frame; the server cuts them at 63.
+const NAMES_BYTES_MAX: usize = 128 << 10;
 /// The statement that `DISCARD SEQUENCES` is prepared as for a moment.
 const DISCARD_SEQUENCES: &[u8] = b"sg_discard_sequences";
 /// Settings that can't change what a statement does: their replay need not be waited for.
@@ -100,7 +100,8 @@ impl Server {
             kind::FUNCTION_CALL => return self.send_function(head, rest, client),
             kind::EXECUTE => return Ok(self.send_execute(head, rest, at, out)),
             kind::SYNC => self.send_sync(),
-            kind::FLUSH | kind::COPY_DATA => {}
+            kind::FLUSH => self.flushed = true,
+            kind::COPY_DATA => {}
             kind::COPY_DONE | kind::COPY_FAIL => self.send_copy_end(),
             kind::TERMINATE => {
                 client.ended = true;

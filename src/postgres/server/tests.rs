@@ -161,7 +161,7 @@ impl Bench {
             assert_eq!(show(&arrived), show(&step.arrives), "step {number}, pieces of {piece}");
             assert_eq!(self.server.status(), step.status, "step {number}, pieces of {piece}");
         }
-        assert_eq!(self.server.disagreements(), 0);
+        assert_eq!(self.server.tally().disagreements, 0);
     }
 }
 
@@ -1314,7 +1314,7 @@ fn a_tag_that_the_text_did_not_explain_pins_and_is_counted() {
     let mut bench = Bench::new();
     bench.say(&Side::Client, &q("SELECT f()")).unwrap();
     bench.say(&Side::Server, &[tag("LISTEN"), z(b'I')].concat()).unwrap();
-    assert_eq!(bench.server.disagreements(), 1);
+    assert_eq!(bench.server.tally().disagreements, 1);
     assert!(bench.client.pins.contains(PinReason::Listen));
 }
 

@@ -3,8 +3,8 @@
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -19,8 +19,12 @@ const LOG_LINES_MAX: usize = 2_000;
 /// A running proxy; killed when dropped. It must not outlive the thread that started it (see [`start`]).
 pub struct ProxyHandle {
     pub address: SocketAddr,
+    /// Where it answers operators.
+    pub admin: SocketAddr,
     child: Child,
     log: Arc<Mutex<VecDeque<String>>>,
+    /// Says when the log has come to its end, which is the process's.
+    log_end: Receiver<()>,
     _config: tempfile::NamedTempFile,
 }
 
@@ -32,6 +36,24 @@ impl ProxyHandle {
 }
 
 impl ProxyHandle {
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends it SIGTERM.
+    pub fn terminate(&self) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    }
+
+    /// Waits until it has ended by itself; all of its log is there then.
+    pub fn wait(&mut self, patience: Duration) -> ExitStatus {
+        match self.log_end.recv_timeout(patience) {
+            Ok(()) | Err(RecvTimeoutError::Disconnected) => self.child.wait().unwrap(),
+            Err(RecvTimeoutError::Timeout) => panic!("still there after {patience:?}; its log:\n{}", self.log()),
+        }
+    }
+
     /// The most memory it ever held.
     pub fn memory_peak_kib(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
@@ -66,6 +88,7 @@ pub fn start(config_text: &str) -> ProxyHandle {
     let mut child = command.spawn().unwrap();
     let log = Arc::new(Mutex::new(VecDeque::new()));
     let (said_ready, ready) = channel();
+    let (at_end, log_end) = channel();
     let stderr = BufReader::new(child.stderr.take().unwrap());
     let sink = log.clone();
     thread::spawn(move || {
@@ -79,9 +102,11 @@ pub fn start(config_text: &str) -> ProxyHandle {
                 lines.pop_front();
             }
         }
+        drop(said_ready);
+        let _ = at_end.send(());
     });
-    let address = (Ipv4Addr::LOCALHOST, port).into();
-    let mut proxy = ProxyHandle { address, child, log, _config: config };
+    let [address, admin] = [port, admin_port].map(|port| (Ipv4Addr::LOCALHOST, port).into());
+    let mut proxy = ProxyHandle { address, admin, child, log, log_end, _config: config };
     let started = Instant::now();
     match ready.recv_timeout(PATIENCE) {
         Ok(()) => proxy,
@@ -132,6 +157,28 @@ workers   = 2
 state_dir = "{{state_dir}}"
 "#
     )
+}
+
+/// The configuration with a key of the first table of that name set to this value, written as in TOML.
+pub fn set(config: &str, table: &str, key: &str, value: &str) -> String {
+    let header = |line: &str| line.trim_start().starts_with('[');
+    let (mut lines, mut inside, mut done) = (Vec::new(), false, false);
+    for line in config.lines() {
+        if header(line) {
+            inside = !done && line.trim().trim_matches(['[', ']']) == table;
+        }
+        if !(inside && line.split('=').next().is_some_and(|name| name.trim() == key)) {
+            lines.push(line.to_owned());
+        }
+        if inside && !done {
+            lines.push(format!("{key} = {value}"));
+            done = true;
+        }
+    }
+    if !done {
+        lines.push(format!("[{table}]\n{key} = {value}"));
+    }
+    lines.join("\n") + "\n"
 }
 
 /// Free ports, all held at once so that they differ. Another process can still be faster: such a start fails loudly.

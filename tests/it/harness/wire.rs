@@ -140,7 +140,8 @@ impl Login {
         self
     }
 
-    fn startup(&self) -> Bytes {
+    /// The startup packet.
+    pub fn startup(&self) -> Bytes {
         let mut out = BytesMut::new();
         let user = [("user", self.user.as_str())];
         let others = self.parameters.iter().map(|(name, value)| (name.as_str(), value.as_str()));
@@ -185,6 +186,11 @@ impl Wire {
             Ok(stream) => Ok(Self::reading(stream, frames)),
             Err(error) => Err(LoginFailed { frames, reason: error.to_string() }),
         }
+    }
+
+    /// Logs in and gives the socket itself, of which nothing reads.
+    pub fn log_in(address: SocketAddr, login: &Login) -> TcpStream {
+        log_in(address, login, &mut Vec::new()).unwrap()
     }
 
     fn reading(stream: TcpStream, login: Vec<Frame>) -> Self {
@@ -235,7 +241,8 @@ impl Wire {
         self.receive_within(PATIENCE).unwrap_or_else(|()| panic!("nothing came within {PATIENCE:?}"))
     }
 
-    fn receive_within(&mut self, patience: Duration) -> Result<Option<Frame>, ()> {
+    /// The same for those who don't want to wait as long; `Err`: nothing came.
+    pub fn receive_within(&mut self, patience: Duration) -> Result<Option<Frame>, ()> {
         if self.closed {
             return Ok(None);
         }
@@ -247,6 +254,35 @@ impl Wire {
             }
             Err(RecvTimeoutError::Timeout) => Err(()),
         }
+    }
+
+    /// Everything up to and with the n-th ReadyForQuery, or the end of the connection.
+    pub fn until_ready(&mut self, n: usize) -> Vec<Frame> {
+        let (mut frames, mut left) = (Vec::new(), n);
+        while left > 0
+            && let Some(frame) = self.receive()
+        {
+            left -= usize::from(frame.kind == b'Z');
+            frames.push(frame);
+        }
+        frames
+    }
+
+    /// Sends, and reads up to the n-th ReadyForQuery.
+    pub fn ask(&mut self, bytes: &[u8], n: usize) -> Vec<Frame> {
+        self.send(bytes);
+        self.until_ready(n)
+    }
+
+    /// Everything up to the end of the connection.
+    pub fn until_closed(&mut self) -> Vec<Frame> {
+        std::iter::from_fn(|| self.receive()).collect()
+    }
+
+    /// The only column of the only row of a query.
+    pub fn value(&mut self, sql: &str) -> String {
+        let rows = self.query(sql);
+        rows[0][0].clone().unwrap_or_default()
     }
 
     /// Runs a simple query to its ReadyForQuery; fails the test on an error. The text columns of all rows.
@@ -317,7 +353,7 @@ fn log_in(address: SocketAddr, login: &Login, frames: &mut Vec<Frame>) -> io::Re
     }
 }
 
-fn read_frame(source: &mut impl Read) -> io::Result<Frame> {
+pub fn read_frame(source: &mut impl Read) -> io::Result<Frame> {
     let mut head = [0; 5];
     source.read_exact(&mut head)?;
     let [kind, length @ ..] = head;
@@ -326,6 +362,11 @@ fn read_frame(source: &mut impl Read) -> io::Result<Frame> {
     let mut body = vec![0; length];
     source.read_exact(&mut body)?;
     Ok(Frame { kind, body: body.into() })
+}
+
+/// The type bytes of frames, as in [`Transcript::shape`].
+pub fn kinds(frames: &[Frame]) -> String {
+    frames.iter().map(|frame| char::from(frame.kind)).collect()
 }
 
 // ---------------------------------------------------------------- messages

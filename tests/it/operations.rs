@@ -1,0 +1,192 @@
+//! What those who run it see: signals, health, metrics, logs, `check`, and the files that are shipped.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use sluicegate::demo::servers::Feature;
+
+use crate::harness::programs::{Ended, run};
+use crate::harness::proxy::{config, set, start};
+use crate::harness::wire::{Login, PATIENCE, Wire, batch, bind, execute, kinds, parse, query, sync};
+use crate::harness::{each, server};
+
+fn login(database: &str) -> Login {
+    Login::app().database(database)
+}
+
+#[test]
+fn sigterm_lets_transactions_end() {
+    let server = server(Feature::Any);
+    let mut proxy = start(&config(server.address(), 6));
+    let mut idle = Wire::connect(proxy.address, &login("app")).unwrap();
+    let mut open = Wire::connect(proxy.address, &login("app")).unwrap();
+    let mut busy = Wire::connect(proxy.address, &login("app")).unwrap();
+    let mut piped = Wire::connect(proxy.address, &login("app")).unwrap();
+    open.query("BEGIN");
+    piped.send(&batch([parse("", "SELECT 1"), bind("", "", &[]), execute("", 0)]));
+    busy.send(&query("SELECT 'busy' FROM pg_sleep(1)"));
+    let mut superuser = Wire::connect(server.address(), &Login::superuser()).unwrap();
+    let sleeping =
+        "SELECT 1 FROM pg_stat_activity, pg_sleep(0.01) WHERE query LIKE 'SELECT ''busy''%' AND state = 'active'";
+    let deadline = Instant::now() + PATIENCE;
+    while superuser.query(sleeping).is_empty() {
+        assert!(Instant::now() < deadline);
+    }
+    proxy.terminate();
+    let told = |wire: &mut Wire| {
+        let frames = wire.until_closed();
+        let error = frames.last().unwrap_or_else(|| panic!("closed without a word"));
+        assert_eq!(error.field(b'C').as_deref(), Some("57P01"), "{frames:#?}");
+        kinds(&frames)
+    };
+    assert_eq!(told(&mut idle), "E");
+    // Nobody else comes in.
+    assert!(Wire::connect(proxy.address, &login("app")).is_err());
+    assert_eq!(told(&mut busy), "TDCZE");
+    // A transaction goes on until it ends.
+    assert_eq!(open.value("SELECT 'still here'"), "still here");
+    assert_eq!(kinds(&open.ask(&query("COMMIT"), 1)), "CZ");
+    assert_eq!(told(&mut open), "E");
+    assert_eq!(kinds(&piped.ask(&sync(), 1)), "12DCZ");
+    assert_eq!(told(&mut piped), "E");
+    assert_eq!(proxy.wait(PATIENCE).code(), Some(0), "{}", proxy.log());
+}
+
+#[test]
+fn shutdown_timeout_bounds_it() {
+    let server = server(Feature::Any);
+    let mut proxy = start(&set(&config(server.address(), 6), "runtime", "shutdown_timeout", "\"1s\""));
+    let mut open = Wire::connect(proxy.address, &login("app")).unwrap();
+    open.query("BEGIN; SELECT 1");
+    let began = Instant::now();
+    proxy.terminate();
+    assert_eq!(proxy.wait(PATIENCE).code(), Some(0));
+    let took = began.elapsed();
+    assert!((Duration::from_millis(900)..Duration::from_secs(8)).contains(&took), "{took:?}");
+    open.until_closed();
+    // The database has rolled back.
+    let mut superuser = Wire::connect(server.address(), &Login::superuser()).unwrap();
+    let left =
+        "SELECT 1 FROM pg_stat_activity, pg_sleep(0.01) WHERE query = 'BEGIN; SELECT 1' AND state LIKE 'idle in%'";
+    while !superuser.query(left).is_empty() {
+        assert!(began.elapsed() < PATIENCE);
+    }
+}
+
+fn get(address: SocketAddr, path: &str, host: &str) -> (u32, String) {
+    let mut stream = TcpStream::connect_timeout(&address, PATIENCE).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+}
+
+#[test]
+fn health_readiness_and_metrics() {
+    each("operations_metrics", 4, &[], |_, database, proxy| {
+        let host = proxy.admin.to_string();
+        assert_eq!(get(proxy.admin, "/healthz", &host).0, 200);
+        assert_eq!(get(proxy.admin, "/readyz", "localhost").0, 200);
+        assert_ne!(get(proxy.admin, "/metrics", "evil.example").0, 200);
+        assert_eq!(get(proxy.admin, "/nothing", &host).0, 404);
+        let mut one = Wire::connect(proxy.address, &login(database)).unwrap();
+        for _ in 0..10 {
+            one.query("SELECT 1");
+        }
+        let (status, text) = get(proxy.admin, "/metrics", &host);
+        assert_eq!(status, 200);
+        // A format others read: `name{labels} value`, and a type for every family.
+        for line in text.lines().filter(|line| !line.starts_with('#')) {
+            let (name, value) = line.rsplit_once(' ').unwrap();
+            assert!(name.starts_with("sluicegate_") || name.starts_with("process_"), "{line}");
+            value.parse::<f64>().unwrap_or_else(|_| panic!("{line}"));
+            let family = name.split('{').next().unwrap();
+            let family =
+                ["_bucket", "_sum", "_count"].iter().find_map(|end| family.strip_suffix(end)).unwrap_or(family);
+            assert!(text.contains(&format!("# TYPE {family}")), "{line}");
+        }
+        let sum = |name: &str| -> f64 {
+            let values = text.lines().filter(|line| line.starts_with(name)).filter_map(|line| line.rsplit_once(' '));
+            values.map(|(_, value)| value.parse::<f64>().unwrap()).sum()
+        };
+        assert!(text.contains("sluicegate_transactions_total"), "{text}");
+        assert!((10.0..40.0).contains(&sum("sluicegate_transactions_total")), "{text}");
+        assert!(!text.contains("app-secret") && !text.contains("monitor-secret"));
+    });
+}
+
+fn check(text: &str) -> Ended {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let text = text.replace("{port}", "6432").replace("{admin_port}", "9632").replace("{state_dir}", "/tmp");
+    std::fs::write(file.path(), text).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sluicegate"));
+    command.args(["check", "--config"]).arg(file.path());
+    run(command, "")
+}
+
+#[test]
+fn check_says_what_is_wrong() {
+    each("operations_check", 4, &[], |server, _, _| {
+        let good = config(server.address(), 4);
+        let ended = check(&good);
+        assert!(ended.status.success() && ended.stdout.contains("ok "), "{ended}");
+        assert!(ended.stdout.contains("is a writer"), "{ended}");
+        let wrong_password = set(&good, "target_group.health", "password", "{ value = \"wrong\" }");
+        let nobody_there = set(&good, "target_group", "targets", "[\"127.0.0.1:1\"]");
+        let no_tls = set(&good, "target_group", "tls", "\"require\"");
+        let no_database = set(&good, "target_group.health", "database", "\"no_such_database\"");
+        for (what, text) in [
+            ("password", wrong_password),
+            ("127.0.0.1:1", nobody_there),
+            ("TLS", no_tls),
+            ("no_such_database", no_database),
+        ] {
+            let ended = check(&text);
+            assert_eq!(ended.status.code(), Some(1), "{ended}");
+            let said = format!("{}{}", ended.stdout, ended.stderr);
+            assert!(said.contains("FAIL") && said.contains(what), "{what}: {ended}");
+            assert!(!said.contains("wrong\"") && !said.contains("monitor-secret"), "{ended}");
+        }
+        let mistake = check(&set(&good, "endpoint", "lisen", "\"x\""));
+        assert_eq!(mistake.status.code(), Some(1));
+        assert!(mistake.stderr.contains("did you mean `listen`"), "{mistake}");
+    });
+}
+
+#[test]
+fn json_logs_are_json() {
+    let server = server(Feature::Any);
+    let mut proxy = start(&set(&config(server.address(), 4), "log", "format", "\"json\""));
+    let odd = Login::new("no \"body\"\n\\", "x").database("da\ttabase");
+    assert!(Wire::connect(proxy.address, &odd).is_err());
+    Wire::connect(proxy.address, &login("app")).unwrap().query("SELECT 'a secret value'");
+    proxy.terminate();
+    assert!(proxy.wait(PATIENCE).success());
+    let log = proxy.log();
+    assert!(log.lines().count() > 5, "{log}");
+    for line in log.lines() {
+        let value: serde_json::Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+        for key in ["timestamp", "level", "fields", "target"] {
+            assert!(value.get(key).is_some(), "{key}: {line}");
+        }
+    }
+    assert!(!log.contains("secret"), "{log}");
+}
+
+#[test]
+fn a_port_that_is_taken_is_said() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let text = config(server(Feature::Any).address(), 4);
+    let text = text.replace("{port}", &taken.local_addr().unwrap().port().to_string());
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), text.replace("127.0.0.1:{admin_port}", "").replace("{state_dir}", "/tmp")).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sluicegate"));
+    command.args(["serve", "--config"]).arg(file.path());
+    let ended = run(command, "");
+    assert_eq!(ended.status.code(), Some(1), "{ended}");
+    assert!(ended.stderr.contains("endpoint \"it\" can't listen on 127.0.0.1:"), "{ended}");
+}
