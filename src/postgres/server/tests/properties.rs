@@ -158,7 +158,9 @@ fn without_reports(bytes: &[u8]) -> Vec<u8> {
         b'E' => raw(b'E', String::from_utf8_lossy(&frame[5..]).replace("\"_sg_", "\"sg_").as_bytes()),
         _ => frame.to_vec(),
     };
-    let whole = frames(bytes).into_iter().filter(|bytes| matches!(frame::head(bytes), Ok(Some(head)) if head.len == bytes.len()));
+    let whole = frames(bytes)
+        .into_iter()
+        .filter(|bytes| matches!(frame::head(bytes), Ok(Some(head)) if head.len == bytes.len()));
     whole.flat_map(known).collect()
 }
 
