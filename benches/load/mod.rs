@@ -107,11 +107,10 @@ impl Database {
         for line in lines {
             let line = line?;
             match progress(&line) {
+                // On a crowded machine pgbench skips lines: whatever there is of the window is measured.
                 Some(mark) if window.len() <= seconds as usize => {
                     window.push(mark);
-                    if window.len() == 1 || window.len() > seconds as usize {
-                        cpu.push(process.map(Process::cpu).transpose()?.unwrap_or_default());
-                    }
+                    cpu.push(process.map(Process::cpu).transpose()?.unwrap_or_default());
                 }
                 Some(_) => {}
                 None => said = said + &line + "\n",
@@ -119,7 +118,7 @@ impl Database {
         }
         let status = pgbench.child.wait()?;
         let latencies = self.take_latencies(&window)?;
-        let (Some(first), Some(last), [before, after]) = (window.first(), window.last(), &*cpu) else {
+        let (Some(first), Some(last), [before, .., after]) = (window.first(), window.last(), &*cpu) else {
             return Err(format!("pgbench ended early ({status}): {said}").into());
         };
         if !status.success() {

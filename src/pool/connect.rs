@@ -134,7 +134,7 @@ async fn log_in<P: Protocol>(target: &Target, key: &PoolKey) -> Result<Box<Serve
 }
 
 impl<P: Protocol> Pools<P> {
-    fn opened(self: &Arc<Self>, key: Key, connection: Box<ServerConn<P>>) {
+    pub(super) fn opened(self: &Arc<Self>, key: Key, connection: Box<ServerConn<P>>) {
         let mut state = self.lock();
         state.line.opened(key);
         state.unreachable = false;
@@ -145,7 +145,7 @@ impl<P: Protocol> Pools<P> {
         Lease::new(self, key, connection).release();
     }
 
-    fn open_failed(&self, key: Key, pool_key: &PoolKey, error: &ConnectError) {
+    pub(super) fn open_failed(&self, key: Key, pool_key: &PoolKey, error: &ConnectError) {
         self.counts.database_connections_failed.of(failure(error)).add(1);
         let words = self.words(pool_key, error);
         let mut state = self.lock();

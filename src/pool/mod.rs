@@ -8,6 +8,8 @@
 pub mod connect;
 mod lease;
 pub mod line;
+#[cfg(test)]
+mod tests;
 
 pub use lease::{Lease, ServerConn};
 

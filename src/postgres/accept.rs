@@ -142,7 +142,7 @@ impl Accept {
                     started.welcome(out);
                     (0, State::Ended, Some(Step::Done(Accepted::Client(started))))
                 }
-                State::Ended => return Err(HandshakeError::Refused("the login has ended")),
+                State::Ended => return Err(Violation::MalformedAuthentication.into()),
             };
             taken += more;
             self.state = state;
@@ -241,13 +241,13 @@ impl Opening {
             message::negotiate_protocol_version(agreed, unknown, out);
         }
         if startup.user.is_empty() {
-            return Err(refused(&ClientError::NoUserName, "no user name", out));
+            return Err(refused(ClientError::NoUserName, out));
         }
         if offer == TlsOffer::Required && !self.is_tls {
-            return Err(refused(&ClientError::TlsRequired, "TLS is required", out));
+            return Err(refused(ClientError::TlsRequired, out));
         }
         if startup.is_replication {
-            return Err(refused(&ClientError::Replication, "replication connections are not supported", out));
+            return Err(refused(ClientError::Replication, out));
         }
         let login = Login {
             user: startup.user,
@@ -367,7 +367,7 @@ fn initial_response<'a>(body: &'a [u8], out: &mut Vec<u8>) -> Result<Option<&'a 
 /// The words for a proof that is none.
 fn not_proven(error: ScramError, user: &str, out: &mut Vec<u8>) -> HandshakeError {
     if error == ScramError::WrongProof {
-        return refused(&ClientError::LoginRefused { user: user.to_owned() }, "no such user or wrong password", out);
+        return refused(ClientError::LoginRefused { user: user.to_owned() }, out);
     }
     fatal(error.code(), &error.to_string(), out);
     Violation::MalformedAuthentication.into()
@@ -384,9 +384,9 @@ fn unsupported(major: u16, minor: u16, out: &mut Vec<u8>) -> HandshakeError {
     Violation::UnsupportedVersion(major, minor).into()
 }
 
-fn refused(error: &ClientError, why: &'static str, out: &mut Vec<u8>) -> HandshakeError {
-    message::client_error(error, true, out);
-    HandshakeError::Refused(why)
+fn refused(error: ClientError, out: &mut Vec<u8>) -> HandshakeError {
+    message::client_error(&error, true, out);
+    HandshakeError::Refused(error)
 }
 
 fn fatal(code: &str, words: &str, out: &mut Vec<u8>) {
@@ -671,10 +671,10 @@ mod tests {
         };
         let user = ("user", "u");
         let invalid = || HandshakeError::from(Violation::InvalidStartup);
-        check(TlsOffer::Required, &startup(0, &[user]), "28000", HandshakeError::Refused("TLS is required"));
-        check(TlsOffer::Off, &startup(0, &[]), "28000", HandshakeError::Refused("no user name"));
-        check(TlsOffer::Off, &startup(0, &[("user", "")]), "28000", HandshakeError::Refused("no user name"));
-        let replication = HandshakeError::Refused("replication connections are not supported");
+        check(TlsOffer::Required, &startup(0, &[user]), "28000", HandshakeError::Refused(ClientError::TlsRequired));
+        check(TlsOffer::Off, &startup(0, &[]), "28000", HandshakeError::Refused(ClientError::NoUserName));
+        check(TlsOffer::Off, &startup(0, &[("user", "")]), "28000", HandshakeError::Refused(ClientError::NoUserName));
+        let replication = HandshakeError::Refused(ClientError::Replication);
         check(TlsOffer::Off, &startup(0, &[user, ("replication", "database")]), "0A000", replication.clone());
         check(TlsOffer::Off, &startup(0, &[user, ("replication", "1")]), "0A000", replication);
         check(TlsOffer::Off, &startup(0, &[user, ("replication", "maybe")]), "22023", invalid());

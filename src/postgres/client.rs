@@ -351,3 +351,179 @@ impl ClientSide for Client {
         self.ended
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+mod tests {
+    use super::*;
+    use crate::postgres::server::tests::wire::*;
+    use proptest::prelude::{any as anything, prop_assert_eq, proptest};
+
+    const REFUSAL: ClientError = ClientError::OutcomeUnknown;
+
+    fn client() -> Client {
+        let login = Login { user: "u".into(), database: "d".into(), baseline: Arc::default(), fixed: Vec::new() };
+        let parameters = Arc::default();
+        Client::new(
+            &login,
+            &Welcome { parameters, process_id: 1, cancel_secret: [0; 32], client_id: 1, statement_key: [0; 16] },
+        )
+    }
+
+    fn error(fatal: bool) -> Vec<u8> {
+        let mut out = Vec::new();
+        message::client_error(&REFUSAL, fatal, &mut out);
+        out
+    }
+
+    /// Shows the bytes in these pieces; refuses the first so many requests. What was answered, what is left, the verdict.
+    fn say(pieces: &[&[u8]], mut refusals: usize) -> Result<(Vec<u8>, Vec<u8>, Detached), Violation> {
+        let mut client = client();
+        let (mut tail, mut out, mut last) = (Vec::new(), Vec::new(), Detached::NeedInput);
+        for piece in pieces {
+            tail.extend_from_slice(piece);
+            loop {
+                let (taken, verdict) = client.detached(&tail, &mut out)?;
+                tail.drain(..taken);
+                last = verdict;
+                if !matches!(verdict, Detached::NeedServer(_)) || refusals == 0 {
+                    break;
+                }
+                refusals -= 1;
+                client.refuse(&REFUSAL, &mut out);
+            }
+        }
+        assert_eq!(client.has_ended(), last == Detached::Ended);
+        Ok((out, tail, last))
+    }
+
+    /// Bytes in, in any pieces; answers out, bytes left, verdict.
+    fn check<const N: usize>(said: &[Vec<u8>], refusals: usize, answers: [Vec<u8>; N], left: &[u8], verdict: Detached) {
+        let said = said.concat();
+        for piece in [1, 2, 7, usize::MAX] {
+            let pieces: Vec<&[u8]> = said.chunks(piece).collect();
+            let (out, tail, last) = say(&pieces, refusals).unwrap();
+            assert_eq!(show(&out), show(&answers.concat()), "pieces of {piece}");
+            assert_eq!((show(&tail), last), (show(left), verdict), "pieces of {piece}");
+        }
+    }
+
+    const NEED_SERVER: Detached = Detached::NeedServer(Intent {
+        pins_when_sent: Pins::NONE,
+        pins_when_done: Pins::NONE,
+        clears: crate::protocol::Clears::Nothing,
+        asks_sequence: false,
+    });
+
+    /// Scenarios 9 and 92.
+    #[test]
+    fn what_needs_no_server_is_answered_here() {
+        check(&[], 0, [], b"", Detached::NeedInput);
+        check(&[s()], 0, [z(b'I')], b"", Detached::NeedInput);
+        check(&[h()], 0, [], b"", Detached::NeedInput);
+        check(&[s(), h(), d("late"), s(), c(), f()], 0, [z(b'I'), z(b'I')], b"", Detached::NeedInput);
+        check(&[x(), q("A")], 0, [], &[x(), q("A")].concat(), Detached::Ended);
+        check(&[s(), x()], 0, [z(b'I')], &x(), Detached::Ended);
+    }
+
+    #[test]
+    fn a_request_asks_for_a_server_once_it_can_be_given_something() {
+        for request in [q("A"), p("", "A"), p("a", "A"), ds(""), cs("a"), function(1)] {
+            check(&[s(), request.clone()], 0, [z(b'I')], &request, NEED_SERVER);
+            for cut in 1..request.len() {
+                // The function's number is enough.
+                if request[0] == b'F' && cut >= 9 {
+                    continue;
+                }
+                check(&[request[..cut].to_vec()], 0, [], &request[..cut], Detached::NeedInput);
+            }
+        }
+        // The names of a Bind are enough, the head of an Execute or of a long query is.
+        let bind = b_with("c", "a", &["value"]);
+        check(&[bind[..8].to_vec()], 0, [], &bind[..8], Detached::NeedInput);
+        check(&[bind[..9].to_vec()], 0, [], &bind[..9], NEED_SERVER);
+        check(&[e("")[..5].to_vec()], 0, [], &e("")[..5], NEED_SERVER);
+        check(&[b"Q\0\x20\0\0".to_vec()], 0, [], b"Q\0\x20\0\0", NEED_SERVER);
+        // As is a Sync or a Flush that is not one: the server says so.
+        check(&[raw(b'S', b"?")], 0, [], &raw(b'S', b"?"), NEED_SERVER);
+    }
+
+    #[test]
+    fn what_no_client_may_send() {
+        for kind in (0..=255u8).filter(|kind| !b"QPBEDCSHFdcfX".contains(kind)) {
+            assert_eq!(say(&[&raw(kind, b"")], 0), Err(Violation::UnexpectedFrame(kind)));
+        }
+        assert_eq!(say(&[b"Q\0\0\0\x03"], 0), Err(Violation::InvalidLength));
+    }
+
+    #[test]
+    fn a_refused_query_is_dropped_and_the_session_goes_on() {
+        check(&[q("A"), s()], 1, [error(false), z(b'I'), z(b'I')], b"", Detached::NeedInput);
+        check(&[q("A"), q("B")], 1, [error(false), z(b'I')], &q("B"), NEED_SERVER);
+        check(&[q("A"), q("B"), x()], 2, [error(false), z(b'I'), error(false), z(b'I')], &x(), Detached::Ended);
+        check(&[function(7), q("B")], 1, [error(false), z(b'I')], &q("B"), NEED_SERVER);
+    }
+
+    #[test]
+    fn a_refused_extended_request_is_dropped_up_to_its_sync() {
+        let exchange = [p("", "A"), b("", ""), q("skipped"), h(), d("x"), c(), function(7), e("")].concat();
+        let again = q("B");
+        check(&[exchange.clone(), s(), again.clone()], 1, [error(false), z(b'I')], &again, NEED_SERVER);
+        // The Sync is still to come: not ready before.
+        check(&[exchange.clone()], 1, [error(false)], b"", Detached::NeedInput);
+        check(&[exchange, x()], 1, [error(false)], &x(), Detached::Ended);
+    }
+
+    #[test]
+    fn last_words() {
+        let mut client = client();
+        let mut out = Vec::new();
+        client.end(&REFUSAL, &mut out);
+        assert_eq!(show(&out), show(&error(true)));
+        assert!(client.has_ended());
+        assert_eq!(client.detached(&q("A"), &mut out), Ok((0, Detached::Ended)));
+    }
+
+    #[test]
+    fn statements_are_counted_by_their_bytes() {
+        let mut statements = Statements::default();
+        let statement = |text: &str| {
+            let body: Box<[u8]> = parse_body(text).into();
+            let id = crate::postgres::statement::Id::of(&[0; 16], &body, 0);
+            Prepared::Anywhere(Arc::new(Statement { id, body, intent: Intent::default(), deallocates: None }))
+        };
+        statements.insert((*b"a").into(), statement("A"));
+        statements.insert((*b"a").into(), statement("longer"));
+        statements.insert((*b"b").into(), Prepared::OnConnection);
+        assert_eq!(statements.bytes, parse_body("longer").len());
+        assert!(statements.has_room(0) && !statements.has_room(STATEMENT_BYTES_MAX));
+        statements.remove(b"a");
+        statements.remove(b"a");
+        assert_eq!(statements.bytes, 0);
+        for number in 0..STATEMENTS_MAX {
+            statements.insert(number.to_string().into_bytes().into(), Prepared::OnConnection);
+        }
+        assert!(!statements.has_room(0));
+        statements.clear();
+        assert!(statements.has_room(0));
+    }
+
+    proptest! {
+        /// However its bytes are cut, a client gets the same answers; and nothing it says makes the machine panic.
+        #[test]
+        fn cuts_make_no_difference(
+            kinds in proptest::collection::vec((proptest::sample::select(b"QPBEDCSHFdcfX!".to_vec()), proptest::collection::vec(anything::<u8>(), 0..9)), 0..12),
+            cut in 1..20usize,
+            refusals in 0..4usize,
+        ) {
+            let said: Vec<u8> = kinds.iter().flat_map(|(kind, body)| raw(*kind, body)).collect();
+            let pieces: Vec<&[u8]> = said.chunks(cut).collect();
+            let at_once = say(&[&said], refusals);
+            let in_pieces = say(&pieces, refusals);
+            match (at_once, in_pieces) {
+                (Ok(at_once), Ok(in_pieces)) => prop_assert_eq!(at_once, in_pieces),
+                (at_once, in_pieces) => prop_assert_eq!(at_once.err(), in_pieces.err()),
+            }
+        }
+    }
+}

@@ -152,7 +152,7 @@ impl Connect {
                         Received::Done(connected) => return Ok((taken, Step::Done(connected))),
                     }
                 }
-                State::Ended => return Err(HandshakeError::Refused("the login has ended")),
+                State::Ended => return Err(Violation::MalformedAuthentication.into()),
             };
             self.state = state;
         }

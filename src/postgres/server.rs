@@ -16,7 +16,7 @@ mod owed;
 mod receive;
 mod send;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 pub(super) use send::begins;
 
@@ -60,6 +60,8 @@ pub struct Server {
     segment: u32,
     /// Extended requests were sent without a Sync behind them.
     unsynced: bool,
+    /// A Flush stands behind the last request.
+    flushed: bool,
     /// The server skips everything up to the next Sync, and none has been sent.
     skipping: bool,
     /// The server reads COPY data, and the client has not ended them yet.
@@ -139,6 +141,7 @@ impl Server {
             settings_lost: false,
             segment: 0,
             unsynced: false,
+            flushed: false,
             skipping: false,
             copy_in: false,
             bound_deallocates: None,
@@ -168,10 +171,12 @@ impl Server {
     }
 
     fn owe(&mut self, kind: Kind, effect: Effect) {
+        self.flushed = false;
         self.owed.push(Owed { kind, hidden: false, segment: self.segment, effect });
     }
 
     fn owe_hidden(&mut self, kind: Kind, effect: Effect) {
+        self.flushed = false;
         self.owed.push(Owed { kind, hidden: true, segment: self.segment, effect });
     }
 
@@ -253,6 +258,10 @@ impl ServerSide for Server {
 
     fn needs_client(&self) -> bool {
         self.unsynced || self.copy_in || self.sending.left > 0
+    }
+
+    fn is_unasked(&self) -> bool {
+        self.unsynced && !self.flushed
     }
 
     fn tally(&mut self) -> Tally {

@@ -50,7 +50,7 @@ pub enum HandshakeError {
     Violation(#[from] Violation),
     /// The client was refused; the words for it are in `out` already.
     #[error("login refused: {0}")]
-    Refused(&'static str),
+    Refused(ClientError),
     /// The database refused us.
     #[error("the database refused the login: {0}")]
     Server(ServerError),

@@ -307,6 +307,9 @@ pub trait ServerSide {
     /// the rest of a COPY.
     fn needs_client(&self) -> bool;
 
+    /// The client has not asked for the replies that are owed: the server may keep them until it does.
+    fn is_unasked(&self) -> bool;
+
     /// What has been counted since the last call.
     fn tally(&mut self) -> Tally;
 

@@ -83,16 +83,31 @@ enum Stop {
     Network(io::Error),
 }
 
+impl From<HandshakeError> for Stop {
+    fn from(error: HandshakeError) -> Self {
+        match error {
+            HandshakeError::Refused(error) => Self::Refused(error),
+            error @ (HandshakeError::Violation(_)
+            | HandshakeError::Server(_)
+            | HandshakeError::TlsDeclined
+            | HandshakeError::UnsupportedMethod(_)
+            | HandshakeError::NoPassword(_)
+            | HandshakeError::ServerNotProven
+            | HandshakeError::Standby) => Self::Broken(error),
+        }
+    }
+}
+
 impl Stop {
     /// What is counted; nothing for a cancel request.
     fn reason(&self) -> Option<LoginRefusal> {
         Some(match self {
             Self::Cancel => return None,
             Self::Quiet | Self::Network(_) => LoginRefusal::Left,
-            Self::Broken(HandshakeError::Refused(why)) if why.contains("TLS") => LoginRefusal::TlsRequired,
-            Self::Broken(HandshakeError::Refused(why)) if why.contains("replication") => LoginRefusal::Replication,
-            Self::Broken(HandshakeError::Refused(_)) => LoginRefusal::Password,
-            Self::Broken(_) => LoginRefusal::Protocol,
+            Self::Broken(_) | Self::Refused(ClientError::NoUserName) => LoginRefusal::Protocol,
+            Self::Refused(ClientError::TlsRequired) => LoginRefusal::TlsRequired,
+            Self::Refused(ClientError::Replication) => LoginRefusal::Replication,
+            Self::Refused(ClientError::LoginRefused { .. }) => LoginRefusal::Password,
             Self::Refused(ClientError::TooManyClients { .. }) => LoginRefusal::TooManyClients,
             Self::Refused(ClientError::AddressNotAllowed { .. }) => LoginRefusal::Address,
             Self::Refused(ClientError::LoginTimeout) => LoginRefusal::Timeout,
@@ -124,7 +139,9 @@ pub async fn serve<P: Protocol>(worker: Rc<Worker>, endpoint: Arc<Endpoint<P>>, 
     let counts = worker.counters(endpoint.places.0, endpoint.places.1);
     async move {
         counts.0.client_connections_received.add(1);
-        match log_in(&worker, &endpoint, visitor).await {
+        // Boxed, because a login needs kilobytes and the task keeps room for the largest of its parts: an idle client
+        // should not own it, nor a busy one have its few hot lines spread over it.
+        match Box::pin(log_in(&worker, &endpoint, visitor)).await {
             Ok(session) => {
                 info!("logged in");
                 let end = session.run().await;
@@ -150,7 +167,7 @@ async fn log_in<P: Protocol>(
     worker: &Rc<Worker>,
     endpoint: &Arc<Endpoint<P>>,
     visitor: Visitor,
-) -> Result<Session<P>, Stop> {
+) -> Result<Box<Session<P>>, Stop> {
     let Visitor { mut stream, client_id, refusal } = visitor;
     let mut machine = P::accept(AcceptOptions { tls: endpoint.tls, nonce: rand::random() });
     let (mut input, mut out) = (Vec::new(), Vec::new());
@@ -174,11 +191,11 @@ async fn log_in<P: Protocol>(
         client_id,
         statement_key: endpoint.statement_key,
     }));
-    let (taken, step) = machine.step(&input, &mut out).map_err(Stop::Broken)?;
+    let (taken, step) = machine.step(&input, &mut out)?;
     let Step::Done(Accepted::Client(client)) = step else { return Err(Stop::Quiet) };
     input.drain(..taken);
     let watch = worker.watch(client_id, &endpoint.rules);
-    Ok(Session::new(watch, endpoint, key, stream, client, (input, out)))
+    Ok(Box::new(Session::new(watch, endpoint, key, stream, client, (input, out))))
 }
 
 /// Drives the login up to the client's proof.
@@ -193,7 +210,7 @@ async fn prove<P: Protocol>(
     loop {
         let step = machine.step(input, out);
         stream.write_whole(out).await.map_err(Stop::Network)?;
-        let (taken, step) = step.map_err(Stop::Broken)?;
+        let (taken, step) = step?;
         input.drain(..taken);
         match step {
             Step::NeedInput => {

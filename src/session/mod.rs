@@ -133,9 +133,10 @@ impl<P: Protocol> Session<P> {
     }
 
     /// Serves the client until it leaves or must leave.
-    async fn run(mut self) -> End {
+    async fn run(mut self: Box<Self>) -> End {
         let end = poll_fn(|cx| self.poll(cx)).await;
-        self.finish(end).await;
+        // Boxed for the same reason as the login.
+        Box::pin((*self).finish(end)).await;
         end
     }
 
@@ -305,6 +306,7 @@ impl<P: Protocol> Session<P> {
             Holding::Waiting(_) => Phase::Waiting,
             Holding::Lease(lease) => match lease.connection.machine.status() {
                 Status::InTransaction => Phase::InTransaction,
+                Status::Owing if lease.connection.machine.is_unasked() => Phase::InTransaction,
                 Status::Idle => Phase::Idle,
                 Status::Owing | Status::Ended => Phase::Busy,
             },

@@ -64,7 +64,6 @@ fn pg_054_without_a_sync_the_proxy_does_not_wait_for_ever() {
 }
 
 #[test]
-#[ignore = "known wrong: a reply that the server keeps until a Flush or Sync counts as the server's being busy"]
 fn pg_054_without_even_a_flush() {
     let config = |server: &PostgresServer| {
         set(&config(server.address(), ONE), "target_group.pool", "transaction_idle_timeout", "\"500ms\"")

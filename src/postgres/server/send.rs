@@ -71,7 +71,11 @@ impl Server {
             let rest = input.get(at..).unwrap_or_default();
             let Some(head) = frame::head(rest)? else { return Ok(at) };
             match self.send_frame(head, rest, at, client, out)? {
-                Taken::Bytes(bytes) => at += bytes,
+                Taken::Bytes(bytes) => {
+                    at += bytes;
+                    // Any other request in the middle of COPY data makes the COPY fail: a Sync behind it counts.
+                    self.copy_in &= matches!(head.kind, kind::COPY_DATA | kind::SYNC | kind::FLUSH);
+                }
                 Taken::NeedMore => return Ok(at),
             }
         }
@@ -96,7 +100,8 @@ impl Server {
             kind::FUNCTION_CALL => return self.send_function(head, rest, client),
             kind::EXECUTE => return Ok(self.send_execute(head, rest, at, out)),
             kind::SYNC => self.send_sync(),
-            kind::FLUSH | kind::COPY_DATA => {}
+            kind::FLUSH => self.flushed = true,
+            kind::COPY_DATA => {}
             kind::COPY_DONE | kind::COPY_FAIL => self.send_copy_end(),
             kind::TERMINATE => {
                 client.ended = true;

@@ -522,6 +522,17 @@ fn syncs_inside_copy_data_are_owed_nothing() {
     ]);
 }
 
+/// Another request ends the data with an error: the Sync behind it counts.
+#[test]
+fn a_request_in_the_middle_of_copy_data() {
+    check(&[
+        client_passes([p("", "COPY"), b("", ""), e(""), h()], Owing),
+        server_passes([pc(), bc(), copy_in()], Owing),
+        client_passes([d("1"), s(), b("", ""), s()], Owing),
+        server_passes([err("08P01", "unexpected message type 0x42 during COPY from stdin"), z(b'I')], Idle),
+    ]);
+}
+
 #[test]
 fn a_copy_that_never_began() {
     check(&[

@@ -401,7 +401,7 @@ impl World {
         out.copy_to(tail, 0, &mut user.got);
         tail.drain(..taken);
         assert!(machine.attach_failure().is_none());
-        assert_eq!(machine.disagreements(), 0);
+        assert_eq!(machine.tally().disagreements, 0);
         user.look_again |= !user.tail.is_empty();
         true
     }

@@ -1,0 +1,238 @@
+//! Pools with connections in memory and no runtime: what is leased, idle and being opened never exceeds the budget,
+//! whoever goes away at whatever moment; and the words of a refusal.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+use super::connect::ConnectError;
+use super::*;
+use crate::net::Stream;
+use crate::postgres::Postgres;
+use crate::postgres::connect::Connected;
+use crate::postgres::server::Server;
+use crate::protocol::Parameters;
+use proptest::prelude::{Just, Strategy, any, prop_assert, prop_assert_eq, prop_oneof, proptest};
+use std::time::Duration;
+use tokio::io::DuplexStream;
+
+struct Fixture {
+    pools: Arc<Pools<Postgres>>,
+    orders: mpsc::UnboundedReceiver<(Key, Arc<PoolKey>)>,
+    keys: [Key; 2],
+    /// The databases' ends: while they are here their connections live.
+    databases: Vec<DuplexStream>,
+}
+
+impl Fixture {
+    fn new(config: PoolConfig, budget: usize) -> Self {
+        let (pools, orders) = Pools::new("main", config, Arc::default());
+        pools.set_budget(budget);
+        let key = |user: &str| PoolKey { user: user.into(), database: "app".into(), fixed: Vec::new() };
+        let keys = ["a", "b"].map(|user| pools.pool(key(user)).unwrap());
+        Self { pools, orders, keys, databases: Vec::new() }
+    }
+
+    fn borrow(&self, key: usize) -> Borrow<Postgres> {
+        self.pools.borrow(Ask { key: self.keys[key], label: 0, worker: 0 })
+    }
+
+    fn connection(&mut self) -> Box<ServerConn<Postgres>> {
+        let (ours, theirs) = tokio::io::duplex(1 << 10);
+        self.databases.push(theirs);
+        let machine = Server::new(Connected {
+            parameters: Parameters::new(),
+            process_id: 1,
+            secret: Vec::new(),
+            max_prepared_statements: 1,
+            statement_key: [0; 16],
+        });
+        Box::new(ServerConn::new(Stream::memory(ours), machine, Vec::new(), None))
+    }
+
+    fn open_all(&mut self) {
+        while let Ok((key, _)) = self.orders.try_recv() {
+            let connection = self.connection();
+            self.pools.opened(key, connection);
+        }
+    }
+}
+
+fn now(borrow: Borrow<Postgres>) -> Lease<Postgres> {
+    match borrow {
+        Borrow::Now(lease) => lease,
+        Borrow::Later(_) => panic!("must wait"),
+        Borrow::Refused(error) => panic!("{error}"),
+    }
+}
+
+fn later(borrow: Borrow<Postgres>) -> Waiting<Postgres> {
+    match borrow {
+        Borrow::Later(waiting) => waiting,
+        Borrow::Now(_) => panic!("need not wait"),
+        Borrow::Refused(error) => panic!("{error}"),
+    }
+}
+
+fn lease(waiting: &mut Waiting<Postgres>) -> Lease<Postgres> {
+    waiting.outcome.try_recv().unwrap().unwrap().checked(0).unwrap()
+}
+
+#[test]
+fn a_lease_is_given_back_or_closed() {
+    let mut f = Fixture::new(PoolConfig::default(), 1);
+    let mut waiting = later(f.borrow(0));
+    assert_eq!(f.pools.figures(), Figures { open: 1, idle: 0, openings: 1, waiting: 1 });
+    f.open_all();
+    let first = lease(&mut waiting);
+    assert_eq!(f.pools.figures(), Figures { open: 1, ..Figures::default() });
+    first.release();
+    assert_eq!(f.pools.figures(), Figures { open: 1, idle: 1, ..Figures::default() });
+    drop(now(f.borrow(0)));
+    assert_eq!(f.pools.figures(), Figures::default());
+}
+
+#[test]
+fn one_that_died_while_idle_is_not_given_out() {
+    let mut f = Fixture::new(PoolConfig::default(), 1);
+    let mut waiting = later(f.borrow(0));
+    f.open_all();
+    lease(&mut waiting).release();
+    f.databases.clear();
+    let _waiting = later(f.borrow(0));
+    assert_eq!(f.pools.figures(), Figures { open: 1, idle: 0, openings: 1, waiting: 1 });
+}
+
+#[test]
+fn a_waiter_that_leaves_makes_the_line_shorter() {
+    let mut f = Fixture::new(PoolConfig { max_waiting: 1, ..PoolConfig::default() }, 1);
+    let mut first = later(f.borrow(0));
+    f.open_all();
+    let held = lease(&mut first);
+    let second = later(f.borrow(0));
+    match f.borrow(0) {
+        Borrow::Refused(ClientError::LineFull { group, limit: 1 }) if group == "main" => {}
+        _ => panic!("the line is full"),
+    }
+    drop(second);
+    assert_eq!(f.pools.figures().waiting, 0);
+    let mut third = later(f.borrow(0));
+    held.release();
+    lease(&mut third).release();
+}
+
+#[test]
+fn one_handed_to_a_waiter_that_left_is_not_lost() {
+    let mut f = Fixture::new(PoolConfig::default(), 1);
+    let mut first = later(f.borrow(0));
+    f.open_all();
+    let held = lease(&mut first);
+    let second = later(f.borrow(0));
+    held.release();
+    // It is the second's, who has not looked yet.
+    drop(second);
+    assert_eq!(f.pools.figures(), Figures::default());
+    let mut third = later(f.borrow(0));
+    f.open_all();
+    lease(&mut third).release();
+}
+
+#[test]
+fn the_words_of_a_timeout() {
+    let config = PoolConfig { connection_borrow_timeout: Duration::ZERO, ..PoolConfig::default() };
+    let f = Fixture::new(config.clone(), 0);
+    let mut waiting = later(f.borrow(0));
+    f.pools.tick();
+    let error = waiting.outcome.try_recv().unwrap().err().unwrap();
+    assert!(error.to_string().starts_with("Timed-out waiting to acquire database connection"), "{error}");
+    // Nobody there to open one.
+    let mut f = Fixture::new(config, 1);
+    let mut waiting = later(f.borrow(0));
+    let (key, pool_key) = f.orders.try_recv().unwrap();
+    f.pools.open_failed(key, &pool_key, &ConnectError::Timeout(Duration::ZERO));
+    f.pools.tick();
+    let error = waiting.outcome.try_recv().unwrap().err().unwrap();
+    assert!(matches!(error, ClientError::NoWriter { .. }), "{error}");
+    assert_eq!(f.pools.figures(), Figures::default());
+}
+
+#[derive(Debug, Clone)]
+enum Event {
+    Borrow(usize),
+    Look(usize),
+    Leave(usize),
+    Release(usize),
+    Lose(usize),
+    Open { fails: bool },
+    Die(usize),
+    Budget(usize),
+    Tick,
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    prop_oneof![
+        4 => (0..2usize).prop_map(Event::Borrow),
+        4 => any::<usize>().prop_map(Event::Look),
+        2 => any::<usize>().prop_map(Event::Leave),
+        3 => any::<usize>().prop_map(Event::Release),
+        2 => any::<usize>().prop_map(Event::Lose),
+        4 => proptest::bool::weighted(0.2).prop_map(|fails| Event::Open { fails }),
+        1 => any::<usize>().prop_map(Event::Die),
+        1 => (1..4usize).prop_map(Event::Budget),
+        1 => Just(Event::Tick),
+    ]
+}
+
+proptest! {
+    /// Whoever goes away at whatever moment: the places taken are those of connections that exist or are being opened.
+    #[test]
+    fn the_budget_holds(events in proptest::collection::vec(event(), 0..80)) {
+        let mut f = Fixture::new(PoolConfig { max_waiting: 4, ..PoolConfig::default() }, 2);
+        let (mut waiting, mut leases, mut budget) = (Vec::new(), Vec::new(), 2);
+        for event in events {
+            match event {
+                Event::Borrow(key) => match f.borrow(key) {
+                    Borrow::Now(lease) => leases.push(lease),
+                    Borrow::Later(one) => waiting.push(one),
+                    Borrow::Refused(_) => prop_assert!(f.pools.figures().waiting >= 4),
+                },
+                Event::Look(which) if !waiting.is_empty() => {
+                    let which = which % waiting.len();
+                    let one: &mut Waiting<Postgres> = &mut waiting[which];
+                    if let Ok(outcome) = one.outcome.try_recv() {
+                        leases.extend(outcome.ok().and_then(|lease| lease.checked(0)));
+                        waiting.remove(which);
+                    }
+                }
+                Event::Leave(which) if !waiting.is_empty() => drop(waiting.remove(which % waiting.len())),
+                Event::Release(which) if !leases.is_empty() => leases.remove(which % leases.len()).release(),
+                Event::Lose(which) if !leases.is_empty() => drop(leases.remove(which % leases.len())),
+                Event::Open { fails } => if let Ok((key, pool_key)) = f.orders.try_recv() {
+                    if fails {
+                        f.pools.open_failed(key, &pool_key, &ConnectError::Timeout(Duration::ZERO));
+                    } else {
+                        let connection = f.connection();
+                        f.pools.opened(key, connection);
+                    }
+                },
+                Event::Die(which) if !f.databases.is_empty() => {
+                    let which = which % f.databases.len();
+                    f.databases.remove(which);
+                }
+                Event::Budget(connections) => {
+                    f.pools.set_budget(connections);
+                    budget = budget.max(connections);
+                }
+                Event::Tick => f.pools.tick(),
+                Event::Look(_) | Event::Leave(_) | Event::Release(_) | Event::Lose(_) | Event::Die(_) => {}
+            }
+            let figures = f.pools.figures();
+            prop_assert!(figures.open <= budget);
+            prop_assert!(leases.len() + figures.idle + figures.openings <= figures.open);
+        }
+        // Everybody leaves.
+        waiting.clear();
+        leases.clear();
+        f.open_all();
+        let figures = f.pools.figures();
+        prop_assert_eq!((figures.waiting, figures.openings, figures.open), (0, 0, figures.idle));
+    }
+}
