@@ -134,8 +134,9 @@ fn psycopg_3() {
         for address in [server.address(), proxy.address] {
             let mut script = python();
             script.arg("-c").arg(include_str!("clients/psycopg3.py")).arg(conninfo(address, database));
-            let said = run(script, "").quietly();
-            assert_eq!(said.lines().count(), 9, "{said}");
+            // The driver may complain of its own pipeline after an error in it; what counts is that each step passed.
+            let ended = run(script, "");
+            assert!(ended.status.success() && ended.stdout.lines().count() == 9, "{ended}");
         }
     });
 }

@@ -278,7 +278,7 @@ fn pg_094_password_messages_of_bad_length() {
 fn pg_094_messages_of_bad_length_in_a_session() {
     each("pg_094_messages", 4, &[], |server, database, proxy| {
         for kind in *b"QPBEDCSHFdcf" {
-            for length in [0_u32, 1, 3, 1 << 31, u32::MAX] {
+            for length in [0_u32, 3, 1 << 31] {
                 let bytes = [&[kind][..], &length.to_be_bytes(), b"SELECT 1\0"].concat();
                 let ends = |address| {
                     let mut wire = Wire::connect(address, &login(database)).unwrap();

@@ -190,3 +190,30 @@ fn a_port_that_is_taken_is_said() {
     assert_eq!(ended.status.code(), Some(1), "{ended}");
     assert!(ended.stderr.contains("endpoint \"it\" can't listen on 127.0.0.1:"), "{ended}");
 }
+
+#[test]
+fn docker_compose_describes_what_is_there() {
+    let top = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let text = std::fs::read_to_string(top.join("docker-compose.yml")).unwrap();
+    let documents = yaml_rust2::YamlLoader::load_from_str(&text).unwrap();
+    let services = documents[0]["services"].as_hash().unwrap();
+    let names: Vec<&str> = services.keys().filter_map(|name| name.as_str()).collect();
+    assert_eq!(names, ["certs", "db", "proxy"]);
+    let volumes = documents[0]["volumes"].as_hash().unwrap();
+    for (name, service) in services {
+        let mounts = service["volumes"].as_vec().unwrap().iter().map(|mount| mount.as_str().unwrap());
+        for source in mounts.map(|mount| mount.split(':').next().unwrap()) {
+            let is_named = volumes.keys().any(|volume| volume.as_str() == Some(source));
+            assert!(is_named || top.join(source).exists(), "{name:?} mounts {source}");
+        }
+        for other in service["depends_on"].as_hash().into_iter().flat_map(|others| others.keys()) {
+            assert!(services.contains_key(other), "{name:?} depends on {other:?}");
+        }
+    }
+    assert!(
+        top.join(services[&yaml_rust2::Yaml::from_str("proxy")]["build"].as_str().unwrap()).join("Dockerfile").exists()
+    );
+    // The configuration it mounts is one, but for files and variables that exist in the containers alone.
+    let config = std::fs::read_to_string(top.join("deploy/compose/proxy.toml")).unwrap();
+    assert!(config.parse::<toml::Table>().unwrap().contains_key("endpoint"));
+}

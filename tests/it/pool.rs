@@ -141,7 +141,7 @@ fn pg_056_bytes_on_an_idle_connection() {
     let fatal = message(b'E', b"SFATAL\0VFATAL\0C57P01\0Mfor nobody\0\0");
     for server in servers() {
         let forwarder = Forwarder::filtering(server.address(), |_| true);
-        let proxy = start(&config(forwarder.address, 4));
+        let proxy = start(&config(forwarder.address, ONE));
         let mut one = client(&proxy, "app");
         let mut other = client(&proxy, "app");
         let pid = "SELECT pg_backend_pid()";

@@ -36,10 +36,6 @@ impl ProxyHandle {
 }
 
 impl ProxyHandle {
-    pub fn pid(&self) -> u32 {
-        self.child.id()
-    }
-
     /// Sends it SIGTERM.
     pub fn terminate(&self) {
         let pid = rustix::process::Pid::from_child(&self.child);
