@@ -265,5 +265,7 @@ fn bind_unix(path: &Path) -> io::Result<Door> {
         }
         bound => bound?,
     };
+    // As PostgreSQL's own: who may come in is said by the login, and by the folder's permissions.
+    std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o777))?;
     Ok(Door::Unix(listener, SocketFile(path.to_owned())))
 }

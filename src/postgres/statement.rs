@@ -60,6 +60,25 @@ pub(super) fn name_key(name: &[u8]) -> &[u8] {
     name.get(..NAME_BYTES_MAX).unwrap_or(name)
 }
 
+/// The text with every name in the proxy's own form turned into one that no server has; `None`: there is none. For
+/// statements about prepared statements: what a client finds in `pg_prepared_statements` is not its to use.
+pub(super) fn without_our_names(text: &[u8]) -> Option<Vec<u8>> {
+    let is_ours = |window: &[u8]| {
+        window.split_at_checked(PREFIX.len()).is_some_and(|(prefix, digits)| {
+            prefix.eq_ignore_ascii_case(PREFIX) && digits.iter().all(u8::is_ascii_hexdigit)
+        })
+    };
+    let places: Vec<usize> =
+        text.windows(35).enumerate().filter(|(_, window)| is_ours(window)).map(|(place, _)| place).collect();
+    let mut hidden = text.to_vec();
+    for place in &places {
+        if let Some(first) = hidden.get_mut(*place) {
+            *first = b'_';
+        }
+    }
+    (!places.is_empty()).then_some(hidden)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -76,5 +95,19 @@ mod tests {
         assert!(name.starts_with(PREFIX));
         assert!(name.iter().skip(3).all(u8::is_ascii_hexdigit));
         assert_eq!(u128::from_str_radix(std::str::from_utf8(&name[3..]).unwrap_or_default(), 16), Ok(id.0));
+    }
+
+    #[test]
+    fn our_names_are_hidden_from_statements_about_them() {
+        let ours = "sg_0123456789abcdef0123456789ABCDEF";
+        for (text, expected) in [
+            (format!("EXECUTE {ours}"), Some(format!("EXECUTE _{}", &ours[1..]))),
+            (format!("DEALLOCATE \"SG{}\"", &ours[2..]), Some(format!("DEALLOCATE \"_G{}\"", &ours[2..]))),
+            ("EXECUTE sg_short".to_owned(), None),
+            ("EXECUTE mine".to_owned(), None),
+        ] {
+            let hidden = without_our_names(text.as_bytes());
+            assert_eq!(hidden, expected.map(String::into_bytes), "{text}");
+        }
     }
 }

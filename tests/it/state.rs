@@ -190,6 +190,19 @@ fn prepared_statements_stay_with_their_client() {
 }
 
 #[test]
+fn prepared_statements_stay_with_their_client_in_sql_too() {
+    each("state_prepared_sql", ONE, &[], |_, database, proxy| {
+        let mut one = client(proxy, database);
+        let mut other = client(proxy, database);
+        assert_eq!(kinds(&one.ask(&batch([parse("mine", "SELECT 'secret'"), sync()]), 1)), "1Z");
+        let name = other.value("SELECT name FROM pg_prepared_statements");
+        assert_eq!(fails(&mut other, &format!("EXECUTE \"{name}\"")), "26000");
+        assert_eq!(fails(&mut other, &format!("execute {}", name.to_uppercase())), "26000");
+        assert_eq!(kinds(&one.ask(&batch([bind("", "mine", &[]), execute("", 0), sync()]), 1)), "2DCZ");
+    });
+}
+
+#[test]
 fn pg_084_sequences_last_values_are_never_anothers() {
     each("pg_084_sequences", TWO, &["CREATE SEQUENCE numbers"], |_, database, proxy| {
         let mut one = client(proxy, database);

@@ -9,7 +9,7 @@ use super::{Body, Hold, Server, Transaction};
 use crate::postgres::client::{Bound, Client, Prepared};
 use crate::postgres::frame::{self, HEAD_BYTES, Head};
 use crate::postgres::message::{self, from_client as kind};
-use crate::postgres::statement::{Id, PREFIX, STAND_IN, Statement, name_key};
+use crate::postgres::statement::{Id, PREFIX, STAND_IN, Statement, name_key, without_our_names};
 use crate::protocol::{Clears, ClientSide, Intent, Out, PinReason, Pins, ServerSide, Settings, Status, Violation};
 use crate::sql;
 use std::sync::Arc;
@@ -172,7 +172,10 @@ impl Server {
             }
             client.pins.add(PinReason::PreparedStatement);
         }
-        out.pass(at..at + head.len);
+        match our_names_hidden(&statement, text) {
+            None => out.pass(at..at + head.len),
+            Some(hidden) => out.write(|out| message::query(&hidden, out)),
+        }
         self.begin_query(Effect::Query { pins: statement.intent.pins_when_done, deallocates: None });
         if statement.intent.clears != Clears::Nothing {
             self.hold = Hold::UntilAnswered;
@@ -243,6 +246,7 @@ impl Server {
             return Ok(Taken::NeedMore);
         }
         self.unsynced = true;
+        let hidden = our_names_hidden(&statement, body);
         let deallocates = statement.deallocates.take().and_then(|range| {
             let name = sql::identifier_value(text.get(range.clone()).unwrap_or_default()).into_owned();
             let known = matches!(lookup(&self.owed, client, name_key(&name)), Some(Prepared::Anywhere(_)));
@@ -255,6 +259,8 @@ impl Server {
             rewritten.push(0);
             rewritten.extend_from_slice(types);
             self.parse(name_key(name), None, &rewritten, statement.intent, Some(dropped), client, out);
+        } else if let Some(hidden) = hidden {
+            self.parse(name_key(name), None, &hidden, statement.intent, None, client, out);
         } else {
             let as_it_is = Some(at..at + head.len);
             self.parse(name_key(name), as_it_is, body, statement.intent, None, client, out);
@@ -734,6 +740,13 @@ impl Server {
         self.owe_hidden(Kind::Bind, Effect::Nothing);
         self.owe_hidden(Kind::Execute, Effect::Nothing);
     }
+}
+
+/// The text without names in the proxy's own form, if it is about prepared statements and holds any.
+fn our_names_hidden(statement: &sql::Statement, text: &[u8]) -> Option<Vec<u8>> {
+    let is_about_them =
+        statement.deallocates.is_some() || statement.intent.pins_when_done.contains(PinReason::PreparedStatement);
+    if is_about_them { without_our_names(text) } else { None }
 }
 
 /// The name that a request says to the server.
