@@ -1208,6 +1208,28 @@ fn settings_are_replayed_out_of_sight_and_waited_for() {
     assert_eq!(bench.server.settings().value("work_mem"), None);
 }
 
+/// A connection that is lost while it holds may have taken some of the client's bytes: they must not be forgotten.
+#[test]
+fn what_was_sent_is_known_while_holding() {
+    let (bench, _, _) = attaching(&[("search_path", "a")]);
+    assert!(bench.server.is_holding() && bench.server.has_sent_nothing());
+    let sent = [
+        q("DISCARD ALL"),
+        q("A").repeat(owed::OWED_MAX + 1),
+        [p("a", "INSERT"), s(), b("", "a"), e(""), s()].concat(),
+        [p("", "INSERT"), b("", ""), e(""), p("", "DISCARD ALL"), b("", ""), e(""), s()].concat(),
+    ];
+    for sent in sent {
+        let mut bench = Bench::new();
+        bench.say(&Side::Client, &sent).unwrap();
+        assert!(
+            bench.server.is_holding() && !bench.server.has_sent_nothing(),
+            "{:?}",
+            show(&sent[..20.min(sent.len())])
+        );
+    }
+}
+
 #[test]
 fn a_cosmetic_setting_is_not_waited_for() {
     let (mut bench, to_server, _) = attaching(&[("application_name", "app")]);
