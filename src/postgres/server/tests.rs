@@ -1038,6 +1038,23 @@ fn what_clears_everything_is_waited_for() {
     }
 }
 
+/// A COPY ahead of it, whose data were sent ahead too, changes nothing about that.
+#[test]
+fn what_clears_everything_is_waited_for_behind_a_copy() {
+    let bench = check_on(
+        || prepared("a", "A"),
+        &[
+            client([q("COPY a"), c(), q("DEALLOCATE ALL"), p("a", "A"), s()], [q("COPY a"), c(), q("DEALLOCATE ALL")], Owing),
+            server_passes([copy_in()], Owing),
+            client([], [], Owing),
+            server_passes([tag("COPY 0"), z(b'I'), tag("DEALLOCATE ALL"), z(b'I')], Idle),
+            client([], [p(&name("A"), "A"), s()], Owing),
+            server_passes([pc(), z(b'I')], Idle),
+        ],
+    );
+    assert_eq!(bench.server.prepared.len(), 1);
+}
+
 /// `DISCARD ALL` takes the client's own baseline with it; the next statement must have it again.
 #[test]
 fn after_discard_all_the_clients_settings_come_back() {
