@@ -256,6 +256,14 @@ impl ServerSide for Server {
         self.hold != Hold::Open || self.owed.is_full()
     }
 
+    fn has_sent_nothing(&self) -> bool {
+        self.owed.is_hidden()
+            && !self.unsynced
+            && self.sending.left == 0
+            && !self.copy_in
+            && self.transaction == Transaction::None
+    }
+
     fn needs_client(&self) -> bool {
         self.unsynced || self.copy_in || self.sending.left > 0
     }

@@ -303,6 +303,10 @@ pub trait ServerSide {
     /// [`send`](Self::send) takes nothing for now, until replies have come.
     fn is_holding(&self) -> bool;
 
+    /// Everything that is owed is the proxy's own: nothing of the client's has been sent since the connection was
+    /// last idle. (A machine that holds may have sent some: it also waits in the middle of a pipeline.)
+    fn has_sent_nothing(&self) -> bool;
+
     /// The server waits for more of the client before it has answered everything: a half sent frame, a missing Sync,
     /// the rest of a COPY.
     fn needs_client(&self) -> bool;

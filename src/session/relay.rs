@@ -91,7 +91,7 @@ impl<P: Protocol> Session<P> {
             _ if self.said_goodbye => Err(End::Goodbye),
             // Nothing of the client's has been sent.
             Status::Owing
-                if lease.connection.machine.is_holding() && self.attempts < ATTEMPTS_MAX && !self.resetting =>
+                if lease.connection.machine.has_sent_nothing() && self.attempts < ATTEMPTS_MAX && !self.resetting =>
             {
                 self.attempts += 1;
                 self.holding = Holding::Nothing;

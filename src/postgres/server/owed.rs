@@ -127,6 +127,11 @@ impl Queue {
         self.entries.len()
     }
 
+    /// Everything in it is the proxy's own.
+    pub(super) fn is_hidden(&self) -> bool {
+        self.entries.iter().all(|owed| owed.hidden)
+    }
+
     pub(super) fn is_full(&self) -> bool {
         self.entries.len() >= OWED_MAX
     }

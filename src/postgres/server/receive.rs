@@ -136,8 +136,10 @@ impl Server {
             (kind::EMPTY_QUERY_RESPONSE, Some(Kind::Query)) => {}
             (kind::COPY_IN_RESPONSE, Some(Kind::Execute | Kind::Query)) => {
                 self.copy_in = !self.owed.begin_copy_in();
-                // No other answer comes before the data.
-                self.hold = Hold::Open;
+                if self.copy_in {
+                    // No other answer comes before the data.
+                    self.hold = Hold::Open;
+                }
             }
             (kind::COPY_OUT_RESPONSE, Some(Kind::Execute | Kind::Query)) => {}
             (kind::READY_FOR_QUERY, Some(Kind::Sync | Kind::Query | Kind::Function)) => {

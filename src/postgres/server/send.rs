@@ -506,6 +506,7 @@ impl Server {
         // It may change what later names mean: its reply is asked for, and waited for.
         out.pass(at..at + head.len);
         out.write(|out| frame::frame(out, kind::FLUSH, |_| ()));
+        self.flushed = true;
         self.hold = Hold::UntilAnswered;
         Taken::Bytes(head.len)
     }
@@ -549,6 +550,7 @@ impl Server {
         }
         if self.unsynced {
             out.write(|out| frame::frame(out, kind::FLUSH, |_| ()));
+            self.flushed = true;
         }
         self.hold = Hold::UntilAnswered;
         true

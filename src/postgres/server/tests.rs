@@ -1038,6 +1038,23 @@ fn what_clears_everything_is_waited_for() {
     }
 }
 
+/// A COPY ahead of it, whose data were sent ahead too, changes nothing about that.
+#[test]
+fn what_clears_everything_is_waited_for_behind_a_copy() {
+    let bench = check_on(
+        || prepared("a", "A"),
+        &[
+            client([q("COPY a"), c(), q("DEALLOCATE ALL"), p("a", "A"), s()], [q("COPY a"), c(), q("DEALLOCATE ALL")], Owing),
+            server_passes([copy_in()], Owing),
+            client([], [], Owing),
+            server_passes([tag("COPY 0"), z(b'I'), tag("DEALLOCATE ALL"), z(b'I')], Idle),
+            client([], [p(&name("A"), "A"), s()], Owing),
+            server_passes([pc(), z(b'I')], Idle),
+        ],
+    );
+    assert_eq!(bench.server.prepared.len(), 1);
+}
+
 /// `DISCARD ALL` takes the client's own baseline with it; the next statement must have it again.
 #[test]
 fn after_discard_all_the_clients_settings_come_back() {
@@ -1206,6 +1223,28 @@ fn settings_are_replayed_out_of_sight_and_waited_for() {
     bench.play(&[server([pc(), bc(), tag("RESET"), z(b'I')], [status("search_path", "a, b")], Idle)], usize::MAX);
     assert_eq!(bench.server.settings().value("search_path"), Some("a, b"));
     assert_eq!(bench.server.settings().value("work_mem"), None);
+}
+
+/// A connection that is lost while it holds may have taken some of the client's bytes: they must not be forgotten.
+#[test]
+fn what_was_sent_is_known_while_holding() {
+    let (bench, _, _) = attaching(&[("search_path", "a")]);
+    assert!(bench.server.is_holding() && bench.server.has_sent_nothing());
+    let sent = [
+        q("DISCARD ALL"),
+        q("A").repeat(owed::OWED_MAX + 1),
+        [p("a", "INSERT"), s(), b("", "a"), e(""), s()].concat(),
+        [p("", "INSERT"), b("", ""), e(""), p("", "DISCARD ALL"), b("", ""), e(""), s()].concat(),
+    ];
+    for sent in sent {
+        let mut bench = Bench::new();
+        bench.say(&Side::Client, &sent).unwrap();
+        assert!(
+            bench.server.is_holding() && !bench.server.has_sent_nothing(),
+            "{:?}",
+            show(&sent[..20.min(sent.len())])
+        );
+    }
 }
 
 #[test]

@@ -105,7 +105,8 @@ fn act() -> impl Strategy<Value = Act> {
         statement_name().prop_map(|name| format!("DEALLOCATE {}", if name.is_empty() { "a" } else { name }));
     let deallocate = (deallocate, any::<bool>()).prop_map(|(text, simple)| match simple {
         true => q(&text),
-        false => [p("", &text), b("", ""), e(""), s()].concat(),
+        // Whose name it is, is decided when it is parsed: not to be run again.
+        false => [p("", &text), b("", ""), e(""), cs(""), s()].concat(),
     });
     let clear = (prop_oneof![Just("DEALLOCATE ALL"), Just("DISCARD ALL")], any::<bool>());
     let clear = clear.prop_map(|(text, simple)| match simple {
