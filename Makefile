@@ -19,7 +19,7 @@ FUZZ_TARGETS ?=
 
 target_dir := $(or $(CARGO_TARGET_DIR),target)
 stage := .ci/stage
-# nextest where it is, else cargo's own runner.
+# nextest where it is, else cargo's own runner. Not for tests/it: its tests share the servers of one process.
 test := $(CARGO) $(if $(shell command -v cargo-nextest),nextest run,test) $(CARGO_FLAGS)
 
 # Clippy looks for it from the folder it runs in: give it the whole path.
@@ -45,7 +45,7 @@ check:
 	@$(stage) unit $(test) --lib --bins
 
 test: provision check
-	@$(stage) servers $(test) --test '*'
+	@$(stage) servers $(CARGO) test $(CARGO_FLAGS) --test '*'
 	@$(stage) doctest $(CARGO) test --doc $(CARGO_FLAGS)
 
 bench: provision

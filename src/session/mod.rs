@@ -7,10 +7,10 @@
 //!      `---> end: goodbye, timeout, drain                    `---> end: client or server lost
 //! ```
 //!
-//! One task drives it all by polling ([`Session::poll`]): the client's socket, the place in the line, the server's
+//! One task drives it all by polling (`Session::poll`): the client's socket, the place in the line, the server's
 //! socket. Nothing is owned across a wait but what the socket or the machines did not take, so an idle client holds
 //! no buffer. Both directions are always polled together; each stops reading when the other side does not take what
-//! was read ([`HIGH_WATER`]), which bounds memory and cannot deadlock as long as the client reads.
+//! was read (`HIGH_WATER`), which bounds memory and cannot deadlock as long as the client reads.
 
 mod login;
 mod relay;
