@@ -1044,7 +1044,11 @@ fn what_clears_everything_is_waited_for_behind_a_copy() {
     let bench = check_on(
         || prepared("a", "A"),
         &[
-            client([q("COPY a"), c(), q("DEALLOCATE ALL"), p("a", "A"), s()], [q("COPY a"), c(), q("DEALLOCATE ALL")], Owing),
+            client(
+                [q("COPY a"), c(), q("DEALLOCATE ALL"), p("a", "A"), s()],
+                [q("COPY a"), c(), q("DEALLOCATE ALL")],
+                Owing,
+            ),
             server_passes([copy_in()], Owing),
             client([], [], Owing),
             server_passes([tag("COPY 0"), z(b'I'), tag("DEALLOCATE ALL"), z(b'I')], Idle),
