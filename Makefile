@@ -22,6 +22,10 @@ stage := .ci/stage
 # nextest where it is, else cargo's own runner. Not for tests/it: its tests share the servers of one process.
 test := $(CARGO) $(if $(shell command -v cargo-nextest),nextest run,test) $(CARGO_FLAGS)
 
+# Property tests try the same cases on every run, so that a failure belongs to the change that caused it. Other
+# cases: PROPTEST_RNG_SEED=$RANDOM PROPTEST_CASES=5000 make check
+export PROPTEST_RNG_SEED ?= 1
+
 # Clippy looks for it from the folder it runs in: give it the whole path.
 export CLIPPY_CONF_DIR := $(CURDIR)/.ci
 

@@ -8,7 +8,7 @@ use super::{Body, Hold, Server, Transaction};
 use crate::postgres::client::{Client, Prepared};
 use crate::postgres::frame::{self, HEAD_BYTES, Head};
 use crate::postgres::message::{self, from_server as kind};
-use crate::postgres::statement::{Id, PREFIX};
+use crate::postgres::statement::{Id, PREFIX, STAND_IN};
 use crate::protocol::{ClientSide, Out, PinReason, Pins, Violation};
 use std::sync::Arc;
 
@@ -360,16 +360,24 @@ impl Server {
     /// The frame with our names of statements replaced by the client's own, if it holds any.
     fn with_client_names(&self, frame: &[u8], client: Option<&Client>) -> Option<Vec<u8>> {
         let client = client?;
-        let place = frame.windows(NAME_BYTES).position(|window| {
-            window.strip_prefix(PREFIX).is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
-        })?;
-        let ours = frame.get(place..place + NAME_BYTES)?;
-        let theirs = match self.owed.front().map(|owed| &owed.effect) {
-            Some(Effect::Taken(name)) => name,
-            _other => client.statements.client_name(ours).or_else(|| self.owed.client_name(ours))?,
+        let in_front = self.owed.front().map(|owed| &owed.effect);
+        let (ours, theirs) = if let Some(Effect::Query { deallocates: Some(name), .. }) = in_front {
+            let place = frame.windows(STAND_IN.len()).position(|window| window == STAND_IN)?;
+            (place..place + STAND_IN.len(), &**name)
+        } else {
+            let place = frame.windows(NAME_BYTES).position(|window| {
+                window.strip_prefix(PREFIX).is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
+            })?;
+            let ours = place..place + NAME_BYTES;
+            let name = frame.get(ours.clone())?;
+            let theirs = match in_front {
+                Some(Effect::Taken(theirs)) => theirs,
+                _other => client.statements.client_name(name).or_else(|| self.owed.client_name(name))?,
+            };
+            (ours, theirs)
         };
-        let before = frame.get(HEAD_BYTES..place)?;
-        let behind = frame.get(place + NAME_BYTES..)?;
+        let before = frame.get(HEAD_BYTES..ours.start)?;
+        let behind = frame.get(ours.end..)?;
         let mut renamed = Vec::with_capacity(frame.len());
         frame::frame(&mut renamed, kind::ERROR_RESPONSE, |body| {
             for part in [before, theirs, behind] {

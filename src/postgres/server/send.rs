@@ -603,9 +603,16 @@ impl Server {
         client.pins = client.pins.and(intent.pins_when_sent);
         self.guard_sequences(intent, out);
         self.bound_clears |= intent.clears != Clears::Nothing;
-        if deallocates.is_some() {
-            self.prepare_stand_in(out);
-            self.bound_deallocates = deallocates;
+        if let Some(name) = deallocates {
+            if matches!(lookup(&self.owed, client, &name), Some(Prepared::Anywhere(_))) {
+                self.prepare_stand_in(out);
+            } else {
+                // It has been deallocated since: the server must say so.
+                out.write(|out| message::close_statement(STAND_IN, out));
+                self.owe_hidden(Kind::Close, Effect::Nothing);
+                self.unsynced = true;
+            }
+            self.bound_deallocates = Some(name);
         }
     }
 
