@@ -167,6 +167,14 @@ impl Server {
         if let Some(range) = statement.deallocates.clone() {
             let name = sql::identifier_value(text.get(range.clone()).unwrap_or_default());
             if matches!(lookup(&self.owed, client, name_key(&name)), Some(Prepared::Anywhere(_))) {
+                if !self.owed.is_empty() && !self.copy_in {
+                    // What is in flight may fail and take this query with it: only its replies tell.
+                    if self.unsynced {
+                        out.write(|out| frame::frame(out, kind::FLUSH, |_| ()));
+                    }
+                    self.hold = Hold::UntilAnswered;
+                    return Ok(Taken::NeedMore);
+                }
                 self.send_deallocate(text, range, name_key(&name), out);
                 return Ok(Taken::Bytes(head.len));
             }
@@ -688,7 +696,7 @@ impl Server {
         if !intent.asks_sequence || !self.foreign_sequences || self.transaction == Transaction::Failed {
             return;
         }
-        let was_synced = !self.unsynced;
+        let was_synced = !self.unsynced && self.owed.is_empty();
         out.write(|out| {
             message::close_statement(DISCARD_SEQUENCES, out);
             write_parse(DISCARD_SEQUENCES, b"DISCARD SEQUENCES\0\0\0", out);
