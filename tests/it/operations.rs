@@ -114,7 +114,8 @@ fn health_readiness_and_metrics() {
             values.map(|(_, value)| value.parse::<f64>().unwrap()).sum()
         };
         assert!(text.contains("sluicegate_transactions_total"), "{text}");
-        assert!((10.0..40.0).contains(&sum("sluicegate_transactions_total")), "{text}");
+        // The last one is counted once its reply has gone out.
+        assert!((9.0..40.0).contains(&sum("sluicegate_transactions_total")), "{text}");
         assert!(!text.contains("app-secret") && !text.contains("monitor-secret"));
     });
 }

@@ -179,6 +179,10 @@ pub fn set(config: &str, table: &str, key: &str, value: &str) -> String {
 
 /// Free ports, all held at once so that they differ. Another process can still be faster: such a start fails loudly.
 fn free_ports<const N: usize>() -> [u16; N] {
-    let held = [(); N].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
+    // Below the range that the kernel takes for outgoing connections, of which the tests make many.
+    let held = [(); N].map(|()| {
+        let tried = (0..1000).map(|_| rand::random_range(15_000..32_000));
+        tried.filter_map(|port: u16| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).ok()).next().unwrap()
+    });
     held.map(|listener| listener.local_addr().unwrap().port())
 }
