@@ -7,8 +7,8 @@
 //! * `BENCH_ROUNDS` (3), `BENCH_SECONDS` (5): claims below a factor of 1.3 need 5 rounds of 10 s and a quiet machine
 //! * `BENCH_CLIENTS` (1,16,64,256), `BENCH_MODES` (simple,extended,prepared)
 //! * `BENCH_ONLY` (transactions,connect,value,rows,copy): sections; also `calls` (system calls, by strace)
-//! * `BENCH_VARIANTS`: some of direct, pgbouncer, proxy, proxy-1 (one worker), other
-//! * `BENCH_OTHER=FILE`: another build of the proxy to compare with, as variant `other`
+//! * `BENCH_VARIANTS`: some of direct, pgbouncer, proxy, proxy-1 (one worker), other, other-1
+//! * `BENCH_OTHER=FILE`: another build of the proxy to compare with, as variants `other` and `other-1`
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::print_stdout)]
 #![allow(dead_code, reason = "the benches share a module and each uses a part of it")]
@@ -120,7 +120,8 @@ impl Bed {
                 ("proxy", _) => bed.start_proxy("proxy", &proxy, 0)?,
                 ("proxy-1", _) => bed.start_proxy("proxy-1", &proxy, 1)?,
                 ("other", Some(file)) => bed.start_proxy("other", file, 0)?,
-                ("other", None) => {}
+                ("other-1", Some(file)) => bed.start_proxy("other-1", file, 1)?,
+                ("other" | "other-1", None) => {}
                 (name, _) => return Err(format!("BENCH_VARIANTS knows no {name:?}").into()),
             }
         }
