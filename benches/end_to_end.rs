@@ -193,7 +193,7 @@ impl Bed {
                 let sample = self.database.pgbench(variant.port, clients, seconds, args, process);
                 let sample =
                     sample.map_err(|error| format!("{section}, {clients} clients, {}: {error}", variant.name))?;
-                results.add(section, clients, variant.name, sample);
+                results.add(section, clients, variant.name, sample)?;
             }
         }
         Ok(())
@@ -213,7 +213,7 @@ impl Bed {
                 let spent = cpu()?.zip(before).map_or(f64::NAN, |(after, before)| (after - before).as_secs_f64() * 1e6);
                 let per_second = COPY.0 / started.elapsed().as_secs_f64();
                 let sample = Sample { per_second, p50_us: f64::NAN, p99_us: f64::NAN, cpu_us: spent / COPY.0 };
-                results.add("copy", 1, variant.name, sample);
+                results.add("copy", 1, variant.name, sample)?;
             }
         }
         Ok(())
@@ -259,7 +259,7 @@ struct Results {
 }
 
 impl Results {
-    fn add(&mut self, section: &str, clients: u32, variant: &'static str, sample: Sample) {
+    fn add(&mut self, section: &str, clients: u32, variant: &'static str, sample: Sample) -> Result<()> {
         let cell = self.samples.entry((section.to_owned(), clients)).or_default().entry(variant).or_default();
         cell.push(sample);
         let Sample { per_second, p50_us, p99_us, cpu_us } = sample;
@@ -268,6 +268,8 @@ impl Results {
             self.lines,
             "{section}\t{clients}\t{round}\t{variant}\t{per_second:.1}\t{p50_us:.1}\t{p99_us:.1}\t{cpu_us:.2}"
         );
+        // At once, so that a run that is cut short leaves what it has.
+        self.save().map(drop)
     }
 
     fn table(&self, section: &str, bed: &Bed, unit: &str) {
