@@ -316,7 +316,7 @@ impl AsyncWrite for Socket {
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         match (self.get_mut(), slices) {
-            // Most writes are one run of bytes, and send() costs the kernel less than writev().
+            // Most writes are one run of bytes: a plain send() then, no vector for the kernel to walk.
             (Self::Tcp(socket) | Self::TcpNow(socket), [bytes]) => Pin::new(socket).poll_write(cx, bytes),
             (Self::Tcp(socket) | Self::TcpNow(socket), _) => Pin::new(socket).poll_write_vectored(cx, slices),
             (Self::Unix(socket) | Self::UnixNow(socket), _) => Pin::new(socket).poll_write_vectored(cx, slices),

@@ -139,8 +139,8 @@ pub async fn serve<P: Protocol>(worker: Rc<Worker>, endpoint: Arc<Endpoint<P>>, 
     let counts = worker.counters(endpoint.places.0, endpoint.places.1);
     async move {
         counts.0.client_connections_received.add(1);
-        // Boxed, because a login needs kilobytes and the task keeps room for the largest of its parts: an idle client
-        // should not own it, nor a busy one have its few hot lines spread over it.
+        // Boxed, because a login needs kilobytes, and a task keeps room for the largest of its parts as long as it lives: an
+        // idle client should not own that.
         match Box::pin(log_in(&worker, &endpoint, visitor)).await {
             Ok(session) => {
                 info!("logged in");
