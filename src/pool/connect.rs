@@ -6,7 +6,7 @@
 //! about options of the client's own that only a login can set).
 
 use super::line::Key;
-use super::{Lease, PoolKey, Pools, ServerConn};
+use super::{Lease, PoolKey, Pools, ServerConn, close_all};
 use crate::config::TargetAddress;
 use crate::metrics::OpenFailure;
 use crate::net;
@@ -138,8 +138,9 @@ impl<P: Protocol> Pools<P> {
         let mut state = self.lock();
         state.line.opened(key);
         state.unreachable = false;
-        self.open_more(&mut state);
+        let evicted = self.open_more(&mut state);
         drop(state);
+        close_all(evicted);
         self.counts.database_connections_opened.add(1);
         tracing::debug!(group = self.group, "database connection opened");
         Lease::new(self, key, connection).release();
@@ -151,8 +152,9 @@ impl<P: Protocol> Pools<P> {
         let mut state = self.lock();
         let refused = state.line.open_failed(key, words.is_some(), Instant::now(), rand::random());
         state.unreachable = words.is_none();
-        self.open_more(&mut state);
+        let evicted = self.open_more(&mut state);
         drop(state);
+        close_all(evicted);
         tracing::warn!(
             group = self.group,
             user = pool_key.user,

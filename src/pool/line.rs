@@ -65,6 +65,10 @@ pub struct Line<C, W> {
     limits: Limits,
     pools: Vec<Pool<C>>,
     users: Vec<User<W>>,
+    /// Numbers of pools that are gone; the next ones take them.
+    free_pools: Vec<usize>,
+    /// The same for users.
+    free_users: Vec<usize>,
     /// Users with waiters, the next one first.
     turns: VecDeque<usize>,
     /// Connections that exist or are being opened.
@@ -98,6 +102,8 @@ struct Idle<C> {
 #[derive(Debug)]
 struct User<W> {
     name: String,
+    /// Its pools.
+    pools: usize,
     queue: VecDeque<Waiter<W>>,
 }
 
@@ -146,6 +152,8 @@ impl<C, W> Line<C, W> {
             limits,
             pools: Vec::new(),
             users: Vec::new(),
+            free_pools: Vec::new(),
+            free_users: Vec::new(),
             turns: VecDeque::new(),
             open: 0,
             openings: 0,
@@ -157,12 +165,34 @@ impl<C, W> Line<C, W> {
 
     /// Adds a pool for a user of the database. The caller keeps the key: one per distinct pool.
     pub fn add_pool(&mut self, user: &str) -> Key {
-        let user = self.users.iter().position(|known| known.name == user).unwrap_or_else(|| {
-            self.users.push(User { name: user.to_owned(), queue: VecDeque::new() });
-            self.users.len() - 1
+        let known = self.users.iter().position(|known| known.pools > 0 && known.name == user);
+        let user = known.unwrap_or_else(|| {
+            let user = User { name: user.to_owned(), pools: 0, queue: VecDeque::new() };
+            put(&mut self.users, &mut self.free_users, user)
         });
-        self.pools.push(Pool { user, idle: Vec::new(), open: 0, openings: 0, waiting: 0, failures: 0, retry_at: None });
-        Key(self.pools.len() - 1)
+        if let Some(user) = self.users.get_mut(user) {
+            user.pools += 1;
+        }
+        let pool = Pool { user, idle: Vec::new(), open: 0, openings: 0, waiting: 0, failures: 0, retry_at: None };
+        Key(put(&mut self.pools, &mut self.free_pools, pool))
+    }
+
+    /// Removes a pool that has no connection and no waiter, which nobody may name again; false: it has some.
+    pub fn remove_pool(&mut self, key: Key) -> bool {
+        let Some(pool) = self.pools.get(key.0).filter(|pool| pool.open == 0 && pool.waiting == 0) else { return false };
+        if let Some(user) = self.users.get_mut(pool.user) {
+            user.pools -= 1;
+            if user.pools == 0 {
+                self.free_users.push(pool.user);
+            }
+        }
+        self.free_pools.push(key.0);
+        true
+    }
+
+    /// How many pools a user of the database has.
+    pub fn pools_of(&self, user: &str) -> usize {
+        self.users.iter().find(|known| known.name == user).map_or(0, |user| user.pools)
     }
 
     /// New limits; what is over them is closed as it comes back or at the next sweep.
@@ -230,10 +260,17 @@ impl<C, W> Line<C, W> {
         if self.openings >= self.limits.openings {
             return None;
         }
-        let key = self.turns.iter().find_map(|user| {
+        if self.turns.is_empty() {
+            return None;
+        }
+        let share = self.share();
+        let mut wanting = self.turns.iter().filter_map(|user| {
             let waiters = self.users.get(*user)?.queue.iter();
             waiters.map(|waiter| waiter.ask.key).find(|key| self.wants_opening(*key, now))
-        })?;
+        });
+        // A place that was given up for a pool below its share is that pool's.
+        let below = |key: &Key| self.pools.get(key.0).is_some_and(|pool| pool.open < share);
+        let key = wanting.clone().find(below).or_else(|| wanting.next())?;
         let evicted = if self.open < self.limits.connections {
             None
         } else {
@@ -284,7 +321,7 @@ impl<C, W> Line<C, W> {
     }
 
     /// A login failed. The next one waits for a growing pause (`jitter` in 0..1 spreads it). If the database
-    /// `refused`, nobody of this pool need wait longer: their handles come back.
+    /// `refused` and the pool has no other connection, nobody of it need wait longer: their handles come back.
     pub fn open_failed(&mut self, key: Key, refused: bool, now: Instant, jitter: f64) -> Vec<W> {
         self.openings -= 1;
         self.open -= 1;
@@ -295,7 +332,8 @@ impl<C, W> Line<C, W> {
             pool.failures = pool.failures.saturating_add(1);
             pool.retry_at = Some(now + pause.mul_f64(0.5 + jitter.clamp(0.0, 1.0) / 2.0));
         }
-        if refused { self.drain(|waiter| waiter.ask.key == key) } else { Vec::new() }
+        let is_last = self.pools.get(key.0).is_none_or(|pool| pool.open == pool.openings);
+        if refused && is_last { self.drain(|waiter| waiter.ask.key == key) } else { Vec::new() }
     }
 
     /// A leased connection is gone.
@@ -312,10 +350,18 @@ impl<C, W> Line<C, W> {
             self.closed(at.key);
             return Verdict::Close(connection);
         }
-        let share = self.share();
+        let share = if self.turns.is_empty() { 0 } else { self.share() };
         let mut turn = 0;
         while let Some(user) = self.turns.get(turn).copied() {
+            let deserving = self.deserving(user, share, now);
             if let Some(position) = self.first_for(user, at) {
+                if let Some(deserving) = deserving
+                    && deserving < position
+                    && self.passed_too_often(user, deserving)
+                {
+                    self.closed(at.key);
+                    return Verdict::Close(connection);
+                }
                 self.turns.remove(turn);
                 self.turns.push_back(user);
                 return match self.remove(user, position) {
@@ -323,7 +369,7 @@ impl<C, W> Line<C, W> {
                     None => Verdict::Close(connection),
                 };
             }
-            if self.deserves(user, share, now) {
+            if deserving.is_some() {
                 self.closed(at.key);
                 return Verdict::Close(connection);
             }
@@ -341,15 +387,25 @@ impl<C, W> Line<C, W> {
         (self.limits.connections / wanting.max(1)).max(1)
     }
 
-    /// The user waits for another pool that is below its share and is not being served by an opening already.
-    fn deserves(&self, user: usize, share: usize, now: Instant) -> bool {
-        self.openings < self.limits.openings
-            && self.users.get(user).is_some_and(|user| {
-                user.queue.iter().take(LOOK_BEHIND).any(|waiter| {
-                    self.wants_opening(waiter.ask.key, now)
-                        && self.pools.get(waiter.ask.key.0).is_some_and(|pool| pool.open < share)
-                })
-            })
+    /// Position of the user's first waiter for a pool that is below its share and is not being served by an opening
+    /// already.
+    fn deserving(&self, user: usize, share: usize, now: Instant) -> Option<usize> {
+        if self.openings >= self.limits.openings {
+            return None;
+        }
+        self.users.get(user)?.queue.iter().take(LOOK_BEHIND).position(|waiter| {
+            self.wants_opening(waiter.ask.key, now)
+                && self.pools.get(waiter.ask.key.0).is_some_and(|pool| pool.open < share)
+        })
+    }
+
+    /// Passes over a waiter once more, unless that has been done often enough: a new login costs more than the wait.
+    fn passed_too_often(&mut self, user: usize, position: usize) -> bool {
+        let waiter = self.users.get_mut(user).and_then(|user| user.queue.get_mut(position));
+        waiter.is_some_and(|waiter| {
+            waiter.passed = waiter.passed.saturating_add(1);
+            waiter.passed > PASSED_MAX
+        })
     }
 
     /// The user's first waiter for this pool, or one close behind it on the same worker.
@@ -429,6 +485,18 @@ impl<C, W> Line<C, W> {
         }
         Some(waiter.handle)
     }
+}
+
+/// Puts a thing at a number that is free, or at a new one.
+fn put<T>(things: &mut Vec<T>, free: &mut Vec<usize>, thing: T) -> usize {
+    if let Some(number) = free.pop()
+        && let Some(place) = things.get_mut(number)
+    {
+        *place = thing;
+        return number;
+    }
+    things.push(thing);
+    things.len() - 1
 }
 
 #[cfg(test)]
@@ -585,6 +653,68 @@ mod tests {
             }
         }
         assert_eq!(passed, PASSED_MAX);
+    }
+
+    #[test]
+    fn a_users_other_pool_is_not_starved() {
+        let mut f = Fixture::new(LIMITS);
+        let (busy, other) = (f.line.add_pool("app"), f.line.add_pool("app"));
+        f.wait(Fixture::ask(busy, 0), 0);
+        f.wait(Fixture::ask(busy, 0), 1);
+        assert_eq!(f.open_all(), [0, 1]);
+        f.wait(Fixture::ask(other, 0), 100);
+        let mut passed = 0;
+        loop {
+            f.wait(Fixture::ask(busy, 0), 2);
+            match f.line.release(1, Fixture::ask(busy, 0), f.now) {
+                Verdict::Hand(..) => passed += 1,
+                Verdict::Close(_) => break,
+                Verdict::Kept => panic!("someone waits"),
+            }
+        }
+        assert_eq!(passed, PASSED_MAX);
+        assert_eq!(f.open_all(), [100]);
+    }
+
+    #[test]
+    fn a_place_goes_to_the_pool_it_was_given_up_for() {
+        let mut f = Fixture::new(LIMITS);
+        let (greedy, poor) = (f.line.add_pool("greedy"), f.line.add_pool("poor"));
+        for handle in 0..4 {
+            f.wait(Fixture::ask(greedy, 0), handle);
+        }
+        assert_eq!(f.open_all(), [0, 1]);
+        f.wait(Fixture::ask(poor, 0), 100);
+        // The greedy user is first in turn, and above its share.
+        assert!(matches!(f.line.release(1, Fixture::ask(greedy, 0), f.now), Verdict::Hand(_, 2)));
+        assert!(matches!(f.line.release(1, Fixture::ask(greedy, 0), f.now), Verdict::Close(_)));
+        assert_eq!(f.open_all(), [100]);
+    }
+
+    #[test]
+    fn an_unused_pools_number_is_used_again() {
+        let mut f = Fixture::new(LIMITS);
+        let (one, other) = (f.line.add_pool("app"), f.line.add_pool("app"));
+        let ticket = f.wait(Fixture::ask(one, 0), 0);
+        assert!(!f.line.remove_pool(one) && f.line.remove_pool(other));
+        f.line.cancel(one, ticket);
+        assert_eq!(f.line.pools_of("app"), 1);
+        assert!(f.line.remove_pool(one));
+        assert_eq!(f.line.pools_of("app"), 0);
+        assert_eq!(f.line.add_pool("reporter"), one);
+        assert_eq!((f.line.pools_of("app"), f.line.pools_of("reporter"), f.line.users.len()), (0, 1, 1));
+    }
+
+    #[test]
+    fn a_refused_login_leaves_waiters_to_the_connections_there_are() {
+        let mut f = Fixture::new(LIMITS);
+        let key = f.line.add_pool("app");
+        f.wait(Fixture::ask(key, 0), 0);
+        assert_eq!(f.open_all(), [0]);
+        f.wait(Fixture::ask(key, 0), 1);
+        assert!(f.line.next_opening(f.now).is_some());
+        assert!(f.line.open_failed(key, true, f.now, 1.0).is_empty());
+        assert!(matches!(f.line.release(1, Fixture::ask(key, 0), f.now), Verdict::Hand(_, 1)));
     }
 
     #[test]

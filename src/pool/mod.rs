@@ -22,11 +22,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 use tokio::sync::{mpsc, oneshot};
 
-/// Distinct pools of one target; one more is refused. Each costs some hundred bytes for the life of the process.
-const POOLS_MAX: usize = 10_000;
+/// Distinct pools of one user at one target that are in use; one more is refused.
+const POOLS_MAX: usize = 1000;
 
 /// What is fixed when a connection logs in: connections of different keys never serve each other's clients.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PoolKey {
     /// The client's user; the database's user belongs to it.
     pub user: String,
@@ -52,9 +52,23 @@ type Waiter<P> = oneshot::Sender<Result<Lease<P>, ClientError>>;
 struct State<P: Protocol> {
     line: Line<Box<ServerConn<P>>, Waiter<P>>,
     keys: BTreeMap<Arc<PoolKey>, Key>,
-    by_key: Vec<Arc<PoolKey>>,
+    by_key: Vec<Slot>,
     /// The last attempt to reach the target failed.
     unreachable: bool,
+}
+
+/// One pool, at its number.
+struct Slot {
+    key: Arc<PoolKey>,
+    /// Clients that may name it.
+    uses: usize,
+}
+
+/// A client's right to ask for connections of a pool: the pool's number is its own as long as anybody has one.
+pub struct PoolUse<P: Protocol> {
+    pools: Arc<Pools<P>>,
+    pool_key: Arc<PoolKey>,
+    key: Key,
 }
 
 /// What came of asking for a connection.
@@ -102,20 +116,17 @@ impl<P: Protocol> Pools<P> {
         self.config.reset == ResetPolicy::Full
     }
 
-    /// The pool of this key, made if need be. `None`: there are too many distinct ones.
-    pub fn pool(&self, key: PoolKey) -> Option<Key> {
+    /// The pool of this key, made if need be.
+    pub fn pool(self: &Arc<Self>, key: PoolKey) -> Result<PoolUse<P>, ClientError> {
         let mut state = self.lock();
-        if let Some(known) = state.keys.get(&key) {
-            return Some(*known);
+        let known = state.keys.get(&key).copied();
+        if known.is_none() && state.line.pools_of(&key.user) >= POOLS_MAX {
+            return Err(ClientError::TooManyPools { user: key.user, limit: POOLS_MAX });
         }
-        if state.keys.len() >= POOLS_MAX {
-            return None;
-        }
-        let number = state.line.add_pool(&key.user);
-        let key = Arc::new(key);
-        state.by_key.push(Arc::clone(&key));
-        state.keys.insert(key, number);
-        Some(number)
+        let number = known.unwrap_or_else(|| state.add_pool(key));
+        let slot = state.by_key.get_mut(number.index()).ok_or(ClientError::Internal)?;
+        slot.uses += 1;
+        Ok(PoolUse { pools: Arc::clone(self), pool_key: Arc::clone(&slot.key), key: number })
     }
 
     /// How many connections the target grants now.
@@ -126,7 +137,9 @@ impl<P: Protocol> Pools<P> {
         if state.line.limits() != limits {
             state.line.set_limits(limits);
         }
-        self.open_more(&mut state);
+        let evicted = self.open_more(&mut state);
+        drop(state);
+        close_all(evicted);
     }
 
     /// How things stand.
@@ -148,8 +161,9 @@ impl<P: Protocol> Pools<P> {
         let now = Instant::now();
         match state.line.wait(ask, now + self.config.connection_borrow_timeout, waiter) {
             Ok(ticket) => {
-                self.open_more(&mut state);
+                let evicted = self.open_more(&mut state);
                 drop(state);
+                close_all(evicted);
                 Borrow::Later(Waiting { outcome, pools: Arc::clone(self), key: ask.key, ticket, since: now })
             }
             Err(_full) => {
@@ -165,8 +179,9 @@ impl<P: Protocol> Pools<P> {
             match state.line.release(connection, ask, now) {
                 Verdict::Kept => return,
                 Verdict::Close(connection) => {
-                    self.open_more(&mut state);
+                    let evicted = self.open_more(&mut state);
                     drop(state);
+                    close_all(evicted);
                     connection.close();
                     return;
                 }
@@ -187,7 +202,9 @@ impl<P: Protocol> Pools<P> {
     fn closed(&self, key: Key) {
         let mut state = self.lock();
         state.line.closed(key);
-        self.open_more(&mut state);
+        let evicted = self.open_more(&mut state);
+        drop(state);
+        close_all(evicted);
     }
 
     /// Time passes: waiters are told that theirs is up, stale idle connections are closed, pauses after failures end.
@@ -197,10 +214,15 @@ impl<P: Protocol> Pools<P> {
         let mut state = self.lock();
         let late = state.line.expire(now);
         let stale = state.line.sweep(now, self.config.connection_idle_timeout, |connection| connection.is_old(now));
-        let unreachable = state.unreachable && state.line.figures().open == 0;
-        self.open_more(&mut state);
+        state.remove_unused();
+        let figures = state.line.figures();
+        // No budget: the target has not even told how many connections it takes.
+        let has_budget = state.line.limits().connections > 0;
+        let unreachable = figures.open == figures.openings && (state.unreachable || !has_budget);
+        let evicted = self.open_more(&mut state);
         let figures = state.line.figures();
         drop(state);
+        close_all(evicted);
         let made = figures.open.saturating_sub(figures.openings) as u64;
         self.counts.database_connections_idle.set(figures.idle as u64);
         self.counts.database_connections_in_use.set(made.saturating_sub(figures.idle as u64));
@@ -222,20 +244,70 @@ impl<P: Protocol> Pools<P> {
         }
     }
 
-    /// Orders the logins that the line wants.
-    fn open_more(&self, state: &mut State<P>) {
+    /// Orders the logins that the line wants. Returns the idle connections that make room for them: close them, once
+    /// the lock is free.
+    #[must_use]
+    fn open_more(&self, state: &mut State<P>) -> Vec<Box<ServerConn<P>>> {
+        let mut evicted = Vec::new();
         while let Some(opening) = state.line.next_opening(Instant::now()) {
-            if let Some(evicted) = opening.evicted {
-                evicted.close();
-            }
-            let Some(key) = state.by_key.get(opening.key.index()).cloned() else { continue };
+            evicted.extend(opening.evicted);
+            let Some(slot) = state.by_key.get(opening.key.index()) else { continue };
             // The receiver lives as long as the process serves; without it nobody is served any more.
-            let _ = self.openings.send((opening.key, key));
+            let _ = self.openings.send((opening.key, Arc::clone(&slot.key)));
         }
+        evicted
     }
 
     fn lock(&self) -> MutexGuard<'_, State<P>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<P: Protocol> State<P> {
+    fn add_pool(&mut self, key: PoolKey) -> Key {
+        let number = self.line.add_pool(&key.user);
+        let key = Arc::new(key);
+        let slot = Slot { key: Arc::clone(&key), uses: 0 };
+        match self.by_key.get_mut(number.index()) {
+            Some(place) => *place = slot,
+            None => self.by_key.push(slot),
+        }
+        self.keys.insert(key, number);
+        number
+    }
+
+    /// Forgets the pools that nobody uses and that hold nothing.
+    fn remove_unused(&mut self) {
+        let (by_key, line) = (&self.by_key, &mut self.line);
+        self.keys.retain(|_, number| {
+            by_key.get(number.index()).is_none_or(|slot| slot.uses > 0) || !line.remove_pool(*number)
+        });
+    }
+}
+
+fn close_all<P: Protocol>(connections: Vec<Box<ServerConn<P>>>) {
+    for connection in connections {
+        connection.close();
+    }
+}
+
+impl<P: Protocol> PoolUse<P> {
+    /// The pool's number, as long as this lives.
+    pub fn key(&self) -> Key {
+        self.key
+    }
+
+    /// What the pool's connections have in common.
+    pub fn pool_key(&self) -> &Arc<PoolKey> {
+        &self.pool_key
+    }
+}
+
+impl<P: Protocol> Drop for PoolUse<P> {
+    fn drop(&mut self) {
+        if let Some(slot) = self.pools.lock().by_key.get_mut(self.key.index()) {
+            slot.uses = slot.uses.saturating_sub(1);
+        }
     }
 }
 

@@ -23,7 +23,7 @@ struct Fixture {
     _runtime: EnterGuard<'static>,
     pools: Arc<Pools<Postgres>>,
     orders: mpsc::UnboundedReceiver<(Key, Arc<PoolKey>)>,
-    keys: [Key; 2],
+    uses: [PoolUse<Postgres>; 2],
     /// The databases' ends: while they are here their connections live.
     databases: Vec<DuplexStream>,
 }
@@ -33,12 +33,12 @@ impl Fixture {
         let (pools, orders) = Pools::new("main", config, Arc::default());
         pools.set_budget(budget);
         let key = |user: &str| PoolKey { user: user.into(), database: "app".into(), fixed: Vec::new() };
-        let keys = ["a", "b"].map(|user| pools.pool(key(user)).unwrap());
-        Self { _runtime: RUNTIME.enter(), pools, orders, keys, databases: Vec::new() }
+        let uses = ["a", "b"].map(|user| pools.pool(key(user)).unwrap());
+        Self { _runtime: RUNTIME.enter(), pools, orders, uses, databases: Vec::new() }
     }
 
     fn borrow(&self, key: usize) -> Borrow<Postgres> {
-        self.pools.borrow(Ask { key: self.keys[key], label: 0, worker: 0 })
+        self.pools.borrow(Ask { key: self.uses[key].key(), label: 0, worker: 0 })
     }
 
     fn connection(&mut self) -> Box<ServerConn<Postgres>> {
@@ -241,4 +241,22 @@ proptest! {
         let figures = f.pools.figures();
         prop_assert_eq!((figures.waiting, figures.openings, figures.open), (0, 0, figures.idle));
     }
+}
+
+#[test]
+fn pools_that_nobody_uses_are_forgotten() {
+    let mut f = Fixture::new(PoolConfig::default(), 2);
+    let key = |database: usize| PoolKey { user: "c".into(), database: database.to_string(), fixed: Vec::new() };
+    let uses: Vec<_> = (0..POOLS_MAX).map(|database| f.pools.pool(key(database)).unwrap()).collect();
+    let error = f.pools.pool(key(POOLS_MAX)).err().unwrap();
+    assert!(matches!(error, ClientError::TooManyPools { .. }), "{error}");
+    // Others are not concerned, nor is who asks for one that is there.
+    assert_eq!(f.pools.pool(key(3)).unwrap().key(), uses[3].key());
+    assert!(matches!(f.borrow(0), Borrow::Later(_)));
+    f.open_all();
+    drop(uses);
+    f.pools.tick();
+    assert_eq!(f.pools.lock().keys.len(), 2);
+    let new = f.pools.pool(key(POOLS_MAX)).unwrap();
+    assert!(new.key().index() < POOLS_MAX + 2);
 }

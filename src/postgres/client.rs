@@ -309,6 +309,7 @@ impl ClientSide for Client {
             self.dropping = match (kind, len) {
                 (b'S', SYNC_BYTES) => Dropping::Frame { left: len, ready: true },
                 (b'H', SYNC_BYTES) => Dropping::Frame { left: len, ready: false },
+                (b'H', _) => return Err(Violation::MalformedFrame(kind)),
                 // Late COPY data: the server reads over it, too.
                 (b'd' | b'c' | b'f', _) => Dropping::Frame { left: len, ready: false },
                 (b'X', _) => {
@@ -317,7 +318,7 @@ impl ClientSide for Client {
                 }
                 // A connection is asked for only once it can be given something: a client that sends a request
                 // byte by byte holds nobody up but itself.
-                (b'S' | b'H' | b'Q' | b'P' | b'B' | b'E' | b'D' | b'C' | b'F', _) => {
+                (b'S' | b'Q' | b'P' | b'B' | b'E' | b'D' | b'C' | b'F', _) => {
                     let verdict = match begins(Head { kind, len }, rest) {
                         true => Detached::NeedServer(Intent::default()),
                         false => Detached::NeedInput,

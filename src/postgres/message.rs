@@ -116,8 +116,10 @@ fn sqlstate(error: &ClientError, fatal: bool) -> &str {
         // What PostgreSQL gives `authentication_timeout` in its log (it sends nothing then).
         ClientError::LoginTimeout => "57014",
         // For a login "cannot connect now"; a session goes on, and 57P03 would make its pool drop it.
-        ClientError::NoWriter { .. } if fatal => "57P03",
+        ClientError::NoWriter { .. } | ClientError::ConnectionsLost { .. } if fatal => "57P03",
         ClientError::NoWriter { .. }
+        | ClientError::ConnectionsLost { .. }
+        | ClientError::TooManyPools { .. }
         | ClientError::TooManyClients { .. }
         | ClientError::BorrowTimeout { .. }
         | ClientError::LineFull { .. }
@@ -158,6 +160,8 @@ fn hint(error: &ClientError) -> Option<&'static str> {
         | ClientError::AddressNotAllowed { .. }
         | ClientError::Replication
         | ClientError::NoWriter { .. }
+        | ClientError::ConnectionsLost { .. }
+        | ClientError::TooManyPools { .. }
         | ClientError::TargetLogin { .. }
         | ClientError::Server(_)
         | ClientError::GoingDown
@@ -527,6 +531,8 @@ mod tests {
             (ClientError::BorrowTimeout { group: group(), waited: limit }, "53300"),
             (ClientError::LineFull { group: group(), limit: 1 }, "53300"),
             (ClientError::NoWriter { group: group(), waited: limit }, "53300"),
+            (ClientError::ConnectionsLost { group: group() }, "53300"),
+            (ClientError::TooManyPools { user: "u".into(), limit: 1 }, "53300"),
             (ClientError::TargetLogin { group: group(), user: "u".into(), code: "28P01".into() }, "53300"),
             (ClientError::OutcomeUnknown, "08007"),
             (ClientError::StateLost, "57P01"),
@@ -539,7 +545,8 @@ mod tests {
         for (error, code) in table {
             for fatal in [false, true] {
                 let read = server_error(&written(|out| client_error(&error, fatal, out))).unwrap();
-                let for_login = matches!(error, ClientError::NoWriter { .. }) && fatal;
+                let for_login =
+                    matches!(error, ClientError::NoWriter { .. } | ClientError::ConnectionsLost { .. }) && fatal;
                 assert_eq!(read.code, if for_login { "57P03" } else { code });
                 assert_eq!(read.message, error.to_string());
                 assert_eq!(read.is_fatal, fatal);

@@ -202,6 +202,9 @@ impl ServerSide for Server {
             self.foreign_sequences |= self.client.is_some();
             self.client = Some(client.id);
         }
+        // No portal outlives the hand-over.
+        self.bound_clears = false;
+        self.bound_deallocates = None;
         self.prepare(client.settings(), sides.server);
         // After a replay the client is told once that has succeeded.
         if self.owed.is_empty() {
@@ -262,6 +265,10 @@ impl ServerSide for Server {
             && self.sending.left == 0
             && !self.copy_in
             && self.transaction == Transaction::None
+    }
+
+    fn is_midway(&self) -> bool {
+        self.receiving.left > 0 && self.receiving.passes
     }
 
     fn needs_client(&self) -> bool {

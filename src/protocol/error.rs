@@ -148,6 +148,26 @@ pub enum ClientError {
         /// The limit.
         waited: Duration,
     },
+    /// Connections break before anything can be sent on them.
+    #[error(
+        "no usable database connection of target group \"{group}\": each that was tried was lost before the statement \
+         was sent; it was not run"
+    )]
+    ConnectionsLost {
+        /// Target group.
+        group: String,
+    },
+    /// One user has asked for too many databases.
+    #[error(
+        "too many different databases and login-only parameters (`options`) are in use by user \"{user}\": {limit}; use \
+         fewer, or wait until some are free"
+    )]
+    TooManyPools {
+        /// The client's user.
+        user: String,
+        /// The limit.
+        limit: usize,
+    },
     /// The database refuses the proxy's login.
     #[error(
         "the proxy could not log in at target group \"{group}\" as \"{user}\" (the database answered {code}); see the proxy's log"
@@ -232,9 +252,14 @@ impl ClientError {
             }
             Self::TransactionIdle { .. } => ErrorKind::Client,
             Self::LoginRefused { .. } | Self::LoginTimeout | Self::AddressNotAllowed { .. } => ErrorKind::Auth,
-            Self::TooManyClients { .. } | Self::BorrowTimeout { .. } | Self::LineFull { .. } => ErrorKind::Pool,
+            Self::TooManyClients { .. }
+            | Self::BorrowTimeout { .. }
+            | Self::LineFull { .. }
+            | Self::TooManyPools { .. } => ErrorKind::Pool,
             Self::TargetLogin { .. } | Self::Server(_) => ErrorKind::Server,
-            Self::NoWriter { .. } | Self::OutcomeUnknown | Self::StateLost => ErrorKind::Network,
+            Self::NoWriter { .. } | Self::ConnectionsLost { .. } | Self::OutcomeUnknown | Self::StateLost => {
+                ErrorKind::Network
+            }
             Self::GoingDown | Self::Internal => ErrorKind::Proxy,
         }
     }

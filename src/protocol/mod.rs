@@ -276,8 +276,8 @@ pub trait ServerSide {
     /// The settings' part of [`attach`](Self::attach), for a client that is still logging in.
     fn prepare(&mut self, settings: &Arc<Settings>, out: &mut Vec<u8>);
 
-    /// Translates the client's bytes. Returns how many it took; the rest is shown again with more behind it, or
-    /// once a reply has lifted what holds it back.
+    /// Translates the client's bytes. Returns how many it took; the rest is shown again with more behind it, once a
+    /// reply has lifted what holds it back, or, if `out` [is full](Out::is_full), once that has been written.
     fn send(&mut self, input: &[u8], client: &mut Self::Client, out: &mut Out) -> Result<usize, Violation>;
 
     /// Translates the server's bytes for the client (`None`: nobody holds the connection, nothing may be passed
@@ -306,6 +306,9 @@ pub trait ServerSide {
     /// Everything that is owed is the proxy's own: nothing of the client's has been sent since the connection was
     /// last idle. (A machine that holds may have sent some: it also waits in the middle of a pipeline.)
     fn has_sent_nothing(&self) -> bool;
+
+    /// The client has the beginning of a frame whose rest has not come: nothing else can be said to it.
+    fn is_midway(&self) -> bool;
 
     /// The server waits for more of the client before it has answered everything: a half sent frame, a missing Sync,
     /// the rest of a COPY.

@@ -5,6 +5,9 @@
 use std::io::IoSlice;
 use std::ops::Range;
 
+/// A machine stops when it has made so many bytes of its own: a short request may stand for a long one.
+const OWN_BYTES_MAX: usize = 256 << 10;
+
 /// Bytes to write, as runs over one input and over bytes made here. Reused from batch to batch.
 #[derive(Debug, Default)]
 pub struct Out {
@@ -73,10 +76,16 @@ impl Out {
         self.len == 0
     }
 
-    /// Forgets everything, keeps the memory.
+    /// The machine has made enough for now.
+    pub fn is_full(&self) -> bool {
+        self.own.len() >= OWN_BYTES_MAX
+    }
+
+    /// Forgets everything, keeps the memory unless it is unusually large.
     pub fn clear(&mut self) {
         self.runs.clear();
         self.own.clear();
+        self.own.shrink_to(OWN_BYTES_MAX);
         self.len = 0;
     }
 

@@ -9,14 +9,16 @@ use super::{Rules, Session, Worker};
 use crate::auth::Authenticator;
 use crate::metrics::LoginRefusal;
 use crate::net::Stream;
-use crate::pool::line::{Ask, Key};
-use crate::pool::{Borrow, Lease, PoolKey, Pools};
+use crate::pool::line::Ask;
+use crate::pool::{Borrow, Lease, PoolKey, PoolUse, Pools};
 use crate::protocol::{
     AcceptOptions, Accepted, Answer, ClientError, Handshake, HandshakeError, Login, Parameters, Protocol, Question,
-    ServerSide, Settings, Step, TlsOffer, Welcome,
+    ServerSide, Settings, Status, Step, TlsOffer, Welcome,
 };
 use std::collections::HashMap;
+use std::future::Future;
 use std::io;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -58,7 +60,7 @@ pub struct Endpoint<P: Protocol> {
 pub struct Greetings(Mutex<HashMap<Baseline, Arc<Parameters>>>);
 
 /// What decides what a client is told: its pool and its settings.
-type Baseline = (Key, Arc<Settings>);
+type Baseline = (Arc<PoolKey>, Arc<Settings>);
 
 /// A client that has just connected.
 pub struct Visitor {
@@ -179,7 +181,8 @@ async fn log_in<P: Protocol>(
     let span = tracing::Span::current();
     span.record("user", &login.user);
     span.record("database", &login.database);
-    let (key, parameters) = match greeting(worker, endpoint, &login).await {
+    let greeting = unless_gone(&mut stream, &mut input, greeting(worker, endpoint, &login)).await?;
+    let (pool, parameters) = match greeting {
         Ok(greeting) => greeting,
         Err(error) => return Err(Stop::Refused(refuse::<P>(&mut machine, &mut stream, error).await)),
     };
@@ -195,7 +198,7 @@ async fn log_in<P: Protocol>(
     let Step::Done(Accepted::Client(client)) = step else { return Err(Stop::Quiet) };
     input.drain(..taken);
     let watch = worker.watch(client_id, &endpoint.rules);
-    Ok(Box::new(Session::new(watch, endpoint, key, stream, client, (input, out))))
+    Ok(Box::new(Session::new(watch, endpoint, pool, stream, client, (input, out))))
 }
 
 /// Drives the login up to the client's proof.
@@ -247,38 +250,62 @@ async fn refuse<P: Protocol>(machine: &mut P::Accept, stream: &mut Stream, error
     error
 }
 
+/// Waits for what a client waits for, as long as it does.
+async fn unless_gone<T>(stream: &mut Stream, input: &mut Vec<u8>, work: impl Future<Output = T>) -> Result<T, Stop> {
+    let mut work = pin!(work);
+    loop {
+        if input.len() > LOGIN_BYTES_MAX {
+            return Ok(work.await);
+        }
+        tokio::select! {
+            biased;
+            done = &mut work => return Ok(done),
+            read = stream.read_more(input) => if read.map_err(Stop::Network)? == 0 {
+                return Err(Stop::Quiet);
+            },
+        }
+    }
+}
+
 /// The client's pool, and what the client is told of the server.
 async fn greeting<P: Protocol>(
     worker: &Worker,
     endpoint: &Endpoint<P>,
     login: &Login,
-) -> Result<(Key, Arc<Parameters>), ClientError> {
+) -> Result<(PoolUse<P>, Arc<Parameters>), ClientError> {
     let pools = &endpoint.pools;
     let key = PoolKey { user: login.user.clone(), database: login.database.clone(), fixed: login.fixed.clone() };
-    let key = pools.pool(key).ok_or(ClientError::Internal)?;
-    let known = (key, Arc::clone(&login.baseline));
+    let pool = pools.pool(key)?;
+    let known = (Arc::clone(pool.pool_key()), Arc::clone(&login.baseline));
     if let Some(parameters) = endpoint.greetings.find(&known) {
-        return Ok((key, parameters));
+        return Ok((pool, parameters));
     }
     for _ in 0..ATTEMPTS_MAX {
-        let ask = Ask { key, label: login.baseline.label(), worker: worker.number() };
+        let ask = Ask { key: pool.key(), label: login.baseline.label(), worker: worker.number() };
         let Some(mut lease) = wait_for_lease(pools, ask).await? else { continue };
+        // Of many that came at once with the same baseline, one has asked by now.
+        if let Some(parameters) = endpoint.greetings.find(&known) {
+            lease.release();
+            return Ok((pool, parameters));
+        }
         let connection = &mut lease.connection;
         connection.machine.prepare(&login.baseline, &mut connection.pending);
-        let settled = settle(connection).await;
-        if let Some(error) = connection.machine.attach_failure() {
-            lease.discard();
-            return Err(ClientError::Server(error));
-        }
-        if settled.is_err() {
-            continue;
+        let Ok(settled) = tokio::time::timeout(endpoint.login_timeout, settle(connection)).await else { break };
+        match connection.machine.attach_failure() {
+            Some(error) if !error.is_fatal => {
+                lease.discard();
+                return Err(ClientError::Server(error));
+            }
+            Some(_) => continue,
+            None if settled.is_err() || connection.machine.status() != Status::Idle => continue,
+            None => {}
         }
         let parameters = connection.machine.parameters();
         lease.release();
         endpoint.greetings.remember(known, &parameters);
-        return Ok((key, parameters));
+        return Ok((pool, parameters));
     }
-    Err(ClientError::StateLost)
+    Err(ClientError::ConnectionsLost { group: pools.group().to_owned() })
 }
 
 async fn wait_for_lease<P: Protocol>(pools: &Arc<Pools<P>>, ask: Ask) -> Result<Option<Lease<P>>, ClientError> {

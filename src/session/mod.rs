@@ -22,8 +22,8 @@ pub use worker::{Kick, Worker};
 use crate::config::PoolMode;
 use crate::metrics::{EndpointMetrics, GroupMetrics};
 use crate::net::Stream;
-use crate::pool::line::{Ask, Key};
-use crate::pool::{Borrow, Lease, Pools, Waiting};
+use crate::pool::line::Ask;
+use crate::pool::{Borrow, Lease, PoolUse, Pools, Waiting};
 use crate::protocol::{ClientError, ClientSide, Detached, Pins, Protocol, ServerSide, Sides, Status};
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -59,7 +59,7 @@ pub struct Session<P: Protocol> {
     counts: (Arc<EndpointMetrics>, Arc<GroupMetrics>),
     rules: Rules,
     pools: Arc<Pools<P>>,
-    key: Key,
+    pool: PoolUse<P>,
     stream: Stream,
     client: P::Client,
     holding: Holding<P>,
@@ -105,7 +105,7 @@ impl<P: Protocol> Session<P> {
     fn new(
         watch: Watch,
         endpoint: &Endpoint<P>,
-        key: Key,
+        pool: PoolUse<P>,
         stream: Stream,
         client: P::Client,
         (tail, to_client): (Vec<u8>, Vec<u8>),
@@ -114,7 +114,7 @@ impl<P: Protocol> Session<P> {
         Self {
             rules: endpoint.rules.clone(),
             pools: Arc::clone(&endpoint.pools),
-            key,
+            pool,
             stream,
             client,
             holding: Holding::Nothing,
@@ -234,7 +234,7 @@ impl<P: Protocol> Session<P> {
     }
 
     fn ask(&self) -> Ask {
-        Ask { key: self.key, label: self.client.settings().label(), worker: self.watch.worker.number() }
+        Ask { key: self.pool.key(), label: self.client.settings().label(), worker: self.watch.worker.number() }
     }
 
     /// The wait in line is over.
@@ -270,7 +270,10 @@ impl<P: Protocol> Session<P> {
     fn end(&mut self, error: &ClientError) -> End {
         tracing::info!(kind = error.kind().name(), %error, "client told to go");
         self.counts.0.errors.of(error.kind()).add(1);
-        self.client.end(error, &mut self.to_client);
+        let midway = matches!(&self.holding, Holding::Lease(lease) if lease.connection.machine.is_midway());
+        if !midway {
+            self.client.end(error, &mut self.to_client);
+        }
         End::Told
     }
 
@@ -316,25 +319,31 @@ impl<P: Protocol> Session<P> {
 
     // ------------------------------------------------------------------------------------------ the end
 
-    /// Last words to the client; then the connection, if there is one, is made clean and given back, or closed.
+    /// Last words to the client; meanwhile the connection, if there is one, is made clean and given back, or closed.
     async fn finish(self, end: End) {
         let (mut stream, mut to_client) = (self.stream, self.to_client);
         let farewell = async move {
-            stream.write_whole(&mut to_client).await?;
-            poll_fn(|cx| stream.poll_shutdown(cx)).await
+            if end != End::ClientLost {
+                let words = async {
+                    stream.write_whole(&mut to_client).await?;
+                    poll_fn(|cx| stream.poll_shutdown(cx)).await
+                };
+                // A client that does not take them does not get them.
+                let _ = tokio::time::timeout(FAREWELL, words).await;
+            }
         };
-        if end != End::ClientLost {
-            // A client that does not take them does not get them.
-            let _ = tokio::time::timeout(FAREWELL, farewell).await;
-        }
-        let Holding::Lease(lease) = self.holding else { return };
-        let pinned = !self.client.pins().is_empty();
-        if lease.connection.machine.status() != Status::Idle || !lease.connection.pending.is_empty() {
-            lease.discard();
-        } else if pinned || self.pools.resets_always() {
-            relay::clean(lease).await;
-        } else {
-            lease.release();
-        }
+        let dirty = !self.client.pins().is_empty() || self.pools.resets_always();
+        let holding = self.holding;
+        let giving_back = async move {
+            let Holding::Lease(lease) = holding else { return };
+            if lease.connection.machine.status() != Status::Idle || !lease.connection.pending.is_empty() {
+                lease.discard();
+            } else if dirty {
+                relay::clean(lease).await;
+            } else {
+                lease.release();
+            }
+        };
+        tokio::join!(giving_back, farewell);
     }
 }

@@ -89,13 +89,21 @@ impl<P: Protocol> Session<P> {
         match lease.connection.machine.status() {
             Status::Ended => Err(End::ServerEnded),
             _ if self.said_goodbye => Err(End::Goodbye),
+            // Everything the client asked for has been answered, and nothing of it was on this connection.
+            _ if self.resetting => {
+                self.holding = Holding::Nothing;
+                self.look_again = !self.tail.is_empty();
+                self.counts.1.transactions.add(1);
+                Ok(())
+            }
             // Nothing of the client's has been sent.
-            Status::Owing
-                if lease.connection.machine.has_sent_nothing() && self.attempts < ATTEMPTS_MAX && !self.resetting =>
-            {
+            Status::Owing if lease.connection.machine.has_sent_nothing() => {
                 self.attempts += 1;
                 self.holding = Holding::Nothing;
                 self.look_again = true;
+                if self.attempts > ATTEMPTS_MAX {
+                    self.refuse(&ClientError::ConnectionsLost { group: self.pools.group().to_owned() });
+                }
                 Ok(())
             }
             Status::Idle if self.client.pins().is_empty() => {
@@ -114,7 +122,13 @@ impl<P: Protocol> Session<P> {
         self.look_again = true;
         self.attempts += 1;
         if self.attempts > 1 {
-            self.refuse(&error);
+            // Words of a connection that ends would make the client's pool throw away a session that goes on.
+            let ends = matches!(&error, ClientError::Server(error) if error.is_fatal);
+            self.refuse(&if ends {
+                ClientError::ConnectionsLost { group: self.pools.group().to_owned() }
+            } else {
+                error
+            });
         }
     }
 
@@ -214,7 +228,9 @@ impl<P: Protocol> Session<P> {
         if write(stream, &scratch.out, input, pending, cx).is_err() {
             pending.clear();
         }
+        let was_full = scratch.out.is_full();
         self.keep(input.get(taken..).unwrap_or_default());
+        self.look_again |= was_full && !self.tail.is_empty();
         Ok(())
     }
 

@@ -65,7 +65,8 @@ impl Server {
         }
         loop {
             at += self.sending.advance(input, at, out);
-            if self.sending.left > 0 || self.hold != Hold::Open || self.owed.is_full() || client.ended {
+            let stops = self.hold != Hold::Open || self.owed.is_full() || out.is_full();
+            if self.sending.left > 0 || stops || client.ended {
                 return Ok(at);
             }
             let rest = input.get(at..).unwrap_or_default();
@@ -98,8 +99,10 @@ impl Server {
             kind::BIND => return self.send_bind(head, rest, at, client, out),
             kind::DESCRIBE | kind::CLOSE => return self.send_named(head, rest, at, client, out),
             kind::FUNCTION_CALL => return self.send_function(head, rest, client),
-            kind::EXECUTE => return Ok(self.send_execute(head, rest, at, out)),
+            kind::EXECUTE => return self.send_execute(head, rest, at, out),
             kind::SYNC => self.send_sync(),
+            // The server answers a bad one with an error, and skips what follows: nothing is owed that could tell.
+            kind::FLUSH if head.len != HEAD_BYTES => return Err(Violation::MalformedFrame(head.kind)),
             kind::FLUSH => self.flushed = true,
             kind::COPY_DATA => {}
             kind::COPY_DONE | kind::COPY_FAIL => self.send_copy_end(),
@@ -498,9 +501,9 @@ impl Server {
         Taken::Bytes(bytes)
     }
 
-    fn send_execute(&mut self, head: Head, rest: &[u8], at: usize, out: &mut Out) -> Taken {
+    fn send_execute(&mut self, head: Head, rest: &[u8], at: usize, out: &mut Out) -> Result<Taken, Violation> {
         if self.bound_clears && rest.len() < head.len {
-            return Taken::NeedMore;
+            return if head.len > NAMES_BYTES_MAX { Err(Violation::FrameTooLong) } else { Ok(Taken::NeedMore) };
         }
         self.unsynced = true;
         let effect = match self.bound_deallocates.take() {
@@ -509,14 +512,14 @@ impl Server {
         };
         self.owe(Kind::Execute, effect);
         if !std::mem::take(&mut self.bound_clears) {
-            return self.pass(head.len);
+            return Ok(self.pass(head.len));
         }
         // It may change what later names mean: its reply is asked for, and waited for.
         out.pass(at..at + head.len);
         out.write(|out| frame::frame(out, kind::FLUSH, |_| ()));
         self.flushed = true;
         self.hold = Hold::UntilAnswered;
-        Taken::Bytes(head.len)
+        Ok(Taken::Bytes(head.len))
     }
 
     fn send_sync(&mut self) {

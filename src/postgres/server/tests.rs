@@ -448,8 +448,15 @@ fn frames_no_client_may_send_are_breaches() {
     for kind in (0..=255u8).filter(|kind| !b"QPBEDCSHFdcfX".contains(kind)) {
         assert_eq!(Bench::new().say(&Side::Client, &raw(kind, b"")), Err(Violation::UnexpectedFrame(kind)));
     }
-    let malformed =
-        [raw(b'P', b"no end"), raw(b'P', b"a\0no end"), raw(b'B', b"a\0b"), raw(b'D', b""), raw(b'C', b"Sx")];
+    let malformed = [
+        raw(b'P', b"no end"),
+        raw(b'P', b"a\0no end"),
+        raw(b'B', b"a\0b"),
+        raw(b'D', b""),
+        raw(b'C', b"Sx"),
+        // The server would answer this with an error that nothing owed explains.
+        raw(b'H', b"x"),
+    ];
     for frame in malformed {
         assert_eq!(Bench::new().say(&Side::Client, &frame), Err(Violation::MalformedFrame(frame[0])));
     }
@@ -1399,4 +1406,38 @@ fn a_frame_half_through_holds_the_connection() {
     bench.say(&Side::Server, &[pc(), pd()].concat()).unwrap();
     bench.say(&Side::Server, &t()[..8]).unwrap();
     assert_eq!(bench.server.status(), Owing);
+    assert!(bench.server.is_midway());
+    bench.say(&Side::Server, &t()[8..]).unwrap();
+    assert!(!bench.server.is_midway());
+}
+
+#[test]
+fn short_requests_that_stand_for_long_ones_are_taken_a_few_at_a_time() {
+    let mut bench = prepared("big", &"x".repeat(200 << 10));
+    let elsewhere = server_with(100);
+    bench.move_to(elsewhere);
+    let mut requests = [b("", "big"), s()].concat().repeat(50);
+    let mut rounds = 0;
+    while !requests.is_empty() || !bench.client_tail.is_empty() {
+        let arrived = bench.say(&Side::Client, &std::mem::take(&mut requests)).unwrap();
+        assert!(!arrived.is_empty() && arrived.len() < 600 << 10, "{}", arrived.len());
+        rounds += 1;
+    }
+    assert!(rounds > 10, "{rounds}");
+}
+
+/// What a Bind has announced ends with the connection's hand-over: the Execute would wait for more of itself for ever.
+#[test]
+fn a_bound_discard_is_forgotten_at_the_hand_over() {
+    let mut bench = prepared("a", "DISCARD ALL");
+    bench.play(
+        &[client([b("", "a"), s()], [b("", &name("DISCARD ALL")), s()], Owing), server_passes([bc(), z(b'I')], Idle)],
+        usize::MAX,
+    );
+    bench.attach();
+    assert_eq!(bench.say(&Side::Client, &e("")[..5]).unwrap(), e("")[..5]);
+    // Where it counts, its length is bounded.
+    let mut bench = prepared("a", "DISCARD ALL");
+    bench.say(&Side::Client, &b("", "a")).unwrap();
+    assert_eq!(bench.say(&Side::Client, b"E\x00\x20\x00\x00"), Err(Violation::FrameTooLong));
 }
