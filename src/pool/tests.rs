@@ -144,11 +144,20 @@ fn one_handed_to_a_waiter_that_left_is_not_lost() {
 #[test]
 fn the_words_of_a_timeout() {
     let config = PoolConfig { connection_borrow_timeout: Duration::ZERO, ..PoolConfig::default() };
-    let f = Fixture::new(config.clone(), 0);
+    let mut f = Fixture::new(config.clone(), 1);
+    let mut first = later(f.borrow(0));
+    f.open_all();
+    let _held = lease(&mut first);
     let mut waiting = later(f.borrow(0));
     f.pools.tick();
     let error = waiting.outcome.try_recv().unwrap().err().unwrap();
     assert!(error.to_string().starts_with("Timed-out waiting to acquire database connection"), "{error}");
+    // The target has not told how many it takes.
+    let f = Fixture::new(config.clone(), 0);
+    let mut waiting = later(f.borrow(0));
+    f.pools.tick();
+    let error = waiting.outcome.try_recv().unwrap().err().unwrap();
+    assert!(matches!(error, ClientError::NoWriter { .. }), "{error}");
     // Nobody there to open one.
     let mut f = Fixture::new(config, 1);
     let mut waiting = later(f.borrow(0));

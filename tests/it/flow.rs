@@ -6,12 +6,15 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::{ClientConfig, ClientConnection, ProtocolVersion, RootCertStore, StreamOwned};
 use sluicegate::demo::servers::{APP, APP_PASSWORD, Feature, Installation, Options, PostgresServer};
 
 use crate::harness::forward::Forwarder;
 use crate::harness::programs::run;
 use crate::harness::proxy::{config, set, start};
-use crate::harness::wire::{Login, PATIENCE, Wire, bind, execute, kinds, parse, query, sync};
+use crate::harness::wire::{Login, PATIENCE, Wire, authenticate, bind, execute, kinds, parse, query, sync};
 use crate::harness::{each, server};
 
 /// What a proxy may take at its peak, whatever passes through it.
@@ -150,7 +153,7 @@ fn pg_093_large_results_of_many_clients_at_once() {
 }
 
 #[test]
-fn pg_095_096_097_tls_with_large_results_and_small_records() {
+fn pg_095_096_tls_with_large_results_and_small_records() {
     /// What a record's content may have, and what TLS 1.3 (17) or 1.2 (24 and more) adds.
     const RECORD_BYTES_MAX: usize = (8 << 10) + 64;
     let installation = Installation::find(Feature::Any).unwrap();
@@ -187,6 +190,54 @@ fn pg_095_096_097_tls_with_large_results_and_small_records() {
     }
     let peak = proxy.memory_peak_kib();
     assert!(peak < MEMORY_MAX_KIB, "the proxy took {peak} KiB");
+}
+
+/// A client that changes its keys, and wants the proxy to change its own, while the proxy can't write.
+#[test]
+fn pg_097_new_keys_while_the_proxy_is_blocked_writing() {
+    const ROWS: u32 = 60_000;
+    let installation = Installation::find(Feature::Any).unwrap();
+    let server = PostgresServer::start(&installation, Options { ssl: true, ..Options::default() }).unwrap();
+    let file = |name: &str| server.socket_dir().join(name);
+    let text = set(&config(server.address(), 4), "endpoint", "tls", "\"required\"");
+    let text = set(&text, "tls", "certificate", &format!("{:?}", file("server.crt")));
+    let proxy = start(&set(&text, "tls", "private_key", &format!("{:?}", file("server.key"))));
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(file("ca.crt")).unwrap()).unwrap();
+    let client = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+    let mut socket = TcpStream::connect(proxy.address).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket.set_write_timeout(Some(PATIENCE)).unwrap();
+    socket.write_all(&[0, 0, 0, 8, 4, 210, 22, 47]).unwrap();
+    socket.read_exact(&mut [0]).unwrap();
+    let session = ClientConnection::new(Arc::new(client), "localhost".try_into().unwrap()).unwrap();
+    let mut stream = StreamOwned::new(session, socket);
+    authenticate(&mut stream, &Login::app().database("app"), &mut Vec::new()).unwrap();
+    assert_eq!(stream.conn.protocol_version(), Some(ProtocolVersion::TLSv1_3));
+    stream.write_all(&copy_out(ROWS)).unwrap();
+    stream.flush().unwrap();
+    // More than sockets hold: by the time its first bytes are here, and nobody reads on, the proxy is stuck.
+    stream.read_exact(&mut [0; 100]).unwrap();
+    for number in 0..3 {
+        stream.conn.refresh_traffic_keys().unwrap();
+        stream.write_all(&query(&format!("SELECT 'after keys {number}'"))).unwrap();
+        stream.flush().unwrap();
+    }
+    let (mut text, mut buffer, mut ends) = (Vec::new(), vec![0; 1 << 16], 0);
+    while ends < 4 {
+        let length = stream.read(&mut buffer).unwrap();
+        assert!(length > 0);
+        text.extend_from_slice(&buffer[..length]);
+        ends = text.windows(6).filter(|bytes| *bytes == b"Z\0\0\0\x05I").count();
+        if ends == 0 {
+            // The answers are at the end, and short.
+            text.drain(..text.len().saturating_sub(1 << 17));
+        }
+    }
+    for number in 0..3 {
+        let answer = format!("after keys {number}");
+        assert!(text.windows(answer.len()).any(|bytes| bytes == answer.as_bytes()), "{answer}");
+    }
 }
 
 /// The lengths of the TLS records, behind the byte that says that TLS begins.

@@ -2,7 +2,7 @@
 //!
 //! [`Script`] is what one or more clients do; [`run`] does it against a [`Target`] and gives the [`Transcript`]. Reading
 //! and writing are independent (a thread reads), so a script can't deadlock by itself. Nothing waits longer than
-//! [`PATIENCE`]; what takes longer fails with all that was received so far. No TLS yet: the bytes are what is compared.
+//! [`PATIENCE`]; what takes longer fails with all that was received so far. No TLS: the bytes are what is compared.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
@@ -316,14 +316,20 @@ fn log_in(address: SocketAddr, login: &Login, frames: &mut Vec<Frame>) -> io::Re
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
+    authenticate(&mut stream, login, frames)?;
+    Ok(stream)
+}
+
+/// Logs in, on whatever carries the bytes.
+pub fn authenticate(stream: &mut (impl Read + Write), login: &Login, frames: &mut Vec<Frame>) -> io::Result<()> {
     stream.write_all(&login.startup())?;
     let mut scram = None;
     loop {
-        let frame = read_frame(&mut stream)?;
+        let frame = read_frame(stream)?;
         frames.push(frame.clone());
         match frame.kind {
             b'E' => return Err(io::Error::other(frame.to_string())),
-            b'Z' => return Ok(stream),
+            b'Z' => return Ok(()),
             b'R' => {}
             _ => continue,
         }
