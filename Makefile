@@ -45,6 +45,7 @@ demo: provision
 check:
 	@$(stage) format $(CARGO) fmt --check
 	@$(stage) clippy $(CARGO) clippy --all-targets $(CARGO_FLAGS) -- -D warnings
+	@$(stage) fuzz-check $(CARGO) check --manifest-path tests/fuzz/Cargo.toml --target-dir $(target_dir) --bins $(CARGO_FLAGS)
 	@RUSTDOCFLAGS="-D warnings $${RUSTDOCFLAGS:-}" $(stage) doc $(CARGO) doc --no-deps --document-private-items $(CARGO_FLAGS)
 	@$(stage) unit $(test) --lib --bins
 

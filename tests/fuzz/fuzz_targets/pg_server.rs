@@ -109,7 +109,7 @@ impl World {
         self.server_tail.drain(..taken);
         assert!(self.server_tail.len() <= TAIL_BYTES_MAX || self.server.status() == Status::Ended);
         self.server.attach_failure();
-        self.server.disagreements();
+        self.server.tally();
         Ok(())
     }
 }
