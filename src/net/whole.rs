@@ -3,7 +3,7 @@
 use super::Stream;
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
-use std::task::Poll;
+use std::task::{Poll, ready};
 
 /// Read at once: a login's messages are short.
 const READ_BYTES: usize = 4096;
@@ -11,15 +11,14 @@ const READ_BYTES: usize = 4096;
 impl Stream {
     /// Appends what the peer sends next to `buf`. `Ok(0)`: it is at its end. Cancel safe.
     pub async fn read_more(&mut self, buf: &mut Vec<u8>) -> io::Result<usize> {
-        let start = buf.len();
-        buf.resize(start + READ_BYTES, 0);
-        let read = poll_fn(|cx| match buf.get_mut(start..) {
-            Some(space) => self.poll_read(cx, space),
-            None => Poll::Ready(Ok(0)),
+        // Nothing of `buf` is touched before there is something to add.
+        poll_fn(|cx| {
+            let mut space = [0; READ_BYTES];
+            let read = ready!(self.poll_read(cx, &mut space))?;
+            buf.extend_from_slice(space.get(..read).unwrap_or_default());
+            Poll::Ready(Ok(read))
         })
-        .await;
-        buf.truncate(start + read.as_ref().copied().unwrap_or(0));
-        read
+        .await
     }
 
     /// Writes all of `bytes`, and leaves it empty. Not cancel safe: part of it may have been written.

@@ -369,3 +369,18 @@ fn made_certificates_can_be_read() {
     }
     PrivateKeyDer::from_pem_slice(made.private_key.as_bytes()).unwrap();
 }
+
+#[tokio::test]
+async fn a_read_that_is_given_up_leaves_nothing_behind() {
+    let (ours, mut theirs) = tokio::io::duplex(1 << 10);
+    let mut stream = Stream::memory(ours);
+    let mut buf = b"before".to_vec();
+    {
+        let mut read = std::pin::pin!(stream.read_more(&mut buf));
+        assert!(std::future::poll_fn(|cx| Poll::Ready(read.as_mut().poll(cx).is_pending())).await);
+    }
+    assert_eq!(buf, b"before");
+    tokio::io::AsyncWriteExt::write_all(&mut theirs, b" and after").await.unwrap();
+    assert_eq!(stream.read_more(&mut buf).await.unwrap(), 10);
+    assert_eq!(buf, b"before and after");
+}
