@@ -4,18 +4,19 @@
 //! worker's runtime. Clients over a limit are handed over too, a few at a time, so that they are told why in their own
 //! protocol; beyond that they are closed at once.
 
-use crate::config::ListenAddress;
+use crate::config::{EndpointConfig, ListenAddress};
+use crate::net::proxy_protocol::{self, HeaderError};
 use crate::net::{Detached, Peer, Stream};
 use crate::protocol::ClientError;
 use ipnet::IpNet;
 use socket2::{Domain, Socket, Type};
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::time::Duration;
-use tokio::net::{TcpListener, UnixListener};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
 /// Connections the kernel may queue while we are busy: a burst of functions that start at once.
@@ -24,6 +25,8 @@ const BACKLOG: i32 = 4096;
 const REFUSALS_MAX: usize = 128;
 /// After an error of accept() that is not one client's own (out of files, out of memory).
 const BACK_OFF: Duration = Duration::from_millis(100);
+/// Between two lines of the log about balancers' headers.
+const QUIET: Duration = Duration::from_secs(10);
 
 /// A client on its way to a worker.
 pub struct Arrival {
@@ -86,6 +89,11 @@ pub struct Doors {
     number: usize,
     max_clients: usize,
     allow_from: Vec<IpNet>,
+    proxy_protocol_from: Vec<IpNet>,
+    login_timeout: Duration,
+    rate: Option<Mutex<Rate>>,
+    /// When a balancer's mistake was last logged.
+    complained: Mutex<Option<Instant>>,
     places: Arc<Semaphore>,
     refusals: Arc<Semaphore>,
     sockets: Vec<Door>,
@@ -117,13 +125,8 @@ pub struct BindError {
 
 impl Doors {
     /// Binds all addresses of an endpoint. Call on the runtime that will run them.
-    pub fn open(
-        number: usize,
-        name: &str,
-        listen: &[ListenAddress],
-        max_clients: usize,
-        allow_from: Vec<IpNet>,
-    ) -> Result<Self, BindError> {
+    pub fn open(number: usize, endpoint: &EndpointConfig) -> Result<Self, BindError> {
+        let EndpointConfig { name, listen, max_clients, .. } = endpoint;
         let bind = |address: &ListenAddress| match address {
             ListenAddress::Tcp(address) => bind_tcp(*address).map(Door::Tcp),
             ListenAddress::Unix(path) => bind_unix(path),
@@ -132,18 +135,22 @@ impl Doors {
             .iter()
             .map(|address| {
                 bind(address).map_err(|source| BindError {
-                    endpoint: name.to_owned(),
+                    endpoint: name.clone(),
                     address: address.to_string(),
                     source,
                 })
             })
             .collect::<Result<_, _>>()?;
         Ok(Self {
-            name: name.to_owned(),
+            name: name.clone(),
             number,
-            max_clients,
-            allow_from,
-            places: Arc::new(Semaphore::new(max_clients.min(Semaphore::MAX_PERMITS))),
+            max_clients: *max_clients,
+            allow_from: endpoint.allow_from.clone(),
+            proxy_protocol_from: endpoint.proxy_protocol_from.clone(),
+            login_timeout: endpoint.login_timeout,
+            rate: endpoint.max_logins_per_second.map(|limit| Mutex::new(Rate::new(limit, Instant::now()))),
+            complained: Mutex::new(None),
+            places: Arc::new(Semaphore::new((*max_clients).min(Semaphore::MAX_PERMITS))),
             refusals: Arc::new(Semaphore::new(REFUSALS_MAX)),
             sockets,
         })
@@ -174,13 +181,21 @@ impl Doors {
         }
     }
 
-    async fn accept(&self, door: &Door, workers: &Workers) {
+    async fn accept(self: &Arc<Self>, door: &Door, workers: &Workers) {
         loop {
-            let accepted = match door {
-                Door::Tcp(listener) => listener.accept().await.and_then(|(socket, _)| Stream::tcp(socket)),
-                Door::Unix(listener, _) => listener.accept().await.map(|(socket, _)| Stream::unix(socket)),
+            let admitted = match door {
+                Door::Tcp(listener) => listener.accept().await.and_then(|(socket, address)| {
+                    if contains(&self.proxy_protocol_from, address.ip()) {
+                        self.introduce(socket, address, workers);
+                        return Ok(());
+                    }
+                    self.admit(Stream::tcp(socket)?, workers)
+                }),
+                Door::Unix(listener, _) => {
+                    listener.accept().await.and_then(|(socket, _)| self.admit(Stream::unix(socket), workers))
+                }
             };
-            match accepted.and_then(|stream| self.admit(stream, workers)) {
+            match admitted {
                 Ok(()) => {}
                 Err(error) if is_clients_own(&error) => {}
                 Err(error) => {
@@ -191,30 +206,95 @@ impl Doors {
         }
     }
 
+    /// Lets a balancer say whom it brings, and admits that client. Those who are slow about it take up places of
+    /// their own: refused ones or clients', whichever are free.
+    fn introduce(self: &Arc<Self>, socket: TcpStream, balancer: SocketAddr, workers: &Workers) {
+        let places = if self.places.available_permits() == 0 { &self.refusals } else { &self.places };
+        let Ok(permit) = Arc::clone(places).try_acquire_owned() else { return };
+        let (doors, workers) = (Arc::clone(self), workers.clone());
+        tokio::task::spawn_local(async move {
+            let header = tokio::time::timeout(doors.login_timeout, proxy_protocol::read(&socket)).await;
+            drop(permit);
+            let client = match header {
+                Ok(Ok(client)) => client.unwrap_or(balancer),
+                Ok(Err(HeaderError::Probe)) => return,
+                Ok(Err(error)) => return doors.complain(balancer.ip(), &error.to_string()),
+                Err(_) => return doors.complain(balancer.ip(), "no PROXY protocol header within login_timeout"),
+            };
+            if let Err(error) = Stream::tcp_for(socket, client).and_then(|stream| doors.admit(stream, &workers)) {
+                tracing::debug!(endpoint = doors.name, %error, "a balancer's client was lost");
+            }
+        });
+    }
+
+    /// Logs what is wrong with a balancer, now and then.
+    fn complain(&self, balancer: IpAddr, error: &str) {
+        let now = Instant::now();
+        let mut complained = self.complained.lock().unwrap_or_else(PoisonError::into_inner);
+        if complained.is_none_or(|last| now.saturating_duration_since(last) >= QUIET) {
+            *complained = Some(now);
+            tracing::warn!(endpoint = self.name, %balancer, error, "a balancer's connection was closed");
+        }
+    }
+
     fn admit(&self, stream: Stream, workers: &Workers) -> io::Result<()> {
-        let (refusal, places) = if !self.allows(stream.peer()) {
-            let endpoint = self.name.clone();
-            (Some(ClientError::AddressNotAllowed { endpoint }), &self.refusals)
+        let endpoint = || self.name.clone();
+        let refusal = if !self.allows(stream.peer()) {
+            Some(ClientError::AddressNotAllowed { endpoint: endpoint() })
         } else if self.places.available_permits() == 0 {
-            let (endpoint, limit) = (self.name.clone(), self.max_clients);
-            (Some(ClientError::TooManyClients { endpoint, limit }), &self.refusals)
+            Some(ClientError::TooManyClients { endpoint: endpoint(), limit: self.max_clients })
         } else {
-            (None, &self.places)
+            self.over_rate().map(|limit| ClientError::TooManyLogins { endpoint: endpoint(), limit })
         };
+        let places = if refusal.is_some() { &self.refusals } else { &self.places };
         if let Ok(permit) = Arc::clone(places).try_acquire_owned() {
             workers.hand_over(stream.detach()?, self.number, refusal, permit);
         }
         Ok(())
     }
 
+    /// `max_logins_per_second`, if this login is above it.
+    fn over_rate(&self) -> Option<u32> {
+        let mut rate = self.rate.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner);
+        if rate.admits(Instant::now()) { None } else { Some(rate.limit) }
+    }
+
     fn allows(&self, peer: Peer) -> bool {
         match peer {
-            Peer::Address(address) => {
-                let ip: IpAddr = address.ip().to_canonical();
-                self.allow_from.iter().any(|range| range.contains(&ip))
-            }
+            Peer::Address(address) => contains(&self.allow_from, address.ip()),
             Peer::Unix | Peer::Memory => true,
         }
+    }
+}
+
+fn contains(ranges: &[IpNet], address: IpAddr) -> bool {
+    let address = address.to_canonical();
+    ranges.iter().any(|range| range.contains(&address))
+}
+
+/// So many a second, and as many at once behind a quiet second.
+#[derive(Debug)]
+struct Rate {
+    limit: u32,
+    /// What may still be admitted.
+    room: f64,
+    at: Instant,
+}
+
+impl Rate {
+    fn new(limit: u32, now: Instant) -> Self {
+        Self { limit, room: f64::from(limit), at: now }
+    }
+
+    fn admits(&mut self, now: Instant) -> bool {
+        let gained = now.saturating_duration_since(self.at).as_secs_f64() * f64::from(self.limit);
+        self.room = (self.room + gained).min(f64::from(self.limit));
+        self.at = now;
+        let admits = self.room >= 1.0;
+        if admits {
+            self.room -= 1.0;
+        }
+        admits
     }
 }
 
@@ -268,4 +348,24 @@ fn bind_unix(path: &Path) -> io::Result<Door> {
     // As PostgreSQL's own: who may come in is said by the login, and by the folder's permissions.
     std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o777))?;
     Ok(Door::Unix(listener, SocketFile(path.to_owned())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rate_admits_a_seconds_worth_at_once_and_no_more() {
+        let start = Instant::now();
+        let mut rate = Rate::new(5, start);
+        let mut admitted = |milliseconds: u64, tries: usize| {
+            (0..tries).filter(|_| rate.admits(start + Duration::from_millis(milliseconds))).count()
+        };
+        assert_eq!(admitted(0, 20), 5);
+        assert_eq!(admitted(199, 20), 0);
+        assert_eq!(admitted(400, 20), 2);
+        assert_eq!(admitted(60_000, 20), 5);
+        // Asked all the time, it is the same.
+        assert_eq!((0..1000).map(|step| admitted(61_000 + step, 1)).sum::<usize>(), 9);
+    }
 }

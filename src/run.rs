@@ -146,9 +146,8 @@ async fn serve(
     let mut doors = JoinSet::new();
     let mut opened = Vec::new();
     for (number, endpoint) in config.endpoints.iter().enumerate() {
-        let EndpointConfig { name, listen, max_clients, allow_from, .. } = endpoint;
-        let door = Arc::new(Doors::open(number, name, listen, *max_clients, allow_from.clone())?);
-        addresses.endpoints.push((name.clone(), door.addresses()));
+        let door = Arc::new(Doors::open(number, endpoint)?);
+        addresses.endpoints.push((endpoint.name.clone(), door.addresses()));
         opened.push(door);
     }
     if let Some(address) = config.admin.listen {

@@ -15,6 +15,7 @@ use super::{Names, values};
 /// More than one machine's sockets; a larger number is a slip.
 const CLIENTS_MAX: i64 = 1_000_000;
 
+const NETWORKS: &str = "networks such as \"10.0.0.0/8\" or \"fd00::/8\"";
 const NAME_FORM: &str = "1 to 63 letters, digits, -, _ or .";
 
 /// Reads all endpoints; at least one has to be there.
@@ -68,12 +69,17 @@ impl Reader<'_> {
             ),
             login_timeout: table.read("login_timeout", Duration::from_secs(15), Field::duration),
             max_clients: table.read("max_clients", 10_000, |field| field.integer(1..=CLIENTS_MAX)),
+            max_logins_per_second: table.read("max_logins_per_second", None, |field| {
+                field.integer(0..=CLIENTS_MAX).map(|limit: u32| Some(limit).filter(|limit| *limit > 0))
+            }),
             allow_from: table.take("allow_from").and_then(allow_from).unwrap_or_else(values::private_networks),
+            proxy_protocol_from: table
+                .take("proxy_protocol_from")
+                .and_then(|field| networks(&field))
+                .unwrap_or_default(),
         };
         let tls = self.tls(&table, &endpoint.listen);
         table.later("hostnames", Some("[]"));
-        table.later("max_logins_per_second", Some("0"));
-        table.later("proxy_protocol_from", Some("[]"));
         table.finish();
         EndpointConfig { tls, ..endpoint }
     }
@@ -172,10 +178,13 @@ fn same_ip(a: IpAddr, b: IpAddr) -> bool {
 }
 
 fn allow_from(field: Field<'_>) -> Option<Vec<IpNet>> {
-    const ALLOWED: &str = "networks such as \"10.0.0.0/8\" or \"fd00::/8\"";
-    let fields = field.list(ALLOWED)?;
-    if fields.is_empty() {
+    let networks = networks(&field)?;
+    if networks.is_empty() {
         field.report_impossible("at least one network: nobody could connect");
     }
-    fields.iter().map(|field| field.parsed(ALLOWED, values::network)).collect()
+    Some(networks)
+}
+
+fn networks(field: &Field<'_>) -> Option<Vec<IpNet>> {
+    field.list(NETWORKS)?.iter().map(|field| field.parsed(NETWORKS, values::network)).collect()
 }

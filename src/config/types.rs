@@ -52,8 +52,12 @@ pub struct EndpointConfig {
     pub login_timeout: Duration,
     /// How many clients may be connected at a time.
     pub max_clients: usize,
+    /// How many clients may begin to log in within a second; `None`: any number.
+    pub max_logins_per_second: Option<u32>,
     /// The networks clients may come from; unix sockets are not asked.
     pub allow_from: Vec<IpNet>,
+    /// The networks of balancers that say with a PROXY protocol header whom they bring, and must.
+    pub proxy_protocol_from: Vec<IpNet>,
 }
 
 /// An address an endpoint listens on.

@@ -65,7 +65,13 @@ pub enum Peer {
 impl Stream {
     /// Takes a connected TCP socket and sets it up: no delay, keepalive.
     pub fn tcp(socket: TcpStream) -> io::Result<Self> {
-        let peer = Peer::Address(socket.peer_addr()?);
+        let peer = socket.peer_addr()?;
+        Self::tcp_for(socket, peer)
+    }
+
+    /// As [`tcp`](Self::tcp), for a peer that a load balancer speaks for.
+    pub fn tcp_for(socket: TcpStream, peer: SocketAddr) -> io::Result<Self> {
+        let peer = Peer::Address(peer);
         socket.set_nodelay(true)?;
         let keepalive = TcpKeepalive::new()
             .with_time(KEEPALIVE_IDLE)

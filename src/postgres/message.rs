@@ -121,6 +121,7 @@ fn sqlstate(error: &ClientError, fatal: bool) -> &str {
         | ClientError::ConnectionsLost { .. }
         | ClientError::TooManyPools { .. }
         | ClientError::TooManyClients { .. }
+        | ClientError::TooManyLogins { .. }
         | ClientError::BorrowTimeout { .. }
         | ClientError::LineFull { .. }
         | ClientError::TargetLogin { .. } => "53300",
@@ -139,6 +140,9 @@ fn sqlstate(error: &ClientError, fatal: bool) -> &str {
 fn hint(error: &ClientError) -> Option<&'static str> {
     match error {
         ClientError::TooManyClients { .. } => Some("Close connections, or raise max_clients of the endpoint."),
+        ClientError::TooManyLogins { .. } => {
+            Some("Let clients keep their connections, or raise max_logins_per_second of the endpoint.")
+        }
         ClientError::BorrowTimeout { .. } => Some(
             "Shorten transactions, look for pinned clients, or raise the share of connections that the target group may use.",
         ),
@@ -526,6 +530,7 @@ mod tests {
             (ClientError::NoUserName, "28000"),
             (ClientError::LoginTimeout, "57014"),
             (ClientError::TooManyClients { endpoint: "e".into(), limit: 1 }, "53300"),
+            (ClientError::TooManyLogins { endpoint: "e".into(), limit: 1 }, "53300"),
             (ClientError::AddressNotAllowed { endpoint: "e".into() }, "28000"),
             (ClientError::Replication, "0A000"),
             (ClientError::BorrowTimeout { group: group(), waited: limit }, "53300"),

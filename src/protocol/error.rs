@@ -111,6 +111,14 @@ pub enum ClientError {
         /// Its limit.
         limit: usize,
     },
+    /// `max_logins_per_second`.
+    #[error("too many logins: endpoint \"{endpoint}\" takes {limit} per second (max_logins_per_second)")]
+    TooManyLogins {
+        /// The endpoint's name.
+        endpoint: String,
+        /// Its limit.
+        limit: u32,
+    },
     /// `allow_from`.
     #[error("your address may not connect to endpoint \"{endpoint}\" (allow_from)")]
     AddressNotAllowed {
@@ -253,6 +261,7 @@ impl ClientError {
             Self::TransactionIdle { .. } => ErrorKind::Client,
             Self::LoginRefused { .. } | Self::LoginTimeout | Self::AddressNotAllowed { .. } => ErrorKind::Auth,
             Self::TooManyClients { .. }
+            | Self::TooManyLogins { .. }
             | Self::BorrowTimeout { .. }
             | Self::LineFull { .. }
             | Self::TooManyPools { .. } => ErrorKind::Pool,

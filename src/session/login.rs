@@ -110,7 +110,9 @@ impl Stop {
             Self::Refused(ClientError::TlsRequired) => LoginRefusal::TlsRequired,
             Self::Refused(ClientError::Replication) => LoginRefusal::Replication,
             Self::Refused(ClientError::LoginRefused { .. }) => LoginRefusal::Password,
-            Self::Refused(ClientError::TooManyClients { .. }) => LoginRefusal::TooManyClients,
+            Self::Refused(ClientError::TooManyClients { .. } | ClientError::TooManyLogins { .. }) => {
+                LoginRefusal::TooManyClients
+            }
             Self::Refused(ClientError::AddressNotAllowed { .. }) => LoginRefusal::Address,
             Self::Refused(ClientError::LoginTimeout) => LoginRefusal::Timeout,
             Self::Refused(ClientError::GoingDown) => LoginRefusal::GoingDown,

@@ -7,6 +7,7 @@
 
 mod harness;
 
+mod arrival;
 mod clients;
 mod copy;
 mod flow;

@@ -242,7 +242,7 @@ fn what_later_versions_bring() {
     ]);
     // At their defaults the same keys say nothing new, and are let through.
     let text = SMALL
-        .replace("#endpoint", "hostnames = []\nmax_logins_per_second = 0\nproxy_protocol_from = []")
+        .replace("#endpoint", "hostnames = []")
         .replace(
             "#pool",
             "min_connections = 0\ninit_query = ''\ntransaction_max = '0'\nquery_timeout = '0'\npin_on = {}\n\
