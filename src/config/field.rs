@@ -116,6 +116,15 @@ impl<'s> Field<'s> {
         elements
     }
 
+    /// Like `list`; the value is never shown.
+    pub(super) fn list_unseen(&self, allowed: &str) -> Option<Vec<Field<'s>>> {
+        let elements = self.elements();
+        if elements.is_none() {
+            self.report(Problem::WrongType { found: self.type_name().to_owned(), allowed: allowed.to_owned() });
+        }
+        elements
+    }
+
     /// The elements of a list, or this field itself where a single value may stand for a list of one.
     pub(super) fn list_or_one(self) -> Vec<Field<'s>> {
         self.elements().unwrap_or_else(|| vec![self])

@@ -3,31 +3,56 @@
 //! A `Secret` prints as stars, is only read through `expose`, and wipes its memory when dropped. What is said about one
 //! that could not be had names the key and the source, never what stood there.
 
+mod source;
+
 use std::fmt;
-use std::fs::File;
-use std::io::Read;
 use std::mem;
-use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use source::{Source, refused, usable};
 
 use super::errors::Problem;
 use super::field::Field;
 use super::table::Table;
 
-/// Far beyond any password or token; a larger file is the wrong file.
-const SECRET_BYTES_MAX: usize = 64 * 1024;
-
-pub(super) const FORMS: &str = "{ env = \"NAME\" }, { file = \"/path\" } or { value = \"...\" }";
+pub(super) const FORMS: &str =
+    "{ env = \"NAME\" }, { file = \"/path\" }, { command = [\"program\", \"argument\"] } or { value = \"...\" }";
 
 /// Text that must not be seen: a password. Not empty when it comes from a configuration file.
 #[derive(Clone)]
 pub struct Secret {
     text: String,
+    /// Where it can be read anew. `None`: it can't change.
+    origin: Option<Arc<Origin>>,
+}
+
+struct Origin {
+    source: Source,
+    refresh: Option<Duration>,
 }
 
 impl Secret {
     /// Takes charge of a text.
     pub fn new(text: String) -> Self {
-        Self { text }
+        Self { text, origin: None }
+    }
+
+    fn read(source: Source, refresh: Option<Duration>) -> Result<Self, Problem> {
+        let text = source.read()?;
+        Ok(Self { text, origin: Some(Arc::new(Origin { source, refresh })) })
+    }
+
+    /// Reads it once more where it came from: a file or a command. `None`: it came from elsewhere and can't change.
+    /// Blocks, for up to 10 s.
+    pub fn read_again(&self) -> Option<Result<Self, Problem>> {
+        let origin = self.origin.as_ref()?;
+        Some(origin.source.read().map(|text| Self { text, origin: Some(Arc::clone(origin)) }))
+    }
+
+    /// It should be read again this often, whether or not somebody has found it to be wrong.
+    pub fn refresh(&self) -> Option<Duration> {
+        self.origin.as_ref()?.refresh
     }
 
     /// The text itself, for those who prove or check it. It belongs in no message, log or error.
@@ -71,33 +96,27 @@ pub(super) fn read(field: &Field<'_>) -> Option<Secret> {
 
 fn read_source(field: &Field<'_>, table: &Table<'_>) -> Option<Secret> {
     let env = table.take("env");
-    let file = table.take("file");
+    let file_ = table.take("file");
     let value = table.take("value");
-    let command = table.take("command");
+    let command_ = table.take("command");
     let refresh = table.take("refresh");
-    if let Some(command) = command {
-        command.report(Problem::NotYet { found: None, note: Some(format!("use {FORMS}")) });
-        return None;
-    }
-    if let Some(refresh) = refresh {
-        refresh.report(Problem::Conflict { reason: "goes with `command` only".to_owned() });
-    }
-    let found = match (env, file, value) {
-        (Some(env), None, None) => from_env(&env),
-        (None, Some(file), None) => from_file(&file),
-        (None, None, Some(value)) => Ok(value.text_unseen("the password in quotes")?),
+    let refresh = refresh.and_then(|refresh| {
+        if command_.is_none() {
+            refresh.report(Problem::Conflict { reason: "goes with `command` only".to_owned() });
+        }
+        refresh.duration()
+    });
+    let found = match (env, file_, value, command_) {
+        (Some(env), None, None, None) => from_env(&env).and_then(usable).map(Secret::new),
+        (None, Some(named), None, None) => file(&named).and_then(|source| Secret::read(source, None)),
+        (None, None, Some(value), None) => usable(value.text_unseen("the password in quotes")?).map(Secret::new),
+        (None, None, None, Some(words)) => Secret::read(command(&words)?, refresh),
         _ => {
             field.report(Problem::WrongType { found: "not exactly one source".to_owned(), allowed: FORMS.to_owned() });
             return None;
         }
     };
-    match found.and_then(usable) {
-        Ok(text) => Some(Secret::new(text)),
-        Err(problem) => {
-            field.report(problem);
-            None
-        }
-    }
+    found.map_err(|problem| field.report(problem)).ok()
 }
 
 fn from_env(field: &Field<'_>) -> Result<String, Problem> {
@@ -115,46 +134,20 @@ fn from_env(field: &Field<'_>) -> Result<String, Problem> {
     })
 }
 
-fn from_file(field: &Field<'_>) -> Result<String, Problem> {
+fn file(field: &Field<'_>) -> Result<Source, Problem> {
     let name = field.text_unseen("the name of a file").ok_or_else(|| refused("its file has no name"))?;
-    let path = field.source().resolve(&name);
-    let mut bytes = read_at_most(&path, SECRET_BYTES_MAX + 1).map_err(|source| {
-        // The path is named only when it looks like one, see `from_env`.
-        if name.contains('/') {
-            Problem::Unreadable { file: path, source }
-        } else {
-            refused(&format!("the file named here can't be read: {source}"))
-        }
-    })?;
-    if bytes.len() > SECRET_BYTES_MAX {
-        return Err(refused("its file is larger than 64 KiB"));
-    }
-    if bytes.ends_with(b"\n") {
-        bytes.pop();
-        if bytes.ends_with(b"\r") {
-            bytes.pop();
-        }
-    }
-    String::from_utf8(bytes).map_err(|_| refused("its file is not UTF-8 text"))
+    Ok(Source::File { path: field.source().resolve(&name), is_named: name.contains('/') })
 }
 
-fn read_at_most(path: &Path, bytes_max: usize) -> std::io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    let limit = u64::try_from(bytes_max).unwrap_or(u64::MAX);
-    File::open(path)?.take(limit).read_to_end(&mut bytes)?;
-    Ok(bytes)
-}
-
-fn usable(text: String) -> Result<String, Problem> {
-    if text.is_empty() {
-        Err(refused("the secret is empty"))
-    } else if text.contains('\0') {
-        Err(refused("the secret holds a zero byte"))
-    } else {
-        Ok(text)
-    }
-}
-
-fn refused(reason: &str) -> Problem {
-    Problem::Secret { reason: reason.to_owned() }
+/// `None`: the mistake was reported.
+fn command(field: &Field<'_>) -> Option<Source> {
+    const ALLOWED: &str =
+        "a program and its arguments, such as [\"vault\", \"kv\", \"get\", \"-field=password\", \"db\"]";
+    let words: Option<Vec<_>> = field.list_unseen(ALLOWED)?.iter().map(|word| word.text_unseen(ALLOWED)).collect();
+    let mut words = words?.into_iter();
+    let Some(program) = words.next() else {
+        field.report_impossible(ALLOWED);
+        return None;
+    };
+    Some(Source::Command { program, arguments: words.collect() })
 }
