@@ -11,7 +11,7 @@ use super::message::{self, Severity, from_client, request_code};
 use super::scram::{self, ScramError};
 use super::startup::Startup;
 use crate::protocol::{
-    AcceptOptions, Accepted, Answer, ClientError, Credentials, HandshakeError, Login, Question, Settings, Step,
+    AcceptOptions, Accepted, Answer, ClientError, Credentials, HandshakeError, Login, Proof, Question, Settings, Step,
     TlsOffer, Violation, Welcome,
 };
 use std::mem;
@@ -127,7 +127,10 @@ impl Accept {
                     let question = known.question();
                     (0, State::Known(known), Some(Step::Ask(question)))
                 }
-                State::MayProve(known, Credentials { secret, known: user_exists }) => {
+                State::MayProve(known, Credentials { proof, known: user_exists }) => {
+                    let Proof::Scram(secret) = proof else {
+                        return Err(refused(ClientError::LoginRefused { user: known.login.user }, out));
+                    };
                     message::authentication_sasl(&[scram::MECHANISM], out);
                     let exchange = scram::First::new(secret, self.options.nonce);
                     (0, State::AwaitingFirst(AwaitingFirst { known, exchange, user_exists, is_chosen: false }), None)
@@ -460,8 +463,9 @@ mod tests {
                     let secret = self.users.iter().find(|(name, _)| *name == user).map(|(_, secret)| secret.clone());
                     let known = secret.is_some();
                     let secret = secret.unwrap_or_else(|| scram::mock_secret(&user, b"key"));
-                    Answer::Credentials(Credentials { secret, known })
+                    Answer::Credentials(Credentials { proof: Proof::Scram(secret), known })
                 }
+                Question::Password { .. } => Answer::Judged(false),
                 Question::Welcome(_) => Answer::Welcome(Welcome {
                     parameters: Arc::new(Parameters::from([("server_version".into(), "15".into())])),
                     process_id: 9,
@@ -572,7 +576,7 @@ mod tests {
         let secret = scram::derive_secret(b"pw", b"salt", 2);
         let mut out = Vec::new();
         core.accept.step_inner(&startup(0, &[("user", "x")]), &mut out).unwrap();
-        core.accept.answer(Answer::Credentials(Credentials { secret, known: false }));
+        core.accept.answer(Answer::Credentials(Credentials { proof: Proof::Scram(secret), known: false }));
         let mut client = ScramSha256::new(b"pw", ChannelBinding::unsupported());
         out.clear();
         core.accept.step_inner(b"", &mut out).unwrap();

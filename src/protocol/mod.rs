@@ -144,6 +144,13 @@ pub enum Question {
         /// The database as the client sent it.
         database: String,
     },
+    /// Does this password, or token, let the user in? Answer: [`Answer::Judged`]. Asked for unknown users, too.
+    Password {
+        /// The user name as the client sent it.
+        user: String,
+        /// What the client sent, up to 64 KiB.
+        password: Password,
+    },
     /// The proof holds. What is this client told, and by which key can it cancel? Answer: [`Answer::Welcome`].
     Welcome(Login),
 }
@@ -155,6 +162,8 @@ pub enum Answer {
     TlsStarted,
     /// What the client must prove.
     Credentials(Credentials),
+    /// Whether the password holds.
+    Judged(bool),
     /// What the client is told after its proof.
     Welcome(Welcome),
 }
@@ -162,10 +171,30 @@ pub enum Answer {
 /// What a client must prove. An unknown user gets a mock secret, so that its login takes the same path and time.
 #[derive(Clone)]
 pub struct Credentials {
-    /// The secret to check against.
-    pub secret: ScramSecret,
+    /// How, and against what it is checked.
+    pub proof: Proof,
     /// False for a mock: even a proof that holds is refused.
     pub known: bool,
+}
+
+/// How a client proves who it is.
+#[derive(Clone)]
+pub enum Proof {
+    /// SCRAM-SHA-256; bound to the TLS connection where both sides can.
+    Scram(ScramSecret),
+    /// The old challenge: the hexadecimal MD5 of password and user name, to be salted and hashed again.
+    Md5([u8; 32]),
+    /// The whole password (or a token), which the core judges: [`Question::Password`]. Never without TLS, but for a local
+    /// socket.
+    Password,
+    /// Nothing is asked for: the core has judged the certificate that the client showed, and `known` says how.
+    Certificate,
+}
+
+impl fmt::Debug for Proof {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Proof(***)")
+    }
 }
 
 impl fmt::Debug for Credentials {

@@ -22,6 +22,7 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use std::time::SystemTime;
 use tracing::{Instrument, debug, info};
 
 /// Bytes of a login that may wait for the rest of their message: a password message of 64 KiB, and one read.
@@ -235,6 +236,10 @@ async fn prove<P: Protocol>(
                     return Err(Stop::Refused(error));
                 }
                 machine.answer(Answer::Credentials(endpoint.authenticator.credentials(&endpoint.name, &user)));
+            }
+            Step::Ask(Question::Password { user, password }) => {
+                let holds = endpoint.authenticator.judge(&endpoint.name, &user, &password, SystemTime::now());
+                machine.answer(Answer::Judged(holds));
             }
             Step::Ask(Question::Welcome(login)) => return Ok(login),
             Step::Done(Accepted::Cancel { .. }) => return Err(Stop::Cancel),

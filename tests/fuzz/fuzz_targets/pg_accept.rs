@@ -54,7 +54,7 @@ fn play(tls: TlsOffer, pieces: &[&[u8]]) -> (Vec<u8>, String) {
                 }
                 Step::Ask(Question::Credentials { user, .. }) => {
                     let secret = mock_secret(&user, b"key");
-                    accept.answer(Answer::Credentials(Credentials { secret, known: true }));
+                    accept.answer(Answer::Credentials(Credentials { proof: Proof::Scram(secret), known: true }));
                 }
                 Step::Ask(Question::Welcome(_)) => accept.answer(Answer::Welcome(Welcome {
                     parameters: Arc::new(Parameters::new()),
