@@ -1,10 +1,12 @@
 //! Command line of Sluicegate: arguments, log, signals. Everything else is in the library.
 
 use clap::{Parser, Subcommand};
-use sluicegate::config::Config;
+use sluicegate::auth::{Keys, make_token};
+use sluicegate::config::{Config, Secret};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::SystemTime;
 
 /// A connection-pooling database proxy in the style of Amazon RDS Proxy.
 #[derive(Parser)]
@@ -32,6 +34,35 @@ enum Command {
         #[arg(long, default_value = "proxy.toml", value_name = "FILE")]
         config: PathBuf,
     },
+    /// Print a token to log in with, good for 15 minutes. Keys from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or from a
+    /// configuration's identities.
+    #[command(
+        after_help = "Example:\n  export PGPASSWORD=\"$(sluicegate token --host localhost --port 6432 --user app \\\n    \
+        --region eu-central-1 --access-key-id AKIAEXAMPLE --config proxy.toml)\"\n  \
+        psql \"host=localhost port=6432 user=app dbname=app sslmode=require\"\n\n\
+        HOST and PORT must be what clients connect to, as in the endpoint's `hostnames`. With AWS_SESSION_TOKEN set, it\n\
+        becomes part of the token."
+    )]
+    Token {
+        /// The host that clients connect to.
+        #[arg(long)]
+        host: String,
+        /// The port that clients connect to.
+        #[arg(long)]
+        port: u16,
+        /// The user who logs in.
+        #[arg(long)]
+        user: String,
+        /// `region` of the proxy's [iam].
+        #[arg(long)]
+        region: String,
+        /// Take this key's secret from the identities of --config.
+        #[arg(long, value_name = "ID", requires = "config")]
+        access_key_id: Option<String>,
+        /// The configuration whose [iam] names the identities.
+        #[arg(long, value_name = "FILE", requires = "access_key_id")]
+        config: Option<PathBuf>,
+    },
     /// A guided tour: a throwaway PostgreSQL, the proxy in front of it, and real clients.
     #[command(after_help = "Example: sluicegate demo --once\n\n\
         Starts a PostgreSQL of its own in a temporary folder and the proxy with 10 database connections in front of it,\n\
@@ -50,6 +81,9 @@ fn main() -> ExitCode {
     let result = match command {
         Command::Serve { config } => serve(&config),
         Command::Check { config } => check(&config),
+        Command::Token { host, port, user, region, access_key_id, config } => {
+            token(&host, port, &user, &region, access_key_id.zip(config))
+        }
         Command::Demo { once } => sluicegate::demo::run(once).map_err(Into::into),
     };
     match result {
@@ -80,6 +114,41 @@ async fn terminated() {
         // Without handlers the signals end the process themselves.
         _ => std::future::pending().await,
     }
+}
+
+fn token(
+    host: &str,
+    port: u16,
+    user: &str,
+    region: &str,
+    from: Option<(String, PathBuf)>,
+) -> Result<(), Box<dyn std::error::Error>> {
+    let keys = match from {
+        Some((id, file)) => {
+            let identities = Config::load(&file)?.iam.map(|iam| iam.identities).unwrap_or_default();
+            let known = identities.into_iter().find(|identity| identity.access_key_id == id);
+            let known = known
+                .ok_or_else(|| format!("there is no access key {id:?} in the identities of {}", file.display()))?;
+            Keys {
+                access_key_id: known.access_key_id,
+                secret_access_key: known.secret_access_key,
+                session_token: known.session_token,
+            }
+        }
+        None => {
+            let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+            let needed =
+                |name| variable(name).ok_or_else(|| format!("{name} is not set; or give --access-key-id and --config"));
+            Keys {
+                access_key_id: needed("AWS_ACCESS_KEY_ID")?,
+                secret_access_key: Secret::new(needed("AWS_SECRET_ACCESS_KEY")?),
+                session_token: variable("AWS_SESSION_TOKEN").map(Secret::new),
+            }
+        }
+    };
+    let token = make_token(&keys, host, port, user, region, SystemTime::now())
+        .ok_or("no token can be made of these: is the host a name, and the user not too long?")?;
+    Ok(writeln!(std::io::stdout().lock(), "{token}")?)
 }
 
 fn check(config: &Path) -> Result<(), Box<dyn std::error::Error>> {

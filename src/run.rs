@@ -99,7 +99,7 @@ async fn serve(
         workers + 1,
     )?);
     let readiness = Arc::new(Readiness::default());
-    let authenticator = Arc::new(Authenticator::new(&config.users)?);
+    let authenticator = Arc::new(Authenticator::new(&config.users, &config.endpoints, config.iam.as_ref())?);
     let statement_key = rand::random();
     let tls_config = config.tls.as_ref().map(tls::server_config).transpose()?;
 
@@ -221,7 +221,7 @@ fn start_group(
         lifetime: group.pool.connection_max_lifetime,
         max_prepared_statements: group.pool.max_prepared_statements,
         statement_key,
-        credentials: Box::new(move |user| logins.database_login(user).map(|(user, password)| (user, Some(password)))),
+        credentials: Box::new(move |user| logins.database_login(user)),
     };
     tokio::task::spawn_local(pool::connect::run(Arc::clone(&pools), orders, target));
     let wanted = group.pool.max_connections;
@@ -332,7 +332,7 @@ pub fn check(config: &Config, mut report: impl FnMut(bool, String)) -> Result<()
     for warning in &config.warnings {
         report(true, format!("note: {warning}"));
     }
-    Authenticator::new(&config.users)?;
+    Authenticator::new(&config.users, &config.endpoints, config.iam.as_ref())?;
     config.tls.as_ref().map(tls::server_config).transpose()?;
     for group in &config.target_groups {
         let found = runtime.block_on(async {

@@ -4,31 +4,62 @@
 //! use the endpoint, is given a secret that nobody can fulfil: its login looks and takes the same as with a wrong
 //! password.
 
+mod iam;
 mod scram_secret;
 mod users;
 
+use std::collections::HashMap;
 use std::fmt;
 use std::time::SystemTime;
 
 use aws_lc_rs::{hmac, rand};
 
-use crate::config::UserConfig;
+use crate::config::{AuthMethod, EndpointConfig, IamConfig, Secret, UserConfig};
 use crate::protocol::{Credentials, Password, Proof};
+use iam::{Claim, Iam, is_token};
 use users::Users;
 
+pub use iam::{Keys, TokenRefusal, make_token};
 pub use scram_secret::{ITERATIONS, derive, mock};
 
 /// The users and what they must prove. Immutable; a reload makes a new one.
 pub struct Authenticator {
     users: Users,
+    /// What is there at each endpoint.
+    endpoints: HashMap<String, Door>,
+    iam: Option<Iam>,
     mock_key: hmac::Key,
+}
+
+/// An endpoint, as far as it matters who comes in.
+struct Door {
+    hostnames: Vec<(String, u16)>,
+    /// How its users prove who they are, each way once.
+    methods: Vec<AuthMethod>,
+}
+
+/// Why a password, or a token, lets nobody in. For the log: the client hears the same words each time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum PasswordRefusal {
+    /// What is wrong with the token.
+    #[error(transparent)]
+    Token(#[from] TokenRefusal),
+    /// The user takes tokens only.
+    #[error("a password was given where a token is needed")]
+    NotToken,
+    /// It is another.
+    #[error("wrong password")]
+    Wrong,
+    /// There is no such user, or not at this endpoint.
+    #[error("no such user at this endpoint")]
+    UnknownUser,
 }
 
 /// Why the list of users can't be used.
 #[derive(Debug, thiserror::Error)]
 pub enum AuthError {
     /// No password to check against.
-    #[error("user \"{user}\" has no `password`, which scram-sha-256 needs")]
+    #[error("user \"{user}\" has no `password`, which its `auth` needs")]
     NoPassword {
         /// The user's name.
         user: String,
@@ -49,30 +80,82 @@ pub enum AuthError {
 
 impl Authenticator {
     /// Derives every user's secret: about a millisecond each.
-    pub fn new(users: &[UserConfig]) -> Result<Self, AuthError> {
+    pub fn new(users: &[UserConfig], endpoints: &[EndpointConfig], iam: Option<&IamConfig>) -> Result<Self, AuthError> {
         let mut key = [0; 32];
         rand::fill(&mut key).map_err(|_| AuthError::Random)?;
-        Ok(Self { users: Users::load(users)?, mock_key: hmac::Key::new(hmac::HMAC_SHA256, &key) })
+        let mock_key = hmac::Key::new(hmac::HMAC_SHA256, &key);
+        let mock_secret = hmac::sign(&mock_key, b"secret access key").as_ref().escape_ascii().to_string();
+        let door = |endpoint: &EndpointConfig| {
+            let mut methods = Vec::new();
+            for user in users.iter().filter(|user| user.may_use(&endpoint.name)) {
+                if !methods.contains(&user.auth) {
+                    methods.push(user.auth);
+                }
+            }
+            (endpoint.name.clone(), Door { hostnames: endpoint.hostnames.clone(), methods })
+        };
+        Ok(Self {
+            users: Users::load(users)?,
+            endpoints: endpoints.iter().map(door).collect(),
+            iam: iam.map(|iam| Iam::new(iam, Secret::new(mock_secret))),
+            mock_key,
+        })
     }
 
-    /// What a client must prove to come in at this endpoint as this user.
+    /// What a client must prove to come in at this endpoint as this user. One that is not known is asked for what one of
+    /// the endpoint's users is asked for, always the same for the same name, so that nobody learns who exists.
     pub fn credentials(&self, endpoint: &str, user: &str) -> Credentials {
         // Made for everybody, so that it takes everybody the same time.
         let mock = mock(&self.mock_key, user);
         match self.users.find(user).filter(|found| found.may_use(endpoint)) {
-            Some(found) => Credentials { proof: Proof::Scram(found.secret.clone()), known: true },
-            None => Credentials { proof: Proof::Scram(mock), known: false },
+            Some(found) => Credentials { proof: found.proof.clone(), known: true },
+            None => {
+                let proof = match self.mock_method(endpoint, user) {
+                    AuthMethod::ScramSha256 => Proof::Scram(mock),
+                    AuthMethod::Md5 => Proof::Md5(users::hex(&mock.stored_key)),
+                    AuthMethod::Iam | AuthMethod::IamOrPassword => Proof::Password,
+                };
+                Credentials { proof, known: false }
+            }
         }
     }
 
+    fn mock_method(&self, endpoint: &str, user: &str) -> AuthMethod {
+        let methods = self.endpoints.get(endpoint).map_or(&[][..], |door| &door.methods);
+        let tag = hmac::sign(&self.mock_key, format!("method {user}").as_bytes());
+        let number = tag.as_ref().iter().fold(0_usize, |number, byte| number.wrapping_mul(31) ^ usize::from(*byte));
+        let chosen = number.checked_rem(methods.len()).and_then(|chosen| methods.get(chosen));
+        chosen.copied().unwrap_or(AuthMethod::ScramSha256)
+    }
+
     /// Whether this password, or token, lets the user in at this endpoint.
-    pub fn judge(&self, endpoint: &str, user: &str, password: &Password, now: SystemTime) -> bool {
-        let _ = (endpoint, user, password, now);
-        false
+    pub fn judge(
+        &self,
+        endpoint: &str,
+        user: &str,
+        password: &Password,
+        now: SystemTime,
+    ) -> Result<(), PasswordRefusal> {
+        let password = password.expose();
+        let found = self.users.find(user).filter(|found| found.may_use(endpoint));
+        let method = found.map_or_else(|| self.mock_method(endpoint, user), |found| found.method);
+        let verdict = match (&self.iam, method) {
+            (Some(iam), AuthMethod::Iam | AuthMethod::IamOrPassword) if is_token(password) => {
+                let hostnames = self.endpoints.get(endpoint).map_or(&[][..], |door| &door.hostnames);
+                iam.verify(password, Claim { hostnames, user }, now).map_err(PasswordRefusal::from)
+            }
+            (_, AuthMethod::Iam) => Err(PasswordRefusal::NotToken),
+            _ => {
+                let known = found.and_then(|found| found.password.as_ref()).map_or(&b"\0"[..], Password::expose);
+                if iam::is_same(known, password) { Ok(()) } else { Err(PasswordRefusal::Wrong) }
+            }
+        };
+        // Said last: it costs the same to be unknown.
+        if found.is_some() { verdict } else { Err(PasswordRefusal::UnknownUser) }
     }
 
     /// The name and password with which the proxy logs in at the database for this user.
-    pub fn database_login(&self, user: &str) -> Option<(String, Password)> {
+    pub fn database_login(&self, user: &str) -> Option<(String, Option<Password>)> {
         self.users.find(user).map(|found| (found.database_user.clone(), found.password.clone()))
     }
 }
@@ -86,12 +169,11 @@ impl fmt::Debug for Authenticator {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{AuthMethod, Secret};
 
     fn user(name: &str, password: Option<&str>, endpoints: Option<&[&str]>) -> UserConfig {
         UserConfig {
             name: name.to_owned(),
-            auth: vec![AuthMethod::ScramSha256],
+            auth: AuthMethod::ScramSha256,
             password: password.map(|text| Secret::new(text.to_owned())),
             database_user: format!("{name}_rw"),
             endpoints: endpoints.map(|names| names.iter().map(|name| (*name).to_owned()).collect()),
@@ -106,7 +188,7 @@ mod tests {
     #[test]
     fn only_known_users_at_their_endpoints_are_known() {
         let users = [user("app", Some("pw"), None), user("reporter", Some("pw"), Some(&["reports"]))];
-        let authenticator = Authenticator::new(&users).unwrap();
+        let authenticator = Authenticator::new(&users, &[], None).unwrap();
         for (endpoint, name, known) in [
             ("orders", "app", true),
             ("reports", "app", true),
@@ -132,8 +214,8 @@ mod tests {
 
     #[test]
     fn the_database_is_told_another_name() {
-        let authenticator = Authenticator::new(&[user("app", Some("pw"), None)]).unwrap();
-        assert_eq!(authenticator.database_login("app"), Some(("app_rw".to_owned(), Password::new("pw"))));
+        let authenticator = Authenticator::new(&[user("app", Some("pw"), None)], &[], None).unwrap();
+        assert_eq!(authenticator.database_login("app"), Some(("app_rw".to_owned(), Some(Password::new("pw")))));
         assert_eq!(authenticator.database_login("nobody"), None);
     }
 
@@ -144,17 +226,17 @@ mod tests {
             (Some("md50123456789abcdef0123456789abcdef"), "password's hash"),
             (None, "has no `password`"),
         ] {
-            let error = Authenticator::new(&[user("app", password, None)]).unwrap_err();
+            let error = Authenticator::new(&[user("app", password, None)], &[], None).unwrap_err();
             let text = format!("{error} {error:?}");
             assert!(text.contains(words) && text.contains("app"), "{text}");
             assert!(!text.contains("c2FsdA") && !text.contains("0123"), "{text}");
         }
-        assert!(Authenticator::new(&[user("app", Some("md5 is old"), None)]).is_ok());
+        assert!(Authenticator::new(&[user("app", Some("md5 is old"), None)], &[], None).is_ok());
     }
 
     #[test]
     fn nothing_secret_is_printed() {
-        let authenticator = Authenticator::new(&[user("app", Some("hunter2"), None)]).unwrap();
+        let authenticator = Authenticator::new(&[user("app", Some("hunter2"), None)], &[], None).unwrap();
         let text = format!("{authenticator:?} {:?}", authenticator.database_login("app"));
         assert!(!text.contains("hunter2"), "{text}");
     }

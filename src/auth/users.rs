@@ -6,20 +6,22 @@ use std::collections::HashMap;
 use std::fmt;
 
 use aws_lc_rs::rand;
+use md5::Digest;
 
 use super::AuthError;
 use super::scram_secret::{self, ITERATIONS, SALT_BYTES};
-use crate::config::UserConfig;
-use crate::protocol::{Password, ScramSecret};
+use crate::config::{AuthMethod, Secret, UserConfig};
+use crate::protocol::{Password, Proof};
 
 /// All users by the name on the wire.
 #[derive(Debug)]
 pub(super) struct Users(HashMap<String, User>);
 
 pub(super) struct User {
-    pub(super) secret: ScramSecret,
+    pub(super) method: AuthMethod,
+    pub(super) proof: Proof,
     pub(super) database_user: String,
-    pub(super) password: Password,
+    pub(super) password: Option<Password>,
     /// `None`: everywhere.
     endpoints: Option<Vec<String>>,
 }
@@ -36,19 +38,30 @@ impl Users {
 
 impl User {
     fn load(user: &UserConfig) -> Result<Self, AuthError> {
-        let Some(password) = &user.password else {
-            return Err(AuthError::NoPassword { user: user.name.clone() });
-        };
-        let password = password.expose();
-        if is_verifier(password) {
+        let password = user.password.as_ref().map(Secret::expose);
+        if password.is_some_and(is_verifier) {
             return Err(AuthError::Verifier { user: user.name.clone() });
         }
-        let mut salt = [0; SALT_BYTES];
-        rand::fill(&mut salt).map_err(|_| AuthError::Random)?;
+        let needed = || password.ok_or_else(|| AuthError::NoPassword { user: user.name.clone() });
+        let proof = match user.auth {
+            AuthMethod::ScramSha256 => {
+                let mut salt = [0; SALT_BYTES];
+                rand::fill(&mut salt).map_err(|_| AuthError::Random)?;
+                Proof::Scram(scram_secret::derive(needed()?.as_bytes(), &salt, ITERATIONS))
+            }
+            AuthMethod::Md5 => {
+                // "md5" and 32 digits, as PostgreSQL stores it.
+                let stored = postgres_hash(needed()?, &user.name);
+                Proof::Md5(stored)
+            }
+            AuthMethod::IamOrPassword => needed().map(|_| Proof::Password)?,
+            AuthMethod::Iam => Proof::Password,
+        };
         Ok(Self {
-            secret: scram_secret::derive(password.as_bytes(), &salt, ITERATIONS),
+            method: user.auth,
+            proof,
             database_user: user.database_user.clone(),
-            password: Password::new(password),
+            password: password.map(Password::new),
             endpoints: user.endpoints.clone(),
         })
     }
@@ -68,4 +81,23 @@ impl fmt::Debug for User {
 fn is_verifier(password: &str) -> bool {
     let is_md5 = |hash: &str| hash.len() == 32 && hash.bytes().all(|b| b.is_ascii_hexdigit());
     password.starts_with("SCRAM-SHA-256$") || password.strip_prefix("md5").is_some_and(is_md5)
+}
+
+/// The hexadecimal MD5 of password and user name (`pg_md5_encrypt`, without its prefix).
+fn postgres_hash(password: &str, user: &str) -> [u8; 32] {
+    let mut context = md5::Md5::new();
+    context.update(password);
+    context.update(user);
+    let digest: [u8; 16] = context.finalize().into();
+    hex(&digest)
+}
+
+/// The first 16 bytes in hexadecimal digits.
+pub(super) fn hex(bytes: &[u8]) -> [u8; 32] {
+    let digit = |value: u8| if value < 10 { b'0' + value } else { b'a' + value - 10 };
+    let mut digits = [b'0'; 32];
+    for (pair, byte) in digits.chunks_mut(2).zip(bytes) {
+        pair.copy_from_slice(&[digit(byte >> 4), digit(byte & 15)]);
+    }
+    digits
 }

@@ -54,6 +54,7 @@ impl Reader<'_> {
         let endpoint = EndpointConfig {
             name: self.names.read(&table, NAME_FORM, values::is_plain_name),
             listen: self.listen(&table),
+            hostnames: Vec::new(),
             target_group: table
                 .require("target_group", "the name of a target group")
                 .and_then(|field| field.reference("a target group", &self.groups))
@@ -79,9 +80,10 @@ impl Reader<'_> {
                 .unwrap_or_default(),
         };
         let tls = self.tls(&table, &endpoint.listen);
-        table.later("hostnames", Some("[]"));
+        let hostnames =
+            table.take("hostnames").and_then(|field| hostnames(&field, &endpoint.listen)).unwrap_or_default();
         table.finish();
-        EndpointConfig { tls, ..endpoint }
+        EndpointConfig { tls, hostnames, ..endpoint }
     }
 
     fn listen(&mut self, table: &Table<'_>) -> Vec<ListenAddress> {
@@ -187,4 +189,38 @@ fn allow_from(field: Field<'_>) -> Option<Vec<IpNet>> {
 
 fn networks(field: &Field<'_>) -> Option<Vec<IpNet>> {
     field.list(NETWORKS)?.iter().map(|field| field.parsed(NETWORKS, values::network)).collect()
+}
+
+/// A bare host means the ports that are listened on.
+fn hostnames(field: &Field<'_>, listen: &[ListenAddress]) -> Option<Vec<(String, u16)>> {
+    const ALLOWED: &str = "names as clients write them, such as \"orders.internal\" or \"orders.example.com:5432\"";
+    let mut hostnames = Vec::new();
+    for field in field.list(ALLOWED)? {
+        let (host, port) = field.parsed(ALLOWED, hostname)?;
+        let ports = listen.iter().filter_map(port_of);
+        hostnames.extend(port.into_iter().chain(ports.filter(|_| port.is_none())).map(|port| (host.clone(), port)));
+    }
+    Some(hostnames)
+}
+
+fn hostname(text: &str) -> Option<(String, Option<u16>)> {
+    let is_host = |host: &str| {
+        !host.is_empty() && host.len() <= 255 && host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b))
+    };
+    let (host, port) = match text.rsplit_once(':') {
+        Some((host, port)) => (host, Some(port.parse().ok().filter(|port| *port > 0)?)),
+        None => (text, None),
+    };
+    // An IPv6 address, as in a URL.
+    let in_brackets = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    let is_ipv6 = in_brackets.is_some_and(|host| host.parse::<std::net::Ipv6Addr>().is_ok());
+    (is_host(host) || is_ipv6).then(|| (host.to_ascii_lowercase(), port))
+}
+
+/// A unix socket's port is its name's.
+fn port_of(address: &ListenAddress) -> Option<u16> {
+    match address {
+        ListenAddress::Tcp(address) => Some(address.port()),
+        ListenAddress::Unix(path) => path.extension()?.to_str()?.parse().ok(),
+    }
 }

@@ -82,6 +82,13 @@ pub enum Problem {
         /// Why.
         source: io::Error,
     },
+    /// A mistake in a file that is named here.
+    InFile {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong in it, and where.
+        error: Box<ConfigError>,
+    },
     /// A secret could not be had, or is of no use.
     Secret {
         /// Why; without the secret.
@@ -147,6 +154,7 @@ impl fmt::Display for Problem {
                 }
             }
             Self::Conflict { reason } | Self::Secret { reason } => f.write_str(reason),
+            Self::InFile { file, error } => write!(f, "{}:{}: {error}", file.display(), error.line),
             Self::Unreadable { file, source } => {
                 write!(f, "can't read {}: {source}", file.display())
             }

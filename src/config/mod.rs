@@ -9,6 +9,7 @@ mod endpoints;
 mod errors;
 mod field;
 mod groups;
+mod iam;
 mod operation;
 mod secret;
 mod table;
@@ -26,9 +27,10 @@ use toml::de::DeTable;
 pub use errors::{ConfigError, ConfigErrors, Problem};
 pub use secret::Secret;
 pub use types::{
-    AdminConfig, AuthMethod, Config, ConnectionLimit, Discovery, EndpointConfig, EndpointRole, EndpointTls, Engine,
-    HealthConfig, ListenAddress, LogConfig, LogFormat, PoolConfig, PoolMode, ResetPolicy, RuntimeConfig, TargetAddress,
-    TargetGroupConfig, TargetTls, TargetTlsMode, TlsConfig, UserConfig,
+    AdminConfig, AuthMethod, Config, ConnectionLimit, Discovery, Effect, EndpointConfig, EndpointRole, EndpointTls,
+    Engine, HealthConfig, IamConfig, IdentityConfig, ListenAddress, LogConfig, LogFormat, PoolConfig, PoolMode,
+    ResetPolicy, RuntimeConfig, StatementConfig, TargetAddress, TargetGroupConfig, TargetTls, TargetTlsMode, TlsConfig,
+    UserConfig,
 };
 
 use field::Field;
@@ -80,13 +82,14 @@ fn read<'s>(source: &'s Source<'s>, entries: &'s DeTable<'s>) -> Config {
     let tls = operation::read_tls(&root);
     let admin = operation::read_admin(&root);
     let endpoints = endpoints::read_all(&root, &target_groups, tls.is_named, admin.listen);
-    let users = users::read_all(&root, &endpoints);
-    operation::refuse_iam(&root);
+    let iam = iam::read(&root);
+    let users = users::read_all(&root, &endpoints, iam.is_some());
     operation::refuse_dns(&root);
     let config = Config {
         endpoints,
         target_groups,
         users,
+        iam,
         tls: tls.config,
         admin,
         log: operation::read_log(&root),

@@ -111,20 +111,6 @@ fn folder(field: &Field<'_>) -> Option<PathBuf> {
     })
 }
 
-/// `[iam]` has no default as a whole, so it is refused as a whole; a misspelt key in it is told all the same.
-pub(super) fn refuse_iam(root: &Table<'_>) {
-    const KEYS: [&str; 6] = ["region", "account", "resource_id", "identities_file", "max_token_age", "clock_skew"];
-    let table = root.child("iam");
-    if table.is_there() {
-        let problem = Problem::NotYet { found: None, note: None };
-        table.source().report(table.line, &table.path, problem);
-    }
-    for key in KEYS {
-        table.take(key);
-    }
-    table.finish();
-}
-
 pub(super) fn refuse_dns(root: &Table<'_>) {
     let table = root.child("dns");
     table.later("servers", Some("[]"));

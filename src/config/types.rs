@@ -21,6 +21,8 @@ pub struct Config {
     pub target_groups: Vec<TargetGroupConfig>,
     /// Who may come in.
     pub users: Vec<UserConfig>,
+    /// Signed tokens; always there when a user uses them.
+    pub iam: Option<IamConfig>,
     /// The certificate shown to clients; always there when an endpoint takes TLS.
     pub tls: Option<TlsConfig>,
     /// The HTTP side for operators.
@@ -40,6 +42,8 @@ pub struct EndpointConfig {
     pub name: String,
     /// The addresses it listens on; at least one.
     pub listen: Vec<ListenAddress>,
+    /// The names and ports that clients' tokens may be signed for, in lower case.
+    pub hostnames: Vec<(String, u16)>,
     /// The name of an existing target group.
     pub target_group: String,
     /// Which of the group's targets serve it.
@@ -257,9 +261,9 @@ pub struct HealthConfig {
 pub struct UserConfig {
     /// The name clients log in with; unique.
     pub name: String,
-    /// How they prove it; at least one.
-    pub auth: Vec<AuthMethod>,
-    /// For the database, and for clients; always there with `ScramSha256`.
+    /// How they prove it.
+    pub auth: AuthMethod,
+    /// For the database, and for clients; always there but with `Iam`.
     pub password: Option<Secret>,
     /// The name used at the database.
     pub database_user: String,
@@ -279,6 +283,69 @@ impl UserConfig {
 pub enum AuthMethod {
     /// SCRAM-SHA-256 with the user's password.
     ScramSha256,
+    /// The old challenge with the user's password.
+    Md5,
+    /// A signed token, under TLS.
+    Iam,
+    /// A signed token or the password itself, under TLS.
+    IamOrPassword,
+}
+
+impl AuthMethod {
+    /// A signed token will do.
+    pub const fn takes_tokens(self) -> bool {
+        matches!(self, Self::Iam | Self::IamOrPassword)
+    }
+}
+
+/// `[iam]`: signed tokens, and the keys this proxy knows.
+#[derive(Debug, Clone)]
+pub struct IamConfig {
+    /// The region tokens must be signed for.
+    pub region: String,
+    /// The account in policies.
+    pub account: String,
+    /// This proxy's name in policies.
+    pub resource_id: String,
+    /// The access keys, at least one; their ids are unique.
+    pub identities: Vec<IdentityConfig>,
+    /// No token is good for longer, at most 15 minutes.
+    pub max_token_age: Duration,
+    /// How far a signer's clock may be ahead.
+    pub clock_skew: Duration,
+}
+
+/// An `[[identity]]`: an access key and what it may do.
+#[derive(Debug, Clone)]
+pub struct IdentityConfig {
+    /// Its public part.
+    pub access_key_id: String,
+    /// Its secret part.
+    pub secret_access_key: Secret,
+    /// When set, a token must carry exactly this one.
+    pub session_token: Option<Secret>,
+    /// Its policy; without an Allow it may do nothing.
+    pub statements: Vec<StatementConfig>,
+}
+
+/// A statement of a policy, in the shape of IAM's.
+#[derive(Debug, Clone)]
+pub struct StatementConfig {
+    /// What it says.
+    pub effect: Effect,
+    /// Patterns of actions.
+    pub actions: Vec<String>,
+    /// Patterns of resources.
+    pub resources: Vec<String>,
+}
+
+/// What a statement does where it fits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Effect {
+    /// Lets in, unless another denies.
+    Allow,
+    /// Keeps out, whatever others say.
+    Deny,
 }
 
 /// `[tls]`: the certificate shown to clients. Both files could be opened when the configuration was read.

@@ -9,26 +9,34 @@ use super::{Names, secret, values};
 
 const NAME_FORM: &str = "1 to 63 bytes";
 
+const METHODS: [(&str, AuthMethod); 4] = [
+    ("scram-sha-256", AuthMethod::ScramSha256),
+    ("iam", AuthMethod::Iam),
+    ("iam-or-password", AuthMethod::IamOrPassword),
+    ("md5", AuthMethod::Md5),
+];
 /// Methods of the contract that are not built.
-const METHODS_LATER: [&str; 6] =
-    ["iam", "md5", "certificate", "iam-or-password", "caching_sha2_password", "mysql_native_password"];
+const METHODS_LATER: [&str; 3] = ["certificate", "caching_sha2_password", "mysql_native_password"];
 
 /// Reads all users; there may be none.
-pub(super) fn read_all(root: &Table<'_>, endpoints: &[EndpointConfig]) -> Vec<UserConfig> {
+pub(super) fn read_all(root: &Table<'_>, endpoints: &[EndpointConfig], has_iam: bool) -> Vec<UserConfig> {
     let endpoints: Vec<_> = endpoints.iter().map(|e| e.name.as_str()).collect();
     let mut names = Names::default();
-    root.children("user").into_iter().map(|table| read(table, &mut names, &endpoints)).collect()
+    root.children("user").into_iter().map(|table| read(table, &mut names, &endpoints, has_iam)).collect()
 }
 
-fn read(table: Table<'_>, names: &mut Names, endpoints: &[&str]) -> UserConfig {
+fn read(table: Table<'_>, names: &mut Names, endpoints: &[&str], has_iam: bool) -> UserConfig {
     let name = names.read(&table, NAME_FORM, is_user_name);
-    let auth = table.read("auth", Some(vec![AuthMethod::ScramSha256]), |field| Some(read_auth(field)));
+    let auth = table.read("auth", Some(AuthMethod::ScramSha256), |field| Some(read_auth(field, has_iam)));
     let password = table.take("password");
-    if password.is_none() && auth.is_some() {
-        table.report_missing("password", &format!("for scram-sha-256: {}", secret::FORMS));
+    if let (None, Some(auth)) = (&password, auth)
+        && auth != AuthMethod::Iam
+    {
+        let word = METHODS.iter().find(|(_, method)| *method == auth).map_or("", |(word, _)| *word);
+        table.report_missing("password", &format!("for {word}: {}", secret::FORMS));
     }
     let user = UserConfig {
-        auth: auth.unwrap_or_default(),
+        auth: auth.unwrap_or(AuthMethod::ScramSha256),
         password: password.and_then(|field| field.secret()),
         database_user: table.read("database_user", name.clone(), |field| {
             let good = |text: &str| is_user_name(text).then(|| text.to_owned());
@@ -51,18 +59,25 @@ fn is_user_name(text: &str) -> bool {
 
 /// `None` once a mistake was reported. MySQL's method may stand beside ours: the default list, which serves both
 /// engines, has it.
-fn read_auth(field: &Field<'_>) -> Option<Vec<AuthMethod>> {
-    const ALLOWED: &str = "[\"scram-sha-256\"]";
+fn read_auth(field: &Field<'_>, has_iam: bool) -> Option<AuthMethod> {
+    const ALLOWED: &str = "one method, such as [\"scram-sha-256\"] or [\"iam\"]";
     let fields = field.list(ALLOWED)?;
-    if fields.is_empty() {
-        field.report_impossible(ALLOWED);
+    let words: Option<Vec<_>> = fields.iter().map(|field| field.text(ALLOWED)).collect();
+    if is_default_list(&words?) {
+        return Some(AuthMethod::ScramSha256);
+    }
+    let methods: Option<Vec<_>> = fields.iter().map(|field| field.choice(&METHODS, &METHODS_LATER)).collect();
+    let [method] = methods?[..] else {
+        field.report_conflict(format!(
+            "PostgreSQL asks for one thing once: {ALLOWED}; for tokens and passwords both, [\"iam-or-password\"]"
+        ));
+        return None;
+    };
+    if method.takes_tokens() && !has_iam {
+        field.report_conflict("tokens need an [iam] table".to_owned());
         return None;
     }
-    let words: Option<Vec<_>> = fields.iter().map(|field| field.text(ALLOWED)).collect();
-    if words.is_some_and(|words| is_default_list(&words)) {
-        return Some(vec![AuthMethod::ScramSha256]);
-    }
-    fields.iter().map(|field| field.choice(&[("scram-sha-256", AuthMethod::ScramSha256)], &METHODS_LATER)).collect()
+    Some(method)
 }
 
 fn is_default_list(words: &[&str]) -> bool {

@@ -6,13 +6,20 @@ use std::net::IpAddr;
 
 use super::table::Source;
 use super::types::{
-    Config, EndpointConfig, EndpointTls, ListenAddress, TargetAddress, TargetGroupConfig, TargetTlsMode,
+    AuthMethod, Config, EndpointConfig, EndpointTls, ListenAddress, TargetAddress, TargetGroupConfig, TargetTlsMode,
 };
 
 /// Looks the whole configuration over.
 pub(super) fn look_at(config: &Config, source: &Source<'_>) {
     for endpoint in &config.endpoints {
         look_at_endpoint(endpoint, config, source);
+    }
+    for user in config.users.iter().filter(|user| user.auth == AuthMethod::IamOrPassword) {
+        source.warn(format!(
+            "user \"{}\": \"iam-or-password\" lets clients send the password itself (under TLS) in place of SCRAM, which \
+             never shows it",
+            user.name
+        ));
     }
     for group in &config.target_groups {
         look_at_group(group, config, source);
@@ -23,6 +30,22 @@ fn look_at_endpoint(endpoint: &EndpointConfig, config: &Config, source: &Source<
     let name = &endpoint.name;
     if !config.users.iter().any(|user| user.may_use(name)) {
         source.warn(format!("endpoint \"{name}\": no user can log in here; add a [[user]]"));
+    }
+    let tokens = config.users.iter().find(|user| user.auth.takes_tokens() && user.may_use(name));
+    if let Some(user) = tokens {
+        let user = &user.name;
+        if endpoint.hostnames.is_empty() {
+            source.warn(format!(
+                "endpoint \"{name}\": user \"{user}\" logs in with tokens, but no `hostnames` say what they may be signed \
+                 for: every token is refused here"
+            ));
+        }
+        let has_tcp = endpoint.listen.iter().any(|address| matches!(address, ListenAddress::Tcp(_)));
+        if endpoint.tls == EndpointTls::Off && has_tcp {
+            source.warn(format!(
+                "endpoint \"{name}\": user \"{user}\" logs in with tokens, which need TLS; with tls = \"off\" they can't"
+            ));
+        }
     }
     let is_open = endpoint.listen.iter().any(|address| match address {
         ListenAddress::Tcp(address) => !address.ip().to_canonical().is_loopback(),

@@ -11,9 +11,10 @@ use super::message::{self, Severity, from_client, request_code};
 use super::scram::{self, ScramError};
 use super::startup::Startup;
 use crate::protocol::{
-    AcceptOptions, Accepted, Answer, ClientError, Credentials, HandshakeError, Login, Proof, Question, Settings, Step,
-    TlsOffer, Violation, Welcome,
+    AcceptOptions, Accepted, Answer, ClientError, Credentials, HandshakeError, Login, Password, Proof, Question,
+    Settings, Step, TlsOffer, Violation, Welcome,
 };
+use md5::{Digest, Md5};
 use std::mem;
 use std::sync::Arc;
 
@@ -42,7 +43,9 @@ pub struct Started {
 /// ```text
 /// Opening ──SSLRequest──▶ StartingTls ──TlsStarted──▶ Opening
 ///    ├──CancelRequest──▶ Ended
-///    └──startup packet──▶ Known ──Credentials──▶ AwaitingFirst ──p──▶ AwaitingFinal ──p──▶ Proven ──Welcome──▶ Ended
+///    └──startup packet──▶ Known ──Credentials──┬─SCRAM──▶ AwaitingFirst ──p──▶ AwaitingFinal ──p──▶ Proven ──Welcome──▶ Ended
+///                                              ├─md5──▶ AwaitingMd5 ──p──▶ Judged ──▶ Proven
+///                                              └─password──▶ AwaitingPassword ──p──▶ Judging ──Judged──▶ Judged ──▶ Proven
 /// ```
 ///
 /// Any of them ends with an error; the words for it are in `out` then (or none, where PostgreSQL has none), and
@@ -60,6 +63,14 @@ enum State {
     Known(Known),
     /// The credentials are there.
     MayProve(Known, Credentials),
+    /// AuthenticationCleartextPassword was sent.
+    AwaitingPassword(Known),
+    /// The password is here. Waits for [`Answer::Judged`].
+    Judging(Known, Password),
+    /// It holds, or does not.
+    Judged(Known, bool),
+    /// AuthenticationMD5Password was sent.
+    AwaitingMd5(AwaitingMd5),
     /// AuthenticationSASL was sent.
     AwaitingFirst(AwaitingFirst),
     /// The challenge was sent.
@@ -83,6 +94,14 @@ struct Opening {
 struct Known {
     login: Login,
     protocol: (u16, u16),
+    is_tls: bool,
+}
+
+struct AwaitingMd5 {
+    known: Known,
+    /// What the client must send.
+    expected: Vec<u8>,
+    user_exists: bool,
 }
 
 struct AwaitingFirst {
@@ -127,14 +146,20 @@ impl Accept {
                     let question = known.question();
                     (0, State::Known(known), Some(Step::Ask(question)))
                 }
-                State::MayProve(known, Credentials { proof, known: user_exists }) => {
-                    let Proof::Scram(secret) = proof else {
-                        return Err(refused(ClientError::LoginRefused { user: known.login.user }, out));
-                    };
-                    message::authentication_sasl(&[scram::MECHANISM], out);
-                    let exchange = scram::First::new(secret, self.options.nonce);
-                    (0, State::AwaitingFirst(AwaitingFirst { known, exchange, user_exists, is_chosen: false }), None)
+                State::MayProve(known, credentials) => self.ask_for_proof(known, credentials, out)?,
+                State::AwaitingPassword(known) => known.take_password(rest, out)?,
+                State::Judging(known, password) => {
+                    let question = Question::Password { user: known.login.user.clone(), password: password.clone() };
+                    (0, State::Judging(known, password), Some(Step::Ask(question)))
                 }
+                State::Judged(known, true) => {
+                    message::authentication_ok(out);
+                    (0, State::Proven(known), None)
+                }
+                State::Judged(known, false) => {
+                    return Err(refused(ClientError::LoginRefused { user: known.login.user }, out));
+                }
+                State::AwaitingMd5(state) => state.step(rest, out)?,
                 State::AwaitingFirst(state) => state.step(rest, out)?,
                 State::AwaitingFinal(state) => state.step(rest, out)?,
                 State::Proven(known) => {
@@ -155,6 +180,41 @@ impl Accept {
         }
     }
 
+    fn ask_for_proof(
+        &self,
+        known: Known,
+        credentials: Credentials,
+        out: &mut Vec<u8>,
+    ) -> Result<Moved, HandshakeError> {
+        let Credentials { proof, known: user_exists } = credentials;
+        let state = match proof {
+            Proof::Scram(secret) => {
+                message::authentication_sasl(&[scram::MECHANISM], out);
+                let exchange = scram::First::new(secret, self.options.nonce);
+                State::AwaitingFirst(AwaitingFirst { known, exchange, user_exists, is_chosen: false })
+            }
+            Proof::Password if !known.is_tls && self.options.tls != TlsOffer::LocalSocket => {
+                return Err(refused(ClientError::PasswordInClear, out));
+            }
+            Proof::Password => {
+                message::authentication_cleartext_password(out);
+                State::AwaitingPassword(known)
+            }
+            Proof::Md5(stored) => {
+                let [a, b, c, d, ..] = self.options.nonce;
+                let salt = [a, b, c, d];
+                message::authentication_md5_password(salt, out);
+                // As `md5_hash` of name and password, whose first half is what is stored.
+                let mut context = Md5::new();
+                context.update(stored);
+                context.update(salt);
+                let digits = context.finalize().iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+                State::AwaitingMd5(AwaitingMd5 { known, expected: format!("md5{digits}").into(), user_exists })
+            }
+        };
+        Ok((0, state, None))
+    }
+
     /// [`Handshake::answer`](crate::protocol::Handshake::answer). An answer to what was not asked is ignored.
     pub fn answer(&mut self, answer: Answer) {
         self.state = match (mem::replace(&mut self.state, State::Ended), answer) {
@@ -163,7 +223,8 @@ impl Accept {
                 State::Opening(Opening { may_ask_tls: false, may_ask_gss: false, is_tls: true })
             }
             (State::Known(known), Answer::Credentials(credentials)) => State::MayProve(known, credentials),
-            (State::Proven(Known { login, protocol }), Answer::Welcome(welcome)) => {
+            (State::Judging(known, _), Answer::Judged(holds)) => State::Judged(known, holds),
+            (State::Proven(Known { login, protocol, .. }), Answer::Welcome(welcome)) => {
                 State::Welcomed(Started { login, welcome, protocol })
             }
             (state, _) => state,
@@ -178,6 +239,10 @@ impl Accept {
             State::Opening(_)
             | State::Known(_)
             | State::MayProve(..)
+            | State::AwaitingPassword(_)
+            | State::Judging(..)
+            | State::Judged(..)
+            | State::AwaitingMd5(_)
             | State::AwaitingFirst(_)
             | State::AwaitingFinal(_)
             | State::Proven(_)
@@ -258,7 +323,7 @@ impl Opening {
             baseline: Arc::new(Settings::new(startup.settings)),
             fixed: startup.fixed,
         };
-        Ok(Known { login, protocol: agreed })
+        Ok(Known { login, protocol: agreed, is_tls: self.is_tls })
     }
 }
 
@@ -277,10 +342,34 @@ impl Known {
     }
 }
 
+impl Known {
+    /// Takes the PasswordMessage.
+    fn take_password(self, input: &[u8], out: &mut Vec<u8>) -> Result<Moved, HandshakeError> {
+        let Some((len, body)) = response(input, "password", &self.login.user, out)? else {
+            return Ok((0, State::AwaitingPassword(self), Some(Step::NeedInput)));
+        };
+        let password = Password::new(password(body, &self.login.user, out)?);
+        Ok((len, State::Judging(self, password), None))
+    }
+}
+
+impl AwaitingMd5 {
+    /// Takes the PasswordMessage with the hash.
+    fn step(self, input: &[u8], out: &mut Vec<u8>) -> Result<Moved, HandshakeError> {
+        let Self { known, expected, user_exists } = self;
+        let Some((len, body)) = response(input, "password", &known.login.user, out)? else {
+            return Ok((0, State::AwaitingMd5(Self { known, expected, user_exists }), Some(Step::NeedInput)));
+        };
+        let shown = password(body, &known.login.user, out)?;
+        let holds = aws_lc_rs::constant_time::verify_slices_are_equal(&expected, shown).is_ok();
+        Ok((len, State::Judged(known, holds && user_exists), None))
+    }
+}
+
 impl AwaitingFirst {
     /// Takes a SASLInitialResponse, or the SASLResponse that brings the first message after one without.
     fn step(self, input: &[u8], out: &mut Vec<u8>) -> Result<Moved, HandshakeError> {
-        let Some((len, body)) = response(input, &self.known.login.user, out)? else {
+        let Some((len, body)) = response(input, "SASL", &self.known.login.user, out)? else {
             return Ok((0, State::AwaitingFirst(self), Some(Step::NeedInput)));
         };
         let client_first = if self.is_chosen { Some(body) } else { initial_response(body, out)? };
@@ -299,7 +388,7 @@ impl AwaitingFirst {
 impl AwaitingFinal {
     /// Takes the SASLResponse with the proof.
     fn step(self, input: &[u8], out: &mut Vec<u8>) -> Result<Moved, HandshakeError> {
-        let Some((len, body)) = response(input, &self.known.login.user, out)? else {
+        let Some((len, body)) = response(input, "SASL", &self.known.login.user, out)? else {
             return Ok((0, State::AwaitingFinal(self), Some(Step::NeedInput)));
         };
         let Self { known, proof, user_exists } = self;
@@ -329,10 +418,30 @@ impl Started {
     }
 }
 
+/// The body of a PasswordMessage: one string, which is not empty.
+fn password<'a>(body: &'a [u8], user: &str, out: &mut Vec<u8>) -> Result<&'a [u8], HandshakeError> {
+    match cstr(body) {
+        Some((b"", [])) => {
+            fatal("28P01", "empty password returned by client", out);
+            Err(HandshakeError::Refused(ClientError::LoginRefused { user: user.to_owned() }))
+        }
+        Some((password, [])) => Ok(password),
+        Some(_) | None => {
+            fatal("08P01", "invalid password packet size", out);
+            Err(Violation::MalformedAuthentication.into())
+        }
+    }
+}
+
 /// The whole frame at the front, which must be of type `p`, and its body.
-fn response<'a>(input: &'a [u8], user: &str, out: &mut Vec<u8>) -> Result<Option<(usize, &'a [u8])>, HandshakeError> {
+fn response<'a>(
+    input: &'a [u8],
+    wanted: &str,
+    user: &str,
+    out: &mut Vec<u8>,
+) -> Result<Option<(usize, &'a [u8])>, HandshakeError> {
     if let Some(kind) = input.first().copied().filter(|kind| *kind != from_client::PASSWORD) {
-        fatal("08P01", &format!("expected SASL response, got message type {kind}"), out);
+        fatal("08P01", &format!("expected {wanted} response, got message type {kind}"), out);
         return Err(Violation::UnexpectedFrame(kind).into());
     }
     match whole(input, PASSWORD_FRAME_BYTES_MAX) {
@@ -721,7 +830,7 @@ mod tests {
         check(b"X\0\0\0\x04", "08P01", Violation::UnexpectedFrame(b'X'));
         check(b"p\0\0\0\x03", "28P01", Violation::InvalidLength);
         check(b"p\x80\0\0\0", "28P01", Violation::InvalidLength);
-        check(b"p\0\x01\0\0", "28P01", Violation::FrameTooLong);
+        check(b"p\0\x01\0\x06", "28P01", Violation::FrameTooLong);
         check(b"p\0\0\0\x04", "08P01", Violation::MalformedAuthentication);
         check(&initial("FOO", b""), "08P01", Violation::MalformedAuthentication);
         check(&initial("SCRAM-SHA-256-PLUS", b"n,,n=,r=a"), "08P01", Violation::MalformedAuthentication);

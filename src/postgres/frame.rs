@@ -12,7 +12,7 @@ pub const STARTUP_BYTES_MAX: usize = 10_000;
 
 /// Bytes of a whole PasswordMessage or SASL response, head included. PostgreSQL's `PG_MAX_AUTH_TOKEN_LENGTH`: tickets and
 /// tokens are long, but the sender has not authenticated.
-pub const PASSWORD_FRAME_BYTES_MAX: usize = 64 * 1024;
+pub const PASSWORD_FRAME_BYTES_MAX: usize = 64 * 1024 + HEAD_BYTES + 1;
 
 /// Bytes of a frame's head: the kind byte and the length.
 pub const HEAD_BYTES: usize = 5;

@@ -111,7 +111,10 @@ pub fn client_error(error: &ClientError, fatal: bool, out: &mut Vec<u8>) {
 /// The SQLSTATE of an error (<https://www.postgresql.org/docs/current/errcodes-appendix.html>).
 fn sqlstate(error: &ClientError, fatal: bool) -> &str {
     match error {
-        ClientError::TlsRequired | ClientError::NoUserName | ClientError::AddressNotAllowed { .. } => "28000",
+        ClientError::TlsRequired
+        | ClientError::PasswordInClear
+        | ClientError::NoUserName
+        | ClientError::AddressNotAllowed { .. } => "28000",
         ClientError::LoginRefused { .. } => "28P01",
         // What PostgreSQL gives `authentication_timeout` in its log (it sends nothing then).
         ClientError::LoginTimeout => "57014",
@@ -159,6 +162,7 @@ fn hint(error: &ClientError) -> Option<&'static str> {
         }
         ClientError::LoginTimeout => Some("Answer the password request in time, or raise login_timeout."),
         ClientError::TlsRequired
+        | ClientError::PasswordInClear
         | ClientError::LoginRefused { .. }
         | ClientError::NoUserName
         | ClientError::AddressNotAllowed { .. }
@@ -227,6 +231,11 @@ pub fn authentication_ok(out: &mut Vec<u8>) {
 /// AuthenticationCleartextPassword.
 pub fn authentication_cleartext_password(out: &mut Vec<u8>) {
     authentication(3, out, |_| ());
+}
+
+/// AuthenticationMD5Password.
+pub fn authentication_md5_password(salt: [u8; 4], out: &mut Vec<u8>) {
+    authentication(5, out, |out| out.extend_from_slice(&salt));
 }
 
 /// AuthenticationSASL: the names of the mechanisms, the preferred one first.
@@ -526,6 +535,7 @@ mod tests {
         let limit = Duration::from_secs(5);
         let table = [
             (ClientError::TlsRequired, "28000"),
+            (ClientError::PasswordInClear, "28000"),
             (ClientError::LoginRefused { user: "u".into() }, "28P01"),
             (ClientError::NoUserName, "28000"),
             (ClientError::LoginTimeout, "57014"),

@@ -91,6 +91,11 @@ pub enum ClientError {
     /// The endpoint wants TLS.
     #[error("this endpoint requires TLS: connect with sslmode=require or stricter")]
     TlsRequired,
+    /// A password or token would travel in the clear.
+    #[error(
+        "this login needs TLS, a password or token would travel in the clear: connect with sslmode=require or stricter"
+    )]
+    PasswordInClear,
     /// Wrong password or unknown user: the same words.
     #[error("password authentication failed for user \"{user}\"")]
     LoginRefused {
@@ -255,9 +260,12 @@ impl ClientError {
     /// Whose fault it is.
     pub const fn kind(&self) -> ErrorKind {
         match self {
-            Self::TlsRequired | Self::Replication | Self::NoUserName | Self::Protocol(_) | Self::ClientIdle { .. } => {
-                ErrorKind::Client
-            }
+            Self::TlsRequired
+            | Self::PasswordInClear
+            | Self::Replication
+            | Self::NoUserName
+            | Self::Protocol(_)
+            | Self::ClientIdle { .. } => ErrorKind::Client,
             Self::TransactionIdle { .. } => ErrorKind::Client,
             Self::LoginRefused { .. } | Self::LoginTimeout | Self::AddressNotAllowed { .. } => ErrorKind::Auth,
             Self::TooManyClients { .. }

@@ -187,8 +187,6 @@ pub enum Proof {
     /// The whole password (or a token), which the core judges: [`Question::Password`]. Never without TLS, but for a local
     /// socket.
     Password,
-    /// Nothing is asked for: the core has judged the certificate that the client showed, and `known` says how.
-    Certificate,
 }
 
 impl fmt::Debug for Proof {

@@ -108,7 +108,7 @@ impl Stop {
             Self::Cancel => return None,
             Self::Quiet | Self::Network(_) => LoginRefusal::Left,
             Self::Broken(_) | Self::Refused(ClientError::NoUserName) => LoginRefusal::Protocol,
-            Self::Refused(ClientError::TlsRequired) => LoginRefusal::TlsRequired,
+            Self::Refused(ClientError::TlsRequired | ClientError::PasswordInClear) => LoginRefusal::TlsRequired,
             Self::Refused(ClientError::Replication) => LoginRefusal::Replication,
             Self::Refused(ClientError::LoginRefused { .. }) => LoginRefusal::Password,
             Self::Refused(ClientError::TooManyClients { .. } | ClientError::TooManyLogins { .. }) => {
@@ -238,8 +238,11 @@ async fn prove<P: Protocol>(
                 machine.answer(Answer::Credentials(endpoint.authenticator.credentials(&endpoint.name, &user)));
             }
             Step::Ask(Question::Password { user, password }) => {
-                let holds = endpoint.authenticator.judge(&endpoint.name, &user, &password, SystemTime::now());
-                machine.answer(Answer::Judged(holds));
+                let judged = endpoint.authenticator.judge(&endpoint.name, &user, &password, SystemTime::now());
+                if let Err(reason) = &judged {
+                    info!(user, %reason, "password or token refused");
+                }
+                machine.answer(Answer::Judged(judged.is_ok()));
             }
             Step::Ask(Question::Welcome(login)) => return Ok(login),
             Step::Done(Accepted::Cancel { .. }) => return Err(Stop::Cancel),

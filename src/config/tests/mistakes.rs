@@ -15,7 +15,7 @@ fn unknown_keys_and_wrong_types() {
         (
             "#root",
             "[logs]",
-            "22: logs: unknown key, did you mean `log`? (known here: target_group, tls, admin, endpoint, user, iam, dns, \
+            "22: logs: unknown key, did you mean `log`? (known here: target_group, tls, admin, endpoint, iam, user, dns, \
              log, runtime)",
         ),
         ("#root", "[log]\ncolour = true", "23: log.colour: unknown key (known here: format, level)"),
@@ -103,7 +103,19 @@ fn impossible_values() {
             "23: log.level: found \"degub\", allowed: off, error, warn, info, debug or trace, or a filter such as \
              \"info,sluicegate::pool=debug\"",
         ),
-        ("#user", "auth = []", "21: user[0].auth: found a list, allowed: [\"scram-sha-256\"]"),
+        (
+            "#user",
+            "auth = []",
+            "21: user[0].auth: PostgreSQL asks for one thing once: one method, such as [\"scram-sha-256\"] or [\"iam\"]; for \
+             tokens and passwords both, [\"iam-or-password\"]",
+        ),
+        ("#user", "auth = ['iam']", "21: user[0].auth: tokens need an [iam] table"),
+        (
+            "#endpoint",
+            "hostnames = ['orders.internal:0']",
+            "6: endpoint[0].hostnames[0]: found \"orders.internal:0\", allowed: \
+             names as clients write them, such as \"orders.internal\" or \"orders.example.com:5432\"",
+        ),
     ]);
 }
 
@@ -215,7 +227,6 @@ fn what_later_versions_bring() {
     const LATER: &str = "not available yet in this version";
     check(&[
         ("#endpoint", "role = 'split'", &format!("6: endpoint[0].role: \"split\" is {LATER}: use \"read-write\"")),
-        ("#endpoint", "hostnames = ['orders.internal']", &format!("6: endpoint[0].hostnames: {LATER}")),
         ("postgres", "mysql", &format!("9: target_group[0].engine: \"mysql\" is {LATER}: use \"postgres\"")),
         (
             "\"db1:5432\"",
@@ -223,8 +234,13 @@ fn what_later_versions_bring() {
             &format!("10: target_group[0].targets: {LATER}: one target per group"),
         ),
         ("#pool", "init_query = 'SELECT 1'", &format!("13: target_group[0].pool.init_query: {LATER}")),
-        ("#user", "auth = ['iam']", &format!("21: user[0].auth[0]: \"iam\" is {LATER}: use \"scram-sha-256\"")),
-        ("#root", "[iam]\nregion = 'eu'", &format!("22: iam: {LATER}")),
+        (
+            "#user",
+            "auth = ['certificate']",
+            &format!(
+                "21: user[0].auth[0]: \"certificate\" is {LATER}: use \"scram-sha-256\" or \"iam\" or \"iam-or-password\" or \"md5\""
+            ),
+        ),
         (
             "#root",
             "[admin]\nlisten = '0.0.0.0:9632'",
@@ -235,7 +251,6 @@ fn what_later_versions_bring() {
     ]);
     // At their defaults the same keys say nothing new, and are let through.
     let text = SMALL
-        .replace("#endpoint", "hostnames = []")
         .replace(
             "#pool",
             "min_connections = 0\ninit_query = ''\ntransaction_max = '0'\nquery_timeout = '0'\npin_on = {}\n\

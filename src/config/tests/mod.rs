@@ -124,7 +124,7 @@ fn defaults() {
     assert_eq!(pool.transaction_idle_timeout, Some(Duration::from_secs(300)));
     assert_eq!(pool.max_prepared_statements, 500);
     let user = &config.users[0];
-    assert_eq!(user.auth, [AuthMethod::ScramSha256]);
+    assert_eq!(user.auth, AuthMethod::ScramSha256);
     assert_eq!(user.database_user, "app");
     assert!(user.endpoints.is_none() && user.may_use("orders"));
     assert!(config.tls.is_none());
