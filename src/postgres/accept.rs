@@ -522,6 +522,8 @@ mod tests {
         input: Vec<u8>,
         out: Vec<u8>,
         users: Vec<(&'static str, ScramSecret)>,
+        /// Asked for in place of SCRAM.
+        proof: Option<Proof>,
         questions: Vec<String>,
     }
 
@@ -537,7 +539,7 @@ mod tests {
         fn new(tls: TlsOffer) -> Self {
             let accept = Accept::new(AcceptOptions { tls, nonce: [7; 18] });
             let users = vec![("u", scram::derive_secret(b"pw", b"saltsaltsaltsalt", 2))];
-            Self { accept, input: Vec::new(), out: Vec::new(), users, questions: Vec::new() }
+            Self { accept, input: Vec::new(), out: Vec::new(), users, proof: None, questions: Vec::new() }
         }
 
         fn feed(&mut self, bytes: &[u8]) -> End {
@@ -572,9 +574,12 @@ mod tests {
                     let secret = self.users.iter().find(|(name, _)| *name == user).map(|(_, secret)| secret.clone());
                     let known = secret.is_some();
                     let secret = secret.unwrap_or_else(|| scram::mock_secret(&user, b"key"));
-                    Answer::Credentials(Credentials { proof: Proof::Scram(secret), known })
+                    let proof = self.proof.clone().unwrap_or(Proof::Scram(secret));
+                    Answer::Credentials(Credentials { proof, known })
                 }
-                Question::Password { .. } => Answer::Judged(false),
+                Question::Password { user, password } => {
+                    Answer::Judged(user == "u" && (password.expose() == b"pw" || password.expose().len() == 64 << 10))
+                }
                 Question::Welcome(_) => Answer::Welcome(Welcome {
                     parameters: Arc::new(Parameters::from([("server_version".into(), "15".into())])),
                     process_id: 9,
@@ -809,6 +814,95 @@ mod tests {
         let mut core = Core::new(TlsOffer::Off);
         let long = request(request_code::CANCEL, &[&[0, 0, 0, 1], &[1; 256][..]].concat());
         assert_eq!(core.feed(&long), End::Cancel { process_id: 1, secret: vec![1; 256] });
+    }
+
+    fn password_message(password: &[u8]) -> Vec<u8> {
+        let mut out = Vec::new();
+        message::password_message(password, &mut out);
+        out
+    }
+
+    #[test]
+    fn passwords_and_tokens_are_asked_for_under_tls_only() {
+        let asked = b"R\0\0\0\x08\0\0\0\x03";
+        for (tls, user, password, expected) in [
+            (TlsOffer::Required, "u", &b"pw"[..], ""),
+            (TlsOffer::Optional, "u", b"pw", ""),
+            (TlsOffer::LocalSocket, "u", b"pw", ""),
+            (TlsOffer::Required, "u", &[b'x'; 64 << 10], ""),
+            (TlsOffer::Required, "u", b"px", "28P01"),
+            (TlsOffer::Required, "nobody", b"pw", "28P01"),
+            (TlsOffer::Required, "u", b"", "28P01"),
+        ] {
+            for piece in [1, 1000, usize::MAX] {
+                let mut core = Core::new(tls);
+                core.proof = Some(Proof::Password);
+                if tls != TlsOffer::LocalSocket {
+                    assert_eq!(core.feed(&request(request_code::SSL, b"")), End::Open);
+                }
+                core.out.clear();
+                assert_eq!(core.feed(&startup(0, &[("user", user)])), End::Open);
+                assert_eq!(core.out, asked);
+                core.out.clear();
+                let ends: Vec<_> = password_message(password).chunks(piece).map(|piece| core.feed(piece)).collect();
+                match ends.last().unwrap() {
+                    End::Client { .. } => assert_eq!(expected, "", "{user}"),
+                    End::Failed(HandshakeError::Refused(ClientError::LoginRefused { .. })) => {
+                        assert_eq!(code(&core.out), expected, "{user}");
+                    }
+                    other => panic!("{other:?}"),
+                }
+                assert!(!format!("{:?}", core.questions).contains("112, 119"), "{:?}", core.questions);
+            }
+        }
+        // In the clear nothing is asked for, of nobody.
+        for (tls, user) in [(TlsOffer::Optional, "u"), (TlsOffer::Off, "u"), (TlsOffer::Off, "nobody")] {
+            let mut core = Core::new(tls);
+            core.proof = Some(Proof::Password);
+            let end = core.feed(&startup(0, &[("user", user)]));
+            assert_eq!(end, End::Failed(HandshakeError::Refused(ClientError::PasswordInClear)));
+            assert_eq!((code(&core.out), core.out[0]), ("28000".to_owned(), b'E'));
+        }
+    }
+
+    #[test]
+    fn malformed_password_messages() {
+        for body in [&b""[..], b"pw", b"pw\0x", b"pw\0\0"] {
+            for proof in [Proof::Password, Proof::Md5([b'0'; 32])] {
+                let mut core = Core::new(TlsOffer::LocalSocket);
+                core.proof = Some(proof);
+                core.feed(&startup(0, &[("user", "u")]));
+                core.out.clear();
+                let mut frame = Vec::new();
+                message::sasl_response(body, &mut frame);
+                assert_eq!(core.feed(&frame), End::Failed(Violation::MalformedAuthentication.into()), "{body:?}");
+                assert_eq!(code(&core.out), "08P01");
+            }
+        }
+    }
+
+    #[test]
+    fn md5_as_postgresql_computes_it() {
+        let stored = *b"a98c32561f35f65c5d1cc0bd2ed24a7b";
+        // What libpq sends: `md5_hash` of user, password and salt.
+        for (user, password, holds) in [("u", "pw", true), ("u", "px", false), ("nobody", "pw", false)] {
+            let mut core = Core::new(TlsOffer::Off);
+            let digest = postgres_protocol::authentication::md5_hash(b"u", password.as_bytes(), [7; 4]);
+            core.proof = Some(Proof::Md5(if holds { inner(b"pwu") } else { stored }));
+            assert_eq!(core.feed(&startup(0, &[("user", user)])), End::Open);
+            assert_eq!(core.out, b"R\0\0\0\x0c\0\0\0\x05\x07\x07\x07\x07");
+            core.out.clear();
+            let end = core.feed(&password_message(digest.as_bytes()));
+            assert_eq!(matches!(end, End::Client { .. }), holds, "{user} {password}");
+            if !holds {
+                assert_eq!(code(&core.out), "28P01");
+            }
+        }
+    }
+
+    fn inner(text: &[u8]) -> [u8; 32] {
+        let digits = Md5::digest(text).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        digits.into_bytes().try_into().unwrap()
     }
 
     #[test]

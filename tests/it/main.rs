@@ -19,5 +19,6 @@ mod query;
 mod servers;
 mod state;
 mod tidy;
+mod tokens;
 mod topology;
 mod transaction;

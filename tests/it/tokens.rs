@@ -1,0 +1,214 @@
+//! Who comes in with a signed token, whoever made it, and who does not: the same words for all of them, and the reason
+//! in the log.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::{Duration, Instant, SystemTime};
+
+use sluicegate::auth::{Keys, make_token};
+use sluicegate::config::Secret;
+use sluicegate::demo::servers::{APP, APP_PASSWORD, Feature, Installation, Options, PostgresServer};
+
+use crate::harness::programs::{Ended, python, run};
+use crate::harness::proxy::{ProxyHandle, config, set, start};
+use crate::harness::wire::{Login, PATIENCE, Wire};
+
+const KEY_ID: &str = "AKIAEXAMPLE";
+const SECRET_KEY: &str = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY";
+const REGION: &str = "eu-central-1";
+const REFUSED: &str = "password authentication failed for user \"app\"";
+
+/// A server with TLS and a proxy whose user proves itself this way, at an endpoint with this `tls`.
+struct Scene {
+    server: PostgresServer,
+    proxy: ProxyHandle,
+    folder: tempfile::TempDir,
+}
+
+impl Scene {
+    fn new(auth: &str, tls: &str) -> Self {
+        let installation = Installation::find(Feature::Any).unwrap();
+        let server = PostgresServer::start(&installation, Options { ssl: true, ..Options::default() }).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let identities = folder.path().join("identities.toml");
+        let resource = |user: &str| format!("arn:aws:rds-db:{REGION}:123456789012:dbuser:prx-1/{user}");
+        let text = format!(
+            "[[identity]]\naccess_key_id = '{KEY_ID}'\nsecret_access_key = {{ value = '{SECRET_KEY}' }}\n\
+             [[identity.statement]]\neffect = 'Allow'\naction = 'rds-db:connect'\nresource = '{}'\n\
+             [[identity]]\naccess_key_id = 'AKIADENIED'\nsecret_access_key = {{ value = '{SECRET_KEY}' }}\n\
+             [[identity.statement]]\neffect = 'Allow'\naction = '*'\nresource = '*'\n\
+             [[identity.statement]]\neffect = 'Deny'\naction = 'rds-db:connect'\nresource = '{}'\n",
+            resource("*"),
+            resource("a?p"),
+        );
+        fs::write(&identities, text).unwrap();
+        fs::set_permissions(&identities, PermissionsExt::from_mode(0o600)).unwrap();
+        let file = |name: &str| format!("{:?}", server.socket_dir().join(name));
+        let text = set(&config(server.address(), 6), "endpoint", "tls", &format!("{tls:?}"));
+        let text = set(&text, "endpoint", "hostnames", "[\"LocalHost\", \"127.0.0.1\", \"orders.internal:5432\"]");
+        let text = set(&text, "tls", "certificate", &file("server.crt"));
+        let text = set(&text, "tls", "private_key", &file("server.key"));
+        let text = set(&text, "user", "auth", &format!("[{auth:?}]"));
+        let iam = format!(
+            "\n[iam]\nregion = '{REGION}'\naccount = '123456789012'\nresource_id = 'prx-1'\nidentities_file = '{}'\n",
+            identities.display()
+        );
+        // Port 0 would be the hostnames' port: the harness has chosen one.
+        let proxy = start(&format!("{text}{iam}"));
+        Self { server, proxy, folder }
+    }
+
+    fn port(&self) -> u16 {
+        self.proxy.address.port()
+    }
+
+    fn token(&self) -> String {
+        make_token(&keys(KEY_ID, SECRET_KEY), "localhost", self.port(), APP, REGION, SystemTime::now()).unwrap()
+    }
+
+    fn psql(&self, user: &str, password: &str, more: &str) -> Ended {
+        let mut psql = self.server.installation().program("psql");
+        psql.args(["--no-psqlrc", "-At", "--command", "SELECT current_user", "--dbname"]);
+        psql.arg(format!("host=localhost hostaddr=127.0.0.1 port={} user={user} dbname=app {more}", self.port()));
+        psql.env("PGPASSWORD", password);
+        run(psql, "")
+    }
+
+    /// Waits for these words in the proxy's log, which is written behind its answers.
+    fn logs(&self, words: &str) {
+        let began = Instant::now();
+        while !self.proxy.log().contains(words) {
+            assert!(began.elapsed() < PATIENCE, "{words} is not in {}", self.proxy.log());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    fn verified(&self) -> String {
+        format!("sslmode=verify-full sslrootcert={}", self.ca().display())
+    }
+
+    fn ca(&self) -> PathBuf {
+        // Where a client that runs as somebody else, in a root of its own, can read it.
+        self.server.socket_dir().join("ca.crt")
+    }
+}
+
+fn keys(id: &str, key: &str) -> Keys {
+    Keys { access_key_id: id.to_owned(), secret_access_key: Secret::new(key.to_owned()), session_token: None }
+}
+
+#[test]
+fn tokens_of_every_signer() {
+    let scene = Scene::new("iam", "required");
+    // Our own.
+    let mut ours = Command::new(env!("CARGO_BIN_EXE_sluicegate"));
+    ours.args(["token", "--host", "localhost", "--port", &scene.port().to_string(), "--user", APP, "--region", REGION]);
+    ours.env("AWS_ACCESS_KEY_ID", KEY_ID).env("AWS_SECRET_ACCESS_KEY", SECRET_KEY).env_remove("AWS_SESSION_TOKEN");
+    let token = run(ours, "").quietly();
+    assert_eq!(scene.psql(APP, token.trim_end(), &scene.verified()).quietly(), "app\n");
+    // aws-cli's.
+    let mut aws = python();
+    aws.args(["-m", "awscli", "rds", "generate-db-auth-token", "--hostname", "localhost", "--username", APP]);
+    aws.args(["--region", REGION, "--port", &scene.port().to_string()]);
+    aws.env("AWS_ACCESS_KEY_ID", KEY_ID).env("AWS_SECRET_ACCESS_KEY", SECRET_KEY).env("HOME", scene.folder.path());
+    let token = run(aws, "").quietly();
+    assert_eq!(scene.psql(APP, token.trim_end(), &scene.verified()).quietly(), "app\n");
+    // boto3's, by psycopg.
+    let mut boto = python();
+    boto.arg("-c").arg(
+        "import boto3, os, psycopg, sys\n\
+         port, ca = int(sys.argv[1]), sys.argv[2]\n\
+         rds = boto3.client('rds', region_name='eu-central-1')\n\
+         token = rds.generate_db_auth_token(DBHostname='LOCALHOST', Port=port, DBUsername='app')\n\
+         for _ in range(3):\n\
+         \x20   with psycopg.connect(host='localhost', port=port, user='app', dbname='app', password=token,\n\
+         \x20                        sslmode='verify-full', sslrootcert=ca) as conn:\n\
+         \x20       print(*conn.execute('SELECT current_user').fetchone())\n",
+    );
+    boto.arg(scene.port().to_string()).arg(scene.ca());
+    boto.env("AWS_ACCESS_KEY_ID", KEY_ID).env("AWS_SECRET_ACCESS_KEY", SECRET_KEY).env("HOME", scene.folder.path());
+    assert_eq!(run(boto, "").quietly(), "app\napp\napp\n");
+}
+
+#[test]
+fn tokens_are_not_even_asked_for_without_tls() {
+    let scene = Scene::new("iam", "optional");
+    let refused = scene.psql(APP, &scene.token(), "sslmode=disable").stderr;
+    assert!(refused.contains("this login needs TLS"), "{refused}");
+    // Nobody was asked for anything.
+    let refused = Wire::connect(scene.proxy.address, &Login::app().database("app")).err().unwrap().to_string();
+    assert!(refused.contains("this login needs TLS"), "{refused}");
+    assert_eq!(scene.psql(APP, &scene.token(), "sslmode=require").quietly(), "app\n");
+    // Where TLS is required, the endpoint's own words come first.
+    let strict = Scene::new("iam", "required");
+    let refused = strict.psql(APP, &strict.token(), "sslmode=disable").stderr;
+    assert!(refused.contains("this endpoint requires TLS"), "{refused}");
+}
+
+#[test]
+fn every_refusal_has_the_same_words_and_its_own_reason() {
+    let scene = Scene::new("iam", "required");
+    let (port, now) = (scene.port(), SystemTime::now());
+    let token = |id: &str, key: &str, host: &str, port: u16, user: &str, region: &str, now: SystemTime| {
+        make_token(&keys(id, key), host, port, user, region, now).unwrap()
+    };
+    let minutes = |minutes: u64| Duration::from_secs(60 * minutes);
+    let good = scene.token();
+    let cases = [
+        (token(KEY_ID, SECRET_KEY, "localhost", port, APP, REGION, now - minutes(16)), "the token has expired"),
+        (token(KEY_ID, SECRET_KEY, "localhost", port, APP, REGION, now + minutes(6)), "ahead of this machine's clock"),
+        (token(KEY_ID, SECRET_KEY, "localhost", port, "root", REGION, now), "DBUser is not the user"),
+        (token(KEY_ID, SECRET_KEY, "elsewhere", port, APP, REGION, now), "not in `hostnames`"),
+        (token(KEY_ID, SECRET_KEY, "orders.internal", port, APP, REGION, now), "not in `hostnames`"),
+        (token(KEY_ID, SECRET_KEY, "localhost", port, APP, "us-east-1", now), "another region"),
+        (token("AKIAUNKNOWN", SECRET_KEY, "localhost", port, APP, REGION, now), "not in identities_file"),
+        (token("AKIADENIED", SECRET_KEY, "localhost", port, APP, REGION, now), "denies rds-db:connect"),
+        (token(KEY_ID, "another", "localhost", port, APP, REGION, now), "signature does not fit"),
+        (good.replace("Action=connect", "Action=Connect"), "Action is not connect"),
+        (format!("{good}&X-Amz-Extra=1"), "does not belong there"),
+        ("hunter2".to_owned(), "a password was given where a token is needed"),
+        (APP_PASSWORD.to_owned(), "a password was given where a token is needed"),
+    ];
+    for (token, reason) in cases {
+        let refused = scene.psql(APP, &token, &scene.verified());
+        assert!(refused.stderr.contains(REFUSED) && !refused.stderr.contains(reason), "{refused}");
+        scene.logs(reason);
+    }
+    // One that does not exist is asked, and refused, in the same way.
+    let unknown = scene.psql("nobody", &good, &scene.verified());
+    assert!(unknown.stderr.contains("password authentication failed for user \"nobody\""), "{unknown}");
+    // For another port it is another token.
+    let other = token(KEY_ID, SECRET_KEY, "orders.internal", 5432, APP, REGION, now);
+    assert_eq!(scene.psql(APP, &other, &scene.verified()).quietly(), "app\n");
+    assert_eq!(scene.psql(APP, &good, &scene.verified()).quietly(), "app\n");
+    // Nothing of a key or a token is in the log.
+    let log = scene.proxy.log();
+    let signature = good.rsplit_once("X-Amz-Signature=").unwrap().1;
+    for hidden in [SECRET_KEY, signature, "X-Amz-", "hunter2"] {
+        assert!(!log.contains(hidden), "{hidden} is in {log}");
+    }
+}
+
+#[test]
+fn tokens_or_passwords() {
+    let scene = Scene::new("iam-or-password", "required");
+    assert_eq!(scene.psql(APP, &scene.token(), &scene.verified()).quietly(), "app\n");
+    assert_eq!(scene.psql(APP, APP_PASSWORD, &scene.verified()).quietly(), "app\n");
+    for password in ["wrong", &format!("{APP_PASSWORD} "), &scene.token().replace("Expires=900", "Expires=901")] {
+        let refused = scene.psql(APP, password, &scene.verified());
+        assert!(refused.stderr.contains(REFUSED), "{refused}");
+    }
+}
+
+#[test]
+fn md5_logins() {
+    let scene = Scene::new("md5", "optional");
+    assert_eq!(scene.psql(APP, APP_PASSWORD, "sslmode=disable").quietly(), "app\n");
+    assert_eq!(scene.psql(APP, APP_PASSWORD, &scene.verified()).quietly(), "app\n");
+    for user in [APP, "nobody"] {
+        let refused = scene.psql(user, "wrong", "sslmode=disable");
+        assert!(refused.stderr.contains("password authentication failed for user"), "{refused}");
+    }
+}
