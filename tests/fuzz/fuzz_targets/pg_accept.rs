@@ -6,7 +6,7 @@ use libfuzzer_sys::fuzz_target;
 use sluicegate::postgres::accept::Accept;
 use sluicegate::postgres::scram::mock_secret;
 use sluicegate::protocol::{
-    AcceptOptions, Accepted, Answer, ClientError, Credentials, Parameters, Question, Step, TlsOffer, Welcome,
+    AcceptOptions, Accepted, Answer, ClientError, Credentials, Parameters, Proof, Question, Step, TlsOffer, Welcome,
 };
 use std::sync::Arc;
 
@@ -54,7 +54,17 @@ fn play(tls: TlsOffer, pieces: &[&[u8]]) -> (Vec<u8>, String) {
                 }
                 Step::Ask(Question::Credentials { user, .. }) => {
                     let secret = mock_secret(&user, b"key");
-                    accept.answer(Answer::Credentials(Credentials { proof: Proof::Scram(secret), known: true }));
+                    // Three ways to prove it, each for some names.
+                    let proof = match user.len() % 3 {
+                        0 => Proof::Password,
+                        1 => Proof::Scram(secret),
+                        _ => Proof::Md5([b'0'; 32]),
+                    };
+                    accept.answer(Answer::Credentials(Credentials { proof, known: true }));
+                }
+                Step::Ask(Question::Password { password, .. }) => {
+                    assert!(!password.expose().is_empty() && !password.expose().contains(&0));
+                    accept.answer(Answer::Judged(password.expose() != b"wrong"));
                 }
                 Step::Ask(Question::Welcome(_)) => accept.answer(Answer::Welcome(Welcome {
                     parameters: Arc::new(Parameters::new()),

@@ -45,18 +45,19 @@ impl World {
             max_prepared_statements: 2,
             statement_key: [0; 16],
         });
-        let clients = [(1, Settings::default()), (2, Settings::new([("search_path", "a")]))].map(|(client_id, baseline)| {
-            let login =
-                Login { user: "u".into(), database: "d".into(), baseline: Arc::new(baseline), fixed: Vec::new() };
-            let welcome = Welcome {
-                parameters: Arc::new(Parameters::new()),
-                process_id: 1,
-                cancel_secret: [0; 32],
-                client_id,
-                statement_key: [0; 16],
-            };
-            Client::new(&login, &welcome)
-        });
+        let clients =
+            [(1, Settings::default()), (2, Settings::new([("search_path", "a")]))].map(|(client_id, baseline)| {
+                let login =
+                    Login { user: "u".into(), database: "d".into(), baseline: Arc::new(baseline), fixed: Vec::new() };
+                let welcome = Welcome {
+                    parameters: Arc::new(Parameters::new()),
+                    process_id: 1,
+                    cancel_secret: [0; 32],
+                    client_id,
+                    statement_key: [0; 16],
+                };
+                Client::new(&login, &welcome)
+            });
         Self { server, clients, attached: None, client_tail: Vec::new(), server_tail: Vec::new() }
     }
 
