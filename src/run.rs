@@ -7,7 +7,7 @@
 
 use crate::admin::{self, Readiness};
 use crate::auth::{AuthError, Authenticator};
-use crate::config::{Config, EndpointConfig, EndpointTls, ListenAddress, TargetGroupConfig, TargetTlsMode};
+use crate::config::{Config, EndpointConfig, EndpointTls, TargetGroupConfig, TargetTlsMode};
 use crate::listener::{Arrival, BindError, Doors, Workers};
 use crate::metrics::{GroupMetrics, Metrics};
 use crate::net::tls::{self, TlsError};
@@ -189,9 +189,7 @@ async fn serve(
 }
 
 fn tls_offer(endpoint: &EndpointConfig) -> TlsOffer {
-    let unix_only = endpoint.listen.iter().all(|address| matches!(address, ListenAddress::Unix(_)));
     match endpoint.tls {
-        _ if unix_only => TlsOffer::LocalSocket,
         EndpointTls::Required => TlsOffer::Required,
         EndpointTls::Optional => TlsOffer::Optional,
         EndpointTls::Off => TlsOffer::Off,

@@ -10,14 +10,15 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::oneshot;
 
 use super::DemoError;
 use super::report::Report;
 use super::servers::{APP, APP_PASSWORD, Feature, Installation, MONITOR, MONITOR_PASSWORD, Options, PostgresServer};
-use crate::config::Config;
+use crate::auth::{Keys, make_token};
+use crate::config::{Config, Secret};
 use crate::net::tls;
 use crate::run::{Addresses, RunError};
 
@@ -31,6 +32,9 @@ pub const DATABASE_CONNECTIONS: u32 = 25;
 const PORT: u16 = 6432;
 /// The same for the admin listener.
 const ADMIN_PORT: u16 = 9632;
+/// The fresh access key's id, and the region of its tokens.
+const ACCESS_KEY: &str = "AKIADEMO";
+const REGION: &str = "demo-1";
 /// From starting the proxy's thread to its word that it is ready.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -45,6 +49,7 @@ pub struct Scene {
     pub port: u16,
     /// The admin listener's address.
     pub admin: SocketAddr,
+    keys: Keys,
 }
 
 /// The proxy's thread; asked to end and waited for when dropped.
@@ -81,6 +86,10 @@ impl Scene {
         let [port, admin_port] = [PORT, ADMIN_PORT].map(port_near);
         let (port, admin_port) = (port?, admin_port?);
         write_certificates(folder.path(), &server)?;
+        let secret = rand::random::<[u8; 20]>().iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        write(&folder.path().join("identities.toml"), &identities_text(&secret), 0o600)?;
+        let keys =
+            Keys { access_key_id: ACCESS_KEY.to_owned(), secret_access_key: Secret::new(secret), session_token: None };
         let config_file = folder.path().join("proxy.toml");
         write(&config_file, &config_text(folder.path(), server.address(), port, admin_port), 0o600)?;
         let config = Config::load(&config_file)?;
@@ -91,10 +100,13 @@ impl Scene {
         let admin = addresses.admin.unwrap_or(SocketAddr::from((Ipv4Addr::LOCALHOST, admin_port)));
         report.fact(
             "proxy",
-            &format!("localhost:{port}, TLS with a fresh CA, {CONNECTIONS} database connections for its clients"),
+            &format!("localhost:{port}, TLS with a fresh CA, a fresh access key, {CONNECTIONS} database connections for its clients"),
         );
-        let scene = Self { proxy, server, folder, port, admin };
-        report.fact("files", &format!("{}/ proxy.toml, proxy.log, ca.pem", scene.folder.path().display()));
+        let scene = Self { proxy, server, folder, port, admin, keys };
+        report.fact(
+            "files",
+            &format!("{}/ proxy.toml, identities.toml, proxy.log, ca.pem", scene.folder.path().display()),
+        );
         Ok(scene)
     }
 
@@ -106,6 +118,24 @@ impl Scene {
     /// Where the proxy logs.
     pub fn log(&self) -> PathBuf {
         self.folder.path().join("proxy.log")
+    }
+
+    /// A token to log in with, good for 15 minutes.
+    pub fn token(&self) -> String {
+        // The key and the names are this file's own.
+        make_token(&self.keys, "localhost", self.port, APP, REGION, SystemTime::now()).unwrap_or_default()
+    }
+
+    /// The command that prints one.
+    pub fn token_command(&self) -> String {
+        let program =
+            std::env::current_exe().map_or_else(|_| "sluicegate".to_owned(), |file| file.display().to_string());
+        format!(
+            "{program} token --host localhost --port {} --user {APP} --region {REGION} --access-key-id {ACCESS_KEY} \
+             --config {}",
+            self.port,
+            self.folder.path().join("proxy.toml").display()
+        )
     }
 
     /// A connection string for the database's own programs, which may live in a chroot: TLS, everything verified.
@@ -132,7 +162,8 @@ impl Scene {
         let ca_file = self.folder.path().join("ca.pem");
         let (conninfo, ca, port) = (self.conninfo_here(), ca_file.display(), self.port);
         report.line("\nThe proxy stays up for you. From another terminal:\n");
-        report.fact("psql", &format!("PGPASSWORD={APP_PASSWORD} psql \"{conninfo}\""));
+        report.fact("psql", &format!("PGPASSWORD=\"$({})\" psql \"{conninfo}\"", self.token_command()));
+        report.fact("", &format!("PGPASSWORD={APP_PASSWORD} psql \"{conninfo}\""));
         let socket_dir = self.socket_dir().display();
         report.fact(
             "",
@@ -217,6 +248,7 @@ name         = "demo"
 listen       = ["127.0.0.1:{port}", "unix:{socket}"]
 target_group = "demo"
 tls          = "optional"
+hostnames    = ["localhost"]
 max_clients  = 1000
 
 [[target_group]]
@@ -234,8 +266,14 @@ tls     = "off"
 
 [[user]]
 name     = "{APP}"
-auth     = ["scram-sha-256"]
+auth     = ["iam-or-password"]
 password = {{ value = "{APP_PASSWORD}" }}
+
+[iam]
+region          = "{REGION}"
+account         = "000000000000"
+resource_id     = "prx-demo"
+identities_file = "identities.toml"
 
 [tls]
 certificate = "proxy.pem"
@@ -247,6 +285,22 @@ listen = "127.0.0.1:{admin_port}"
 [runtime]
 shutdown_timeout = "2s"
 state_dir        = "."
+"#
+    )
+}
+
+fn identities_text(secret: &str) -> String {
+    format!(
+        r#"# Written by `sluicegate demo`. The key was made for it, and is worth nothing afterwards.
+
+[[identity]]
+access_key_id     = "{ACCESS_KEY}"
+secret_access_key = {{ value = "{secret}" }}
+
+[[identity.statement]]
+effect   = "Allow"
+action   = "rds-db:connect"
+resource = "arn:aws:rds-db:{REGION}:000000000000:dbuser:prx-demo/{APP}"
 "#
     )
 }
@@ -286,10 +340,13 @@ mod tests {
         for name in ["proxy.pem", "proxy.key"] {
             write(&folder.path().join(name), "", 0o600).unwrap();
         }
+        write(&folder.path().join("identities.toml"), &identities_text("secret"), 0o600).unwrap();
         let text = config_text(folder.path(), SocketAddr::from((Ipv4Addr::LOCALHOST, 5432)), 6432, 9632);
         let origin = folder.path().join("proxy.toml").display().to_string();
         let config = Config::parse(&text, &origin, &|_| None).unwrap();
-        assert_eq!(config.warnings, Vec::<String>::new());
+        // That the user may use its password, too, is said, and meant.
+        let [warning] = &config.warnings[..] else { panic!("{:?}", config.warnings) };
+        assert!(warning.contains("iam-or-password"), "{warning}");
     }
 
     #[test]

@@ -18,7 +18,7 @@ const TRANSACTIONS: usize = 100;
 /// Between looks at how many connections there are.
 const SAMPLE: Duration = Duration::from_millis(100);
 
-const TLS: &str = "psql over TLS";
+const TLS: &str = "a token, over TLS";
 const CROWD: &str = "500 clients at once";
 const SESSION: &str = "what sessions do";
 const PINS: &str = "a SET, and clean hands";
@@ -50,9 +50,12 @@ pub async fn walk(scene: &Scene, report: &mut Report) {
 // ---------------------------------------------------------------------------------------------- 1: TLS
 
 async fn over_tls(scene: &Scene, report: &mut Report) -> Result<String, Wrong> {
+    report.runs(&scene.token_command());
+    let token = scene.token();
+    report.came(&format!("a token of {} bytes, good for 15 minutes: it goes where the password goes", token.len()));
     report.runs(&format!("psql \"{}\"", scene.conninfo_here()));
     let script = "SELECT substring(version() from '^\\S+ \\S+');\nSELECT current_user;\n\\conninfo\n";
-    let printed = psql(scene, APP_PASSWORD, script).await?;
+    let printed = psql(scene, &token, script).await?;
     expect(printed.is_good && printed.errors.is_empty(), "a login", printed.all())?;
     let mut lines = printed.out.lines();
     let version = lines.next().unwrap_or_default();
@@ -63,13 +66,14 @@ async fn over_tls(scene: &Scene, report: &mut Report) -> Result<String, Wrong> {
     report.came(&format!("{version}, as {user}, {tls}; the certificate is for localhost and signed by the fresh CA"));
     expect(version.starts_with("PostgreSQL") && user == "app" && tls != "none", "PostgreSQL over TLS", &printed.out)?;
 
-    report.does("psql with a wrong password");
-    let refused = psql(scene, "wrong", "SELECT 1;\n").await?;
+    report.does("psql with a token for another user, its name changed by hand");
+    let changed = token.replace("DBUser=app", "DBUser=ap");
+    let refused = psql(scene, &changed, "SELECT 1;\n").await?;
     let told = refused.errors.lines().last().unwrap_or_default();
     let told = told.split_once("FATAL:").map_or(told, |(_, words)| words).trim();
     report.came(told);
     expect(!refused.is_good && told.contains("password authentication failed"), "a refusal", refused.all())?;
-    Ok(format!("{version} over {tls}; a wrong password is refused"))
+    Ok(format!("{version} over {tls}; a changed token is refused"))
 }
 
 // ---------------------------------------------------------------------------------------------- 2: the crowd
@@ -84,9 +88,10 @@ async fn crowd(scene: &Scene, report: &mut Report) -> Result<String, Wrong> {
     let (clients, each) = (CLIENTS.to_string(), TRANSACTIONS.to_string());
     let arguments = ["-n", "-S", "-c", &clients, "-j", "2", "-t", &each, "-M", "prepared", &conninfo];
     report.runs(&format!("pgbench -n -S -c {clients} -j 2 -t {each} -M prepared \"host=localhost ...\""));
+    let token = scene.token();
     let database = look_at_database(scene).await?;
     let mut peaks = Peaks::default();
-    let mut running = pin!(program(scene, "pgbench", APP_PASSWORD, &arguments, ""));
+    let mut running = pin!(program(scene, "pgbench", &token, &arguments, ""));
     let mut samples = tokio::time::interval(SAMPLE);
     samples.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let printed = loop {
@@ -135,7 +140,7 @@ impl Peaks {
         self.clients = self.clients.max(format!("{clients:.0}").parse().unwrap_or_default());
         if self.clients >= CLIENTS && !was_there {
             report.came(&format!(
-                "{} clients have logged in, over TLS; the database allows {DATABASE_CONNECTIONS}",
+                "{} clients have logged in with a token, over TLS; the database allows {DATABASE_CONNECTIONS}",
                 self.clients
             ));
         }

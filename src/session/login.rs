@@ -8,7 +8,7 @@ use super::relay::settle;
 use super::{Rules, Session, Worker};
 use crate::auth::Authenticator;
 use crate::metrics::LoginRefusal;
-use crate::net::Stream;
+use crate::net::{Peer, Stream};
 use crate::pool::line::Ask;
 use crate::pool::{Borrow, Lease, PoolKey, PoolUse, Pools};
 use crate::protocol::{
@@ -174,7 +174,9 @@ async fn log_in<P: Protocol>(
     visitor: Visitor,
 ) -> Result<Box<Session<P>>, Stop> {
     let Visitor { mut stream, client_id, refusal } = visitor;
-    let mut machine = P::accept(AcceptOptions { tls: endpoint.tls, nonce: rand::random() });
+    // A unix socket is as safe as TLS, whatever else the endpoint listens on.
+    let tls = if stream.peer() == Peer::Unix { TlsOffer::LocalSocket } else { endpoint.tls };
+    let mut machine = P::accept(AcceptOptions { tls, nonce: rand::random() });
     let (mut input, mut out) = (Vec::new(), Vec::new());
     let proving = prove::<P>(endpoint, refusal, &mut machine, &mut stream, &mut input, &mut out);
     let login = match tokio::time::timeout(endpoint.login_timeout, proving).await {

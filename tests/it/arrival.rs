@@ -54,8 +54,9 @@ fn a_balancers_header_says_who_the_client_is() {
         assert!(said.is_empty(), "{said:?}");
     }
     // It is said once, not for every connection.
-    assert_eq!(proxy.log().matches("a balancer's connection was closed").count(), 1, "{}", proxy.log());
-    assert!(proxy.log().contains("PROXY protocol header"), "{}", proxy.log());
+    let log = proxy.logs("a balancer's connection was closed");
+    assert_eq!(log.matches("a balancer's connection was closed").count(), 1, "{log}");
+    assert!(log.contains("PROXY protocol header"), "{log}");
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::Command;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use sluicegate::auth::{Keys, make_token};
 use sluicegate::config::Secret;
@@ -13,7 +13,7 @@ use sluicegate::demo::servers::{APP, APP_PASSWORD, Feature, Installation, Option
 
 use crate::harness::programs::{Ended, python, run};
 use crate::harness::proxy::{ProxyHandle, config, set, start};
-use crate::harness::wire::{Login, PATIENCE, Wire};
+use crate::harness::wire::{Login, Wire};
 
 const KEY_ID: &str = "AKIAEXAMPLE";
 const SECRET_KEY: &str = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY";
@@ -47,6 +47,8 @@ impl Scene {
         fs::set_permissions(&identities, PermissionsExt::from_mode(0o600)).unwrap();
         let file = |name: &str| format!("{:?}", server.socket_dir().join(name));
         let text = set(&config(server.address(), 6), "endpoint", "tls", &format!("{tls:?}"));
+        let listen = format!("[\"127.0.0.1:{{port}}\", \"unix:{}/.s.PGSQL.{{port}}\"]", folder.path().display());
+        let text = set(&text, "endpoint", "listen", &listen);
         let text = set(&text, "endpoint", "hostnames", "[\"LocalHost\", \"127.0.0.1\", \"orders.internal:5432\"]");
         let text = set(&text, "tls", "certificate", &file("server.crt"));
         let text = set(&text, "tls", "private_key", &file("server.key"));
@@ -74,15 +76,6 @@ impl Scene {
         psql.arg(format!("host=localhost hostaddr=127.0.0.1 port={} user={user} dbname=app {more}", self.port()));
         psql.env("PGPASSWORD", password);
         run(psql, "")
-    }
-
-    /// Waits for these words in the proxy's log, which is written behind its answers.
-    fn logs(&self, words: &str) {
-        let began = Instant::now();
-        while !self.proxy.log().contains(words) {
-            assert!(began.elapsed() < PATIENCE, "{words} is not in {}", self.proxy.log());
-            std::thread::sleep(Duration::from_millis(5));
-        }
     }
 
     fn verified(&self) -> String {
@@ -132,6 +125,20 @@ fn tokens_of_every_signer() {
     assert_eq!(run(boto, "").quietly(), "app\napp\napp\n");
 }
 
+/// It is as good as TLS, also where TCP must have that.
+#[test]
+fn tokens_on_a_unix_socket() {
+    let scene = Scene::new("iam", "required");
+    let mut script = python();
+    script.arg("-c").arg(
+        "import psycopg, sys\nwith psycopg.connect(sys.argv[1], password=sys.argv[2]) as conn:\n\
+         \x20   print(conn.execute('SELECT 1').fetchone()[0])",
+    );
+    script.arg(format!("host={} port={} user={APP} dbname=app", scene.folder.path().display(), scene.port()));
+    script.arg(scene.token());
+    assert_eq!(run(script, "").quietly(), "1\n");
+}
+
 #[test]
 fn tokens_are_not_even_asked_for_without_tls() {
     let scene = Scene::new("iam", "optional");
@@ -174,7 +181,7 @@ fn every_refusal_has_the_same_words_and_its_own_reason() {
     for (token, reason) in cases {
         let refused = scene.psql(APP, &token, &scene.verified());
         assert!(refused.stderr.contains(REFUSED) && !refused.stderr.contains(reason), "{refused}");
-        scene.logs(reason);
+        scene.proxy.logs(reason);
     }
     // One that does not exist is asked, and refused, in the same way.
     let unknown = scene.psql("nobody", &good, &scene.verified());

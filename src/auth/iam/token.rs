@@ -1,7 +1,7 @@
 //! The token as text: `HOST:PORT/?Action=connect&DBUser=...&X-Amz-...`, taken apart.
 //!
 //! Strict: every parameter exactly once, none that is unknown, no byte left over. Says nothing about whether the token
-//! is right, which is [`verify`](super::verify)'s part. No message holds a value of the token: its signature and security
+//! is right, which is `Iam::verify`'s part. No message holds a value of the token: its signature and security
 //! token are secrets, and the rest is whatever a stranger has sent.
 
 use std::fmt;

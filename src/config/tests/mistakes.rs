@@ -242,6 +242,11 @@ fn what_later_versions_bring() {
             ),
         ),
         (
+            "{ value = \"hunter2\" }",
+            "{ command = ['echo', 'x'], refresh = '5m' }",
+            &format!("20: user[0].password.refresh: {LATER}: leave it out; the command runs once, at the start"),
+        ),
+        (
             "#root",
             "[admin]\nlisten = '0.0.0.0:9632'",
             &format!(

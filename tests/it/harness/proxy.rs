@@ -29,6 +29,19 @@ pub struct ProxyHandle {
 }
 
 impl ProxyHandle {
+    /// Waits for these words in the log, which is written behind the answers that clients get; the log then.
+    pub fn logs(&self, words: &str) -> String {
+        let began = Instant::now();
+        loop {
+            let log = self.log();
+            if log.contains(words) {
+                return log;
+            }
+            assert!(began.elapsed() < PATIENCE, "{words} is not in {log}");
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
     pub fn log(&self) -> String {
         let lines = self.log.lock().unwrap();
         lines.iter().map(|line| format!("{line}\n")).collect()
