@@ -2,11 +2,12 @@
 
 use clap::{Parser, Subcommand};
 use sluicegate::auth::{Keys, make_token};
-use sluicegate::config::{Config, Secret};
+use sluicegate::config::{Config, ConfigErrors, Secret};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::SystemTime;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// A connection-pooling database proxy in the style of Amazon RDS Proxy.
 #[derive(Parser)]
@@ -21,7 +22,8 @@ enum Command {
     /// Run the proxy until SIGTERM or SIGINT (the default command).
     #[command(after_help = "Example: sluicegate serve --config /etc/sluicegate/proxy.toml\n\n\
         SIGTERM ends it: no new clients; those who are connected are let go at the end of their transaction, and after\n\
-        shutdown_timeout in any case.")]
+        shutdown_timeout in any case. SIGHUP makes it read the configuration again: users, [iam], hostnames and\n\
+        certificates are exchanged; clients who are connected stay.")]
     Serve {
         /// The configuration.
         #[arg(long, default_value = "proxy.toml", value_name = "FILE")]
@@ -95,15 +97,32 @@ fn main() -> ExitCode {
     }
 }
 
-fn serve(config: &Path) -> Result<(), Box<dyn std::error::Error>> {
-    let config = Config::load(config)?;
+fn serve(file: &Path) -> Result<(), Box<dyn std::error::Error>> {
+    let config = Config::load(file)?;
     sluicegate::logging::start(&config.log)?;
-    Ok(sluicegate::run(config, terminated(), |_| {})?)
+    let mut hangups = None;
+    Ok(sluicegate::run(config, terminated(), async || read_again(&mut hangups, file).await, |_| {})?)
+}
+
+/// SIGHUP, and then the configuration as it is now.
+async fn read_again(hangups: &mut Option<Signal>, file: &Path) -> Result<Config, ConfigErrors> {
+    if hangups.is_none() {
+        *hangups = signal(SignalKind::hangup()).ok();
+    }
+    // Without a handler the signal ends the process itself.
+    let Some(hangups) = hangups else { return std::future::pending().await };
+    loop {
+        let _ = hangups.recv().await;
+        let file = file.to_owned();
+        // Off this thread: a secret's command may take its time.
+        if let Ok(read) = tokio::task::spawn_blocking(move || Config::load(&file)).await {
+            return read;
+        }
+    }
 }
 
 /// SIGTERM or SIGINT.
 async fn terminated() {
-    use tokio::signal::unix::{SignalKind, signal};
     match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
         (Ok(mut terminate), Ok(mut interrupt)) => {
             tokio::select! {

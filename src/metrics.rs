@@ -74,6 +74,10 @@ impl<L: Label> Default for Counts<L> {
 pub enum LoginRefusal {
     /// Wrong password or unknown user.
     Password,
+    /// A token that is none or lets nobody in.
+    Token,
+    /// No client certificate, or one for another name.
+    Certificate,
     /// `tls = "required"`.
     TlsRequired,
     /// `max_clients`.
@@ -97,6 +101,8 @@ pub enum LoginRefusal {
 impl Label for LoginRefusal {
     const ALL: &'static [Self] = &[
         Self::Password,
+        Self::Token,
+        Self::Certificate,
         Self::TlsRequired,
         Self::TooManyClients,
         Self::Address,
@@ -111,6 +117,8 @@ impl Label for LoginRefusal {
     fn name(self) -> &'static str {
         match self {
             Self::Password => "password",
+            Self::Token => "token",
+            Self::Certificate => "certificate",
             Self::TlsRequired => "tls_required",
             Self::TooManyClients => "too_many_clients",
             Self::Address => "address",

@@ -5,18 +5,23 @@
 //!        accept --- a client's socket ---> mailbox of the worker with the fewest clients
 //! ```
 
+mod reload;
+
 use crate::admin::{self, Readiness};
-use crate::auth::{AuthError, Authenticator};
-use crate::config::{Config, EndpointConfig, EndpointTls, TargetGroupConfig, TargetTlsMode};
+use crate::auth::AuthError;
+use crate::config::{Config, ConfigErrors, EndpointConfig, EndpointTls, TargetGroupConfig, TargetTlsMode};
 use crate::listener::{Arrival, BindError, Doors, Workers};
 use crate::metrics::{GroupMetrics, Metrics};
 use crate::net::tls::{self, TlsError};
 use crate::pool::{self, Pools};
 use crate::postgres::Postgres;
 use crate::protocol::TlsOffer;
-use crate::session::{self, Endpoint, Rules, Visitor, Worker};
+use crate::session::{self, Access, Endpoint, Rules, Visitor, Worker};
 use crate::topology::{self, Control, ControlError, Prober, Target};
+use arc_swap::ArcSwap;
+use reload::Reloader;
 use std::io;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -64,11 +69,17 @@ pub enum RunError {
 }
 
 /// Runs the proxy until `shutdown` completes and its clients have gone, or `shutdown_timeout` is over. `ready` is called
-/// once, with the addresses, when clients can connect. Call outside of any runtime.
-pub fn run(config: Config, shutdown: impl Future<Output = ()>, ready: impl FnOnce(&Addresses)) -> Result<(), RunError> {
+/// once, with the addresses, when clients can connect. `reload` completes each time the configuration has been read
+/// anew; it may be dropped and called again. Call outside of any runtime.
+pub fn run(
+    config: Config,
+    shutdown: impl Future<Output = ()>,
+    reload: impl AsyncFnMut() -> Result<Config, ConfigErrors>,
+    ready: impl FnOnce(&Addresses),
+) -> Result<(), RunError> {
     raise_file_limit(&config);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    LocalSet::new().block_on(&runtime, serve(config, shutdown, ready))
+    LocalSet::new().block_on(&runtime, serve(config, shutdown, reload, ready))
 }
 
 /// Where a running proxy listens.
@@ -83,6 +94,7 @@ pub struct Addresses {
 async fn serve(
     config: Config,
     shutdown: impl Future<Output = ()>,
+    mut reload: impl AsyncFnMut() -> Result<Config, ConfigErrors>,
     ready: impl FnOnce(&Addresses),
 ) -> Result<(), RunError> {
     for warning in &config.warnings {
@@ -99,15 +111,14 @@ async fn serve(
         workers + 1,
     )?);
     let readiness = Arc::new(Readiness::default());
-    let authenticator = Arc::new(Authenticator::new(&config.users, &config.endpoints, config.iam.as_ref())?);
+    let access = Arc::new(ArcSwap::from_pointee(reload::access(&config)?));
     let statement_key = rand::random();
-    let tls_config = config.tls.as_ref().map(tls::server_config).transpose()?;
 
     let mut groups = Vec::new();
     for (number, group) in config.target_groups.iter().enumerate() {
         // The main thread's slots stand behind the workers'.
         let counts = metrics.thread(workers).and_then(|slots| slots.group(number)).unwrap_or_default();
-        groups.push(start_group(group, &authenticator, statement_key, counts)?);
+        groups.push(start_group(group, &access, statement_key, counts)?);
     }
     let mut endpoints = Vec::new();
     for (number, endpoint) in config.endpoints.iter().enumerate() {
@@ -118,7 +129,6 @@ async fn serve(
             name: endpoint.name.clone(),
             places: (number, place),
             tls: tls_offer(endpoint),
-            tls_config: tls_config.clone(),
             login_timeout: endpoint.login_timeout,
             rules: Rules {
                 pool_mode: group.map_or(crate::config::PoolMode::Transaction, |group| group.pool.pool_mode),
@@ -126,7 +136,7 @@ async fn serve(
                 idle_client_timeout: endpoint.idle_client_timeout,
             },
             pools: Arc::clone(pools),
-            authenticator: Arc::clone(&authenticator),
+            access: Arc::clone(&access),
             greetings: session::Greetings::default(),
             statement_key,
         }));
@@ -171,7 +181,15 @@ async fn serve(
     tracing::info!(workers, admin = ?addresses.admin, "ready");
     ready(&addresses);
 
-    shutdown.await;
+    let reloader = Reloader::new(config, access);
+    let mut shutdown = pin!(shutdown);
+    loop {
+        tokio::select! {
+            biased;
+            () = &mut shutdown => break,
+            read = reload() => reloader.take(read),
+        }
+    }
     tracing::info!("going down: no new clients; those who are here end at their transaction's end");
     readiness.draining();
     // Nobody is left to care if the receivers have gone.
@@ -199,7 +217,7 @@ fn tls_offer(endpoint: &EndpointConfig) -> TlsOffer {
 /// Starts what a target group needs on this thread: probes, logins, the pools' clock.
 fn start_group(
     group: &TargetGroupConfig,
-    authenticator: &Arc<Authenticator>,
+    access: &Arc<ArcSwap<Access>>,
     statement_key: [u8; 16],
     counts: Arc<GroupMetrics>,
 ) -> Result<Arc<Pools<Postgres>>, RunError> {
@@ -208,7 +226,7 @@ fn start_group(
     let (prober, tls) = prober(group)?;
     let (mut snapshots, _monitor) =
         topology::start(&group.name, Target::new(address.clone()), group.health.clone(), prober);
-    let logins = Arc::clone(authenticator);
+    let logins = Arc::clone(access);
     let target = pool::connect::Target {
         tls: match tls {
             Some(config) => Some((config, tls::server_name(&address)?)),
@@ -219,7 +237,7 @@ fn start_group(
         lifetime: group.pool.connection_max_lifetime,
         max_prepared_statements: group.pool.max_prepared_statements,
         statement_key,
-        credentials: Box::new(move |user| logins.database_login(user)),
+        credentials: Box::new(move |user| logins.load().authenticator.database_login(user)),
     };
     tokio::task::spawn_local(pool::connect::run(Arc::clone(&pools), orders, target));
     let wanted = group.pool.max_connections;
@@ -330,8 +348,7 @@ pub fn check(config: &Config, mut report: impl FnMut(bool, String)) -> Result<()
     for warning in &config.warnings {
         report(true, format!("note: {warning}"));
     }
-    Authenticator::new(&config.users, &config.endpoints, config.iam.as_ref())?;
-    config.tls.as_ref().map(tls::server_config).transpose()?;
+    reload::access(config)?;
     for group in &config.target_groups {
         let found = runtime.block_on(async {
             let (mut prober, _) = prober(group)?;

@@ -15,7 +15,7 @@ use std::time::SystemTime;
 use aws_lc_rs::{hmac, rand};
 
 use crate::config::{AuthMethod, EndpointConfig, IamConfig, Secret, UserConfig};
-use crate::protocol::{Credentials, Password, Proof};
+use crate::protocol::{ClientError, Credentials, Password, Proof};
 use iam::{Claim, Iam, is_token};
 use users::Users;
 
@@ -53,6 +53,15 @@ pub enum PasswordRefusal {
     /// There is no such user, or not at this endpoint.
     #[error("no such user at this endpoint")]
     UnknownUser,
+}
+
+/// A password, or token, that lets nobody in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    /// For the log.
+    pub reason: PasswordRefusal,
+    /// For the client; says no more than what it knows already.
+    pub told: ClientError,
 }
 
 /// Why the list of users can't be used.
@@ -114,6 +123,7 @@ impl Authenticator {
                     AuthMethod::ScramSha256 => Proof::Scram(mock),
                     AuthMethod::Md5 => Proof::Md5(users::hex(&mock.stored_key)),
                     AuthMethod::Iam | AuthMethod::IamOrPassword => Proof::Password,
+                    AuthMethod::Certificate => Proof::Certificate([].into()),
                 };
                 Credentials { proof, known: false }
             }
@@ -129,13 +139,7 @@ impl Authenticator {
     }
 
     /// Whether this password, or token, lets the user in at this endpoint.
-    pub fn judge(
-        &self,
-        endpoint: &str,
-        user: &str,
-        password: &Password,
-        now: SystemTime,
-    ) -> Result<(), PasswordRefusal> {
+    pub fn judge(&self, endpoint: &str, user: &str, password: &Password, now: SystemTime) -> Result<(), Refused> {
         let password = password.expose();
         let found = self.users.find(user).filter(|found| found.may_use(endpoint));
         let method = found.map_or_else(|| self.mock_method(endpoint, user), |found| found.method);
@@ -150,8 +154,19 @@ impl Authenticator {
                 if iam::is_same(known, password) { Ok(()) } else { Err(PasswordRefusal::Wrong) }
             }
         };
+        let user = user.to_owned();
+        let (reason, told) = match verdict {
+            Ok(()) if found.is_some() => return Ok(()),
+            Ok(()) => (PasswordRefusal::UnknownUser, ClientError::LoginRefused { user }),
+            Err(reason @ (PasswordRefusal::Token(_) | PasswordRefusal::NotToken)) => {
+                (reason, ClientError::TokenRefused { user })
+            }
+            Err(reason @ (PasswordRefusal::Wrong | PasswordRefusal::UnknownUser)) => {
+                (reason, ClientError::LoginRefused { user })
+            }
+        };
         // Said last: it costs the same to be unknown.
-        if found.is_some() { verdict } else { Err(PasswordRefusal::UnknownUser) }
+        Err(Refused { reason: if found.is_some() { reason } else { PasswordRefusal::UnknownUser }, told })
     }
 
     /// The name and password with which the proxy logs in at the database for this user.
@@ -174,6 +189,7 @@ mod tests {
         UserConfig {
             name: name.to_owned(),
             auth: AuthMethod::ScramSha256,
+            certificate_names: vec![name.to_owned()],
             password: password.map(|text| Secret::new(text.to_owned())),
             database_user: format!("{name}_rw"),
             endpoints: endpoints.map(|names| names.iter().map(|name| (*name).to_owned()).collect()),

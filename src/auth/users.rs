@@ -56,6 +56,7 @@ impl User {
             }
             AuthMethod::IamOrPassword => needed().map(|_| Proof::Password)?,
             AuthMethod::Iam => Proof::Password,
+            AuthMethod::Certificate => Proof::Certificate(user.certificate_names.clone().into()),
         };
         Ok(Self {
             method: user.auth,

@@ -83,7 +83,8 @@ fn read<'s>(source: &'s Source<'s>, entries: &'s DeTable<'s>) -> Config {
     let admin = operation::read_admin(&root);
     let endpoints = endpoints::read_all(&root, &target_groups, tls.is_named, admin.listen);
     let iam = iam::read(&root);
-    let users = users::read_all(&root, &endpoints, iam.is_some());
+    let proofs = users::Proofs { iam: iam.is_some(), client_ca: tls.asks_clients };
+    let users = users::read_all(&root, &endpoints, proofs);
     operation::refuse_dns(&root);
     let config = Config {
         endpoints,

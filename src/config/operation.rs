@@ -16,6 +16,8 @@ const WORKERS_MAX: i64 = 1024;
 pub(super) struct Tls {
     /// A file is named, so that what else is wrong with `[tls]` was told there.
     pub(super) is_named: bool,
+    /// The same for the CA of client certificates.
+    pub(super) asks_clients: bool,
     pub(super) config: Option<TlsConfig>,
 }
 
@@ -28,13 +30,20 @@ pub(super) fn read_tls(root: &Table<'_>) -> Tls {
         (None, Some(_)) => table.report_missing("certificate", "the path of a file"),
         (Some(_), Some(_)) | (None, None) => {}
     }
-    table.later("client_ca", Some("\"\""));
+    // Empty is the contract's default: none.
+    let client_ca = table.take("client_ca").filter(|field| field.text("the path of a file") != Some(""));
+    if let (Some(client_ca), None) = (&client_ca, &certificate) {
+        client_ca.report_conflict("needs `certificate`, without which there is no TLS".to_owned());
+    }
     table.finish();
     let is_named = certificate.is_some() || private_key.is_some();
     let certificate = certificate.and_then(|field| field.readable_file());
     let private_key = private_key.and_then(|field| field.readable_file());
+    let asks_clients = client_ca.is_some();
+    let client_ca = client_ca.and_then(|field| field.readable_file());
     let config = certificate.zip(private_key);
-    Tls { is_named, config: config.map(|(certificate, private_key)| TlsConfig { certificate, private_key }) }
+    let config = config.map(|(certificate, private_key)| TlsConfig { certificate, private_key, client_ca });
+    Tls { is_named, asks_clients, config }
 }
 
 pub(super) fn read_admin(root: &Table<'_>) -> AdminConfig {

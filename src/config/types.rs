@@ -36,7 +36,7 @@ pub struct Config {
 }
 
 /// One `[[endpoint]]`: a place where clients connect.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EndpointConfig {
     /// Its name in metrics and logs; unique.
     pub name: String,
@@ -92,7 +92,7 @@ pub enum EndpointTls {
 }
 
 /// One `[[target_group]]`: the databases behind endpoints.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TargetGroupConfig {
     /// Its name in metrics and logs; unique.
     pub name: String,
@@ -141,7 +141,7 @@ pub enum TargetAddress {
 }
 
 /// TLS towards targets.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TargetTls {
     /// How much is asked of the server's certificate.
     pub mode: TargetTlsMode,
@@ -163,7 +163,7 @@ pub enum TargetTlsMode {
 }
 
 /// `[target_group.pool]`: the database connections and who waits for them.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PoolConfig {
     /// How many connections a target is given at most.
     pub max_connections: ConnectionLimit,
@@ -238,7 +238,7 @@ pub enum ResetPolicy {
 }
 
 /// `[target_group.health]`: the account that looks after the targets, and how often.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HealthConfig {
     /// The account's name.
     pub user: String,
@@ -263,8 +263,10 @@ pub struct UserConfig {
     pub name: String,
     /// How they prove it.
     pub auth: AuthMethod,
-    /// For the database, and for clients; always there but with `Iam`.
+    /// For the database, and for clients; always there where `auth` needs one.
     pub password: Option<Secret>,
+    /// The names of which a client's certificate must have one; at least the user's own.
+    pub certificate_names: Vec<String>,
     /// The name used at the database.
     pub database_user: String,
     /// The endpoints where this user may come in; `None`: everywhere.
@@ -289,12 +291,19 @@ pub enum AuthMethod {
     Iam,
     /// A signed token or the password itself, under TLS.
     IamOrPassword,
+    /// A client certificate.
+    Certificate,
 }
 
 impl AuthMethod {
     /// A signed token will do.
     pub const fn takes_tokens(self) -> bool {
         matches!(self, Self::Iam | Self::IamOrPassword)
+    }
+
+    /// What the client proves is that it knows the user's password.
+    pub const fn needs_password(self) -> bool {
+        matches!(self, Self::ScramSha256 | Self::Md5 | Self::IamOrPassword)
     }
 }
 
@@ -355,10 +364,12 @@ pub struct TlsConfig {
     pub certificate: PathBuf,
     /// Its private key, in PEM.
     pub private_key: PathBuf,
+    /// The CA that clients' certificates must be signed by, in PEM. `None`: none is asked for.
+    pub client_ca: Option<PathBuf>,
 }
 
 /// `[admin]`
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AdminConfig {
     /// A loopback address for HTTP; `None`: off.
     pub listen: Option<SocketAddr>,
@@ -373,7 +384,7 @@ impl Default for AdminConfig {
 }
 
 /// `[log]`
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogConfig {
     /// How lines look.
     pub format: LogFormat,
@@ -397,7 +408,7 @@ pub enum LogFormat {
 }
 
 /// `[runtime]`
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RuntimeConfig {
     /// Worker threads; 0: one per core.
     pub workers: usize,

@@ -9,35 +9,54 @@ use super::{Names, secret, values};
 
 const NAME_FORM: &str = "1 to 63 bytes";
 
-const METHODS: [(&str, AuthMethod); 4] = [
+const METHODS: [(&str, AuthMethod); 5] = [
     ("scram-sha-256", AuthMethod::ScramSha256),
     ("iam", AuthMethod::Iam),
     ("iam-or-password", AuthMethod::IamOrPassword),
     ("md5", AuthMethod::Md5),
+    ("certificate", AuthMethod::Certificate),
 ];
 /// Methods of the contract that are not built.
-const METHODS_LATER: [&str; 3] = ["certificate", "caching_sha2_password", "mysql_native_password"];
+const METHODS_LATER: [&str; 2] = ["caching_sha2_password", "mysql_native_password"];
 
 /// Reads all users; there may be none.
-pub(super) fn read_all(root: &Table<'_>, endpoints: &[EndpointConfig], has_iam: bool) -> Vec<UserConfig> {
+pub(super) fn read_all(root: &Table<'_>, endpoints: &[EndpointConfig], proofs: Proofs) -> Vec<UserConfig> {
     let endpoints: Vec<_> = endpoints.iter().map(|e| e.name.as_str()).collect();
     let mut names = Names::default();
-    root.children("user").into_iter().map(|table| read(table, &mut names, &endpoints, has_iam)).collect()
+    root.children("user").into_iter().map(|table| read(table, &mut names, &endpoints, proofs)).collect()
 }
 
-fn read(table: Table<'_>, names: &mut Names, endpoints: &[&str], has_iam: bool) -> UserConfig {
+/// What is there to check proofs against.
+#[derive(Clone, Copy)]
+pub(super) struct Proofs {
+    /// `[iam]`
+    pub(super) iam: bool,
+    /// `client_ca`
+    pub(super) client_ca: bool,
+}
+
+fn read(table: Table<'_>, names: &mut Names, endpoints: &[&str], proofs: Proofs) -> UserConfig {
     let name = names.read(&table, NAME_FORM, is_user_name);
-    let auth = table.read("auth", Some(AuthMethod::ScramSha256), |field| Some(read_auth(field, has_iam)));
+    let auth = table.read("auth", Some(AuthMethod::ScramSha256), |field| Some(read_auth(field, proofs)));
     let password = table.take("password");
     if let (None, Some(auth)) = (&password, auth)
-        && auth != AuthMethod::Iam
+        && auth.needs_password()
     {
         let word = METHODS.iter().find(|(_, method)| *method == auth).map_or("", |(word, _)| *word);
         table.report_missing("password", &format!("for {word}: {}", secret::FORMS));
     }
+    let certificate_names = table.take("certificate_names").and_then(|field| {
+        let names = read_certificate_names(&field)?;
+        if auth != Some(AuthMethod::Certificate) {
+            field.report_conflict("goes with auth = [\"certificate\"] only".to_owned());
+        }
+        Some(names)
+    });
     let user = UserConfig {
         auth: auth.unwrap_or(AuthMethod::ScramSha256),
         password: password.and_then(|field| field.secret()),
+        // As PostgreSQL's `cert` has it.
+        certificate_names: certificate_names.unwrap_or_else(|| vec![name.clone()]),
         database_user: table.read("database_user", name.clone(), |field| {
             let good = |text: &str| is_user_name(text).then(|| text.to_owned());
             field.parsed(NAME_FORM, good)
@@ -46,7 +65,6 @@ fn read(table: Table<'_>, names: &mut Names, endpoints: &[&str], has_iam: bool) 
         name,
     };
     table.later("database_auth", None);
-    table.later("certificate_names", Some("[]"));
     table.later("max_clients", None);
     table.later("max_connections", None);
     table.finish();
@@ -59,7 +77,7 @@ fn is_user_name(text: &str) -> bool {
 
 /// `None` once a mistake was reported. MySQL's method may stand beside ours: the default list, which serves both
 /// engines, has it.
-fn read_auth(field: &Field<'_>, has_iam: bool) -> Option<AuthMethod> {
+fn read_auth(field: &Field<'_>, proofs: Proofs) -> Option<AuthMethod> {
     const ALLOWED: &str = "one method, such as [\"scram-sha-256\"] or [\"iam\"]";
     let fields = field.list(ALLOWED)?;
     let words: Option<Vec<_>> = fields.iter().map(|field| field.text(ALLOWED)).collect();
@@ -73,7 +91,11 @@ fn read_auth(field: &Field<'_>, has_iam: bool) -> Option<AuthMethod> {
         ));
         return None;
     };
-    if method.takes_tokens() && !has_iam {
+    if method == AuthMethod::Certificate && !proofs.client_ca {
+        field.report_conflict("client certificates need `client_ca` in [tls]".to_owned());
+        return None;
+    }
+    if method.takes_tokens() && !proofs.iam {
         field.report_conflict("tokens need an [iam] table".to_owned());
         return None;
     }
@@ -82,6 +104,14 @@ fn read_auth(field: &Field<'_>, has_iam: bool) -> Option<AuthMethod> {
 
 fn is_default_list(words: &[&str]) -> bool {
     words.len() == 2 && words.contains(&"scram-sha-256") && words.contains(&"caching_sha2_password")
+}
+
+/// An empty list is the contract's default: the user's own name.
+fn read_certificate_names(field: &Field<'_>) -> Option<Vec<String>> {
+    const ALLOWED: &str = "a list of names as they stand in certificates, such as [\"app.internal\"]";
+    let good = |text: &str| (!text.is_empty() && !text.contains('\0')).then(|| text.to_owned());
+    let names: Option<Vec<_>> = field.list(ALLOWED)?.iter().map(|field| field.parsed(ALLOWED, good)).collect();
+    names.filter(|names| !names.is_empty())
 }
 
 fn read_endpoints(field: &Field<'_>, endpoints: &[&str]) -> Option<Vec<String>> {

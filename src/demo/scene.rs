@@ -195,7 +195,7 @@ impl Proxy {
         let serve = move || {
             // Stopped by word, or because whoever would say it is gone.
             let shutdown = async { stopped.await.unwrap_or_default() };
-            crate::run::run(config, shutdown, move |addresses| {
+            crate::run::run(config, shutdown, std::future::pending, move |addresses| {
                 // Nobody waits any more if it took too long.
                 let _ = say_ready.send(addresses.clone());
             })

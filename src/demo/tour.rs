@@ -72,7 +72,7 @@ async fn over_tls(scene: &Scene, report: &mut Report) -> Result<String, Wrong> {
     let told = refused.errors.lines().last().unwrap_or_default();
     let told = told.split_once("FATAL:").map_or(told, |(_, words)| words).trim();
     report.came(told);
-    expect(!refused.is_good && told.contains("password authentication failed"), "a refusal", refused.all())?;
+    expect(!refused.is_good && told.contains("IAM authentication failed"), "a refusal", refused.all())?;
     Ok(format!("{version} over {tls}; a changed token is refused"))
 }
 

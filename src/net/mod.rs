@@ -2,6 +2,7 @@
 //!
 //! Knows no protocol and no session; whoever holds a [`Stream`] decides when to read and write.
 
+pub mod certificate;
 pub mod proxy_protocol;
 mod stream;
 pub mod tls;

@@ -214,6 +214,28 @@ impl Stream {
         matches!(self.layers, Layers::Tls(_))
     }
 
+    /// The certificate that the other end has shown, if it has.
+    pub fn peer_certificate(&self) -> Option<&[u8]> {
+        let Layers::Tls(session) = &self.layers else { return None };
+        session.get_ref().1.peer_certificates()?.first().map(|certificate| certificate.as_ref())
+    }
+
+    /// The protocol that both ends have agreed on in the TLS handshake (ALPN), if they have.
+    pub fn alpn(&self) -> Option<&[u8]> {
+        let Layers::Tls(session) = &self.layers else { return None };
+        session.get_ref().1.alpn_protocol()
+    }
+
+    /// Waits for the first byte of a TCP connection and leaves it there. `None`: it has ended, or is of another kind.
+    ///
+    /// Cancel safe.
+    pub async fn peek(&self) -> io::Result<Option<u8>> {
+        let Layers::Plain(Socket::Tcp(socket)) = &self.layers else { return Ok(None) };
+        let mut first = [0];
+        let read = socket.peek(&mut first).await?;
+        Ok(first.first().copied().filter(|_| read > 0))
+    }
+
     /// Who is at the other end.
     pub fn peer(&self) -> Peer {
         self.peer

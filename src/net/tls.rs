@@ -16,11 +16,12 @@ use rustls::crypto::{
 };
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::server::{NoServerSessionStorage, ParsedCertificate};
+use rustls::server::{NoServerSessionStorage, ParsedCertificate, VerifierBuilderError, WebPkiClientVerifier};
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, OtherError, RootCertStore, ServerConfig, SignatureScheme,
 };
 
+use super::certificate::end_point_binding;
 use crate::config::{TargetAddress, TargetTls, TargetTlsMode, TlsConfig};
 
 /// Plaintext per record to clients. libpq's asynchronous interface (and pg, ruby-pg ... on top) reads the socket in
@@ -78,6 +79,14 @@ pub enum TlsError {
         /// rustls's word.
         source: rustls::Error,
     },
+    /// Client certificates can't be checked by it.
+    #[error("the CA of client certificates in {} can't be used: {source}", file.display())]
+    ClientCa {
+        /// The file.
+        file: PathBuf,
+        /// rustls's word.
+        source: VerifierBuilderError,
+    },
     /// The system trusts nobody.
     #[error("the system has no trusted CA certificates: install ca-certificates, or name a file with `ca_file`")]
     NoSystemRoots,
@@ -95,32 +104,53 @@ pub enum TlsError {
     Make(#[from] rcgen::Error),
 }
 
-/// What clients are shown. Both files are read now; nothing is kept open.
-pub fn server_config(tls: &TlsConfig) -> Result<Arc<ServerConfig>, TlsError> {
+/// What clients are shown, and what a login over it is bound to.
+#[derive(Clone)]
+pub struct ServerTls {
+    /// For the handshake.
+    pub config: Arc<ServerConfig>,
+    /// See [`end_point_binding`].
+    pub end_point: Option<Vec<u8>>,
+}
+
+/// What clients are shown. The files are read now; nothing is kept open. A client that names protocols (ALPN) must name
+/// this one.
+pub fn server_config(tls: &TlsConfig, alpn: Option<&[u8]>) -> Result<ServerTls, TlsError> {
     let certificates = read_certificates(&tls.certificate)?;
+    let end_point = certificates.first().and_then(|certificate| end_point_binding(certificate));
     let key = read_key(&tls.private_key)?;
-    let mut config = ServerConfig::builder_with_provider(provider())
+    let builder = ServerConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
-        .map_err(TlsError::Setup)?
-        .with_no_client_auth()
-        .with_single_cert(certificates, key)
-        .map_err(|source| {
-            let (certificate, key) = (tls.certificate.clone(), tls.private_key.clone());
-            if matches!(source, rustls::Error::InconsistentKeys(_)) {
-                TlsError::Mismatch { certificate, key }
-            } else if matches!(source, rustls::Error::InvalidCertificate(_)) {
-                TlsError::Unusable { file: certificate, source }
-            } else {
-                TlsError::Unusable { file: key, source }
-            }
-        })?;
+        .map_err(TlsError::Setup)?;
+    let builder = match &tls.client_ca {
+        None => builder.with_no_client_auth(),
+        Some(file) => {
+            let verifier = WebPkiClientVerifier::builder_with_provider(roots(Some(file))?, provider())
+                // Who must have one, the user's `auth` says.
+                .allow_unauthenticated()
+                .build()
+                .map_err(|source| TlsError::ClientCa { file: file.clone(), source })?;
+            builder.with_client_cert_verifier(verifier)
+        }
+    };
+    let mut config = builder.with_single_cert(certificates, key).map_err(|source| {
+        let (certificate, key) = (tls.certificate.clone(), tls.private_key.clone());
+        if matches!(source, rustls::Error::InconsistentKeys(_)) {
+            TlsError::Mismatch { certificate, key }
+        } else if matches!(source, rustls::Error::InvalidCertificate(_)) {
+            TlsError::Unusable { file: certificate, source }
+        } else {
+            TlsError::Unusable { file: key, source }
+        }
+    })?;
     config.max_fragment_size = Some(RECORD_BYTES_MAX + RECORD_HEADER_BYTES);
     config.ticketer = aws_lc_rs::Ticketer::new().map_err(TlsError::Setup)?;
     // Each costs as much as a small reply, and one is enough for a driver that resumes at all.
     config.send_tls13_tickets = 1;
     // Tickets make a memory of sessions, shared behind a lock, superfluous.
     config.session_storage = Arc::new(NoServerSessionStorage {});
-    Ok(Arc::new(config))
+    config.alpn_protocols = alpn.into_iter().map(<[u8]>::to_vec).collect();
+    Ok(ServerTls { config: Arc::new(config), end_point })
 }
 
 /// How a target group's databases are spoken to; `None`: without TLS.
@@ -344,7 +374,11 @@ mod tests {
         }
 
         fn tls(&self, certificate: &str, key: &str) -> TlsConfig {
-            TlsConfig { certificate: self.folder.path().join(certificate), private_key: self.folder.path().join(key) }
+            TlsConfig {
+                certificate: self.folder.path().join(certificate),
+                private_key: self.folder.path().join(key),
+                client_ca: None,
+            }
         }
 
         fn target(&self, mode: TargetTlsMode, ca: &str) -> TargetTls {
@@ -365,7 +399,7 @@ mod tests {
             ("empty", ""),
         ]);
         let check = |certificate: &str, key: &str, words: &[&str]| {
-            let error = server_config(&files.tls(certificate, key)).unwrap_err();
+            let error = server_config(&files.tls(certificate, key), None).err().unwrap();
             let text = format!("{error} {error:?}").replace(&*files.folder.path().to_string_lossy(), "");
             for word in words {
                 assert!(text.contains(word), "{word:?} is not in {text}");
@@ -380,14 +414,14 @@ mod tests {
         check("one.pem", "cut.key", &["cut.key", "a private key"]);
         check("one.pem", "broken.key", &["broken.key", "a private key"]);
         check("one.pem", "other.key", &["one.pem", "other.key", "does not belong"]);
-        assert!(server_config(&files.tls("one.pem", "one.key")).is_ok());
+        assert!(server_config(&files.tls("one.pem", "one.key"), None).is_ok());
         let missing = client_config(&files.target(TargetTlsMode::VerifyFull, "missing.pem")).unwrap_err();
         assert!(missing.to_string().contains("missing.pem"), "{missing}");
     }
 
     /// What comes of a handshake in this mode, with this CA, for this host: `None` is success.
     async fn handshake(files: &Files, mode: TargetTlsMode, ca: &str, host: &str) -> Option<io::Error> {
-        let server = server_config(&files.tls("leaf.pem", "leaf.key")).unwrap();
+        let server = server_config(&files.tls("leaf.pem", "leaf.key"), None).unwrap().config;
         let client = client_config(&files.target(mode, ca)).unwrap().unwrap();
         let name = server_name(&TargetAddress::Tcp { host: host.to_owned(), port: 5432 }).unwrap();
         let (ours, theirs) = tokio::io::duplex(64 * 1024);

@@ -10,8 +10,9 @@ use super::{Lease, PoolKey, Pools, ServerConn, close_all};
 use crate::config::TargetAddress;
 use crate::metrics::OpenFailure;
 use crate::net;
+use crate::net::certificate::end_point_binding;
 use crate::protocol::{
-    Answer, ClientError, ConnectOptions, Handshake, HandshakeError, Password, Protocol, Step, Violation,
+    Answer, ClientError, ConnectOptions, Handshake, HandshakeError, Password, Protocol, Secured, Step, Violation,
 };
 use rustls_pki_types::ServerName;
 use std::io;
@@ -121,7 +122,8 @@ async fn log_in<P: Protocol>(target: &Target, key: &PoolKey) -> Result<Box<Serve
                     return Err(HandshakeError::TlsDeclined.into());
                 };
                 stream = stream.into_tls_client(config, name).await?;
-                machine.answer(Answer::TlsStarted);
+                let end_point = stream.peer_certificate().and_then(end_point_binding);
+                machine.answer(Answer::TlsStarted(Secured { end_point, ..Secured::default() }));
             }
             Step::Ask(_) => return Err(HandshakeError::from(Violation::MalformedAuthentication).into()),
             Step::Done(server) => {

@@ -12,7 +12,7 @@ use super::scram::{self, ScramError};
 use super::startup::Startup;
 use crate::protocol::{
     AcceptOptions, Accepted, Answer, ClientError, Credentials, HandshakeError, Login, Password, Proof, Question,
-    Settings, Step, TlsOffer, Violation, Welcome,
+    Secured, Settings, Step, TlsOffer, Violation, Welcome,
 };
 use md5::{Digest, Md5};
 use std::mem;
@@ -23,9 +23,6 @@ const MINOR_MAX: u16 = 2;
 
 /// Bytes a cancel secret may have: 4 on protocol 3.0, up to 256 since 3.2.
 const CANCEL_SECRET_BYTES: std::ops::RangeInclusive<usize> = 4..=256;
-
-/// The first byte of a TLS record that holds a handshake: direct TLS, which is not offered.
-const TLS_HANDSHAKE: u8 = 0x16;
 
 /// A session that begins.
 #[derive(Debug)]
@@ -45,6 +42,7 @@ pub struct Started {
 ///    ├──CancelRequest──▶ Ended
 ///    └──startup packet──▶ Known ──Credentials──┬─SCRAM──▶ AwaitingFirst ──p──▶ AwaitingFinal ──p──▶ Proven ──Welcome──▶ Ended
 ///                                              ├─md5──▶ AwaitingMd5 ──p──▶ Judged ──▶ Proven
+///                                              ├─certificate────────────────────────────▶ Judged ──▶ Proven
 ///                                              └─password──▶ AwaitingPassword ──p──▶ Judging ──Judged──▶ Judged ──▶ Proven
 /// ```
 ///
@@ -68,7 +66,7 @@ enum State {
     /// The password is here. Waits for [`Answer::Judged`].
     Judging(Known, Password),
     /// It holds, or does not.
-    Judged(Known, bool),
+    Judged(Known, Result<(), ClientError>),
     /// AuthenticationMD5Password was sent.
     AwaitingMd5(AwaitingMd5),
     /// AuthenticationSASL was sent.
@@ -83,18 +81,17 @@ enum State {
 }
 
 /// Before the startup packet: which requests may still come. PostgreSQL takes each at most once.
-#[derive(Clone, Copy)]
 struct Opening {
     may_ask_tls: bool,
     may_ask_gss: bool,
-    is_tls: bool,
+    tls: Option<Secured>,
 }
 
 /// What the startup packet said.
 struct Known {
     login: Login,
     protocol: (u16, u16),
-    is_tls: bool,
+    tls: Option<Secured>,
 }
 
 struct AwaitingMd5 {
@@ -108,8 +105,8 @@ struct AwaitingFirst {
     known: Known,
     exchange: scram::First,
     user_exists: bool,
-    /// The client has named the mechanism, without a first message.
-    is_chosen: bool,
+    /// The mechanism that the client has named without a first message: whether it is the one with channel binding.
+    chosen: Option<bool>,
 }
 
 struct AwaitingFinal {
@@ -124,7 +121,9 @@ type Moved = (usize, State, Option<Step<Accepted<Started>>>);
 impl Accept {
     /// A client that has just connected.
     pub fn new(options: AcceptOptions) -> Self {
-        let opening = Opening { may_ask_tls: true, may_ask_gss: true, is_tls: false };
+        // PostgreSQL takes neither request inside TLS.
+        let may_ask = options.direct_tls.is_none();
+        let opening = Opening { may_ask_tls: may_ask, may_ask_gss: may_ask, tls: options.direct_tls.clone() };
         Self { options, state: State::Opening(opening) }
     }
 
@@ -152,13 +151,11 @@ impl Accept {
                     let question = Question::Password { user: known.login.user.clone(), password: password.clone() };
                     (0, State::Judging(known, password), Some(Step::Ask(question)))
                 }
-                State::Judged(known, true) => {
+                State::Judged(known, Ok(())) => {
                     message::authentication_ok(out);
                     (0, State::Proven(known), None)
                 }
-                State::Judged(known, false) => {
-                    return Err(refused(ClientError::LoginRefused { user: known.login.user }, out));
-                }
+                State::Judged(_, Err(error)) => return Err(refused(error, out)),
                 State::AwaitingMd5(state) => state.step(rest, out)?,
                 State::AwaitingFirst(state) => state.step(rest, out)?,
                 State::AwaitingFinal(state) => state.step(rest, out)?,
@@ -189,16 +186,24 @@ impl Accept {
         let Credentials { proof, known: user_exists } = credentials;
         let state = match proof {
             Proof::Scram(secret) => {
-                message::authentication_sasl(&[scram::MECHANISM], out);
-                let exchange = scram::First::new(secret, self.options.nonce);
-                State::AwaitingFirst(AwaitingFirst { known, exchange, user_exists, is_chosen: false })
+                let end_point = known.tls.as_ref().and_then(|tls| tls.end_point.clone());
+                let exchange = scram::First::new(secret, self.options.nonce, end_point);
+                message::authentication_sasl(exchange.mechanisms(), out);
+                State::AwaitingFirst(AwaitingFirst { known, exchange, user_exists, chosen: None })
             }
-            Proof::Password if !known.is_tls && self.options.tls != TlsOffer::LocalSocket => {
+            Proof::Password if known.tls.is_none() && self.options.tls != TlsOffer::LocalSocket => {
                 return Err(refused(ClientError::PasswordInClear, out));
             }
             Proof::Password => {
                 message::authentication_cleartext_password(out);
                 State::AwaitingPassword(known)
+            }
+            Proof::Certificate(names) => {
+                let shown = known.tls.as_ref().map_or(&[][..], |tls| &tls.client_names);
+                let holds = user_exists && names.iter().any(|name| shown.contains(name));
+                let user = known.login.user.clone();
+                let refusal = ClientError::CertificateRefused { user };
+                State::Judged(known, if holds { Ok(()) } else { Err(refusal) })
             }
             Proof::Md5(stored) => {
                 let [a, b, c, d, ..] = self.options.nonce;
@@ -218,12 +223,12 @@ impl Accept {
     /// [`Handshake::answer`](crate::protocol::Handshake::answer). An answer to what was not asked is ignored.
     pub fn answer(&mut self, answer: Answer) {
         self.state = match (mem::replace(&mut self.state, State::Ended), answer) {
-            (State::StartingTls, Answer::TlsStarted) => {
-                // PostgreSQL takes neither request inside TLS.
-                State::Opening(Opening { may_ask_tls: false, may_ask_gss: false, is_tls: true })
+            (State::StartingTls, Answer::TlsStarted(tls)) => {
+                // As in `new`.
+                State::Opening(Opening { may_ask_tls: false, may_ask_gss: false, tls: Some(tls) })
             }
             (State::Known(known), Answer::Credentials(credentials)) => State::MayProve(known, credentials),
-            (State::Judging(known, _), Answer::Judged(holds)) => State::Judged(known, holds),
+            (State::Judging(known, _), Answer::Judged(verdict)) => State::Judged(known, verdict),
             (State::Proven(Known { login, protocol, .. }), Answer::Welcome(welcome)) => {
                 State::Welcomed(Started { login, welcome, protocol })
             }
@@ -254,9 +259,6 @@ impl Accept {
 impl Opening {
     /// Takes one packet without kind byte.
     fn step(self, input: &[u8], options: &AcceptOptions, out: &mut Vec<u8>) -> Result<Moved, HandshakeError> {
-        if input.first() == Some(&TLS_HANDSHAKE) {
-            return Err(Violation::InvalidStartup.into());
-        }
         let packet = startup_head(input)?.and_then(|len| input.get(..len));
         let Some((code, body)) = packet.and_then(|packet| packet.get(4..)?.split_first_chunk()) else {
             return Ok((0, State::Opening(self), Some(Step::NeedInput)));
@@ -311,7 +313,7 @@ impl Opening {
         if startup.user.is_empty() {
             return Err(refused(ClientError::NoUserName, out));
         }
-        if offer == TlsOffer::Required && !self.is_tls {
+        if offer == TlsOffer::Required && self.tls.is_none() {
             return Err(refused(ClientError::TlsRequired, out));
         }
         if startup.is_replication {
@@ -323,7 +325,7 @@ impl Opening {
             baseline: Arc::new(Settings::new(startup.settings)),
             fixed: startup.fixed,
         };
-        Ok(Known { login, protocol: agreed, is_tls: self.is_tls })
+        Ok(Known { login, protocol: agreed, tls: self.tls })
     }
 }
 
@@ -362,7 +364,9 @@ impl AwaitingMd5 {
         };
         let shown = password(body, &known.login.user, out)?;
         let holds = aws_lc_rs::constant_time::verify_slices_are_equal(&expected, shown).is_ok();
-        Ok((len, State::Judged(known, holds && user_exists), None))
+        let refusal = || ClientError::LoginRefused { user: known.login.user.clone() };
+        let verdict = if holds && user_exists { Ok(()) } else { Err(refusal()) };
+        Ok((len, State::Judged(known, verdict), None))
     }
 }
 
@@ -372,14 +376,17 @@ impl AwaitingFirst {
         let Some((len, body)) = response(input, "SASL", &self.known.login.user, out)? else {
             return Ok((0, State::AwaitingFirst(self), Some(Step::NeedInput)));
         };
-        let client_first = if self.is_chosen { Some(body) } else { initial_response(body, out)? };
+        let (is_plus, client_first) = match self.chosen {
+            Some(is_plus) => (is_plus, Some(body)),
+            None => initial_response(body, self.exchange.mechanisms(), out)?,
+        };
         let Some(client_first) = client_first else {
             message::authentication_sasl_continue(b"", out);
-            return Ok((len, State::AwaitingFirst(Self { is_chosen: true, ..self }), None));
+            return Ok((len, State::AwaitingFirst(Self { chosen: Some(is_plus), ..self }), None));
         };
         let Self { known, exchange, user_exists, .. } = self;
         let (proof, challenge) =
-            exchange.challenge(client_first).map_err(|error| not_proven(error, &known.login.user, out))?;
+            exchange.challenge(client_first, is_plus).map_err(|error| not_proven(error, &known.login.user, out))?;
         message::authentication_sasl_continue(&challenge, out);
         Ok((len, State::AwaitingFinal(AwaitingFinal { known, proof, user_exists }), None))
     }
@@ -453,9 +460,13 @@ fn response<'a>(
     }
 }
 
-/// The body of a SASLInitialResponse: the mechanism's name, a length, the first message. `None`: without a message,
-/// which is sent after an empty challenge.
-fn initial_response<'a>(body: &'a [u8], out: &mut Vec<u8>) -> Result<Option<&'a [u8]>, HandshakeError> {
+/// The body of a SASLInitialResponse: the mechanism's name (given back: whether it is the one with channel binding), a
+/// length, the first message. `None`: without a message, which is sent after an empty challenge.
+fn initial_response<'a>(
+    body: &'a [u8],
+    offered: &[&str],
+    out: &mut Vec<u8>,
+) -> Result<(bool, Option<&'a [u8]>), HandshakeError> {
     let mut malformed = |words: &str| {
         fatal("08P01", words, out);
         HandshakeError::Violation(Violation::MalformedAuthentication)
@@ -463,12 +474,15 @@ fn initial_response<'a>(body: &'a [u8], out: &mut Vec<u8>) -> Result<Option<&'a 
     let Some((name, rest)) = cstr(body) else {
         return Err(malformed("invalid string in message"));
     };
-    if name != scram::MECHANISM.as_bytes() {
+    if !offered.iter().any(|offered| offered.as_bytes() == name) {
         return Err(malformed("client selected an invalid SASL authentication mechanism"));
     }
+    let is_plus = name == scram::MECHANISM_PLUS.as_bytes();
     match rest.split_first_chunk() {
-        Some((length, [])) if i32::from_be_bytes(*length) == -1 => Ok(None),
-        Some((length, data)) if usize::try_from(i32::from_be_bytes(*length)) == Ok(data.len()) => Ok(Some(data)),
+        Some((length, [])) if i32::from_be_bytes(*length) == -1 => Ok((is_plus, None)),
+        Some((length, data)) if usize::try_from(i32::from_be_bytes(*length)) == Ok(data.len()) => {
+            Ok((is_plus, Some(data)))
+        }
         Some((length, data)) if usize::try_from(i32::from_be_bytes(*length)).is_ok_and(|len| len < data.len()) => {
             Err(malformed("invalid message format"))
         }
@@ -524,6 +538,7 @@ mod tests {
         users: Vec<(&'static str, ScramSecret)>,
         /// Asked for in place of SCRAM.
         proof: Option<Proof>,
+        secured: Secured,
         questions: Vec<String>,
     }
 
@@ -537,9 +552,17 @@ mod tests {
 
     impl Core {
         fn new(tls: TlsOffer) -> Self {
-            let accept = Accept::new(AcceptOptions { tls, nonce: [7; 18] });
+            let accept = Accept::new(AcceptOptions { tls, direct_tls: None, nonce: [7; 18] });
             let users = vec![("u", scram::derive_secret(b"pw", b"saltsaltsaltsalt", 2))];
-            Self { accept, input: Vec::new(), out: Vec::new(), users, proof: None, questions: Vec::new() }
+            Self {
+                accept,
+                input: Vec::new(),
+                out: Vec::new(),
+                users,
+                proof: None,
+                secured: Secured::default(),
+                questions: Vec::new(),
+            }
         }
 
         fn feed(&mut self, bytes: &[u8]) -> End {
@@ -554,7 +577,7 @@ mod tests {
                     Step::NeedInput => return End::Open,
                     Step::StartTls => {
                         assert!(self.input.is_empty());
-                        self.accept.answer(Answer::TlsStarted);
+                        self.accept.answer(Answer::TlsStarted(self.secured.clone()));
                     }
                     Step::Ask(question) => {
                         self.questions.push(format!("{question:?}"));
@@ -578,7 +601,8 @@ mod tests {
                     Answer::Credentials(Credentials { proof, known })
                 }
                 Question::Password { user, password } => {
-                    Answer::Judged(user == "u" && (password.expose() == b"pw" || password.expose().len() == 64 << 10))
+                    let holds = user == "u" && (password.expose() == b"pw" || password.expose().len() == 64 << 10);
+                    Answer::Judged(if holds { Ok(()) } else { Err(ClientError::LoginRefused { user }) })
                 }
                 Question::Welcome(_) => Answer::Welcome(Welcome {
                     parameters: Arc::new(Parameters::from([("server_version".into(), "15".into())])),
@@ -684,6 +708,103 @@ mod tests {
         assert_eq!(refused("u", b"no"), refused("x", b"pw"));
     }
 
+    fn secured(end_point: Option<&[u8]>, client_names: &[&str]) -> Secured {
+        Secured {
+            end_point: end_point.map(<[u8]>::to_vec),
+            client_names: client_names.iter().map(|name| (*name).to_owned()).collect(),
+        }
+    }
+
+    /// A client whose TLS has started, whichever way.
+    fn over_tls(tls: Secured, direct: bool) -> Core {
+        let mut core = Core::new(TlsOffer::Required);
+        if direct {
+            let options = AcceptOptions { tls: TlsOffer::Required, direct_tls: Some(tls), nonce: [7; 18] };
+            core.accept = Accept::new(options);
+        } else {
+            core.secured = tls;
+            assert_eq!(core.feed(&request(request_code::SSL, b"")), End::Open);
+            core.out.clear();
+        }
+        core
+    }
+
+    #[test]
+    fn logins_are_bound_to_their_tls_connection() {
+        for (direct, end_point, bound_to, expected) in [
+            (false, Some(&b"ours"[..]), Some("ours"), ""),
+            (true, Some(b"ours"), Some("ours"), ""),
+            (false, Some(b"ours"), Some("theirs"), "28000"),
+            (false, Some(b"ours"), None, "28000"),
+            (false, None, None, ""),
+        ] {
+            let mut core = over_tls(secured(end_point, &[]), direct);
+            assert_eq!(core.feed(&startup(0, &[("user", "u")])), End::Open);
+            let mut asked = Vec::new();
+            let offered =
+                if end_point.is_some() { &[scram::MECHANISM_PLUS, scram::MECHANISM][..] } else { &[scram::MECHANISM] };
+            message::authentication_sasl(offered, &mut asked);
+            assert_eq!(core.out, asked);
+            core.out.clear();
+            let (mechanism, binding) = match bound_to {
+                Some(hash) => (scram::MECHANISM_PLUS, ChannelBinding::tls_server_end_point(hash.into())),
+                None => (scram::MECHANISM, ChannelBinding::unrequested()),
+            };
+            let mut client = ScramSha256::new(b"pw", binding);
+            let mut end = core.feed(&initial(mechanism, client.message()));
+            if end == End::Open {
+                client.update(&core.out[9..]).unwrap();
+                let mut last = Vec::new();
+                message::sasl_response(client.message(), &mut last);
+                end = core.feed(&last);
+            }
+            if expected.is_empty() {
+                assert!(matches!(end, End::Client { .. }), "{end:?}");
+            } else {
+                assert!(matches!(end, End::Failed(_)), "{end:?}");
+                assert_eq!(code(&core.out), expected);
+            }
+        }
+    }
+
+    #[test]
+    fn certificates_let_in_whom_they_name() {
+        for (names, shown, user, expected) in [
+            (&["app.internal"][..], &["other", "app.internal"][..], "u", ""),
+            (&["a", "app.internal"], &["app.internal"], "u", ""),
+            (&["app.internal"], &["app.internal"], "nobody", "28000"),
+            (&["app.internal"], &["App.internal"], "u", "28000"),
+            (&["app.internal"], &[], "u", "28000"),
+            (&[], &[], "u", "28000"),
+            (&[], &["app.internal"], "u", "28000"),
+        ] {
+            let mut core = over_tls(secured(Some(b"hash"), shown), false);
+            core.proof = Some(Proof::Certificate(names.iter().map(|name| (*name).to_owned()).collect()));
+            let end = core.feed(&startup(0, &[("user", user)]));
+            if expected.is_empty() {
+                assert!(matches!(end, End::Client { .. }), "{end:?}");
+                assert!(core.out.starts_with(b"R\0\0\0\x08\0\0\0\0"));
+            } else {
+                assert!(matches!(end, End::Failed(_)), "{end:?}");
+                assert_eq!(code(&core.out), expected);
+            }
+        }
+        // Without TLS there is nothing to show.
+        let mut core = Core::new(TlsOffer::Optional);
+        core.proof = Some(Proof::Certificate(["app.internal".to_owned()].into()));
+        assert!(matches!(core.feed(&startup(0, &[("user", "u")])), End::Failed(_)));
+        assert_eq!(code(&core.out), "28000");
+    }
+
+    #[test]
+    fn inside_tls_nobody_asks_for_it_again() {
+        for direct in [false, true] {
+            let mut core = over_tls(Secured::default(), direct);
+            let end = core.feed(&request(request_code::SSL, b""));
+            assert_eq!(end, End::Failed(Violation::UnsupportedVersion(1234, 5679).into()));
+        }
+    }
+
     #[test]
     fn a_mock_is_refused_even_with_a_proof_that_holds() {
         let mut core = Core::new(TlsOffer::Off);
@@ -763,13 +884,13 @@ mod tests {
             let (_, more) = check(offer, &[&[&ssl[..], b"\0"].concat()], b"", early);
             assert_eq!(more, 0, "something was answered");
         }
-        let direct = End::Failed(Violation::InvalidStartup.into());
-        assert_eq!(check(TlsOffer::Required, &[b"\x16"], b"", direct).1, 0);
+        let direct = End::Failed(Violation::InvalidLength.into());
+        assert_eq!(check(TlsOffer::Required, &[b"\x16\x03\x01\x02"], b"", direct).1, 0);
     }
 
     #[test]
     fn plaintext_that_comes_after_the_answer_is_seen_too() {
-        let mut accept = Accept::new(AcceptOptions { tls: TlsOffer::Required, nonce: [0; 18] });
+        let mut accept = Accept::new(AcceptOptions { tls: TlsOffer::Required, direct_tls: None, nonce: [0; 18] });
         let mut out = Vec::new();
         let ssl = request(request_code::SSL, b"");
         assert!(matches!(accept.step_inner(&ssl, &mut out), Ok((8, Step::StartTls))));
@@ -964,7 +1085,7 @@ mod tests {
         assert!(matches!(core.feed(b""), End::Failed(_)));
         // An answer to nothing changes nothing.
         let mut core = Core::new(TlsOffer::Off);
-        core.accept.answer(Answer::TlsStarted);
+        core.accept.answer(Answer::TlsStarted(Secured::default()));
         assert_eq!(core.feed(&startup(0, &[("user", "u")])), End::Open);
     }
 

@@ -8,8 +8,8 @@
 
 use super::frame::{Head, cstr, whole};
 use super::message::{self, from_server};
-use super::scram::MECHANISM;
-use crate::protocol::{Answer, ConnectOptions, HandshakeError, Parameters, Password, Step, Violation};
+use super::scram::{MECHANISM, MECHANISM_PLUS};
+use crate::protocol::{Answer, ConnectOptions, HandshakeError, Parameters, Password, Secured, Step, Violation};
 use postgres_protocol::authentication::md5_hash;
 use postgres_protocol::authentication::sasl::{ChannelBinding, ScramSha256};
 use std::fmt;
@@ -75,9 +75,12 @@ enum State {
 }
 
 /// Who can listen.
-#[derive(Clone, Copy, PartialEq, Eq)]
 enum Channel {
-    Private,
+    /// Nobody: TLS.
+    Tls(Secured),
+    /// Nobody: a local socket.
+    Local,
+    /// Anybody on the way.
     Open,
 }
 
@@ -160,13 +163,13 @@ impl Connect {
 
     /// [`Handshake::answer`](crate::protocol::Handshake::answer): TLS has started. Any other answer is ignored.
     pub fn answer(&mut self, answer: Answer) {
-        if matches!((&self.state, answer), (State::StartingTls, Answer::TlsStarted)) {
-            self.state = State::Greeting(Channel::Private);
+        if let (State::StartingTls, Answer::TlsStarted(tls)) = (&self.state, answer) {
+            self.state = State::Greeting(Channel::Tls(tls));
         }
     }
 
     const fn channel(&self) -> Channel {
-        if self.options.local_socket { Channel::Private } else { Channel::Open }
+        if self.options.local_socket { Channel::Local } else { Channel::Open }
     }
 
     /// Writes the startup packet.
@@ -223,7 +226,7 @@ impl Connect {
             (0, Proof::ScramFirst(_) | Proof::ScramFinal(_)) => return Err(HandshakeError::ServerNotProven),
             (3, Proof::Nothing) => {
                 let password = self.password("in the clear, and none is configured")?;
-                if channel == Channel::Open {
+                if matches!(channel, Channel::Open) {
                     return Err(HandshakeError::NoPassword("in the clear, without TLS"));
                 }
                 message::password_message(password.expose(), out);
@@ -237,14 +240,12 @@ impl Connect {
                 Proof::Sent
             }
             (10, Proof::Nothing) => {
-                if !offers_scram(data)? {
-                    return Err(HandshakeError::UnsupportedMethod("SASL without SCRAM-SHA-256"));
-                }
+                let (mechanism, binding) = mechanism(data, &channel)?;
                 let password = self.password("by SCRAM-SHA-256, and none is configured")?;
                 // The one exception to "randomness comes in as an argument": postgres-protocol draws the client's
                 // nonce itself and lets nobody pass one (0.6.12), so `ConnectOptions::nonce` stays unused.
-                let scram = ScramSha256::new(password.expose(), ChannelBinding::unsupported());
-                message::sasl_initial_response(MECHANISM, scram.message(), out);
+                let scram = ScramSha256::new(password.expose(), binding);
+                message::sasl_initial_response(mechanism, scram.message(), out);
                 Proof::ScramFirst(scram)
             }
             (11, Proof::ScramFirst(mut scram)) => {
@@ -325,16 +326,28 @@ fn tls_answer(answer: u8, more: &[u8]) -> Result<(), HandshakeError> {
     }
 }
 
-/// SCRAM-SHA-256 is among the mechanisms; others, also with channel binding, are passed over.
-fn offers_scram(mut list: &[u8]) -> Result<bool, Violation> {
-    let mut is_offered = false;
+/// The mechanism to log in by, of those offered: with channel binding where both sides can; others are passed over. A
+/// server that does not offer the binding is told that we could have (`y`): if it did offer it, somebody has cut that out.
+fn mechanism(mut list: &[u8], channel: &Channel) -> Result<(&'static str, ChannelBinding), HandshakeError> {
+    let (mut scram, mut scram_plus) = (false, false);
     loop {
         let (name, rest) = cstr(list).ok_or(Violation::MalformedFrame(from_server::AUTHENTICATION))?;
         if name.is_empty() {
-            return Ok(is_offered);
+            break;
         }
-        is_offered |= name == MECHANISM.as_bytes();
+        scram |= name == MECHANISM.as_bytes();
+        scram_plus |= name == MECHANISM_PLUS.as_bytes();
         list = rest;
+    }
+    let end_point = match channel {
+        Channel::Tls(tls) => tls.end_point.clone(),
+        Channel::Local | Channel::Open => None,
+    };
+    match end_point {
+        Some(end_point) if scram_plus => Ok((MECHANISM_PLUS, ChannelBinding::tls_server_end_point(end_point))),
+        Some(_) if scram => Ok((MECHANISM, ChannelBinding::unrequested())),
+        None if scram => Ok((MECHANISM, ChannelBinding::unsupported())),
+        Some(_) | None => Err(HandshakeError::UnsupportedMethod("SASL without SCRAM-SHA-256")),
     }
 }
 
@@ -406,7 +419,7 @@ mod tests {
                         input.drain(..taken);
                         match step {
                             Step::NeedInput => break,
-                            Step::StartTls => connect.answer(Answer::TlsStarted),
+                            Step::StartTls => connect.answer(Answer::TlsStarted(Secured::default())),
                             Step::Done(connected) => return (out, Some(Ok(connected)), input),
                             Step::Ask(question) => panic!("asks {question:?}"),
                         }
@@ -535,8 +548,8 @@ mod tests {
         };
         step(b"")?;
         let (initial, _) = step(&auth(10, b"SCRAM-SHA-256-PLUS\0SCRAM-SHA-256\0\0"))?;
-        let server = First::new(derive_secret(password, b"salt", 2), [3; 18]);
-        let (proof, challenge) = server.challenge(&initial[5 + MECHANISM.len() + 1 + 4..]).unwrap();
+        let server = First::new(derive_secret(password, b"salt", 2), [3; 18], None);
+        let (proof, challenge) = server.challenge(&initial[5 + MECHANISM.len() + 1 + 4..], false).unwrap();
         let (last, _) = step(&auth(11, &challenge))?;
         let proof = proof.verify(&last[5..]);
         let server_final = spoil(proof.unwrap_or_else(|_| b"v=AAAA".to_vec()));
@@ -554,6 +567,58 @@ mod tests {
         assert_eq!(scram(b"pw", |_| Some(b"v=AAAA".to_vec())).err(), Some(HandshakeError::ServerNotProven));
         assert_eq!(scram(b"pw", |_| Some(b"e=other-error".to_vec())).err(), Some(HandshakeError::ServerNotProven));
         assert_eq!(scram(b"pw", |_| None).err(), Some(HandshakeError::ServerNotProven));
+    }
+
+    /// What we answer to this list of mechanisms over a connection that can be bound to, or can't.
+    fn chosen(offered: &[u8], end_point: Option<&[u8]>) -> Result<Vec<u8>, HandshakeError> {
+        let mut connect = connect(|options| options.tls = true);
+        let mut out = Vec::new();
+        connect.step_inner(b"", &mut out)?;
+        connect.step_inner(b"S", &mut out)?;
+        connect.answer(Answer::TlsStarted(Secured { end_point: end_point.map(<[u8]>::to_vec), ..Secured::default() }));
+        connect.step_inner(b"", &mut out)?;
+        out.clear();
+        connect.step_inner(&auth(10, offered), &mut out)?;
+        Ok(out.split_off(5))
+    }
+
+    #[test]
+    fn the_login_is_bound_where_both_sides_can() {
+        const BOTH: &[u8] = b"SCRAM-SHA-256-PLUS\0SCRAM-SHA-256\0\0";
+        let starts = |offered, end_point, mechanism: &str, flag: &[u8]| {
+            let sent = chosen(offered, end_point).unwrap();
+            let rest = sent.strip_prefix(format!("{mechanism}\0").as_bytes()).expect(mechanism);
+            assert!(rest[4..].starts_with(flag), "{}", String::from_utf8_lossy(rest));
+        };
+        starts(BOTH, Some(&b"hash"[..]), MECHANISM_PLUS, b"p=tls-server-end-point,,");
+        starts(b"OTHER\0SCRAM-SHA-256-PLUS\0\0", Some(&b"hash"[..]), MECHANISM_PLUS, b"p=");
+        // We could, the server says it can't: it is told, and refuses if somebody has cut its offer out.
+        starts(b"SCRAM-SHA-256\0\0", Some(&b"hash"[..]), MECHANISM, b"y,,");
+        // The certificate has no hash.
+        starts(BOTH, None, MECHANISM, b"n,,");
+        for offered in [&b"SCRAM-SHA-256-PLUS\0\0"[..], b"OTHER\0\0", b"\0"] {
+            assert!(matches!(chosen(offered, None), Err(HandshakeError::UnsupportedMethod(_))));
+        }
+        assert!(chosen(b"SCRAM-SHA-256", Some(b"hash")).is_err());
+        // And the server's half agrees.
+        let mut connect = connect(|options| options.tls = true);
+        let mut step = |input: &[u8]| {
+            let mut out = Vec::new();
+            connect.step_inner(input, &mut out).unwrap();
+            if input == b"S" {
+                let end_point = Some(b"hash".to_vec());
+                connect.answer(Answer::TlsStarted(Secured { end_point, ..Secured::default() }));
+            }
+            out
+        };
+        step(b"");
+        step(b"S");
+        step(b"");
+        let initial = step(&auth(10, BOTH));
+        let server = First::new(derive_secret(b"pw", b"salt", 2), [3; 18], Some(b"hash".to_vec()));
+        let (proof, challenge) = server.challenge(&initial[5 + MECHANISM_PLUS.len() + 1 + 4..], true).unwrap();
+        let last = step(&auth(11, &challenge));
+        assert!(proof.verify(&last[5..]).is_ok());
     }
 
     #[test]

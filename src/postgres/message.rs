@@ -114,6 +114,8 @@ fn sqlstate(error: &ClientError, fatal: bool) -> &str {
         ClientError::TlsRequired
         | ClientError::PasswordInClear
         | ClientError::NoUserName
+        | ClientError::TokenRefused { .. }
+        | ClientError::CertificateRefused { .. }
         | ClientError::AddressNotAllowed { .. } => "28000",
         ClientError::LoginRefused { .. } => "28P01",
         // What PostgreSQL gives `authentication_timeout` in its log (it sends nothing then).
@@ -164,6 +166,8 @@ fn hint(error: &ClientError) -> Option<&'static str> {
         ClientError::TlsRequired
         | ClientError::PasswordInClear
         | ClientError::LoginRefused { .. }
+        | ClientError::TokenRefused { .. }
+        | ClientError::CertificateRefused { .. }
         | ClientError::NoUserName
         | ClientError::AddressNotAllowed { .. }
         | ClientError::Replication
@@ -537,6 +541,8 @@ mod tests {
             (ClientError::TlsRequired, "28000"),
             (ClientError::PasswordInClear, "28000"),
             (ClientError::LoginRefused { user: "u".into() }, "28P01"),
+            (ClientError::TokenRefused { user: "u".into() }, "28000"),
+            (ClientError::CertificateRefused { user: "u".into() }, "28000"),
             (ClientError::NoUserName, "28000"),
             (ClientError::LoginTimeout, "57014"),
             (ClientError::TooManyClients { endpoint: "e".into(), limit: 1 }, "53300"),

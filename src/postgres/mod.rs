@@ -28,6 +28,7 @@ pub struct Postgres;
 
 impl Protocol for Postgres {
     const NAME: &'static str = "postgres";
+    const DIRECT_TLS: Option<&'static [u8]> = Some(b"postgresql");
     type Accept = accept::Accept;
     type Connect = connect::Connect;
     type Client = client::Client;

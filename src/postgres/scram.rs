@@ -2,8 +2,9 @@
 //! <https://www.postgresql.org/docs/current/sasl-authentication.html>), and the secrets it checks against.
 //!
 //! Two steps: [`First`] takes client-first and gives the challenge, [`Proof`] takes client-final and gives the server's
-//! own proof. Keys are compared in constant time; nonce and mock key come in as arguments. Channel binding is not
-//! offered, so `y` is no downgrade and `p=` is refused. It does not know users: who is a mock is the caller's secret.
+//! own proof. Keys are compared in constant time; nonce and mock key come in as arguments. Where the connection can be
+//! bound to, SCRAM-SHA-256-PLUS is offered, and a client that was made to believe otherwise is refused. It does not know
+//! users: who is a mock is the caller's secret.
 
 use crate::protocol::ScramSecret;
 use aws_lc_rs::{constant_time, digest, hmac, pbkdf2};
@@ -14,6 +15,11 @@ use std::num::NonZeroU32;
 
 /// The mechanism's name.
 pub const MECHANISM: &str = "SCRAM-SHA-256";
+/// The same, bound to the TLS connection.
+pub const MECHANISM_PLUS: &str = "SCRAM-SHA-256-PLUS";
+
+/// The only kind of channel binding PostgreSQL knows (RFC 5929 §4).
+const BINDING_KIND: &[u8] = b"tls-server-end-point";
 
 /// PBKDF2 rounds of the secrets made here: PostgreSQL's default (`scram_iterations`), so that a mock is not told from
 /// a verifier that was copied from a database.
@@ -28,9 +34,18 @@ pub enum ScramError {
     /// An attribute is missing or out of place.
     #[error("malformed SCRAM message")]
     Malformed,
-    /// `p=`, where it was not offered.
+    /// `p=` without the mechanism that has it, or the mechanism without `p=`.
     #[error("malformed SCRAM message")]
     ChannelBindingData,
+    /// `p=` of another kind.
+    #[error("unsupported SCRAM channel-binding type")]
+    ChannelBindingKind,
+    /// `y`: the client believes that nothing can be bound to. Somebody in between has cut the offer out.
+    #[error("SCRAM channel binding negotiation error")]
+    Downgraded,
+    /// The client is bound to another TLS connection: somebody is in between.
+    #[error("SCRAM channel binding check failed")]
+    OtherChannel,
     /// To act as somebody else is not possible.
     #[error("client uses authorization identity, but it is not supported")]
     AuthorizationIdentity,
@@ -57,8 +72,10 @@ impl ScramError {
         match self {
             Self::AuthorizationIdentity | Self::MandatoryExtension => "0A000",
             Self::WrongProof => "28P01",
+            Self::Downgraded | Self::OtherChannel => "28000",
             Self::Malformed
             | Self::ChannelBindingData
+            | Self::ChannelBindingKind
             | Self::UnprintableNonce
             | Self::ChannelBindingChanged
             | Self::NonceChanged => "08P01",
@@ -70,6 +87,8 @@ impl ScramError {
 pub struct First {
     secret: ScramSecret,
     nonce: [u8; 18],
+    /// What can be bound to; `None`: nothing.
+    end_point: Option<Vec<u8>>,
 }
 
 /// After the challenge, before client-final.
@@ -78,22 +97,38 @@ pub struct Proof {
     client_first_bare: Vec<u8>,
     server_first: Vec<u8>,
     nonce: Vec<u8>,
-    /// What `c=` must be: the gs2 header again, in base64.
-    channel_binding: &'static [u8],
+    /// What `c=` must be: the gs2 header again and what is bound to, in base64.
+    channel_binding: String,
+    is_plus: bool,
 }
 
 impl First {
     /// An exchange against a secret. The nonce must be unpredictable and used once.
-    pub fn new(secret: ScramSecret, nonce: [u8; 18]) -> Self {
-        Self { secret, nonce }
+    pub fn new(secret: ScramSecret, nonce: [u8; 18], end_point: Option<Vec<u8>>) -> Self {
+        Self { secret, nonce, end_point }
     }
 
-    /// Takes client-first; returns server-first, the challenge.
-    pub fn challenge(self, client_first: &[u8]) -> Result<(Proof, Vec<u8>), ScramError> {
-        let (channel_binding, rest) = match client_first {
-            [b'n', b',', rest @ ..] => (&b"biws"[..], rest),
-            [b'y', b',', rest @ ..] => (&b"eSws"[..], rest),
-            [b'p', ..] => return Err(ScramError::ChannelBindingData),
+    /// The mechanisms to offer.
+    pub fn mechanisms(&self) -> &'static [&'static str] {
+        if self.end_point.is_some() { &[MECHANISM_PLUS, MECHANISM] } else { &[MECHANISM] }
+    }
+
+    /// Takes client-first, by the mechanism with or without channel binding; returns server-first, the challenge.
+    pub fn challenge(self, client_first: &[u8], is_plus: bool) -> Result<(Proof, Vec<u8>), ScramError> {
+        let (channel_binding, rest) = match (client_first, &self.end_point) {
+            ([b'n' | b'y', ..], _) if is_plus => return Err(ScramError::ChannelBindingData),
+            ([b'n', b',', rest @ ..], _) => (STANDARD.encode("n,,"), rest),
+            ([b'y', ..], Some(_)) => return Err(ScramError::Downgraded),
+            ([b'y', b',', rest @ ..], None) => (STANDARD.encode("y,,"), rest),
+            ([b'p', ..], Some(end_point)) if is_plus => {
+                let (kind, rest) = attribute(b'p', client_first)?;
+                if kind != BINDING_KIND {
+                    return Err(ScramError::ChannelBindingKind);
+                }
+                let bound = [b"p=", BINDING_KIND, b",,", end_point].concat();
+                (STANDARD.encode(bound), rest.ok_or(ScramError::Malformed)?)
+            }
+            ([b'p', ..], _) => return Err(ScramError::ChannelBindingData),
             _ => return Err(ScramError::Malformed),
         };
         let bare = match rest {
@@ -126,7 +161,7 @@ impl First {
         server_first.extend_from_slice(format!(",s={salt},i={}", self.secret.iterations).as_bytes());
         let challenge = server_first.clone();
         let client_first_bare = bare.to_vec();
-        Ok((Proof { secret: self.secret, client_first_bare, server_first, nonce, channel_binding }, challenge))
+        Ok((Proof { secret: self.secret, client_first_bare, server_first, nonce, channel_binding, is_plus }, challenge))
     }
 }
 
@@ -137,8 +172,8 @@ impl Proof {
             return Err(ScramError::Malformed);
         }
         let (channel_binding, rest) = attribute(b'c', client_final)?;
-        if channel_binding != self.channel_binding {
-            return Err(ScramError::ChannelBindingChanged);
+        if channel_binding != self.channel_binding.as_bytes() {
+            return Err(if self.is_plus { ScramError::OtherChannel } else { ScramError::ChannelBindingChanged });
         }
         let (nonce, rest) = attribute(b'r', rest.ok_or(ScramError::Malformed)?)?;
         let (proof, before_proof) = last_attribute_p(client_final, rest.ok_or(ScramError::Malformed)?)?;
@@ -288,15 +323,28 @@ mod tests {
             client_first_bare: b"n=user,r=rOprNGfwEbeRWgbNEkqO".to_vec(),
             server_first,
             nonce: nonce.to_vec(),
-            channel_binding: b"biws",
+            channel_binding: "biws".to_owned(),
+            is_plus: false,
         };
         let client_final = [b"c=biws,r=", &nonce[..], b",p=dHzbZapWIk4jUhN+Ute9ytag9zjfMHgsqmmiz7AndVQ="].concat();
         assert_eq!(proof.verify(&client_final).unwrap(), b"v=6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4=");
     }
 
     fn exchange(password: &[u8], binding: ChannelBinding, secret: ScramSecret) -> Result<(), ScramError> {
+        bound(password, binding, secret, None)
+    }
+
+    /// Over a connection to which one can be bound, if there is an end point.
+    fn bound(
+        password: &[u8],
+        binding: ChannelBinding,
+        secret: ScramSecret,
+        end_point: Option<&[u8]>,
+    ) -> Result<(), ScramError> {
         let mut client = ScramSha256::new(password, binding);
-        let (proof, challenge) = First::new(secret, [7; 18]).challenge(client.message())?;
+        let is_plus = client.message().starts_with(b"p=");
+        let first = First::new(secret, [7; 18], end_point.map(<[u8]>::to_vec));
+        let (proof, challenge) = first.challenge(client.message(), is_plus)?;
         client.update(&challenge).unwrap();
         let server_final = proof.verify(client.message())?;
         client.finish(&server_final).expect("our proof must hold");
@@ -308,8 +356,6 @@ mod tests {
         assert_eq!(exchange(b"pencil", ChannelBinding::unsupported(), secret()), Ok(()));
         assert_eq!(exchange(b"pencil", ChannelBinding::unrequested(), secret()), Ok(()));
         assert_eq!(exchange(b"pen", ChannelBinding::unsupported(), secret()), Err(ScramError::WrongProof));
-        let bound = ChannelBinding::tls_server_end_point(vec![1; 32]);
-        assert_eq!(exchange(b"pencil", bound, secret()), Err(ScramError::ChannelBindingData));
         let mock = mock_secret("nobody", b"key");
         assert_eq!(exchange(b"", ChannelBinding::unsupported(), mock), Err(ScramError::WrongProof));
         // Soft hyphen goes, a no-break space becomes a space; what is prohibited or not UTF-8 stays.
@@ -321,9 +367,49 @@ mod tests {
     }
 
     #[test]
+    fn channel_binding_against_the_drivers_client() {
+        let binding = |byte| ChannelBinding::tls_server_end_point(vec![byte; 32]);
+        let ours = Some(&[1; 32][..]);
+        assert_eq!(bound(b"pencil", binding(1), secret(), ours), Ok(()));
+        assert_eq!(bound(b"pen", binding(1), secret(), ours), Err(ScramError::WrongProof));
+        // Somebody in between has another certificate.
+        assert_eq!(bound(b"pencil", binding(2), secret(), ours), Err(ScramError::OtherChannel));
+        // Nothing to be bound to.
+        assert_eq!(bound(b"pencil", binding(1), secret(), None), Err(ScramError::ChannelBindingData));
+        // The client could, and was told that we can't.
+        assert_eq!(bound(b"pencil", ChannelBinding::unrequested(), secret(), ours), Err(ScramError::Downgraded));
+        assert_eq!(bound(b"pencil", ChannelBinding::unsupported(), secret(), ours), Ok(()));
+        assert_eq!(First::new(secret(), [0; 18], Some(vec![1])).mechanisms(), [MECHANISM_PLUS, MECHANISM]);
+        assert_eq!(First::new(secret(), [0; 18], None).mechanisms(), [MECHANISM]);
+    }
+
+    #[test]
+    fn client_first_with_channel_binding_as_postgresql_judges_it() {
+        let check = |message: &[u8], is_plus: bool, expected: Result<&str, ScramError>| {
+            let first = First::new(secret(), [0; 18], Some(b"hash".to_vec()));
+            let got = first.challenge(message, is_plus).map(|(proof, _)| proof.channel_binding);
+            let expected = expected.map(|bound| STANDARD.encode(bound));
+            assert_eq!(got, expected, "{:?}", String::from_utf8_lossy(message));
+        };
+        check(b"p=tls-server-end-point,,n=,r=abc", true, Ok("p=tls-server-end-point,,hash"));
+        check(b"n,,n=,r=abc", false, Ok("n,,"));
+        check(b"n,,n=,r=abc", true, Err(ScramError::ChannelBindingData));
+        check(b"y,,n=,r=abc", true, Err(ScramError::ChannelBindingData));
+        check(b"y,,n=,r=abc", false, Err(ScramError::Downgraded));
+        check(b"p=tls-server-end-point,,n=,r=abc", false, Err(ScramError::ChannelBindingData));
+        check(b"p=tls-unique,,n=,r=abc", true, Err(ScramError::ChannelBindingKind));
+        check(b"p=tls-server-end-point,a=x,n=,r=abc", true, Err(ScramError::AuthorizationIdentity));
+        for malformed in [&b"p"[..], b"p=", b"p=tls-server-end-point", b"p=tls-server-end-point,", b"x,,n=,r=a"] {
+            let first = First::new(secret(), [0; 18], Some(b"hash".to_vec()));
+            let error = first.challenge(malformed, true).map(|_| ()).unwrap_err();
+            assert!(matches!(error, ScramError::Malformed | ScramError::ChannelBindingKind), "{error:?}");
+        }
+    }
+
+    #[test]
     fn client_first_as_postgresql_judges_it() {
         let check = |message: &[u8], expected: Result<&[u8], ScramError>| {
-            let got = First::new(secret(), [0; 18]).challenge(message).map(|(proof, _)| proof.nonce);
+            let got = First::new(secret(), [0; 18], None).challenge(message, false).map(|(proof, _)| proof.nonce);
             let expected = expected.map(|nonce| [nonce, &[b'A'; 24]].concat());
             assert_eq!(got, expected, "{:?}", String::from_utf8_lossy(message));
         };
@@ -348,7 +434,7 @@ mod tests {
     #[test]
     fn client_final_as_postgresql_judges_it() {
         let check = |message: &str, expected| {
-            let (proof, _) = First::new(secret(), [0; 18]).challenge(b"n,,n=,r=abc").unwrap();
+            let (proof, _) = First::new(secret(), [0; 18], None).challenge(b"n,,n=,r=abc", false).unwrap();
             let message = message
                 .replace('@', &format!("abc{}", "A".repeat(24)))
                 .replace("p=0", &format!("p={}=", "A".repeat(43)));
@@ -403,9 +489,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_message_panics(first: Vec<u8>, last: Vec<u8>) {
-            let _ = First::new(mock_secret("a", b"k"), [0; 18]).challenge(&first);
-            let (proof, _) = First::new(mock_secret("a", b"k"), [0; 18]).challenge(b"n,,n=,r=abc").unwrap();
+        fn no_message_panics(first: Vec<u8>, last: Vec<u8>, is_plus: bool, end_point: Option<Vec<u8>>) {
+            let mock = || First::new(mock_secret("a", b"k"), [0; 18], end_point.clone());
+            let _ = mock().challenge(&first, is_plus);
+            let (proof, _) = mock().challenge(b"n,,n=,r=abc", false).unwrap();
             let _ = proof.verify(&last);
             let _ = parse_verifier(&String::from_utf8_lossy(&last));
         }

@@ -34,6 +34,9 @@ pub enum Violation {
     /// Bytes in the clear behind a request for TLS (CVE-2021-23214, CVE-2021-23222).
     #[error("received unencrypted data after SSL request")]
     PlaintextAfterTlsRequest,
+    /// TLS at once, without saying what is to be spoken over it.
+    #[error("received direct SSL connection request without ALPN protocol negotiation extension")]
+    NoProtocolNamed,
     /// The authentication exchange breaks its rules.
     #[error("malformed authentication exchange")]
     MalformedAuthentication,
@@ -99,6 +102,18 @@ pub enum ClientError {
     /// Wrong password or unknown user: the same words.
     #[error("password authentication failed for user \"{user}\"")]
     LoginRefused {
+        /// As the client sent it.
+        user: String,
+    },
+    /// A token that is none, or lets nobody in: the same words for every reason.
+    #[error("IAM authentication failed for user \"{user}\"")]
+    TokenRefused {
+        /// As the client sent it.
+        user: String,
+    },
+    /// No client certificate, or one for another name.
+    #[error("certificate authentication failed for user \"{user}\"")]
+    CertificateRefused {
         /// As the client sent it.
         user: String,
     },
@@ -267,7 +282,11 @@ impl ClientError {
             | Self::Protocol(_)
             | Self::ClientIdle { .. } => ErrorKind::Client,
             Self::TransactionIdle { .. } => ErrorKind::Client,
-            Self::LoginRefused { .. } | Self::LoginTimeout | Self::AddressNotAllowed { .. } => ErrorKind::Auth,
+            Self::LoginRefused { .. }
+            | Self::TokenRefused { .. }
+            | Self::CertificateRefused { .. }
+            | Self::LoginTimeout
+            | Self::AddressNotAllowed { .. } => ErrorKind::Auth,
             Self::TooManyClients { .. }
             | Self::TooManyLogins { .. }
             | Self::BorrowTimeout { .. }

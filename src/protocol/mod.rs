@@ -21,6 +21,8 @@ use std::sync::Arc;
 pub trait Protocol: 'static {
     /// As in metrics, logs and `engine` of the configuration.
     const NAME: &'static str;
+    /// What a client that begins with TLS must say it wants to speak (ALPN, RFC 7301). `None`: it can't begin so.
+    const DIRECT_TLS: Option<&'static [u8]>;
     /// Logs a client in: we play the server.
     type Accept: Handshake<Output = Accepted<Self::Client>>;
     /// Logs in at a database: we play the client.
@@ -41,6 +43,8 @@ pub trait Protocol: 'static {
 pub struct AcceptOptions {
     /// What the endpoint says about TLS.
     pub tls: TlsOffer,
+    /// The client began with TLS instead of asking for it, and it has started.
+    pub direct_tls: Option<Secured>,
     /// Unpredictable bytes for this login's nonce.
     pub nonce: [u8; 18],
 }
@@ -56,6 +60,16 @@ pub enum TlsOffer {
     Off,
     /// A unix socket: safe as it is; requests for TLS are declined, as PostgreSQL does.
     LocalSocket,
+}
+
+/// What a finished TLS handshake has shown.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Secured {
+    /// The hash of the server's certificate to which a login can be bound (`tls-server-end-point`, RFC 5929 §4.1).
+    /// `None`: there is none for this kind of certificate.
+    pub end_point: Option<Vec<u8>>,
+    /// The names in the client's certificate, which has been verified. Empty: it has shown none.
+    pub client_names: Vec<String>,
 }
 
 /// What a login at a database needs.
@@ -126,7 +140,7 @@ pub trait Handshake {
 pub enum Step<T> {
     /// More bytes from the peer.
     NeedInput,
-    /// Write `out`, then turn the stream into TLS, then `answer(Answer::TlsStarted)`. No byte of input is left.
+    /// Write `out`, then turn the stream into TLS, then `answer(Answer::TlsStarted(..))`. No byte of input is left.
     StartTls,
     /// An answer.
     Ask(Question),
@@ -159,11 +173,11 @@ pub enum Question {
 #[derive(Debug)]
 pub enum Answer {
     /// The stream is TLS now.
-    TlsStarted,
+    TlsStarted(Secured),
     /// What the client must prove.
     Credentials(Credentials),
-    /// Whether the password holds.
-    Judged(bool),
+    /// Whether the password holds, or what the client is told.
+    Judged(Result<(), ClientError>),
     /// What the client is told after its proof.
     Welcome(Welcome),
 }
@@ -187,6 +201,8 @@ pub enum Proof {
     /// The whole password (or a token), which the core judges: [`Question::Password`]. Never without TLS, but for a local
     /// socket.
     Password,
+    /// A client certificate for one of these names.
+    Certificate(Arc<[String]>),
 }
 
 impl fmt::Debug for Proof {

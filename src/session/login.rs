@@ -6,15 +6,18 @@
 
 use super::relay::settle;
 use super::{Rules, Session, Worker};
-use crate::auth::Authenticator;
+use crate::auth::{Authenticator, Refused};
 use crate::metrics::LoginRefusal;
+use crate::net::certificate;
+use crate::net::tls::ServerTls;
 use crate::net::{Peer, Stream};
 use crate::pool::line::Ask;
 use crate::pool::{Borrow, Lease, PoolKey, PoolUse, Pools};
 use crate::protocol::{
     AcceptOptions, Accepted, Answer, ClientError, Handshake, HandshakeError, Login, Parameters, Protocol, Question,
-    ServerSide, Settings, Status, Step, TlsOffer, Welcome,
+    Secured, ServerSide, Settings, Status, Step, TlsOffer, Violation, Welcome,
 };
+use arc_swap::ArcSwap;
 use std::collections::HashMap;
 use std::future::Future;
 use std::io;
@@ -27,6 +30,8 @@ use tracing::{Instrument, debug, info};
 
 /// Bytes of a login that may wait for the rest of their message: a password message of 64 KiB, and one read.
 const LOGIN_BYTES_MAX: usize = 72 << 10;
+/// The first byte of a TLS record that holds a handshake (RFC 8446 §5.1).
+const TLS_HANDSHAKE: u8 = 0x16;
 /// Greetings that are remembered; one more forgets all of them.
 const GREETINGS_MAX: usize = 1024;
 /// Connections that may be lost during a login before it fails.
@@ -40,20 +45,26 @@ pub struct Endpoint<P: Protocol> {
     pub places: (usize, usize),
     /// TLS towards clients.
     pub tls: TlsOffer,
-    /// With what certificate.
-    pub tls_config: Option<Arc<rustls::ServerConfig>>,
+    /// Who may come in, and with what certificate they are met. A login holds on to what it has begun with.
+    pub access: Arc<ArcSwap<Access>>,
     /// From the first byte to the proof of identity.
     pub login_timeout: Duration,
     /// What sessions may do.
     pub rules: Rules,
     /// The target group's connections.
     pub pools: Arc<Pools<P>>,
-    /// Who may come in.
-    pub authenticator: Arc<Authenticator>,
     /// What clients are told after their login.
     pub greetings: Greetings,
     /// See [`Welcome::statement_key`].
     pub statement_key: [u8; 16],
+}
+
+/// What a reload changes for those who come in after it.
+pub struct Access {
+    /// Who may come in.
+    pub authenticator: Authenticator,
+    /// What clients are shown.
+    pub tls: Option<ServerTls>,
 }
 
 /// What clients of a pool with a certain baseline are told of the server.
@@ -111,6 +122,8 @@ impl Stop {
             Self::Refused(ClientError::TlsRequired | ClientError::PasswordInClear) => LoginRefusal::TlsRequired,
             Self::Refused(ClientError::Replication) => LoginRefusal::Replication,
             Self::Refused(ClientError::LoginRefused { .. }) => LoginRefusal::Password,
+            Self::Refused(ClientError::TokenRefused { .. }) => LoginRefusal::Token,
+            Self::Refused(ClientError::CertificateRefused { .. }) => LoginRefusal::Certificate,
             Self::Refused(ClientError::TooManyClients { .. } | ClientError::TooManyLogins { .. }) => {
                 LoginRefusal::TooManyClients
             }
@@ -176,10 +189,15 @@ async fn log_in<P: Protocol>(
     let Visitor { mut stream, client_id, refusal } = visitor;
     // A unix socket is as safe as TLS, whatever else the endpoint listens on.
     let tls = if stream.peer() == Peer::Unix { TlsOffer::LocalSocket } else { endpoint.tls };
-    let mut machine = P::accept(AcceptOptions { tls, nonce: rand::random() });
+    let access = endpoint.access.load_full();
+    let deadline = tokio::time::Instant::now() + endpoint.login_timeout;
+    let Ok(direct_tls) = tokio::time::timeout_at(deadline, direct_tls::<P>(&access, tls, &mut stream)).await else {
+        return Err(Stop::Refused(ClientError::LoginTimeout));
+    };
+    let mut machine = P::accept(AcceptOptions { tls, direct_tls: direct_tls?, nonce: rand::random() });
     let (mut input, mut out) = (Vec::new(), Vec::new());
-    let proving = prove::<P>(endpoint, refusal, &mut machine, &mut stream, &mut input, &mut out);
-    let login = match tokio::time::timeout(endpoint.login_timeout, proving).await {
+    let proving = prove::<P>(endpoint, &access, refusal, &mut machine, &mut stream, &mut input, &mut out);
+    let login = match tokio::time::timeout_at(deadline, proving).await {
         Ok(login) => login?,
         Err(_) => return Err(Stop::Refused(refuse::<P>(&mut machine, &mut stream, ClientError::LoginTimeout).await)),
     };
@@ -206,9 +224,33 @@ async fn log_in<P: Protocol>(
     Ok(Box::new(Session::new(watch, endpoint, pool, stream, client, (input, out))))
 }
 
+/// Starts TLS for a client that begins with it at once, where its protocol allows that. `None`: it does not.
+///
+/// Such a client must say what it wants to speak, so that nobody talks it into speaking to another kind of server
+/// (<https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-FLOW-SSL>).
+async fn direct_tls<P: Protocol>(access: &Access, tls: TlsOffer, stream: &mut Stream) -> Result<Option<Secured>, Stop> {
+    let (Some(alpn), TlsOffer::Required | TlsOffer::Optional) = (P::DIRECT_TLS, tls) else { return Ok(None) };
+    if stream.peek().await.map_err(Stop::Network)? != Some(TLS_HANDSHAKE) {
+        return Ok(None);
+    }
+    let secured = start_tls(access, stream).await?;
+    if stream.alpn() != Some(alpn) {
+        return Err(Stop::Broken(Violation::NoProtocolNamed.into()));
+    }
+    Ok(Some(secured))
+}
+
+async fn start_tls(access: &Access, stream: &mut Stream) -> Result<Secured, Stop> {
+    let Some(tls) = &access.tls else { return Err(Stop::Quiet) };
+    stream.start_tls_server(Arc::clone(&tls.config)).await.map_err(Stop::Network)?;
+    let client_names = stream.peer_certificate().map(certificate::names).unwrap_or_default();
+    Ok(Secured { end_point: tls.end_point.clone(), client_names })
+}
+
 /// Drives the login up to the client's proof.
 async fn prove<P: Protocol>(
     endpoint: &Endpoint<P>,
+    access: &Access,
     mut refusal: Option<ClientError>,
     machine: &mut P::Accept,
     stream: &mut Stream,
@@ -227,9 +269,8 @@ async fn prove<P: Protocol>(
                 }
             }
             Step::StartTls => {
-                let Some(config) = endpoint.tls_config.clone() else { return Err(Stop::Quiet) };
-                stream.start_tls_server(config).await.map_err(Stop::Network)?;
-                machine.answer(Answer::TlsStarted);
+                let secured = start_tls(access, stream).await?;
+                machine.answer(Answer::TlsStarted(secured));
             }
             Step::Ask(Question::Credentials { user, .. }) => {
                 if let Some(error) = refusal.take() {
@@ -237,14 +278,14 @@ async fn prove<P: Protocol>(
                     stream.write_whole(out).await.map_err(Stop::Network)?;
                     return Err(Stop::Refused(error));
                 }
-                machine.answer(Answer::Credentials(endpoint.authenticator.credentials(&endpoint.name, &user)));
+                machine.answer(Answer::Credentials(access.authenticator.credentials(&endpoint.name, &user)));
             }
             Step::Ask(Question::Password { user, password }) => {
-                let judged = endpoint.authenticator.judge(&endpoint.name, &user, &password, SystemTime::now());
-                if let Err(reason) = &judged {
+                let judged = access.authenticator.judge(&endpoint.name, &user, &password, SystemTime::now());
+                if let Err(Refused { reason, .. }) = &judged {
                     info!(user, %reason, "password or token refused");
                 }
-                machine.answer(Answer::Judged(judged.is_ok()));
+                machine.answer(Answer::Judged(judged.map_err(|refused| refused.told)));
             }
             Step::Ask(Question::Welcome(login)) => return Ok(login),
             Step::Done(Accepted::Cancel { .. }) => return Err(Stop::Cancel),

@@ -16,7 +16,7 @@ mod login;
 mod relay;
 mod worker;
 
-pub use login::{Endpoint, Greetings, Visitor, serve};
+pub use login::{Access, Endpoint, Greetings, Visitor, serve};
 pub use worker::{Kick, Worker};
 
 use crate::config::PoolMode;

@@ -19,6 +19,7 @@ mod query;
 mod servers;
 mod state;
 mod tidy;
+mod tls;
 mod tokens;
 mod topology;
 mod transaction;

@@ -18,7 +18,8 @@ use crate::harness::wire::{Login, Wire};
 const KEY_ID: &str = "AKIAEXAMPLE";
 const SECRET_KEY: &str = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY";
 const REGION: &str = "eu-central-1";
-const REFUSED: &str = "password authentication failed for user \"app\"";
+const REFUSED: &str = "IAM authentication failed for user \"app\"";
+const WRONG_PASSWORD: &str = "password authentication failed for user \"app\"";
 
 /// A server with TLS and a proxy whose user proves itself this way, at an endpoint with this `tls`.
 struct Scene {
@@ -185,7 +186,7 @@ fn every_refusal_has_the_same_words_and_its_own_reason() {
     }
     // One that does not exist is asked, and refused, in the same way.
     let unknown = scene.psql("nobody", &good, &scene.verified());
-    assert!(unknown.stderr.contains("password authentication failed for user \"nobody\""), "{unknown}");
+    assert!(unknown.stderr.contains("IAM authentication failed for user \"nobody\""), "{unknown}");
     // For another port it is another token.
     let other = token(KEY_ID, SECRET_KEY, "orders.internal", 5432, APP, REGION, now);
     assert_eq!(scene.psql(APP, &other, &scene.verified()).quietly(), "app\n");
@@ -203,9 +204,13 @@ fn tokens_or_passwords() {
     let scene = Scene::new("iam-or-password", "required");
     assert_eq!(scene.psql(APP, &scene.token(), &scene.verified()).quietly(), "app\n");
     assert_eq!(scene.psql(APP, APP_PASSWORD, &scene.verified()).quietly(), "app\n");
-    for password in ["wrong", &format!("{APP_PASSWORD} "), &scene.token().replace("Expires=900", "Expires=901")] {
+    for (password, words) in [
+        ("wrong", WRONG_PASSWORD),
+        (&format!("{APP_PASSWORD} "), WRONG_PASSWORD),
+        (&scene.token().replace("Expires=900", "Expires=901"), REFUSED),
+    ] {
         let refused = scene.psql(APP, password, &scene.verified());
-        assert!(refused.stderr.contains(REFUSED), "{refused}");
+        assert!(refused.stderr.contains(words), "{refused}");
     }
 }
 

@@ -18,7 +18,7 @@ pub(super) const FORMS: &str =
     "{ env = \"NAME\" }, { file = \"/path\" }, { command = [\"program\", \"argument\"] } or { value = \"...\" }";
 
 /// Text that must not be seen: a password. Not empty when it comes from a configuration file.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Secret {
     text: String,
 }

@@ -10,7 +10,7 @@ fn unknown_keys_and_wrong_types() {
             "#user",
             "endpoint = []",
             "21: user[0].endpoint: unknown key, did you mean `endpoints`? (known here: name, auth, password, \
-             database_user, endpoints, database_auth, certificate_names, max_clients, max_connections)",
+             certificate_names, database_user, endpoints, database_auth, max_clients, max_connections)",
         ),
         (
             "#root",
@@ -236,9 +236,9 @@ fn what_later_versions_bring() {
         ("#pool", "init_query = 'SELECT 1'", &format!("13: target_group[0].pool.init_query: {LATER}")),
         (
             "#user",
-            "auth = ['certificate']",
+            "auth = ['mysql_native_password']",
             &format!(
-                "21: user[0].auth[0]: \"certificate\" is {LATER}: use \"scram-sha-256\" or \"iam\" or \"iam-or-password\" or \"md5\""
+                "21: user[0].auth[0]: \"mysql_native_password\" is {LATER}: use \"scram-sha-256\" or \"iam\" or \"iam-or-password\" or \"md5\" or \"certificate\""
             ),
         ),
         (

@@ -69,7 +69,7 @@ impl Tls {
         let certificate = file("cert", &made.certificate);
         let private_key = file("key", &made.private_key);
         let ca_file = Some(file("ca", &made.ca));
-        let server = tls::server_config(&TlsConfig { certificate, private_key }).unwrap();
+        let server = tls::server_config(&TlsConfig { certificate, private_key, client_ca: None }, None).unwrap().config;
         let client = tls::client_config(&TargetTls { mode: TargetTlsMode::VerifyFull, ca_file }).unwrap().unwrap();
         Self { server, client }
     }

@@ -45,6 +45,7 @@ fn authenticator(pattern: &str) -> Authenticator {
         name: "mySQLUser".to_owned(),
         auth: AuthMethod::Iam,
         password: None,
+        certificate_names: Vec::new(),
         database_user: "u".to_owned(),
         endpoints: None,
     }];

@@ -6,7 +6,8 @@ use libfuzzer_sys::fuzz_target;
 use sluicegate::postgres::accept::Accept;
 use sluicegate::postgres::scram::mock_secret;
 use sluicegate::protocol::{
-    AcceptOptions, Accepted, Answer, ClientError, Credentials, Parameters, Proof, Question, Step, TlsOffer, Welcome,
+    AcceptOptions, Accepted, Answer, ClientError, Credentials, Parameters, Proof, Question, Secured, Step, TlsOffer,
+    Welcome,
 };
 use std::sync::Arc;
 
@@ -20,17 +21,23 @@ fuzz_target!(|data: &[u8]| {
         2 => TlsOffer::Off,
         _ => TlsOffer::LocalSocket,
     };
-    let at_once = play(offer, &[input]);
+    let direct = control & 4 != 0;
+    let at_once = play(offer, direct, &[input]);
     let (first, rest) = input.split_at(usize::from(cut).min(input.len()));
-    let in_two = play(offer, &[first, rest]);
+    let in_two = play(offer, direct, &[first, rest]);
     // With TLS on offer a cut behind SSLRequest decides between a handshake and an attack.
-    if matches!(offer, TlsOffer::Off | TlsOffer::LocalSocket) {
+    if direct || matches!(offer, TlsOffer::Off | TlsOffer::LocalSocket) {
         assert_eq!(at_once, in_two);
     }
 });
 
-fn play(tls: TlsOffer, pieces: &[&[u8]]) -> (Vec<u8>, String) {
-    let mut accept = Accept::new(AcceptOptions { tls, nonce: [7; 18] });
+/// A connection that a login can be bound to, and a certificate.
+fn secured() -> Secured {
+    Secured { end_point: Some(b"hash".to_vec()), client_names: vec!["name".to_owned()] }
+}
+
+fn play(tls: TlsOffer, direct: bool, pieces: &[&[u8]]) -> (Vec<u8>, String) {
+    let mut accept = Accept::new(AcceptOptions { tls, direct_tls: direct.then(secured), nonce: [7; 18] });
     let (mut input, mut out) = (Vec::new(), Vec::new());
     for piece in pieces {
         input.extend_from_slice(piece);
@@ -50,21 +57,23 @@ fn play(tls: TlsOffer, pieces: &[&[u8]]) -> (Vec<u8>, String) {
                 Step::NeedInput => break,
                 Step::StartTls => {
                     assert!(input.is_empty());
-                    accept.answer(Answer::TlsStarted);
+                    accept.answer(Answer::TlsStarted(secured()));
                 }
                 Step::Ask(Question::Credentials { user, .. }) => {
                     let secret = mock_secret(&user, b"key");
-                    // Three ways to prove it, each for some names.
-                    let proof = match user.len() % 3 {
+                    // Four ways to prove it, each for some names.
+                    let proof = match user.len() % 4 {
                         0 => Proof::Password,
                         1 => Proof::Scram(secret),
+                        2 => Proof::Certificate(["name".to_owned()].into()),
                         _ => Proof::Md5([b'0'; 32]),
                     };
                     accept.answer(Answer::Credentials(Credentials { proof, known: true }));
                 }
                 Step::Ask(Question::Password { password, .. }) => {
                     assert!(!password.expose().is_empty() && !password.expose().contains(&0));
-                    accept.answer(Answer::Judged(password.expose() != b"wrong"));
+                    let is_wrong = password.expose() == b"wrong";
+                    accept.answer(Answer::Judged(if is_wrong { Err(ClientError::Internal) } else { Ok(()) }));
                 }
                 Step::Ask(Question::Welcome(_)) => accept.answer(Answer::Welcome(Welcome {
                     parameters: Arc::new(Parameters::new()),

@@ -4,7 +4,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use sluicegate::postgres::connect::Connect;
-use sluicegate::protocol::{Answer, ConnectOptions, Password, Step};
+use sluicegate::protocol::{Answer, ConnectOptions, Password, Secured, Step};
 
 fuzz_target!(|data: &[u8]| {
     let Some((&[control, cut], input)) = data.split_first_chunk() else {
@@ -19,6 +19,11 @@ fuzz_target!(|data: &[u8]| {
         assert_eq!(at_once, in_two);
     }
 });
+
+/// With a certificate that can be bound to, or without.
+fn secured(control: u8) -> Secured {
+    Secured { end_point: (control & 8 == 0).then(|| b"hash".to_vec()), ..Secured::default() }
+}
 
 fn play(control: u8, pieces: &[&[u8]]) -> (usize, String) {
     let mut connect = Connect::new(ConnectOptions {
@@ -44,7 +49,7 @@ fn play(control: u8, pieces: &[&[u8]]) -> (usize, String) {
             input.drain(..taken);
             match step {
                 Step::NeedInput => break,
-                Step::StartTls => connect.answer(Answer::TlsStarted),
+                Step::StartTls => connect.answer(Answer::TlsStarted(secured(control))),
                 Step::Ask(_) => unreachable!("asks nothing"),
                 Step::Done(connected) => return (out.len(), format!("{connected:?}")),
             }

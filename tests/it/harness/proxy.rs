@@ -25,7 +25,7 @@ pub struct ProxyHandle {
     log: Arc<Mutex<VecDeque<String>>>,
     /// Says when the log has come to its end, which is the process's.
     log_end: Receiver<()>,
-    _config: tempfile::NamedTempFile,
+    config: tempfile::NamedTempFile,
 }
 
 impl ProxyHandle {
@@ -55,6 +55,13 @@ impl ProxyHandle {
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
     }
 
+    /// Gives it another configuration, as [`start`] takes it, and tells it to read it (SIGHUP).
+    pub fn reload(&self, config_text: &str) {
+        std::fs::write(self.config.path(), filled(config_text, self.address.port(), self.admin.port())).unwrap();
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::HUP).unwrap();
+    }
+
     /// Waits until it has ended by itself; all of its log is there then.
     pub fn wait(&mut self, patience: Duration) -> ExitStatus {
         match self.log_end.recv_timeout(patience) {
@@ -82,11 +89,7 @@ impl Drop for ProxyHandle {
 /// `{state_dir}`; they are filled in, and the port is where [`ProxyHandle::address`] points.
 pub fn start(config_text: &str) -> ProxyHandle {
     let [port, admin_port] = free_ports();
-    let state_dir = std::env::temp_dir();
-    let text = config_text
-        .replace("{port}", &port.to_string())
-        .replace("{admin_port}", &admin_port.to_string())
-        .replace("{state_dir}", &state_dir.display().to_string());
+    let text = filled(config_text, port, admin_port);
     let mut config = tempfile::Builder::new().prefix("sluicegate-").suffix(".toml").tempfile().unwrap();
     config.write_all(text.as_bytes()).unwrap();
 
@@ -115,7 +118,7 @@ pub fn start(config_text: &str) -> ProxyHandle {
         let _ = at_end.send(());
     });
     let [address, admin] = [port, admin_port].map(|port| (Ipv4Addr::LOCALHOST, port).into());
-    let mut proxy = ProxyHandle { address, admin, child, log, log_end, _config: config };
+    let mut proxy = ProxyHandle { address, admin, child, log, log_end, config };
     let started = Instant::now();
     match ready.recv_timeout(PATIENCE) {
         Ok(()) => proxy,
@@ -125,6 +128,13 @@ pub fn start(config_text: &str) -> ProxyHandle {
             panic!("the proxy ended ({status}) after {:?}; its log:\n{}", started.elapsed(), proxy.log());
         }
     }
+}
+
+fn filled(config_text: &str, port: u16, admin_port: u16) -> String {
+    config_text
+        .replace("{port}", &port.to_string())
+        .replace("{admin_port}", &admin_port.to_string())
+        .replace("{state_dir}", &std::env::temp_dir().display().to_string())
 }
 
 /// A configuration with one endpoint without TLS in front of `server`, transaction mode, and at most
