@@ -42,7 +42,7 @@ impl Pair {
             .map(|(name, value)| (name.to_owned(), value.to_owned()))
             .into();
         let (user, database) = ("app".to_owned(), "app".to_owned());
-        let login = Login { user, database, baseline: Arc::new(Settings::default()), fixed: Vec::new() };
+        let login = Login { user, database, baseline: Arc::new(Settings::default()), fixed: Vec::new(), keys: None };
         let welcome = Welcome {
             parameters: Arc::new(parameters.clone()),
             process_id: 1,

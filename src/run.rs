@@ -5,6 +5,7 @@
 //!        accept --- a client's socket ---> mailbox of the worker with the fewest clients
 //! ```
 
+mod logins;
 mod reload;
 
 use crate::admin::{self, Readiness};
@@ -19,6 +20,7 @@ use crate::protocol::TlsOffer;
 use crate::session::{self, Access, Endpoint, Rules, Visitor, Worker};
 use crate::topology::{self, Control, ControlError, Prober, Target};
 use arc_swap::ArcSwap;
+use logins::{GroupLogins, Refreshing};
 use reload::Reloader;
 use std::io;
 use std::pin::pin;
@@ -181,15 +183,21 @@ async fn serve(
     tracing::info!(workers, admin = ?addresses.admin, "ready");
     ready(&addresses);
 
-    let reloader = Reloader::new(config, access);
+    let mut refreshing = Refreshing::start(&access);
+    let reloader = Reloader::new(config, Arc::clone(&access));
     let mut shutdown = pin!(shutdown);
     loop {
         tokio::select! {
             biased;
             () = &mut shutdown => break,
-            read = reload() => reloader.take(read),
+            read = reload() => {
+                reloader.take(read);
+                // The users' passwords may be others now, with other times.
+                refreshing = Refreshing::start(&access);
+            }
         }
     }
+    drop(refreshing);
     tracing::info!("going down: no new clients; those who are here end at their transaction's end");
     readiness.draining();
     // Nobody is left to care if the receivers have gone.
@@ -226,7 +234,7 @@ fn start_group(
     let (prober, tls) = prober(group)?;
     let (mut snapshots, _monitor) =
         topology::start(&group.name, Target::new(address.clone()), group.health.clone(), prober);
-    let logins = Arc::clone(access);
+    let logins = GroupLogins::new(Arc::clone(access), &address);
     let target = pool::connect::Target {
         tls: match tls {
             Some(config) => Some((config, tls::server_name(&address)?)),
@@ -237,7 +245,7 @@ fn start_group(
         lifetime: group.pool.connection_max_lifetime,
         max_prepared_statements: group.pool.max_prepared_statements,
         statement_key,
-        credentials: Box::new(move |user| logins.load().authenticator.database_login(user)),
+        logins: Box::new(logins),
     };
     tokio::task::spawn_local(pool::connect::run(Arc::clone(&pools), orders, target));
     let wanted = group.pool.max_connections;

@@ -5,30 +5,65 @@
 //! password.
 
 mod iam;
-mod scram_secret;
+mod rotating;
 mod users;
 
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use aws_lc_rs::{hmac, rand};
 
-use crate::config::{AuthMethod, EndpointConfig, IamConfig, Secret, UserConfig};
-use crate::protocol::{ClientError, Credentials, Password, Proof};
+use crate::config::{AccessKeyConfig, AuthMethod, DatabaseAuth, EndpointConfig, IamConfig, Secret, UserConfig};
+use crate::protocol::{ClientError, Credentials, Password, Proof, ScramSecret};
 use iam::{Claim, Iam, is_token};
 use users::Users;
 
 pub use iam::{Keys, TokenRefusal, make_token};
-pub use scram_secret::{ITERATIONS, derive, mock};
+pub use rotating::Rotating;
 
 /// The users and what they must prove. Immutable; a reload makes a new one.
+#[derive(Clone)]
 pub struct Authenticator {
     users: Users,
     /// What is there at each endpoint.
-    endpoints: HashMap<String, Door>,
-    iam: Option<Iam>,
+    endpoints: Arc<HashMap<String, Door>>,
+    iam: Option<Arc<Iam>>,
+    /// What the proxy's own tokens are signed with.
+    signer: Option<Arc<Signer>>,
     mock_key: hmac::Key,
+}
+
+/// Makes tokens for the proxy's own logins.
+pub struct Signer {
+    keys: Keys,
+    region: String,
+}
+
+impl Signer {
+    /// A token for one login, now.
+    pub fn token(&self, host: &str, port: u16, user: &str) -> Option<Password> {
+        make_token(&self.keys, host, port, user, &self.region, SystemTime::now()).map(Password::new)
+    }
+}
+
+/// How the proxy logs in at a database for a user.
+pub struct DatabaseLogin {
+    /// The name there.
+    pub user: String,
+    /// What it proves.
+    pub proof: DatabaseProof,
+}
+
+/// What the proxy proves itself with at a database.
+pub enum DatabaseProof {
+    /// Nothing: the database must trust it.
+    Nothing,
+    /// This password, as it is at the moment.
+    Password(Arc<Rotating>),
+    /// A token, made for each login.
+    Token(Arc<Signer>),
 }
 
 /// An endpoint, as far as it matters who comes in.
@@ -88,8 +123,13 @@ pub enum AuthError {
 }
 
 impl Authenticator {
-    /// Derives every user's secret: about a millisecond each.
-    pub fn new(users: &[UserConfig], endpoints: &[EndpointConfig], iam: Option<&IamConfig>) -> Result<Self, AuthError> {
+    /// Derives every user's secret: about a millisecond each. `access_key` signs the proxy's own tokens.
+    pub fn new(
+        users: &[UserConfig],
+        endpoints: &[EndpointConfig],
+        iam: Option<&IamConfig>,
+        access_key: Option<&AccessKeyConfig>,
+    ) -> Result<Self, AuthError> {
         let mut key = [0; 32];
         rand::fill(&mut key).map_err(|_| AuthError::Random)?;
         let mock_key = hmac::Key::new(hmac::HMAC_SHA256, &key);
@@ -105,8 +145,16 @@ impl Authenticator {
         };
         Ok(Self {
             users: Users::load(users)?,
-            endpoints: endpoints.iter().map(door).collect(),
-            iam: iam.map(|iam| Iam::new(iam, Secret::new(mock_secret))),
+            endpoints: Arc::new(endpoints.iter().map(door).collect()),
+            iam: iam.map(|iam| Arc::new(Iam::new(iam, Secret::new(mock_secret)))),
+            signer: access_key.map(|key| {
+                let keys = Keys {
+                    access_key_id: key.access_key_id.clone(),
+                    secret_access_key: key.secret_access_key.clone(),
+                    session_token: key.session_token.clone(),
+                };
+                Arc::new(Signer { keys, region: key.region.clone() })
+            }),
             mock_key,
         })
     }
@@ -115,7 +163,7 @@ impl Authenticator {
     /// the endpoint's users is asked for, always the same for the same name, so that nobody learns who exists.
     pub fn credentials(&self, endpoint: &str, user: &str) -> Credentials {
         // Made for everybody, so that it takes everybody the same time.
-        let mock = mock(&self.mock_key, user);
+        let mock = ScramSecret::mock(&self.mock_key, user);
         match self.users.find(user).filter(|found| found.may_use(endpoint)) {
             Some(found) => Credentials { proof: found.proof.clone(), known: true },
             None => {
@@ -150,8 +198,9 @@ impl Authenticator {
             }
             (_, AuthMethod::Iam) => Err(PasswordRefusal::NotToken),
             _ => {
-                let known = found.and_then(|found| found.password.as_ref()).map_or(&b"\0"[..], Password::expose);
-                if iam::is_same(known, password) { Ok(()) } else { Err(PasswordRefusal::Wrong) }
+                let known = found.and_then(|found| found.password.as_ref()).map(|known| known.current());
+                let known = known.as_ref().map_or("\0", |known| known.expose());
+                if iam::is_same(known.as_bytes(), password) { Ok(()) } else { Err(PasswordRefusal::Wrong) }
             }
         };
         let user = user.to_owned();
@@ -169,9 +218,25 @@ impl Authenticator {
         Err(Refused { reason: if found.is_some() { reason } else { PasswordRefusal::UnknownUser }, told })
     }
 
-    /// The name and password with which the proxy logs in at the database for this user.
-    pub fn database_login(&self, user: &str) -> Option<(String, Option<Password>)> {
-        self.users.find(user).map(|found| (found.database_user.clone(), found.password.clone()))
+    /// How the proxy logs in at the database for this user.
+    pub fn database_login(&self, user: &str) -> Option<DatabaseLogin> {
+        let found = self.users.find(user)?;
+        let proof = match (found.database_auth, &found.password, &self.signer) {
+            (DatabaseAuth::Iam, _, Some(signer)) => DatabaseProof::Token(Arc::clone(signer)),
+            (DatabaseAuth::Password, Some(password), _) => DatabaseProof::Password(Arc::clone(password)),
+            (DatabaseAuth::Iam, _, None) | (DatabaseAuth::Password, None, _) => DatabaseProof::Nothing,
+        };
+        Some(DatabaseLogin { user: found.database_user.clone(), proof })
+    }
+
+    /// The same, with what this user proves made anew of its password as it is now.
+    pub fn renewed(&self, user: &str) -> Result<Self, AuthError> {
+        Ok(Self { users: self.users.renewed(user)?, ..self.clone() })
+    }
+
+    /// The users that have a password, with it.
+    pub fn passwords(&self) -> impl Iterator<Item = (&str, &Arc<Rotating>)> {
+        self.users.passwords()
     }
 }
 
@@ -184,6 +249,7 @@ impl fmt::Debug for Authenticator {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::ITERATIONS;
 
     fn user(name: &str, password: Option<&str>, endpoints: Option<&[&str]>) -> UserConfig {
         UserConfig {
@@ -192,6 +258,7 @@ mod tests {
             certificate_names: vec![name.to_owned()],
             password: password.map(|text| Secret::new(text.to_owned())),
             database_user: format!("{name}_rw"),
+            database_auth: DatabaseAuth::Password,
             endpoints: endpoints.map(|names| names.iter().map(|name| (*name).to_owned()).collect()),
         }
     }
@@ -204,7 +271,7 @@ mod tests {
     #[test]
     fn only_known_users_at_their_endpoints_are_known() {
         let users = [user("app", Some("pw"), None), user("reporter", Some("pw"), Some(&["reports"]))];
-        let authenticator = Authenticator::new(&users, &[], None).unwrap();
+        let authenticator = Authenticator::new(&users, &[], None, None).unwrap();
         for (endpoint, name, known) in [
             ("orders", "app", true),
             ("reports", "app", true),
@@ -224,15 +291,47 @@ mod tests {
         let app = scram(authenticator.credentials("reports", "app"));
         let reporter = scram(authenticator.credentials("reports", "reporter"));
         assert_ne!(app.stored_key, reporter.stored_key, "the same password, another salt");
-        let derived = derive(b"pw", &app.salt, ITERATIONS);
+        let derived = ScramSecret::derive(b"pw", &app.salt, ITERATIONS);
         assert_eq!((derived.stored_key, derived.server_key), (app.stored_key, app.server_key));
     }
 
     #[test]
     fn the_database_is_told_another_name() {
-        let authenticator = Authenticator::new(&[user("app", Some("pw"), None)], &[], None).unwrap();
-        assert_eq!(authenticator.database_login("app"), Some(("app_rw".to_owned(), Some(Password::new("pw")))));
-        assert_eq!(authenticator.database_login("nobody"), None);
+        let authenticator = Authenticator::new(&[user("app", Some("pw"), None)], &[], None, None).unwrap();
+        let login = authenticator.database_login("app").unwrap();
+        let DatabaseProof::Password(password) = login.proof else { panic!("not the password") };
+        assert_eq!((login.user.as_str(), password.current().expose()), ("app_rw", "pw"));
+        assert!(authenticator.database_login("nobody").is_none());
+    }
+
+    #[test]
+    fn a_new_password_is_proven_from_then_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("password");
+        std::fs::write(&file, "old").unwrap();
+        let text = format!(
+            "[[endpoint]]\nname='e'\nlisten='127.0.0.1:1'\ntarget_group='g'\ntls='off'\n\
+             [[target_group]]\nname='g'\nengine='postgres'\ntargets=['db:1']\n\
+             [target_group.health]\nuser='m'\npassword={{ value='m' }}\n\
+             [[user]]\nname='u'\npassword={{ file='{}' }}\n",
+            file.display()
+        );
+        let config = crate::config::Config::parse(&text, "proxy.toml", &|_| None).unwrap();
+        let authenticator = Authenticator::new(&config.users, &config.endpoints, None, None).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        std::fs::write(&file, "new").unwrap();
+        let (_, password) = authenticator.passwords().next().unwrap();
+        assert!(runtime.block_on(password.refresh("u")));
+        let renewed = authenticator.renewed("u").unwrap();
+        for (authenticator, password) in [(&authenticator, "old"), (&renewed, "new")] {
+            let shown = scram(authenticator.credentials("e", "u"));
+            let derived = ScramSecret::derive(password.as_bytes(), &shown.salt, ITERATIONS);
+            assert_eq!(derived.stored_key, shown.stored_key);
+        }
+        // What is no password can't become one.
+        std::fs::write(&file, "md50123456789abcdef0123456789abcdef").unwrap();
+        assert!(runtime.block_on(password.refresh("u")));
+        assert!(authenticator.renewed("u").is_err());
     }
 
     #[test]
@@ -242,18 +341,18 @@ mod tests {
             (Some("md50123456789abcdef0123456789abcdef"), "password's hash"),
             (None, "has no `password`"),
         ] {
-            let error = Authenticator::new(&[user("app", password, None)], &[], None).unwrap_err();
+            let error = Authenticator::new(&[user("app", password, None)], &[], None, None).unwrap_err();
             let text = format!("{error} {error:?}");
             assert!(text.contains(words) && text.contains("app"), "{text}");
             assert!(!text.contains("c2FsdA") && !text.contains("0123"), "{text}");
         }
-        assert!(Authenticator::new(&[user("app", Some("md5 is old"), None)], &[], None).is_ok());
+        assert!(Authenticator::new(&[user("app", Some("md5 is old"), None)], &[], None, None).is_ok());
     }
 
     #[test]
     fn nothing_secret_is_printed() {
-        let authenticator = Authenticator::new(&[user("app", Some("hunter2"), None)], &[], None).unwrap();
-        let text = format!("{authenticator:?} {:?}", authenticator.database_login("app"));
+        let authenticator = Authenticator::new(&[user("app", Some("hunter2"), None)], &[], None, None).unwrap();
+        let text = format!("{authenticator:?}");
         assert!(!text.contains("hunter2"), "{text}");
     }
 }

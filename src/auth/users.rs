@@ -9,30 +9,52 @@ use aws_lc_rs::rand;
 use md5::Digest;
 
 use super::AuthError;
-use super::scram_secret::{self, ITERATIONS, SALT_BYTES};
-use crate::config::{AuthMethod, Secret, UserConfig};
-use crate::protocol::{Password, Proof};
+use super::rotating::Rotating;
+use crate::config::{AuthMethod, DatabaseAuth, Secret, UserConfig};
+use crate::protocol::{ITERATIONS, Proof, SALT_BYTES, ScramSecret};
+use std::sync::Arc;
 
 /// All users by the name on the wire.
-#[derive(Debug)]
-pub(super) struct Users(HashMap<String, User>);
+#[derive(Clone, Debug)]
+pub(super) struct Users(HashMap<String, Arc<User>>);
 
+#[derive(Clone)]
 pub(super) struct User {
+    name: String,
     pub(super) method: AuthMethod,
     pub(super) proof: Proof,
     pub(super) database_user: String,
-    pub(super) password: Option<Password>,
+    pub(super) database_auth: DatabaseAuth,
+    pub(super) password: Option<Arc<Rotating>>,
     /// `None`: everywhere.
     endpoints: Option<Vec<String>>,
 }
 
 impl Users {
     pub(super) fn load(users: &[UserConfig]) -> Result<Self, AuthError> {
-        users.iter().map(|user| Ok((user.name.clone(), User::load(user)?))).collect::<Result<_, _>>().map(Self)
+        users
+            .iter()
+            .map(|user| Ok((user.name.clone(), Arc::new(User::load(user)?))))
+            .collect::<Result<_, _>>()
+            .map(Self)
     }
 
     pub(super) fn find(&self, name: &str) -> Option<&User> {
-        self.0.get(name)
+        self.0.get(name).map(Arc::as_ref)
+    }
+
+    /// The same, with what this user proves made anew of its password as it is now.
+    pub(super) fn renewed(&self, name: &str) -> Result<Self, AuthError> {
+        let mut renewed = self.clone();
+        if let Some(user) = renewed.0.get_mut(name) {
+            *user = Arc::new(user.renewed()?);
+        }
+        Ok(renewed)
+    }
+
+    /// The users whose password may change, with it.
+    pub(super) fn passwords(&self) -> impl Iterator<Item = (&str, &Arc<Rotating>)> {
+        self.0.iter().filter_map(|(name, user)| Some((name.as_str(), user.password.as_ref()?)))
     }
 }
 
@@ -42,34 +64,50 @@ impl User {
         if password.is_some_and(is_verifier) {
             return Err(AuthError::Verifier { user: user.name.clone() });
         }
-        let needed = || password.ok_or_else(|| AuthError::NoPassword { user: user.name.clone() });
-        let proof = match user.auth {
-            AuthMethod::ScramSha256 => {
-                let mut salt = [0; SALT_BYTES];
-                rand::fill(&mut salt).map_err(|_| AuthError::Random)?;
-                Proof::Scram(scram_secret::derive(needed()?.as_bytes(), &salt, ITERATIONS))
-            }
-            AuthMethod::Md5 => {
-                // "md5" and 32 digits, as PostgreSQL stores it.
-                let stored = postgres_hash(needed()?, &user.name);
-                Proof::Md5(stored)
-            }
-            AuthMethod::IamOrPassword => needed().map(|_| Proof::Password)?,
-            AuthMethod::Iam => Proof::Password,
-            AuthMethod::Certificate => Proof::Certificate(user.certificate_names.clone().into()),
+        let proof = match proof_of(&user.name, user.auth, password)? {
+            Some(proof) => proof,
+            None => Proof::Certificate(user.certificate_names.clone().into()),
         };
         Ok(Self {
+            name: user.name.clone(),
             method: user.auth,
             proof,
             database_user: user.database_user.clone(),
-            password: password.map(Password::new),
+            database_auth: user.database_auth,
+            password: user.password.clone().map(|password| Arc::new(Rotating::new(password))),
             endpoints: user.endpoints.clone(),
         })
+    }
+
+    fn renewed(&self) -> Result<Self, AuthError> {
+        let password = self.password.as_ref().map(|password| password.current());
+        let password = password.as_ref().map(|password| password.expose());
+        if password.is_some_and(is_verifier) {
+            return Err(AuthError::Verifier { user: self.name.clone() });
+        }
+        let proof = proof_of(&self.name, self.method, password)?;
+        Ok(Self { proof: proof.unwrap_or_else(|| self.proof.clone()), ..self.clone() })
     }
 
     pub(super) fn may_use(&self, endpoint: &str) -> bool {
         self.endpoints.as_ref().is_none_or(|names| names.iter().any(|name| name == endpoint))
     }
+}
+
+/// What a user with this password proves, and how. `None`: that depends on no password.
+fn proof_of(name: &str, method: AuthMethod, password: Option<&str>) -> Result<Option<Proof>, AuthError> {
+    let needed = || password.ok_or_else(|| AuthError::NoPassword { user: name.to_owned() });
+    Ok(Some(match method {
+        AuthMethod::ScramSha256 => {
+            let mut salt = [0; SALT_BYTES];
+            rand::fill(&mut salt).map_err(|_| AuthError::Random)?;
+            Proof::Scram(ScramSecret::derive(needed()?.as_bytes(), &salt, ITERATIONS))
+        }
+        AuthMethod::Md5 => Proof::Md5(postgres_hash(needed()?, name)),
+        AuthMethod::IamOrPassword => needed().map(|_| Proof::Password)?,
+        AuthMethod::Iam => Proof::Password,
+        AuthMethod::Certificate => return Ok(None),
+    }))
 }
 
 impl fmt::Debug for User {

@@ -14,7 +14,7 @@ use super::errors::{ConfigError, Problem};
 use super::field::Field;
 use super::secret;
 use super::table::{Source, Table};
-use super::types::{Effect, IamConfig, IdentityConfig, StatementConfig};
+use super::types::{AccessKeyConfig, Effect, IamConfig, IdentityConfig, StatementConfig};
 
 /// AWS never lets a token live longer.
 const TOKEN_AGE_MAX: Duration = Duration::from_secs(15 * 60);
@@ -52,6 +52,22 @@ pub(super) fn read(root: &Table<'_>) -> Option<IamConfig> {
     };
     table.finish();
     Some(config)
+}
+
+/// The access key that the proxy's own tokens are signed with, as AWS's own tools find it; or what is missing.
+pub(super) fn access_key(source: &Source<'_>, iam: Option<&IamConfig>) -> Result<AccessKeyConfig, String> {
+    let variable = |name: &str| source.env(name).filter(|value| !value.is_empty());
+    let needed = |name: &str| {
+        variable(name).ok_or_else(|| format!("signs with the access key of the environment, and {name} is not set"))
+    };
+    let region = iam.map(|iam| iam.region.clone()).filter(|region| !region.is_empty());
+    let region = region.or_else(|| variable("AWS_REGION")).or_else(|| variable("AWS_DEFAULT_REGION"));
+    Ok(AccessKeyConfig {
+        access_key_id: needed("AWS_ACCESS_KEY_ID")?,
+        secret_access_key: secret::Secret::new(needed("AWS_SECRET_ACCESS_KEY")?),
+        session_token: variable("AWS_SESSION_TOKEN").map(secret::Secret::new),
+        region: region.ok_or("needs a region: [iam] or the environment variable AWS_REGION")?,
+    })
 }
 
 fn plain_name(text: &str) -> Option<String> {

@@ -27,10 +27,10 @@ use toml::de::DeTable;
 pub use errors::{ConfigError, ConfigErrors, Problem};
 pub use secret::Secret;
 pub use types::{
-    AdminConfig, AuthMethod, Config, ConnectionLimit, Discovery, Effect, EndpointConfig, EndpointRole, EndpointTls,
-    Engine, HealthConfig, IamConfig, IdentityConfig, ListenAddress, LogConfig, LogFormat, PoolConfig, PoolMode,
-    ResetPolicy, RuntimeConfig, StatementConfig, TargetAddress, TargetGroupConfig, TargetTls, TargetTlsMode, TlsConfig,
-    UserConfig,
+    AccessKeyConfig, AdminConfig, AuthMethod, Config, ConnectionLimit, DatabaseAuth, Discovery, Effect, EndpointConfig,
+    EndpointRole, EndpointTls, Engine, HealthConfig, IamConfig, IdentityConfig, ListenAddress, LogConfig, LogFormat,
+    PoolConfig, PoolMode, ResetPolicy, RuntimeConfig, StatementConfig, TargetAddress, TargetGroupConfig, TargetTls,
+    TargetTlsMode, TlsConfig, UserConfig,
 };
 
 use field::Field;
@@ -83,14 +83,21 @@ fn read<'s>(source: &'s Source<'s>, entries: &'s DeTable<'s>) -> Config {
     let admin = operation::read_admin(&root);
     let endpoints = endpoints::read_all(&root, &target_groups, tls.is_named, admin.listen);
     let iam = iam::read(&root);
-    let proofs = users::Proofs { iam: iam.is_some(), client_ca: tls.asks_clients };
-    let users = users::read_all(&root, &endpoints, proofs);
+    let access_key = iam::access_key(source, iam.as_ref());
+    let proofs = users::Proofs {
+        iam: iam.is_some(),
+        client_ca: tls.asks_clients,
+        access_key: access_key.as_ref().map(drop).map_err(Clone::clone),
+    };
+    let users = users::read_all(&root, &endpoints, &target_groups, &proofs);
+    let signs = users.iter().any(|user| user.database_auth == DatabaseAuth::Iam);
     operation::refuse_dns(&root);
     let config = Config {
         endpoints,
         target_groups,
         users,
         iam,
+        access_key: access_key.ok().filter(|_| signs),
         tls: tls.config,
         admin,
         log: operation::read_log(&root),

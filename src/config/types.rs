@@ -23,6 +23,8 @@ pub struct Config {
     pub users: Vec<UserConfig>,
     /// Signed tokens; always there when a user uses them.
     pub iam: Option<IamConfig>,
+    /// What the proxy's own tokens are signed with; always there when a user's `database_auth` is `Iam`.
+    pub access_key: Option<AccessKeyConfig>,
     /// The certificate shown to clients; always there when an endpoint takes TLS.
     pub tls: Option<TlsConfig>,
     /// The HTTP side for operators.
@@ -269,6 +271,8 @@ pub struct UserConfig {
     pub certificate_names: Vec<String>,
     /// The name used at the database.
     pub database_user: String,
+    /// How the proxy proves itself there.
+    pub database_auth: DatabaseAuth,
     /// The endpoints where this user may come in; `None`: everywhere.
     pub endpoints: Option<Vec<String>>,
 }
@@ -278,6 +282,28 @@ impl UserConfig {
     pub fn may_use(&self, endpoint: &str) -> bool {
         self.endpoints.as_ref().is_none_or(|names| names.iter().any(|name| name == endpoint))
     }
+}
+
+/// How the proxy proves itself at a database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DatabaseAuth {
+    /// By the user's password, in whatever way the database asks for it.
+    Password,
+    /// By a signed token of its own.
+    Iam,
+}
+
+/// The access key that the proxy's own tokens are signed with: `AWS_ACCESS_KEY_ID` and its kin.
+#[derive(Debug, Clone)]
+pub struct AccessKeyConfig {
+    /// Its public part.
+    pub access_key_id: String,
+    /// Its secret part.
+    pub secret_access_key: Secret,
+    /// For temporary keys.
+    pub session_token: Option<Secret>,
+    /// Where the databases are.
+    pub region: String,
 }
 
 /// How a client proves who it is.

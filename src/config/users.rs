@@ -4,7 +4,9 @@
 
 use super::field::Field;
 use super::table::Table;
-use super::types::{AuthMethod, EndpointConfig, UserConfig};
+use super::types::{
+    AuthMethod, DatabaseAuth, EndpointConfig, TargetAddress, TargetGroupConfig, TargetTlsMode, UserConfig,
+};
 use super::{Names, secret, values};
 
 const NAME_FORM: &str = "1 to 63 bytes";
@@ -20,22 +22,66 @@ const METHODS: [(&str, AuthMethod); 5] = [
 const METHODS_LATER: [&str; 2] = ["caching_sha2_password", "mysql_native_password"];
 
 /// Reads all users; there may be none.
-pub(super) fn read_all(root: &Table<'_>, endpoints: &[EndpointConfig], proofs: Proofs) -> Vec<UserConfig> {
-    let endpoints: Vec<_> = endpoints.iter().map(|e| e.name.as_str()).collect();
+pub(super) fn read_all(
+    root: &Table<'_>,
+    endpoints: &[EndpointConfig],
+    groups: &[TargetGroupConfig],
+    proofs: &Proofs,
+) -> Vec<UserConfig> {
+    let names_of: Vec<_> = endpoints.iter().map(|e| e.name.as_str()).collect();
     let mut names = Names::default();
-    root.children("user").into_iter().map(|table| read(table, &mut names, &endpoints, proofs)).collect()
+    let read = |table: Table<'_>| {
+        let database_auth = table.take("database_auth");
+        let user = read(table, &mut names, &names_of, proofs, database_auth.as_ref());
+        if let (Some(field), DatabaseAuth::Iam) = (&database_auth, user.database_auth) {
+            check_token_login(field, &user, endpoints, groups, proofs);
+        }
+        user
+    };
+    root.children("user").into_iter().map(read).collect()
+}
+
+/// A token is a password that passes in the clear: only to whom it is meant for.
+fn check_token_login(
+    field: &Field<'_>,
+    user: &UserConfig,
+    endpoints: &[EndpointConfig],
+    groups: &[TargetGroupConfig],
+    proofs: &Proofs,
+) {
+    if let Err(reason) = &proofs.access_key {
+        field.report_conflict(reason.clone());
+    }
+    let used = endpoints.iter().filter(|endpoint| user.may_use(&endpoint.name));
+    for group in groups.iter().filter(|group| used.clone().any(|endpoint| endpoint.target_group == group.name)) {
+        let is_local = group.targets.iter().any(|target| matches!(target, TargetAddress::Unix(_)));
+        if group.tls.mode != TargetTlsMode::VerifyFull || is_local {
+            field.report_conflict(format!(
+                "a token goes to databases by TCP and tls = \"verify-full\" only; target group \"{}\" is spoken to in \
+                 another way",
+                group.name
+            ));
+        }
+    }
 }
 
 /// What is there to check proofs against.
-#[derive(Clone, Copy)]
 pub(super) struct Proofs {
     /// `[iam]`
     pub(super) iam: bool,
     /// `client_ca`
     pub(super) client_ca: bool,
+    /// The access key for the proxy's own tokens, or why there is none.
+    pub(super) access_key: Result<(), String>,
 }
 
-fn read(table: Table<'_>, names: &mut Names, endpoints: &[&str], proofs: Proofs) -> UserConfig {
+fn read(
+    table: Table<'_>,
+    names: &mut Names,
+    endpoints: &[&str],
+    proofs: &Proofs,
+    database_auth: Option<&Field<'_>>,
+) -> UserConfig {
     let name = names.read(&table, NAME_FORM, is_user_name);
     let auth = table.read("auth", Some(AuthMethod::ScramSha256), |field| Some(read_auth(field, proofs)));
     let password = table.take("password");
@@ -61,10 +107,12 @@ fn read(table: Table<'_>, names: &mut Names, endpoints: &[&str], proofs: Proofs)
             let good = |text: &str| is_user_name(text).then(|| text.to_owned());
             field.parsed(NAME_FORM, good)
         }),
+        database_auth: database_auth
+            .and_then(|field| field.choice(&[("password", DatabaseAuth::Password), ("iam", DatabaseAuth::Iam)], &[]))
+            .unwrap_or(DatabaseAuth::Password),
         endpoints: table.read("endpoints", None, |field| read_endpoints(field, endpoints).map(Some)),
         name,
     };
-    table.later("database_auth", None);
     table.later("max_clients", None);
     table.later("max_connections", None);
     table.finish();
@@ -77,7 +125,7 @@ fn is_user_name(text: &str) -> bool {
 
 /// `None` once a mistake was reported. MySQL's method may stand beside ours: the default list, which serves both
 /// engines, has it.
-fn read_auth(field: &Field<'_>, proofs: Proofs) -> Option<AuthMethod> {
+fn read_auth(field: &Field<'_>, proofs: &Proofs) -> Option<AuthMethod> {
     const ALLOWED: &str = "one method, such as [\"scram-sha-256\"] or [\"iam\"]";
     let fields = field.list(ALLOWED)?;
     let words: Option<Vec<_>> = fields.iter().map(|field| field.text(ALLOWED)).collect();

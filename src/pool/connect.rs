@@ -12,10 +12,11 @@ use crate::metrics::OpenFailure;
 use crate::net;
 use crate::net::certificate::end_point_binding;
 use crate::protocol::{
-    Answer, ClientError, ConnectOptions, Handshake, HandshakeError, Password, Protocol, Secured, Step, Violation,
+    Answer, ClientError, ConnectOptions, Handshake, HandshakeError, LoginSecret, Protocol, Secured, Step, Violation,
 };
 use rustls_pki_types::ServerName;
 use std::io;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -40,12 +41,18 @@ pub struct Target {
     pub max_prepared_statements: usize,
     /// See [`ConnectOptions::statement_key`].
     pub statement_key: [u8; 16],
-    /// The database's user and password for a client's user.
-    pub credentials: Credentials,
+    /// The database's users.
+    pub logins: Box<dyn Logins>,
 }
 
-/// Gives the database's user and password for a client's user.
-pub type Credentials = Box<dyn Fn(&str) -> Option<(String, Option<Password>)>>;
+/// How the proxy logs in for a client's user. Asked anew for each login.
+pub trait Logins {
+    /// The name at the database, and what to prove it with. `None`: nobody knows.
+    fn login(&self, user: &str) -> Option<(String, Option<LoginSecret>)>;
+
+    /// The database has refused this. True: there is something else to prove it with now.
+    fn refused<'a>(&'a self, user: &'a str, secret: Option<LoginSecret>) -> Pin<Box<dyn Future<Output = bool> + 'a>>;
+}
 
 /// Why a login failed.
 #[derive(Debug, thiserror::Error)]
@@ -77,9 +84,7 @@ pub async fn run<P: Protocol>(
     while let Some((key, pool_key)) = orders.recv().await {
         let (pools, target) = (Arc::clone(&pools), Rc::clone(&target));
         tokio::task::spawn_local(async move {
-            let limit = target.timeout;
-            let login = tokio::time::timeout(limit, log_in::<P>(&target, &pool_key)).await;
-            match login.unwrap_or(Err(ConnectError::Timeout(limit))) {
+            match open::<P>(&target, &pool_key).await {
                 Ok(connection) => pools.opened(key, connection),
                 Err(error) => pools.open_failed(key, &pool_key, &error),
             }
@@ -87,14 +92,33 @@ pub async fn run<P: Protocol>(
     }
 }
 
-async fn log_in<P: Protocol>(target: &Target, key: &PoolKey) -> Result<Box<ServerConn<P>>, ConnectError> {
-    let (user, password) =
-        (target.credentials)(&key.user).ok_or_else(|| ConnectError::UnknownUser(key.user.clone()))?;
+/// Logs in; once more if the database has refused a password that has changed meanwhile.
+async fn open<P: Protocol>(target: &Target, key: &PoolKey) -> Result<Box<ServerConn<P>>, ConnectError> {
+    let login = || target.logins.login(&key.user).ok_or_else(|| ConnectError::UnknownUser(key.user.clone()));
+    let within = |login: (String, Option<LoginSecret>)| async {
+        let limit = target.timeout;
+        let login = tokio::time::timeout(limit, log_in::<P>(target, key, login)).await;
+        login.unwrap_or(Err(ConnectError::Timeout(limit)))
+    };
+    let (user, secret) = login()?;
+    match within((user, secret.clone())).await {
+        Err(error) if failure(&error) == OpenFailure::Login && target.logins.refused(&key.user, secret).await => {
+            within(login()?).await
+        }
+        ended => ended,
+    }
+}
+
+async fn log_in<P: Protocol>(
+    target: &Target,
+    key: &PoolKey,
+    (user, secret): (String, Option<LoginSecret>),
+) -> Result<Box<ServerConn<P>>, ConnectError> {
     let mut machine = P::connect(ConnectOptions {
         user,
         database: key.database.clone(),
         fixed: key.fixed.clone(),
-        password,
+        secret,
         tls: target.tls.is_some(),
         local_socket: matches!(target.address, TargetAddress::Unix(_)),
         nonce: rand::random(),

@@ -324,6 +324,7 @@ impl Opening {
             database: startup.database,
             baseline: Arc::new(Settings::new(startup.settings)),
             fixed: startup.fixed,
+            keys: None,
         };
         Ok(Known { login, protocol: agreed, tls: self.tls })
     }
@@ -400,13 +401,14 @@ impl AwaitingFinal {
         };
         let Self { known, proof, user_exists } = self;
         let user = &known.login.user;
-        let server_final = proof.verify(body).map_err(|error| not_proven(error, user, out))?;
+        let (server_final, keys) = proof.verify(body).map_err(|error| not_proven(error, user, out))?;
         if !user_exists {
             return Err(not_proven(ScramError::WrongProof, user, out));
         }
         message::authentication_sasl_final(&server_final, out);
         message::authentication_ok(out);
-        Ok((len, State::Proven(known), None))
+        let login = Login { keys: Some(keys), ..known.login };
+        Ok((len, State::Proven(Known { login, ..known }), None))
     }
 }
 
@@ -528,6 +530,8 @@ mod tests {
     use postgres_protocol::authentication::sasl::{ChannelBinding, ScramSha256};
     use proptest::prelude::*;
 
+    /// Few: most of a login's time goes there.
+    const ROUNDS: std::num::NonZeroU32 = std::num::NonZeroU32::new(2).unwrap();
     const SECRET: [u8; 32] = *b"0123456789abcdefghijklmnopqrstuv";
 
     /// The core's part: plays a login against what arrives in pieces.
@@ -553,7 +557,7 @@ mod tests {
     impl Core {
         fn new(tls: TlsOffer) -> Self {
             let accept = Accept::new(AcceptOptions { tls, direct_tls: None, nonce: [7; 18] });
-            let users = vec![("u", scram::derive_secret(b"pw", b"saltsaltsaltsalt", 2))];
+            let users = vec![("u", ScramSecret::derive(b"pw", b"saltsaltsaltsalt", ROUNDS))];
             Self {
                 accept,
                 input: Vec::new(),
@@ -596,7 +600,9 @@ mod tests {
                 Question::Credentials { user, .. } => {
                     let secret = self.users.iter().find(|(name, _)| *name == user).map(|(_, secret)| secret.clone());
                     let known = secret.is_some();
-                    let secret = secret.unwrap_or_else(|| scram::mock_secret(&user, b"key"));
+                    let secret = secret.unwrap_or_else(|| {
+                        ScramSecret::mock(&aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, b"key"), &user)
+                    });
                     let proof = self.proof.clone().unwrap_or(Proof::Scram(secret));
                     Answer::Credentials(Credentials { proof, known })
                 }
@@ -674,7 +680,13 @@ mod tests {
             let mut core = Core::new(TlsOffer::Off);
             let (_, end) = login(&mut core, minor, &[("user", "u"), ("DateStyle", "ISO")], b"pw");
             let baseline = Arc::new(Settings::new([("datestyle", "ISO")]));
-            let expected = Login { user: "u".into(), database: "u".into(), baseline, fixed: Vec::new() };
+            // What the proof has shown is what the verifier is made of.
+            let End::Client { login: Login { keys: Some(keys), .. }, .. } = &end else { panic!("{end:?}") };
+            let stored = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &keys.client_key);
+            let secret_of_u = &core.users[0].1;
+            assert_eq!((stored.as_ref(), keys.server_key), (&secret_of_u.stored_key[..], secret_of_u.server_key));
+            let keys = Some(keys.clone());
+            let expected = Login { user: "u".into(), database: "u".into(), baseline, fixed: Vec::new(), keys };
             assert_eq!(end, End::Client { login: expected, protocol: (3, minor), rest: Vec::new() });
             assert_eq!(core.questions.len(), 2);
             let mut tail = Vec::new();
@@ -690,7 +702,7 @@ mod tests {
     fn unknown_users_and_wrong_passwords_look_the_same() {
         let refused = |user: &str, password: &[u8]| {
             let mut core = Core::new(TlsOffer::Off);
-            core.users[0].1.iterations = scram::ITERATIONS;
+            core.users[0].1.iterations = crate::protocol::ITERATIONS.get();
             let (_, end) = login(&mut core, 0, &[("user", user)], password);
             assert!(matches!(end, End::Failed(HandshakeError::Refused(_))), "{end:?}");
             assert_eq!(core.questions.len(), 1);
@@ -808,7 +820,7 @@ mod tests {
     #[test]
     fn a_mock_is_refused_even_with_a_proof_that_holds() {
         let mut core = Core::new(TlsOffer::Off);
-        let secret = scram::derive_secret(b"pw", b"salt", 2);
+        let secret = ScramSecret::derive(b"pw", b"salt", ROUNDS);
         let mut out = Vec::new();
         core.accept.step_inner(&startup(0, &[("user", "x")]), &mut out).unwrap();
         core.accept.answer(Answer::Credentials(Credentials { proof: Proof::Scram(secret), known: false }));

@@ -363,7 +363,8 @@ mod tests {
     const REFUSAL: ClientError = ClientError::OutcomeUnknown;
 
     fn client() -> Client {
-        let login = Login { user: "u".into(), database: "d".into(), baseline: Arc::default(), fixed: Vec::new() };
+        let login =
+            Login { user: "u".into(), database: "d".into(), baseline: Arc::default(), fixed: Vec::new(), keys: None };
         let parameters = Arc::default();
         Client::new(
             &login,

@@ -8,8 +8,11 @@
 
 use super::frame::{Head, cstr, whole};
 use super::message::{self, from_server};
-use super::scram::{MECHANISM, MECHANISM_PLUS};
-use crate::protocol::{Answer, ConnectOptions, HandshakeError, Parameters, Password, Secured, Step, Violation};
+use super::scram::{Binding, KeyHolder, MECHANISM, MECHANISM_PLUS};
+use crate::protocol::{
+    Answer, ConnectOptions, HandshakeError, LoginSecret, Parameters, Password, Secured, Step, Violation,
+};
+use md5::{Digest, Md5};
 use postgres_protocol::authentication::md5_hash;
 use postgres_protocol::authentication::sasl::{ChannelBinding, ScramSha256};
 use std::fmt;
@@ -91,11 +94,19 @@ enum Proof {
     /// The password was sent, in the clear or as MD5: only AuthenticationOk may follow.
     Sent,
     /// SASLInitialResponse was sent.
-    ScramFirst(ScramSha256),
+    ScramFirst(Scram),
     /// SASLResponse was sent: the server must prove itself.
-    ScramFinal(ScramSha256),
+    ScramFinal(Scram),
     /// The server has proven itself.
     Mutual,
+}
+
+/// Our half of SCRAM.
+enum Scram {
+    /// By a password.
+    Password(ScramSha256),
+    /// By the keys made of one.
+    Keys(KeyHolder),
 }
 
 /// What the server says between AuthenticationOk and ReadyForQuery.
@@ -233,28 +244,25 @@ impl Connect {
                 Proof::Sent
             }
             (5, Proof::Nothing) => {
-                let password = self.password("by MD5, and none is configured")?;
                 let salt = data.try_into().map_err(|_| Violation::MalformedFrame(from_server::AUTHENTICATION))?;
-                let hashed = md5_hash(self.options.user.as_bytes(), password.expose(), salt);
+                let hashed = self.md5(salt)?;
                 message::password_message(hashed.as_bytes(), out);
                 Proof::Sent
             }
             (10, Proof::Nothing) => {
                 let (mechanism, binding) = mechanism(data, &channel)?;
-                let password = self.password("by SCRAM-SHA-256, and none is configured")?;
-                // The one exception to "randomness comes in as an argument": postgres-protocol draws the client's
-                // nonce itself and lets nobody pass one (0.6.12), so `ConnectOptions::nonce` stays unused.
-                let scram = ScramSha256::new(password.expose(), binding);
-                message::sasl_initial_response(mechanism, scram.message(), out);
+                let scram = self.scram(binding)?;
+                message::sasl_initial_response(mechanism, &scram.first(), out);
                 Proof::ScramFirst(scram)
             }
             (11, Proof::ScramFirst(mut scram)) => {
-                scram.update(data).map_err(|_| Violation::MalformedAuthentication)?;
-                message::sasl_response(scram.message(), out);
+                message::sasl_response(&scram.last(data)?, out);
                 Proof::ScramFinal(scram)
             }
-            (12, Proof::ScramFinal(mut scram)) => {
-                scram.finish(data).map_err(|_| HandshakeError::ServerNotProven)?;
+            (12, Proof::ScramFinal(scram)) => {
+                if !scram.is_proven(data) {
+                    return Err(HandshakeError::ServerNotProven);
+                }
                 Proof::Mutual
             }
             (2, Proof::Nothing) => return Err(HandshakeError::UnsupportedMethod("Kerberos V5")),
@@ -267,7 +275,46 @@ impl Connect {
     }
 
     fn password(&self, why: &'static str) -> Result<&Password, HandshakeError> {
-        self.options.password.as_ref().ok_or(HandshakeError::NoPassword(why))
+        match &self.options.secret {
+            Some(LoginSecret::Password(password)) => Ok(password),
+            Some(LoginSecret::Scram(_) | LoginSecret::Md5(_)) | None => Err(HandshakeError::NoPassword(why)),
+        }
+    }
+
+    fn scram(&self, binding: Binding) -> Result<Scram, HandshakeError> {
+        match &self.options.secret {
+            // The one exception to "randomness comes in as an argument": postgres-protocol draws the client's
+            // nonce itself and lets nobody pass one (0.6.12).
+            Some(LoginSecret::Password(password)) => Ok(Scram::Password(ScramSha256::new(
+                password.expose(),
+                match binding {
+                    Binding::Unsupported => ChannelBinding::unsupported(),
+                    Binding::Unrequested => ChannelBinding::unrequested(),
+                    Binding::EndPoint(data) => ChannelBinding::tls_server_end_point(data),
+                },
+            ))),
+            Some(LoginSecret::Scram(keys)) => {
+                Ok(Scram::Keys(KeyHolder::new(keys.clone(), self.options.nonce, binding)))
+            }
+            Some(LoginSecret::Md5(_)) | None => {
+                Err(HandshakeError::NoPassword("by SCRAM-SHA-256, and none is known here"))
+            }
+        }
+    }
+
+    /// What is answered to a challenge by MD5.
+    fn md5(&self, salt: [u8; 4]) -> Result<String, HandshakeError> {
+        match &self.options.secret {
+            Some(LoginSecret::Password(password)) => {
+                Ok(md5_hash(self.options.user.as_bytes(), password.expose(), salt))
+            }
+            Some(LoginSecret::Md5(stored)) => {
+                // The second half of `md5_hash`.
+                let digest = Md5::new().chain_update(stored).chain_update(salt).finalize();
+                Ok(digest.iter().fold("md5".to_owned(), |text, byte| format!("{text}{byte:02x}")))
+            }
+            Some(LoginSecret::Scram(_)) | None => Err(HandshakeError::NoPassword("by MD5, and none is known here")),
+        }
     }
 
     /// Takes one of the frames that follow AuthenticationOk.
@@ -309,6 +356,34 @@ impl Connect {
     }
 }
 
+impl Scram {
+    /// client-first.
+    fn first(&self) -> Vec<u8> {
+        match self {
+            Self::Password(scram) => scram.message().to_vec(),
+            Self::Keys(holder) => holder.first(),
+        }
+    }
+
+    /// Takes server-first; gives client-final.
+    fn last(&mut self, server_first: &[u8]) -> Result<Vec<u8>, HandshakeError> {
+        match self {
+            Self::Password(scram) => {
+                scram.update(server_first).map_err(|_| Violation::MalformedAuthentication)?;
+                Ok(scram.message().to_vec())
+            }
+            Self::Keys(holder) => Ok(holder.last(server_first).map_err(|_| Violation::MalformedAuthentication)?),
+        }
+    }
+
+    fn is_proven(self, server_final: &[u8]) -> bool {
+        match self {
+            Self::Password(mut scram) => scram.finish(server_final).is_ok(),
+            Self::Keys(holder) => holder.is_proven(server_final),
+        }
+    }
+}
+
 /// What a frame led to.
 enum Received {
     Next(State),
@@ -328,7 +403,7 @@ fn tls_answer(answer: u8, more: &[u8]) -> Result<(), HandshakeError> {
 
 /// The mechanism to log in by, of those offered: with channel binding where both sides can; others are passed over. A
 /// server that does not offer the binding is told that we could have (`y`): if it did offer it, somebody has cut that out.
-fn mechanism(mut list: &[u8], channel: &Channel) -> Result<(&'static str, ChannelBinding), HandshakeError> {
+fn mechanism(mut list: &[u8], channel: &Channel) -> Result<(&'static str, Binding), HandshakeError> {
     let (mut scram, mut scram_plus) = (false, false);
     loop {
         let (name, rest) = cstr(list).ok_or(Violation::MalformedFrame(from_server::AUTHENTICATION))?;
@@ -344,9 +419,9 @@ fn mechanism(mut list: &[u8], channel: &Channel) -> Result<(&'static str, Channe
         Channel::Local | Channel::Open => None,
     };
     match end_point {
-        Some(end_point) if scram_plus => Ok((MECHANISM_PLUS, ChannelBinding::tls_server_end_point(end_point))),
-        Some(_) if scram => Ok((MECHANISM, ChannelBinding::unrequested())),
-        None if scram => Ok((MECHANISM, ChannelBinding::unsupported())),
+        Some(end_point) if scram_plus => Ok((MECHANISM_PLUS, Binding::EndPoint(end_point))),
+        Some(_) if scram => Ok((MECHANISM, Binding::Unrequested)),
+        None if scram => Ok((MECHANISM, Binding::Unsupported)),
         Some(_) | None => Err(HandshakeError::UnsupportedMethod("SASL without SCRAM-SHA-256")),
     }
 }
@@ -356,15 +431,19 @@ fn mechanism(mut list: &[u8], channel: &Channel) -> Result<(&'static str, Channe
 mod tests {
     use super::*;
     use crate::postgres::frame::frame;
-    use crate::postgres::scram::{First, derive_secret};
+    use crate::postgres::scram::First;
+    use crate::protocol::ScramSecret;
     use proptest::prelude::*;
+
+    /// Few: most of a login's time goes there.
+    const ROUNDS: std::num::NonZeroU32 = std::num::NonZeroU32::new(2).unwrap();
 
     fn options() -> ConnectOptions {
         ConnectOptions {
             user: "u".into(),
             database: "d".into(),
             fixed: vec![("options".into(), "-e".into())],
-            password: Some(Password::new("pw")),
+            secret: Some(LoginSecret::Password(Password::new("pw"))),
             tls: false,
             local_socket: false,
             nonce: [0; 18],
@@ -506,7 +585,7 @@ mod tests {
         );
         fails(connect(|_| ()), &[&auth(5, b"sal")], Violation::MalformedFrame(b'R'));
         for (code, data) in [(3, &b""[..]), (5, b"salt"), (10, b"SCRAM-SHA-256\0\0")] {
-            let (_, end, _) = play(connect(|options| options.password = None), &[&auth(code, data)]);
+            let (_, end, _) = play(connect(|options| options.secret = None), &[&auth(code, data)]);
             assert!(matches!(end, Some(Err(HandshakeError::NoPassword(_)))));
         }
     }
@@ -548,11 +627,11 @@ mod tests {
         };
         step(b"")?;
         let (initial, _) = step(&auth(10, b"SCRAM-SHA-256-PLUS\0SCRAM-SHA-256\0\0"))?;
-        let server = First::new(derive_secret(password, b"salt", 2), [3; 18], None);
+        let server = First::new(ScramSecret::derive(password, b"salt", ROUNDS), [3; 18], None);
         let (proof, challenge) = server.challenge(&initial[5 + MECHANISM.len() + 1 + 4..], false).unwrap();
         let (last, _) = step(&auth(11, &challenge))?;
         let proof = proof.verify(&last[5..]);
-        let server_final = spoil(proof.unwrap_or_else(|_| b"v=AAAA".to_vec()));
+        let server_final = spoil(proof.map_or_else(|_| b"v=AAAA".to_vec(), |(server_final, _)| server_final));
         let server_final = server_final.map(|data| auth(12, &data)).unwrap_or_default();
         match step(&[server_final, welcome(b"")].concat())? {
             (_, Step::Done(connected)) => Ok(connected),
@@ -615,7 +694,7 @@ mod tests {
         step(b"S");
         step(b"");
         let initial = step(&auth(10, BOTH));
-        let server = First::new(derive_secret(b"pw", b"salt", 2), [3; 18], Some(b"hash".to_vec()));
+        let server = First::new(ScramSecret::derive(b"pw", b"salt", ROUNDS), [3; 18], Some(b"hash".to_vec()));
         let (proof, challenge) = server.challenge(&initial[5 + MECHANISM_PLUS.len() + 1 + 4..], true).unwrap();
         let last = step(&auth(11, &challenge));
         assert!(proof.verify(&last[5..]).is_ok());

@@ -1,17 +1,17 @@
 //! SCRAM-SHA-256, the server's side (RFC 5802, RFC 7677; in PostgreSQL
-//! <https://www.postgresql.org/docs/current/sasl-authentication.html>), and the secrets it checks against.
+//! <https://www.postgresql.org/docs/current/sasl-authentication.html>).
 //!
 //! Two steps: [`First`] takes client-first and gives the challenge, [`Proof`] takes client-final and gives the server's
 //! own proof. Keys are compared in constant time; nonce and mock key come in as arguments. Where the connection can be
 //! bound to, SCRAM-SHA-256-PLUS is offered, and a client that was made to believe otherwise is refused. It does not know
 //! users: who is a mock is the caller's secret.
+//!
+//! And the client's side for those who have no password but the keys made of one: [`KeyHolder`].
 
-use crate::protocol::ScramSecret;
-use aws_lc_rs::{constant_time, digest, hmac, pbkdf2};
+use crate::protocol::{ScramKeys, ScramSecret};
+use aws_lc_rs::{constant_time, digest, hmac};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use std::borrow::Cow;
-use std::num::NonZeroU32;
 
 /// The mechanism's name.
 pub const MECHANISM: &str = "SCRAM-SHA-256";
@@ -20,13 +20,6 @@ pub const MECHANISM_PLUS: &str = "SCRAM-SHA-256-PLUS";
 
 /// The only kind of channel binding PostgreSQL knows (RFC 5929 §4).
 const BINDING_KIND: &[u8] = b"tls-server-end-point";
-
-/// PBKDF2 rounds of the secrets made here: PostgreSQL's default (`scram_iterations`), so that a mock is not told from
-/// a verifier that was copied from a database.
-pub const ITERATIONS: u32 = 4096;
-
-/// Bytes of a mock's salt, as PostgreSQL's verifiers have.
-const SALT_BYTES: usize = 16;
 
 /// What is wrong with a client's SCRAM message. The words are PostgreSQL's; [`code`](Self::code) too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -166,8 +159,8 @@ impl First {
 }
 
 impl Proof {
-    /// Takes client-final; returns server-final if the client knows the password.
-    pub fn verify(self, client_final: &[u8]) -> Result<Vec<u8>, ScramError> {
+    /// Takes client-final; returns server-final if the client knows the password, and the keys it has shown.
+    pub fn verify(self, client_final: &[u8]) -> Result<(Vec<u8>, ScramKeys), ScramError> {
         if client_final.contains(&0) {
             return Err(ScramError::Malformed);
         }
@@ -192,7 +185,76 @@ impl Proof {
         constant_time::verify_slices_are_equal(&hash(&client_key), &self.secret.stored_key)
             .map_err(|_| ScramError::WrongProof)?;
         let server_signature = sign(&self.secret.server_key, &auth_message);
-        Ok(format!("v={}", STANDARD.encode(server_signature)).into_bytes())
+        let keys = ScramKeys { client_key, server_key: self.secret.server_key };
+        Ok((format!("v={}", STANDARD.encode(server_signature)).into_bytes(), keys))
+    }
+}
+
+/// What a client says about channel binding (RFC 5802 §6).
+#[derive(Clone, PartialEq, Eq)]
+pub enum Binding {
+    /// `n`: it can't.
+    Unsupported,
+    /// `y`: it can, and believes that the server can't.
+    Unrequested,
+    /// `p=tls-server-end-point`, with its data.
+    EndPoint(Vec<u8>),
+}
+
+/// A client that holds keys in place of a password. Its messages in their order: [`first`](Self::first),
+/// [`last`](Self::last); then [`is_proven`](Self::is_proven) judges the server.
+pub struct KeyHolder {
+    keys: ScramKeys,
+    first_bare: String,
+    /// The gs2 header and what is bound to.
+    binding: Vec<u8>,
+    /// What the server must prove itself with; there once its challenge is.
+    expected: Option<[u8; 32]>,
+}
+
+impl KeyHolder {
+    /// The nonce must be unpredictable and used once.
+    pub fn new(keys: ScramKeys, nonce: [u8; 18], binding: Binding) -> Self {
+        let binding = match binding {
+            Binding::Unsupported => b"n,,".to_vec(),
+            Binding::Unrequested => b"y,,".to_vec(),
+            Binding::EndPoint(data) => [b"p=", BINDING_KIND, b",,", &data].concat(),
+        };
+        Self { keys, first_bare: format!("n=,r={}", STANDARD.encode(nonce)), binding, expected: None }
+    }
+
+    /// client-first.
+    pub fn first(&self) -> Vec<u8> {
+        // The data that is bound to comes with the last message.
+        let header = memchr::memmem::find(&self.binding, b",,").and_then(|end| self.binding.get(..end + 2));
+        [header.unwrap_or_default(), self.first_bare.as_bytes()].concat()
+    }
+
+    /// Takes server-first; returns client-final. Salt and rounds are of no use here: the keys are made already.
+    pub fn last(&mut self, server_first: &[u8]) -> Result<Vec<u8>, ScramError> {
+        let (nonce, rest) = attribute(b'r', server_first)?;
+        let (_, rest) = attribute(b's', rest.ok_or(ScramError::Malformed)?)?;
+        attribute(b'i', rest.ok_or(ScramError::Malformed)?)?;
+        let ours = self.first_bare.as_bytes().get(5..).unwrap_or_default();
+        if !nonce.starts_with(ours) || nonce.len() == ours.len() {
+            return Err(ScramError::NonceChanged);
+        }
+        let unproven = [b"c=", STANDARD.encode(&self.binding).as_bytes(), b",r=", nonce].concat();
+        let auth_message = [self.first_bare.as_bytes(), server_first, &unproven].join(&b',');
+        let signature = sign(&hash(&self.keys.client_key), &auth_message);
+        let mut proof = self.keys.client_key;
+        for (byte, signature) in proof.iter_mut().zip(signature) {
+            *byte ^= signature;
+        }
+        self.expected = Some(sign(&self.keys.server_key, &auth_message));
+        Ok([&unproven, &b",p="[..], STANDARD.encode(proof).as_bytes()].concat())
+    }
+
+    /// Whether server-final shows that the server has the verifier.
+    pub fn is_proven(&self, server_final: &[u8]) -> bool {
+        let shown = attribute(b'v', server_final).ok().and_then(|(shown, _)| STANDARD.decode(shown).ok());
+        let (Some(shown), Some(expected)) = (shown, self.expected) else { return false };
+        constant_time::verify_slices_are_equal(&shown, &expected).is_ok()
     }
 }
 
@@ -232,59 +294,6 @@ fn any_attribute(message: &[u8]) -> Result<Attribute<'_>, ScramError> {
     }
 }
 
-/// Makes the secret of a password (RFC 5802 §3). Slow on purpose: `iterations` rounds of HMAC. 0 counts as 1.
-pub fn derive_secret(password: &[u8], salt: &[u8], iterations: u32) -> ScramSecret {
-    let rounds = NonZeroU32::new(iterations).unwrap_or(NonZeroU32::MIN);
-    let mut salted = [0; 32];
-    pbkdf2::derive(pbkdf2::PBKDF2_HMAC_SHA256, rounds, salt, &normalized(password), &mut salted);
-    ScramSecret {
-        salt: salt.to_vec(),
-        iterations: rounds.get(),
-        stored_key: hash(&sign(&salted, b"Client Key")),
-        server_key: sign(&salted, b"Server Key"),
-    }
-}
-
-/// SASLprep as PostgreSQL does it: what is not UTF-8, or is prohibited, stays as it is.
-fn normalized(password: &[u8]) -> Cow<'_, [u8]> {
-    match std::str::from_utf8(password).map(stringprep::saslprep) {
-        Ok(Ok(Cow::Owned(prepared))) => prepared.into_bytes().into(),
-        Ok(Ok(Cow::Borrowed(prepared))) => prepared.as_bytes().into(),
-        Ok(Err(_)) | Err(_) => password.into(),
-    }
-}
-
-/// Reads a verifier as `pg_authid.rolpassword` holds it: `SCRAM-SHA-256$4096:salt$stored:server`.
-pub fn parse_verifier(verifier: &str) -> Option<ScramSecret> {
-    let (rounds, rest) = verifier.strip_prefix(MECHANISM)?.strip_prefix('$')?.split_once(':')?;
-    let (salt, keys) = rest.split_once('$')?;
-    let (stored_key, server_key) = keys.split_once(':')?;
-    let key = |text: &str| -> Option<[u8; 32]> { STANDARD.decode(text).ok()?.try_into().ok() };
-    if !rounds.bytes().all(|byte| byte.is_ascii_digit()) {
-        return None;
-    }
-    Some(ScramSecret {
-        salt: STANDARD.decode(salt).ok().filter(|salt| !salt.is_empty())?,
-        iterations: rounds.parse::<NonZeroU32>().ok().filter(|rounds| i32::try_from(rounds.get()).is_ok())?.get(),
-        stored_key: key(stored_key)?,
-        server_key: key(server_key)?,
-    })
-}
-
-/// A secret for a user that does not exist: always the same for the same name and key, so that asking twice tells
-/// nothing. The key must be unpredictable and should outlive the process. No proof fits it by anything but luck; refuse
-/// even that one ([`Credentials::known`](crate::protocol::Credentials::known)).
-pub fn mock_secret(user: &str, key: &[u8]) -> ScramSecret {
-    let part = |label: &[u8]| sign(key, &[label, user.as_bytes()].concat());
-    let salt = part(b"salt\0");
-    ScramSecret {
-        salt: salt.iter().copied().take(SALT_BYTES).collect(),
-        iterations: ITERATIONS,
-        stored_key: part(b"stored key\0"),
-        server_key: part(b"server key\0"),
-    }
-}
-
 fn sign(key: &[u8], message: &[u8]) -> [u8; 32] {
     array(hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key), message).as_ref())
 }
@@ -306,11 +315,21 @@ fn array(bytes: &[u8]) -> [u8; 32] {
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 mod tests {
     use super::*;
+    use aws_lc_rs::pbkdf2;
     use postgres_protocol::authentication::sasl::{ChannelBinding, ScramSha256};
     use proptest::prelude::*;
+    use std::num::NonZeroU32;
 
     fn secret() -> ScramSecret {
         derive_secret(b"pencil", &STANDARD.decode("W22ZaJ0SNY7soEsUEjb6gQ==").unwrap(), 4096)
+    }
+
+    fn derive_secret(password: &[u8], salt: &[u8], iterations: u32) -> ScramSecret {
+        ScramSecret::derive(password, salt, NonZeroU32::new(iterations).unwrap())
+    }
+
+    fn mock_secret(user: &str) -> ScramSecret {
+        ScramSecret::mock(&hmac::Key::new(hmac::HMAC_SHA256, b"key"), user)
     }
 
     /// RFC 7677 §3. Its server nonce has another form than ours, so the state after the challenge is made by hand.
@@ -327,7 +346,9 @@ mod tests {
             is_plus: false,
         };
         let client_final = [b"c=biws,r=", &nonce[..], b",p=dHzbZapWIk4jUhN+Ute9ytag9zjfMHgsqmmiz7AndVQ="].concat();
-        assert_eq!(proof.verify(&client_final).unwrap(), b"v=6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4=");
+        let (server_final, keys) = proof.verify(&client_final).unwrap();
+        assert_eq!(server_final, b"v=6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4=");
+        assert_eq!((hash(&keys.client_key), keys.server_key), (secret().stored_key, secret().server_key));
     }
 
     fn exchange(password: &[u8], binding: ChannelBinding, secret: ScramSecret) -> Result<(), ScramError> {
@@ -342,13 +363,52 @@ mod tests {
         end_point: Option<&[u8]>,
     ) -> Result<(), ScramError> {
         let mut client = ScramSha256::new(password, binding);
+        let stored_key = secret.stored_key;
         let is_plus = client.message().starts_with(b"p=");
         let first = First::new(secret, [7; 18], end_point.map(<[u8]>::to_vec));
         let (proof, challenge) = first.challenge(client.message(), is_plus)?;
         client.update(&challenge).unwrap();
-        let server_final = proof.verify(client.message())?;
+        let (server_final, keys) = proof.verify(client.message())?;
         client.finish(&server_final).expect("our proof must hold");
+        assert_eq!(hash(&keys.client_key), stored_key);
         Ok(())
+    }
+
+    /// Keys in place of the password, against our own server.
+    #[test]
+    fn keys_are_as_good_as_the_password() {
+        let secret = secret();
+        let mut salted = [0; 32];
+        let rounds = NonZeroU32::new(4096).unwrap();
+        pbkdf2::derive(pbkdf2::PBKDF2_HMAC_SHA256, rounds, &secret.salt, b"pencil", &mut salted);
+        let good = ScramKeys { client_key: sign(&salted, b"Client Key"), server_key: sign(&salted, b"Server Key") };
+        let end_point = Some(b"hash".to_vec());
+        let login = |keys: &ScramKeys, binding: Binding, end_point: &Option<Vec<u8>>| {
+            let is_plus = matches!(binding, Binding::EndPoint(_));
+            let mut client = KeyHolder::new(keys.clone(), [3; 18], binding);
+            let first = First::new(secret.clone(), [7; 18], end_point.clone());
+            let (proof, challenge) = first.challenge(&client.first(), is_plus)?;
+            let (server_final, shown) = proof.verify(&client.last(&challenge)?)?;
+            assert!(shown == *keys && !client.is_proven(b"v=AAAA") && !client.is_proven(b""));
+            Ok(client.is_proven(&server_final))
+        };
+        assert_eq!(login(&good, Binding::Unsupported, &None), Ok(true));
+        assert_eq!(login(&good, Binding::Unrequested, &None), Ok(true));
+        assert_eq!(login(&good, Binding::EndPoint(b"hash".to_vec()), &end_point), Ok(true));
+        assert_eq!(login(&good, Binding::EndPoint(b"hush".to_vec()), &end_point), Err(ScramError::OtherChannel));
+        assert_eq!(login(&good, Binding::Unrequested, &end_point), Err(ScramError::Downgraded));
+        let stale = ScramKeys { client_key: [1; 32], ..good.clone() };
+        assert_eq!(login(&stale, Binding::Unsupported, &None), Err(ScramError::WrongProof));
+        // A server that has another verifier can't prove itself, and one that plays with the nonce gets nothing.
+        let mut client = KeyHolder::new(good, [3; 18], Binding::Unsupported);
+        let ours = STANDARD.encode([3; 18]);
+        for challenge in
+            ["", "r=", "r=x,s=c2FsdA==,i=1", &format!("r={ours},s=c2FsdA==,i=1"), &format!("r={ours}x"), "e=no"]
+        {
+            assert!(client.last(challenge.as_bytes()).is_err(), "{challenge}");
+        }
+        client.last(format!("r={ours}x,s=c2FsdA==,i=1").as_bytes()).unwrap();
+        assert!(!client.is_proven(format!("v={}", STANDARD.encode([0; 32])).as_bytes()));
     }
 
     #[test]
@@ -356,7 +416,7 @@ mod tests {
         assert_eq!(exchange(b"pencil", ChannelBinding::unsupported(), secret()), Ok(()));
         assert_eq!(exchange(b"pencil", ChannelBinding::unrequested(), secret()), Ok(()));
         assert_eq!(exchange(b"pen", ChannelBinding::unsupported(), secret()), Err(ScramError::WrongProof));
-        let mock = mock_secret("nobody", b"key");
+        let mock = mock_secret("nobody");
         assert_eq!(exchange(b"", ChannelBinding::unsupported(), mock), Err(ScramError::WrongProof));
         // Soft hyphen goes, a no-break space becomes a space; what is prohibited or not UTF-8 stays.
         for password in ["a\u{ad}b".as_bytes(), "a\u{a0}b".as_bytes(), "a\u{7}b".as_bytes(), b"a\xffb", b""] {
@@ -438,7 +498,7 @@ mod tests {
             let message = message
                 .replace('@', &format!("abc{}", "A".repeat(24)))
                 .replace("p=0", &format!("p={}=", "A".repeat(43)));
-            assert_eq!(proof.verify(message.as_bytes()), Err(expected), "{message}");
+            assert_eq!(proof.verify(message.as_bytes()).map(|_| ()), Err(expected), "{message}");
         };
         check("c=biws,r=X,p=AAAA", ScramError::Malformed);
         check("c=eSws,r=@,p=AAAA", ScramError::ChannelBindingChanged);
@@ -455,46 +515,14 @@ mod tests {
         check("c=biws,r=@,p=0\0", ScramError::Malformed);
     }
 
-    #[test]
-    fn verifiers() {
-        let made = secret();
-        let keys = format!("{}:{}", STANDARD.encode(made.stored_key), STANDARD.encode(made.server_key));
-        let read = parse_verifier(&format!("SCRAM-SHA-256$4096:W22ZaJ0SNY7soEsUEjb6gQ==${keys}")).unwrap();
-        assert_eq!((read.salt, read.iterations), (made.salt, 4096));
-        assert_eq!((read.stored_key, read.server_key), (made.stored_key, made.server_key));
-        for malformed in [
-            String::new(),
-            "md5abc".into(),
-            "SCRAM-SHA-256$4096".into(),
-            format!("SCRAM-SHA-256$0:c2FsdA==${keys}"),
-            format!("SCRAM-SHA-256$+1:c2FsdA==${keys}"),
-            format!("SCRAM-SHA-256$4294967295:c2FsdA==${keys}"),
-            format!("SCRAM-SHA-256$4096:${keys}"),
-            format!("SCRAM-SHA-256$4096:c2FsdA==${keys}:"),
-            format!("SCRAM-SHA-1$4096:c2FsdA==${keys}"),
-            "SCRAM-SHA-256$4096:c2FsdA==$AAAA:AAAA".into(),
-        ] {
-            assert!(parse_verifier(&malformed).is_none(), "{malformed}");
-        }
-    }
-
-    #[test]
-    fn mocks_are_steady_and_differ() {
-        let salt = |user, key: &[u8]| mock_secret(user, key).salt;
-        assert_eq!(salt("a", b"k"), salt("a", b"k"));
-        assert_ne!(salt("a", b"k"), salt("b", b"k"));
-        assert_ne!(salt("a", b"k"), salt("a", b"l"));
-        assert_eq!(salt("a", b"k").len(), SALT_BYTES);
-    }
-
     proptest! {
         #[test]
         fn no_message_panics(first: Vec<u8>, last: Vec<u8>, is_plus: bool, end_point: Option<Vec<u8>>) {
-            let mock = || First::new(mock_secret("a", b"k"), [0; 18], end_point.clone());
+            let mock = || First::new(mock_secret("a"), [0; 18], end_point.clone());
             let _ = mock().challenge(&first, is_plus);
             let (proof, _) = mock().challenge(b"n,,n=,r=abc", false).unwrap();
             let _ = proof.verify(&last);
-            let _ = parse_verifier(&String::from_utf8_lossy(&last));
+            let _ = ScramSecret::parse(&String::from_utf8_lossy(&last));
         }
     }
 }

@@ -7,11 +7,13 @@
 mod error;
 mod intent;
 mod out;
+mod scram_secret;
 mod settings;
 
 pub use error::{ClientError, ErrorKind, HandshakeError, ServerError, Violation};
 pub use intent::{Clears, Intent, PinReason, Pins};
 pub use out::{Out, Sides};
+pub use scram_secret::{ITERATIONS, SALT_BYTES, ScramSecret};
 pub use settings::{Difference, Parameters, Settings};
 
 use std::fmt;
@@ -81,8 +83,8 @@ pub struct ConnectOptions {
     pub database: String,
     /// What is fixed at login and part of the pool's key: startup-only parameters, raw `options`.
     pub fixed: Vec<(String, String)>,
-    /// The password. `None`: only `trust` will do.
-    pub password: Option<Password>,
+    /// What we prove ourselves with. `None`: only `trust` will do.
+    pub secret: Option<LoginSecret>,
     /// Ask for TLS first and refuse to go on without.
     pub tls: bool,
     /// A local socket: a cleartext password may be sent although there is no TLS.
@@ -114,6 +116,38 @@ impl Password {
 impl fmt::Debug for Password {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Password(***)")
+    }
+}
+
+/// What the proxy proves itself with at a database.
+#[derive(Clone, PartialEq, Eq)]
+pub enum LoginSecret {
+    /// The password, or a token in its place.
+    Password(Password),
+    /// The keys that a client's SCRAM proof has shown: good wherever the same verifier is kept.
+    Scram(ScramKeys),
+    /// The hexadecimal MD5 of password and user name, as the database keeps it.
+    Md5([u8; 32]),
+}
+
+impl fmt::Debug for LoginSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("LoginSecret(***)")
+    }
+}
+
+/// What is worth as much as the password to those who keep its verifier (RFC 5802 §3).
+#[derive(Clone, PartialEq, Eq)]
+pub struct ScramKeys {
+    /// ClientKey, whose hash the verifier holds.
+    pub client_key: [u8; 32],
+    /// ServerKey, as in the verifier.
+    pub server_key: [u8; 32],
+}
+
+impl fmt::Debug for ScramKeys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ScramKeys(***)")
     }
 }
 
@@ -217,19 +251,6 @@ impl fmt::Debug for Credentials {
     }
 }
 
-/// The server's half of a SCRAM-SHA-256 password (RFC 5802 §3; the four fields of PostgreSQL's verifier).
-#[derive(Clone)]
-pub struct ScramSecret {
-    /// Salt, as sent to the client.
-    pub salt: Vec<u8>,
-    /// PBKDF2 rounds.
-    pub iterations: u32,
-    /// H(ClientKey).
-    pub stored_key: [u8; 32],
-    /// HMAC key for our own proof.
-    pub server_key: [u8; 32],
-}
-
 /// What a client that proved itself asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Login {
@@ -241,6 +262,8 @@ pub struct Login {
     pub baseline: Arc<Settings>,
     /// What can only be given at a database login; part of the pool's key.
     pub fixed: Vec<(String, String)>,
+    /// What its SCRAM proof has shown, if that was its proof.
+    pub keys: Option<ScramKeys>,
 }
 
 /// What a client is told after its proof.

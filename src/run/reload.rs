@@ -18,7 +18,9 @@ use std::sync::Arc;
 /// What a configuration says about who may come in. Reads the certificates' files.
 pub(super) fn access(config: &Config) -> Result<Access, RunError> {
     let tls = config.tls.as_ref().map(|tls| tls::server_config(tls, Postgres::DIRECT_TLS)).transpose()?;
-    Ok(Access { authenticator: Authenticator::new(&config.users, &config.endpoints, config.iam.as_ref())?, tls })
+    let (iam, access_key) = (config.iam.as_ref(), config.access_key.as_ref());
+    let authenticator = Authenticator::new(&config.users, &config.endpoints, iam, access_key)?;
+    Ok(Access { authenticator, tls })
 }
 
 /// Holds what a running proxy was started with, and what can be exchanged of it.

@@ -60,6 +60,7 @@ pub struct Endpoint<P: Protocol> {
 }
 
 /// What a reload changes for those who come in after it.
+#[derive(Clone)]
 pub struct Access {
     /// Who may come in.
     pub authenticator: Authenticator,

@@ -9,10 +9,12 @@ use std::time::Duration;
 use deadpool::managed::{self, Object, RecycleError};
 use rustls::ClientConfig;
 use tokio_postgres::config::SslMode;
+use tokio_postgres::error::SqlState;
 use tokio_postgres::{NoTls, SimpleQueryMessage, SimpleQueryRow};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::Target;
+use crate::auth::Rotating;
 use crate::config::{HealthConfig, TargetAddress};
 
 /// One for the probe, one to spare for what else the proxy asks; they count in the target's budget.
@@ -58,7 +60,6 @@ pub fn postgres_control(
     let mut config = tokio_postgres::Config::new();
     config
         .user(&health.user)
-        .password(health.password.expose())
         .dbname(&health.database)
         .application_name(APPLICATION_NAME)
         // Nobody's functions in front of the catalog's, and no question that outlives the one who asked.
@@ -80,7 +81,8 @@ pub fn postgres_control(
         }
     }
     let tls = tls.map(|tls| MakeRustlsConnect::new(tls.as_ref().clone()));
-    let manager = Postgres { config, tls, connect_timeout };
+    let password = Rotating::new(health.password.clone());
+    let manager = Postgres { config, password, tls, connect_timeout };
     // Times are limited by those who ask, so the pool needs no runtime of its own.
     let pool = managed::Pool::builder(manager).max_size(CONTROL_CONNECTIONS_MAX).build();
     Ok(Control { pool: pool.map_err(|_| ControlError::Closed)? })
@@ -140,6 +142,7 @@ impl Drop for Borrowed {
 /// Makes connections for deadpool.
 pub(super) struct Postgres {
     config: tokio_postgres::Config,
+    password: Rotating,
     tls: Option<MakeRustlsConnect>,
     connect_timeout: Duration,
 }
@@ -149,28 +152,51 @@ impl managed::Manager for Postgres {
     type Error = ControlError;
 
     async fn create(&self) -> Result<Self::Type, Self::Error> {
-        let timeout = |_| ControlError::ConnectTimeout(self.connect_timeout);
-        // The driver's own limit ends with the TCP handshake; this one covers TLS and the login.
-        match &self.tls {
-            Some(tls) => {
-                let connecting = tokio::time::timeout(self.connect_timeout, self.config.connect(tls.clone()));
-                let (client, connection) = connecting.await.map_err(timeout)??;
-                // Ends with its client. Its errors reach those who ask.
-                tokio::spawn(async { drop(connection.await) });
-                Ok(client)
+        let password = self.password.current();
+        match self.connect(password.expose()).await {
+            Err(ControlError::Postgres(error)) if is_about_the_password(&error) => {
+                // It may have been changed since it was read.
+                if !self.password.renew(password.expose(), self.config.get_user().unwrap_or_default()).await {
+                    return Err(error.into());
+                }
+                self.connect(self.password.current().expose()).await
             }
-            None => {
-                let connecting = tokio::time::timeout(self.connect_timeout, self.config.connect(NoTls));
-                let (client, connection) = connecting.await.map_err(timeout)??;
-                tokio::spawn(async { drop(connection.await) });
-                Ok(client)
-            }
+            connected => connected,
         }
     }
 
     async fn recycle(&self, client: &mut Self::Type, _: &managed::Metrics) -> Result<(), RecycleError<Self::Error>> {
         if client.is_closed() { Err(RecycleError::message("closed")) } else { Ok(()) }
     }
+}
+
+impl Postgres {
+    async fn connect(&self, password: &str) -> Result<tokio_postgres::Client, ControlError> {
+        let timeout = |_| ControlError::ConnectTimeout(self.connect_timeout);
+        let mut config = self.config.clone();
+        config.password(password);
+        // The driver's own limit ends with the TCP handshake; this one covers TLS and the login.
+        match &self.tls {
+            Some(tls) => {
+                let connecting = tokio::time::timeout(self.connect_timeout, config.connect(tls.clone()));
+                let (client, connection) = connecting.await.map_err(timeout)??;
+                // Ends with its client. Its errors reach those who ask.
+                tokio::spawn(async { drop(connection.await) });
+                Ok(client)
+            }
+            None => {
+                let connecting = tokio::time::timeout(self.connect_timeout, config.connect(NoTls));
+                let (client, connection) = connecting.await.map_err(timeout)??;
+                tokio::spawn(async { drop(connection.await) });
+                Ok(client)
+            }
+        }
+    }
+}
+
+fn is_about_the_password(error: &tokio_postgres::Error) -> bool {
+    let code = error.code();
+    code == Some(&SqlState::INVALID_PASSWORD) || code == Some(&SqlState::INVALID_AUTHORIZATION_SPECIFICATION)
 }
 
 impl std::fmt::Debug for Postgres {

@@ -16,6 +16,7 @@ mod operations;
 mod pool;
 mod prepared;
 mod query;
+mod secrets;
 mod servers;
 mod state;
 mod tidy;

@@ -7,6 +7,8 @@ mod source;
 
 use std::fmt;
 use std::mem;
+use std::sync::Arc;
+use std::time::Duration;
 
 use source::{Source, refused, usable};
 
@@ -21,12 +23,37 @@ pub(super) const FORMS: &str =
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret {
     text: String,
+    /// Where it can be read anew. `None`: it can't change.
+    origin: Option<Arc<Origin>>,
+}
+
+#[derive(PartialEq, Eq)]
+struct Origin {
+    source: Source,
+    refresh: Option<Duration>,
 }
 
 impl Secret {
     /// Takes charge of a text.
     pub fn new(text: String) -> Self {
-        Self { text }
+        Self { text, origin: None }
+    }
+
+    fn read(source: Source, refresh: Option<Duration>) -> Result<Self, Problem> {
+        let text = source.read()?;
+        Ok(Self { text, origin: Some(Arc::new(Origin { source, refresh })) })
+    }
+
+    /// Reads it once more where it came from: a file or a command. `None`: it came from elsewhere and can't change.
+    /// Blocks, for up to 10 s.
+    pub fn read_again(&self) -> Option<Result<Self, Problem>> {
+        let origin = self.origin.as_ref()?;
+        Some(origin.source.read().map(|text| Self { text, origin: Some(Arc::clone(origin)) }))
+    }
+
+    /// It should be read again this often, whether or not somebody has found it to be wrong.
+    pub fn refresh(&self) -> Option<Duration> {
+        self.origin.as_ref()?.refresh
     }
 
     /// The text itself, for those who prove or check it. It belongs in no message, log or error.
@@ -74,18 +101,17 @@ fn read_source(field: &Field<'_>, table: &Table<'_>) -> Option<Secret> {
     let value = table.take("value");
     let command_ = table.take("command");
     let refresh = table.take("refresh");
-    if let Some(refresh) = refresh {
+    let refresh = refresh.and_then(|refresh| {
         if command_.is_none() {
             refresh.report(Problem::Conflict { reason: "goes with `command` only".to_owned() });
-        } else {
-            refresh.report_later("leave it out; the command runs once, at the start");
         }
-    }
+        refresh.duration()
+    });
     let found = match (env, file_, value, command_) {
         (Some(env), None, None, None) => from_env(&env).and_then(usable).map(Secret::new),
-        (None, Some(named), None, None) => file(&named).and_then(|source| source.read()).map(Secret::new),
+        (None, Some(named), None, None) => file(&named).and_then(|source| Secret::read(source, None)),
         (None, None, Some(value), None) => usable(value.text_unseen("the password in quotes")?).map(Secret::new),
-        (None, None, None, Some(words)) => command(&words)?.read().map(Secret::new),
+        (None, None, None, Some(words)) => Secret::read(command(&words)?, refresh),
         _ => {
             field.report(Problem::WrongType { found: "not exactly one source".to_owned(), allowed: FORMS.to_owned() });
             return None;

@@ -9,8 +9,8 @@ fn unknown_keys_and_wrong_types() {
         (
             "#user",
             "endpoint = []",
-            "21: user[0].endpoint: unknown key, did you mean `endpoints`? (known here: name, auth, password, \
-             certificate_names, database_user, endpoints, database_auth, max_clients, max_connections)",
+            "21: user[0].endpoint: unknown key, did you mean `endpoints`? (known here: database_auth, name, auth, \
+             password, certificate_names, database_user, endpoints, max_clients, max_connections)",
         ),
         (
             "#root",
@@ -240,11 +240,6 @@ fn what_later_versions_bring() {
             &format!(
                 "21: user[0].auth[0]: \"mysql_native_password\" is {LATER}: use \"scram-sha-256\" or \"iam\" or \"iam-or-password\" or \"md5\" or \"certificate\""
             ),
-        ),
-        (
-            "{ value = \"hunter2\" }",
-            "{ command = ['echo', 'x'], refresh = '5m' }",
-            &format!("20: user[0].password.refresh: {LATER}: leave it out; the command runs once, at the start"),
         ),
         (
             "#root",

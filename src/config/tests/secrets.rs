@@ -28,6 +28,7 @@ fn secrets_come_from_where_they_are_said_to_be() {
         ("{ file = './gone' }", Err("/./gone: No such file")),
         ("{ env = 'EMPTY' }", Err("the secret is empty")),
         ("{ command = ['echo', 's3cret'] }", Ok("s3cret")),
+        ("{ command = ['echo', 's3cret'], refresh = '5m' }", Ok("s3cret")),
         ("{ command = ['echo'] }", Err("the secret is empty")),
         ("{ command = ['false'] }", Err("its command failed: exit status: 1")),
         ("{ command = [] }", Err("a program and its arguments")),
@@ -52,6 +53,30 @@ fn secrets_come_from_where_they_are_said_to_be() {
             (found, _) => panic!("{source}: {found:?}"),
         }
     }
+}
+
+#[test]
+fn secrets_of_files_and_commands_can_be_read_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let origin = folder.path().join("proxy.toml");
+    let file = folder.path().join("password");
+    fs::write(&file, "old").unwrap();
+    for (source, refresh) in [
+        ("{ file = './password' }", None),
+        ("{ command = ['cat', 'PATH'], refresh = '5m' }", Some(Duration::from_secs(300))),
+        ("{ command = ['cat', 'PATH'] }", None),
+    ] {
+        fs::write(&file, "old").unwrap();
+        let text = small_with("{ value = \"hunter2\" }", &source.replace("PATH", file.to_str().unwrap()));
+        let config = Config::parse(&text, origin.to_str().unwrap(), &env).unwrap();
+        let old = config.users[0].password.clone().unwrap();
+        fs::write(&file, "new").unwrap();
+        let new = old.read_again().unwrap().unwrap();
+        assert_eq!((old.expose(), new.expose(), new.refresh()), ("old", "new", refresh));
+        fs::write(&file, "").unwrap();
+        assert!(new.read_again().unwrap().is_err());
+    }
+    assert!(good(SMALL).users[0].password.as_ref().unwrap().read_again().is_none());
 }
 
 #[test]

@@ -31,6 +31,7 @@ fn client_with(client_id: u64, baseline: &[(&str, &str)]) -> Client {
         database: "app".into(),
         baseline: Arc::new(Settings::new(baseline.iter().copied())),
         fixed: Vec::new(),
+        keys: None,
     };
     let mut parameters: Parameters = [("application_name".to_owned(), String::new())].into();
     for (name, value) in baseline.iter().filter(|(name, _)| *name == "application_name") {

@@ -4,9 +4,8 @@
 
 use libfuzzer_sys::fuzz_target;
 use sluicegate::postgres::accept::Accept;
-use sluicegate::postgres::scram::mock_secret;
 use sluicegate::protocol::{
-    AcceptOptions, Accepted, Answer, ClientError, Credentials, Parameters, Proof, Question, Secured, Step, TlsOffer,
+    AcceptOptions, Accepted, Answer, ClientError, Credentials, Parameters, Proof, Question, ScramSecret, Secured, Step, TlsOffer,
     Welcome,
 };
 use std::sync::Arc;
@@ -60,7 +59,7 @@ fn play(tls: TlsOffer, direct: bool, pieces: &[&[u8]]) -> (Vec<u8>, String) {
                     accept.answer(Answer::TlsStarted(secured()));
                 }
                 Step::Ask(Question::Credentials { user, .. }) => {
-                    let secret = mock_secret(&user, b"key");
+                    let secret = ScramSecret::derive(user.as_bytes(), b"salt", std::num::NonZeroU32::MIN);
                     // Four ways to prove it, each for some names.
                     let proof = match user.len() % 4 {
                         0 => Proof::Password,

@@ -4,7 +4,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use sluicegate::postgres::connect::Connect;
-use sluicegate::protocol::{Answer, ConnectOptions, Password, Secured, Step};
+use sluicegate::protocol::{Answer, ConnectOptions, LoginSecret, Password, ScramKeys, Secured, Step};
 
 fuzz_target!(|data: &[u8]| {
     let Some((&[control, cut], input)) = data.split_first_chunk() else {
@@ -30,7 +30,12 @@ fn play(control: u8, pieces: &[&[u8]]) -> (usize, String) {
         user: "user".into(),
         database: "database".into(),
         fixed: Vec::new(),
-        password: (control & 2 == 0).then(|| Password::new("password")),
+        secret: match control >> 4 & 3 {
+            _ if control & 2 != 0 => None,
+            0 => Some(LoginSecret::Md5([b'0'; 32])),
+            1 => Some(LoginSecret::Scram(ScramKeys { client_key: [1; 32], server_key: [2; 32] })),
+            _ => Some(LoginSecret::Password(Password::new("password"))),
+        },
         tls: control & 1 != 0,
         local_socket: control & 4 != 0,
         nonce: [0; 18],

@@ -88,6 +88,11 @@ impl Drop for ProxyHandle {
 /// Starts a proxy and waits until its log says `ready`. `config_text` may hold `{port}`, `{admin_port}` and
 /// `{state_dir}`; they are filled in, and the port is where [`ProxyHandle::address`] points.
 pub fn start(config_text: &str) -> ProxyHandle {
+    start_with(config_text, &[])
+}
+
+/// The same, with these environment variables.
+pub fn start_with(config_text: &str, environment: &[(&str, &str)]) -> ProxyHandle {
     let [port, admin_port] = free_ports();
     let text = filled(config_text, port, admin_port);
     let mut config = tempfile::Builder::new().prefix("sluicegate-").suffix(".toml").tempfile().unwrap();
@@ -96,6 +101,7 @@ pub fn start(config_text: &str) -> ProxyHandle {
     // The signal comes at the end of the thread that starts it, which is the test's: right for a proxy of its own.
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "KILL", "--", env!("CARGO_BIN_EXE_sluicegate"), "serve", "--config"]);
+    command.envs(environment.iter().copied());
     command.arg(config.path()).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
     let log = Arc::new(Mutex::new(VecDeque::new()));

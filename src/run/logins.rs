@@ -1,0 +1,95 @@
+//! How the proxy logs in at a target group's databases for its users, and what becomes of passwords that change.
+//!
+//! A password that a database has refused is read again where it came from; one with `refresh`, as often as that says.
+//! Where it is another, clients prove the new one from then on, and the refused login is tried once more.
+
+use crate::auth::{DatabaseProof, Rotating};
+use crate::config::TargetAddress;
+use crate::pool::connect::Logins;
+use crate::protocol::{LoginSecret, Password};
+use crate::session::Access;
+use arc_swap::ArcSwap;
+use std::pin::Pin;
+use std::sync::Arc;
+use tokio::task::JoinSet;
+
+/// The logins of one target group.
+pub(super) struct GroupLogins {
+    access: Arc<ArcSwap<Access>>,
+    /// What tokens are made for; `None`: a local socket, which takes none.
+    place: Option<(String, u16)>,
+}
+
+impl GroupLogins {
+    pub(super) fn new(access: Arc<ArcSwap<Access>>, address: &TargetAddress) -> Self {
+        let place = match address {
+            TargetAddress::Tcp { host, port } => Some((host.clone(), *port)),
+            TargetAddress::Unix(_) => None,
+        };
+        Self { access, place }
+    }
+}
+
+impl Logins for GroupLogins {
+    fn login(&self, user: &str) -> Option<(String, Option<LoginSecret>)> {
+        let login = self.access.load().authenticator.database_login(user)?;
+        let password = match login.proof {
+            DatabaseProof::Nothing => None,
+            DatabaseProof::Password(password) => Some(Password::new(password.current().expose())),
+            DatabaseProof::Token(signer) => {
+                self.place.as_ref().and_then(|(host, port)| signer.token(host, *port, &login.user))
+            }
+        };
+        Some((login.user, password.map(LoginSecret::Password)))
+    }
+
+    fn refused<'a>(&'a self, user: &'a str, secret: Option<LoginSecret>) -> Pin<Box<dyn Future<Output = bool> + 'a>> {
+        Box::pin(async move {
+            let login = self.access.load().authenticator.database_login(user);
+            let (Some(login), Some(LoginSecret::Password(refused))) = (login, secret) else { return false };
+            let DatabaseProof::Password(password) = login.proof else { return false };
+            let Ok(refused) = std::str::from_utf8(refused.expose()) else { return false };
+            let is_new = password.renew(refused, user).await;
+            if is_new {
+                prove_the_new_one(&self.access, user, &password);
+            }
+            is_new
+        })
+    }
+}
+
+/// From now on clients prove this password as it is now.
+fn prove_the_new_one(access: &ArcSwap<Access>, user: &str, password: &Arc<Rotating>) {
+    let now = access.load();
+    // A reload may have been faster; what it has read is newer.
+    if !now.authenticator.passwords().any(|(name, known)| name == user && Arc::ptr_eq(known, password)) {
+        return;
+    }
+    match now.authenticator.renewed(user) {
+        Ok(authenticator) => access.store(Arc::new(Access { authenticator, ..Access::clone(&now) })),
+        Err(error) => tracing::warn!(user, %error, "clients go on proving the old password"),
+    }
+}
+
+/// Reads passwords again as often as their `refresh` says, until it is dropped.
+pub(super) struct Refreshing(#[allow(dead_code, reason = "ends its tasks when dropped")] JoinSet<()>);
+
+impl Refreshing {
+    /// Call inside a `LocalSet`.
+    pub(super) fn start(access: &Arc<ArcSwap<Access>>) -> Self {
+        let mut tasks = JoinSet::new();
+        for (user, password) in access.load().authenticator.passwords() {
+            let Some(every) = password.current().refresh() else { continue };
+            let (access, user, password) = (Arc::clone(access), user.to_owned(), Arc::clone(password));
+            tasks.spawn_local(async move {
+                loop {
+                    tokio::time::sleep(every).await;
+                    if password.refresh(&user).await {
+                        prove_the_new_one(&access, &user, &password);
+                    }
+                }
+            });
+        }
+        Self(tasks)
+    }
+}
