@@ -10,7 +10,9 @@ mod reload;
 
 use crate::admin::{self, Readiness};
 use crate::auth::AuthError;
-use crate::config::{Config, ConfigErrors, EndpointConfig, EndpointTls, TargetGroupConfig, TargetTlsMode};
+use crate::config::{
+    AuthQueryConfig, Config, ConfigErrors, EndpointConfig, EndpointTls, TargetAddress, TargetGroupConfig, TargetTlsMode,
+};
 use crate::listener::{Arrival, BindError, Doors, Workers};
 use crate::metrics::{GroupMetrics, Metrics};
 use crate::net::tls::{self, TlsError};
@@ -18,7 +20,7 @@ use crate::pool::{self, Pools};
 use crate::postgres::Postgres;
 use crate::protocol::TlsOffer;
 use crate::session::{self, Access, Endpoint, Rules, Visitor, Worker};
-use crate::topology::{self, Control, ControlError, Prober, Target};
+use crate::topology::{self, Account, CONTROL_CONNECTIONS_MAX, Control, ControlError, Lookup, Prober, Target};
 use arc_swap::ArcSwap;
 use logins::{GroupLogins, Refreshing};
 use reload::Reloader;
@@ -125,7 +127,9 @@ async fn serve(
     let mut endpoints = Vec::new();
     for (number, endpoint) in config.endpoints.iter().enumerate() {
         let place = config.target_groups.iter().position(|group| group.name == endpoint.target_group);
-        let Some((place, pools)) = place.and_then(|place| Some((place, groups.get(place)?))) else { continue };
+        let Some((place, (pools, lookup))) = place.and_then(|place| Some((place, groups.get(place)?))) else {
+            continue;
+        };
         let group = config.target_groups.get(place);
         endpoints.push(Arc::new(Endpoint {
             name: endpoint.name.clone(),
@@ -139,6 +143,7 @@ async fn serve(
             },
             pools: Arc::clone(pools),
             access: Arc::clone(&access),
+            lookup: lookup.clone(),
             greetings: session::Greetings::default(),
             statement_key,
         }));
@@ -222,19 +227,23 @@ fn tls_offer(endpoint: &EndpointConfig) -> TlsOffer {
     }
 }
 
-/// Starts what a target group needs on this thread: probes, logins, the pools' clock.
+/// A target group's connections, and its users that stand in the database alone.
+type Group = (Arc<Pools<Postgres>>, Option<Arc<Lookup>>);
+
+/// Starts what a target group needs on this thread: probes, logins, lookups, the pools' clock.
 fn start_group(
     group: &TargetGroupConfig,
     access: &Arc<ArcSwap<Access>>,
     statement_key: [u8; 16],
     counts: Arc<GroupMetrics>,
-) -> Result<Arc<Pools<Postgres>>, RunError> {
+) -> Result<Group, RunError> {
     let (pools, orders) = Pools::new(&group.name, group.pool.clone(), counts);
-    let Some(address) = group.targets.first().cloned() else { return Ok(pools) };
+    let Some(address) = group.targets.first().cloned() else { return Ok((pools, None)) };
     let (prober, tls) = prober(group)?;
+    let lookup = lookup(group, &address, tls.clone())?;
     let (mut snapshots, _monitor) =
         topology::start(&group.name, Target::new(address.clone()), group.health.clone(), prober);
-    let logins = GroupLogins::new(Arc::clone(access), &address);
+    let logins = GroupLogins::new(Arc::clone(access), lookup.clone(), &address);
     let target = pool::connect::Target {
         tls: match tls {
             Some(config) => Some((config, tls::server_name(&address)?)),
@@ -248,7 +257,7 @@ fn start_group(
         logins: Box::new(logins),
     };
     tokio::task::spawn_local(pool::connect::run(Arc::clone(&pools), orders, target));
-    let wanted = group.pool.max_connections;
+    let (wanted, own) = (group.pool.max_connections, own_connections(group));
     let budgeted = Arc::clone(&pools);
     tokio::task::spawn_local(async move {
         let mut ticks = tokio::time::interval(TICK);
@@ -258,12 +267,30 @@ fn start_group(
             let limits = snapshots.borrow_and_update().targets.first().and_then(|target| target.limits);
             // Until the target has said what it allows nobody is let in: a guess could be more than it has.
             if limits.is_some() {
-                budgeted.set_budget(topology::budget(limits, wanted));
+                budgeted.set_budget(topology::budget(limits, wanted, own));
             }
             budgeted.tick();
         }
     });
-    Ok(pools)
+    Ok((pools, lookup))
+}
+
+/// How many connections the proxy needs for its own questions.
+fn own_connections(group: &TargetGroupConfig) -> usize {
+    if group.auth_query.is_some() { 2 * CONTROL_CONNECTIONS_MAX } else { CONTROL_CONNECTIONS_MAX }
+}
+
+fn lookup(
+    group: &TargetGroupConfig,
+    address: &TargetAddress,
+    tls: Option<Arc<rustls::ClientConfig>>,
+) -> Result<Option<Arc<Lookup>>, RunError> {
+    let Some(config) = group.auth_query.clone() else { return Ok(None) };
+    let timeout = group.pool.connect_timeout;
+    let AuthQueryConfig { user, password, database, .. } = &config;
+    let account = Account { user, password, database, timeout };
+    let control = topology::postgres_control(&Target::new(address.clone()), &account, timeout, tls)?;
+    Ok(Some(Lookup::start(&group.name, config, control, timeout)))
 }
 
 fn prober(group: &TargetGroupConfig) -> Result<(Prober, Option<Arc<rustls::ClientConfig>>), RunError> {
@@ -271,8 +298,12 @@ fn prober(group: &TargetGroupConfig) -> Result<(Prober, Option<Arc<rustls::Clien
     let local = matches!(address, Some(crate::config::TargetAddress::Unix(_)));
     let tls = if local || group.tls.mode == TargetTlsMode::Off { None } else { tls::client_config(&group.tls)? };
     let Some(address) = address else { return Err(RunError::Control(ControlError::Closed)) };
-    let control: Control =
-        topology::postgres_control(&Target::new(address), &group.health, group.pool.connect_timeout, tls.clone())?;
+    let control: Control = topology::postgres_control(
+        &Target::new(address),
+        &Account::of_health(&group.health),
+        group.pool.connect_timeout,
+        tls.clone(),
+    )?;
     Ok((Prober::new(control, group.health.timeout), tls))
 }
 
@@ -368,7 +399,7 @@ pub fn check(config: &Config, mut report: impl FnMut(bool, String)) -> Result<()
             Ok(finding) => {
                 let is_writer = finding.role == topology::Role::Writer;
                 failed += usize::from(!is_writer);
-                let budget = topology::budget(Some(finding.limits), group.pool.max_connections);
+                let budget = topology::budget(Some(finding.limits), group.pool.max_connections, own_connections(group));
                 report(
                     is_writer,
                     format!(

@@ -178,6 +178,16 @@ impl Authenticator {
         }
     }
 
+    /// What is asked of a user that nobody knows, where users are looked up in the database.
+    pub fn unknown(&self, user: &str) -> Credentials {
+        Credentials { proof: Proof::Scram(ScramSecret::mock(&self.mock_key, user)), known: false }
+    }
+
+    /// Whether the configuration names this user, for whatever endpoint.
+    pub fn is_listed(&self, user: &str) -> bool {
+        self.users.find(user).is_some()
+    }
+
     fn mock_method(&self, endpoint: &str, user: &str) -> AuthMethod {
         let methods = self.endpoints.get(endpoint).map_or(&[][..], |door| &door.methods);
         let tag = hmac::sign(&self.mock_key, format!("method {user}").as_bytes());

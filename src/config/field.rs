@@ -162,6 +162,15 @@ impl<'s> Field<'s> {
         parsed
     }
 
+    /// True or false.
+    pub(super) fn boolean(&self) -> Option<bool> {
+        let truth = self.value.as_bool();
+        if truth.is_none() {
+            self.report_type("true or false");
+        }
+        truth
+    }
+
     /// A whole number in a range.
     pub(super) fn integer<T: TryFrom<i64>>(&self, range: RangeInclusive<i64>) -> Option<T> {
         let allowed = format!("a number from {} to {}", range.start(), range.end());

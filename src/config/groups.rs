@@ -5,8 +5,8 @@
 use super::field::Field;
 use super::table::Table;
 use super::types::{
-    ConnectionLimit, Discovery, Engine, HealthConfig, PoolConfig, PoolMode, ResetPolicy, TargetAddress,
-    TargetGroupConfig, TargetTls, TargetTlsMode,
+    AuthQueryConfig, ConnectionLimit, Discovery, Engine, HealthConfig, PoolConfig, PoolMode, ResetPolicy,
+    TargetAddress, TargetGroupConfig, TargetTls, TargetTlsMode,
 };
 use super::{Names, Secret, values};
 use std::time::Duration;
@@ -49,10 +49,10 @@ fn read(table: Table<'_>, names: &mut Names) -> TargetGroupConfig {
         tls: read_tls(&table),
         pool: read_pool(table.child("pool")),
         health: read_health(table.child("health")),
+        auth_query: read_auth_query(table.child("auth_query")),
     };
     refuse_failover(table.child("failover"));
     refuse_routing(table.child("routing"));
-    refuse_auth_query(table.child("auth_query"));
     table.finish();
     group
 }
@@ -246,14 +246,43 @@ fn refuse_routing(table: Table<'_>) {
     table.finish();
 }
 
-fn refuse_auth_query(table: Table<'_>) {
-    const QUERY: &str = "\"SELECT rolname, rolpassword FROM sluicegate.user_lookup($1)\"";
-    table.later("enabled", Some("false"));
-    table.later("query", Some(QUERY));
-    table.later("user", None);
-    table.later("password", None);
-    table.later("database", Some("\"postgres\""));
-    table.later("cache", Some("\"60s\""));
-    table.later("deny", Some("[\"superuser\", \"replication\"]"));
+/// Read also when it is off, so that a mistake is told before it is switched on.
+fn read_auth_query(table: Table<'_>) -> Option<AuthQueryConfig> {
+    const QUERY: &str = "SELECT rolname, rolpassword FROM sluicegate.user_lookup($1)";
+    const ACCOUNT: &str = "the name of a database account";
+    const DENIED: [&str; 2] = ["superuser", "replication"];
+    let is_enabled = table.read("enabled", false, Field::boolean);
+    let required = |key, allowed| {
+        let field = table.take(key);
+        if field.is_none() && is_enabled {
+            table.report_missing(key, allowed);
+        }
+        field
+    };
+    let config = AuthQueryConfig {
+        user: required("user", ACCOUNT).and_then(|field| field.text_unseen(ACCOUNT)).unwrap_or_default(),
+        password: required("password", super::secret::FORMS)
+            .and_then(|field| field.secret())
+            .unwrap_or_else(|| Secret::new(String::new())),
+        query: table.read("query", QUERY.to_owned(), |field| {
+            let good = |text: &str| text.contains("$1").then(|| text.to_owned());
+            field.parsed("a query for the user named $1", good)
+        }),
+        database: table.read("database", "postgres".to_owned(), |field| field.text_unseen("the name of a database")),
+        cache: table.read("cache", Duration::from_secs(60), Field::duration_or_zero),
+        deny_superuser: true,
+        deny_replication: true,
+    };
+    let denied = table.read("deny", DENIED.to_vec(), |field| {
+        let fields = field.list("a list of \"superuser\" and \"replication\"")?;
+        let words = DENIED.map(|word| (word, word));
+        fields.iter().map(|field| field.choice(&words, &[])).collect()
+    });
     table.finish();
+    let denies = |word: &str| denied.contains(&word);
+    is_enabled.then(|| AuthQueryConfig {
+        deny_superuser: denies("superuser"),
+        deny_replication: denies("replication"),
+        ..config
+    })
 }

@@ -27,10 +27,10 @@ use toml::de::DeTable;
 pub use errors::{ConfigError, ConfigErrors, Problem};
 pub use secret::Secret;
 pub use types::{
-    AccessKeyConfig, AdminConfig, AuthMethod, Config, ConnectionLimit, DatabaseAuth, Discovery, Effect, EndpointConfig,
-    EndpointRole, EndpointTls, Engine, HealthConfig, IamConfig, IdentityConfig, ListenAddress, LogConfig, LogFormat,
-    PoolConfig, PoolMode, ResetPolicy, RuntimeConfig, StatementConfig, TargetAddress, TargetGroupConfig, TargetTls,
-    TargetTlsMode, TlsConfig, UserConfig,
+    AccessKeyConfig, AdminConfig, AuthMethod, AuthQueryConfig, Config, ConnectionLimit, DatabaseAuth, Discovery,
+    Effect, EndpointConfig, EndpointRole, EndpointTls, Engine, HealthConfig, IamConfig, IdentityConfig, ListenAddress,
+    LogConfig, LogFormat, PoolConfig, PoolMode, ResetPolicy, RuntimeConfig, StatementConfig, TargetAddress,
+    TargetGroupConfig, TargetTls, TargetTlsMode, TlsConfig, UserConfig,
 };
 
 use field::Field;

@@ -110,6 +110,8 @@ pub struct TargetGroupConfig {
     pub pool: PoolConfig,
     /// `[target_group.health]`
     pub health: HealthConfig,
+    /// `[target_group.auth_query]`; `None`: not enabled.
+    pub auth_query: Option<AuthQueryConfig>,
 }
 
 /// The protocol a target group's databases speak.
@@ -256,6 +258,25 @@ pub struct HealthConfig {
     pub timeout: Duration,
     /// Probes missed in a row before a target is unavailable.
     pub failures: u32,
+}
+
+/// `[target_group.auth_query]`: users that stand in the database alone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AuthQueryConfig {
+    /// Gives a row of name and verifier for `$1`, or none.
+    pub query: String,
+    /// The account that asks it.
+    pub user: String,
+    /// Its password.
+    pub password: Secret,
+    /// The database it connects to.
+    pub database: String,
+    /// How long an answer holds; zero: not at all.
+    pub cache: Duration,
+    /// Superusers may not come in.
+    pub deny_superuser: bool,
+    /// Nor may those who may replicate.
+    pub deny_replication: bool,
 }
 
 /// One `[[user]]`.

@@ -12,7 +12,7 @@ use super::statement::Statement;
 use crate::protocol::{
     ClientError, ClientSide, Detached, Intent, Login, Parameters, PinReason, Pins, Settings, Violation, Welcome,
 };
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
@@ -22,6 +22,13 @@ const STATEMENTS_MAX: usize = 10_000;
 const SYNC_BYTES: usize = 5;
 /// Bytes of their texts that are kept.
 const STATEMENT_BYTES_MAX: usize = 64 << 20;
+
+/// Unnamed statements that may be in flight.
+const UNNAMED_MAX: usize = 1_000;
+/// Bytes of their texts; one more is sent as long as there are fewer.
+const UNNAMED_BYTES_MAX: usize = 256 << 10;
+/// A larger buffer is not kept for the next one.
+const SPARE_BYTES_MAX: usize = 16 << 10;
 
 /// A client.
 #[derive(Debug)]
@@ -133,14 +140,18 @@ impl Statements {
     }
 }
 
-/// The unnamed statement: the last one the server confirmed, and the last one sent.
+/// The unnamed statement: the last one the server confirmed, and those that were sent since. What is sent may still be
+/// skipped, and then the one before it goes on, so all of them are kept.
 ///
-/// Two buffers that swap, so that a statement a query costs no allocation. In a pipeline with several of them only
-/// the last can be given to another connection; none needs to be, because the connection is held meanwhile.
+/// Buffers go round, so that a statement a query costs no allocation.
 #[derive(Debug, Default)]
 pub(super) struct Unnamed {
     confirmed: Slot,
-    sent: Slot,
+    /// In flight, in their order.
+    sent: VecDeque<Slot>,
+    /// Bytes of their texts.
+    sent_bytes: usize,
+    spare: Vec<u8>,
     generation: u64,
 }
 
@@ -163,53 +174,66 @@ impl Unnamed {
     /// A Parse of it is being sent; its generation. An empty `body` can't be given to another connection.
     pub(super) fn send(&mut self, body: &[u8], bound: Bound) -> u64 {
         self.generation += 1;
-        self.sent.generation = self.generation;
-        self.sent.body.clear();
-        self.sent.body.extend_from_slice(body);
-        self.sent.bound = bound;
+        let mut slot = Slot { generation: self.generation, body: std::mem::take(&mut self.spare), bound };
+        slot.body.clear();
+        slot.body.extend_from_slice(body);
+        self.sent_bytes += body.len();
+        self.sent.push_back(slot);
         self.generation
+    }
+
+    /// As much is in flight as may be: the next Parse waits for the replies.
+    pub(super) fn is_full(&self) -> bool {
+        self.sent.len() >= UNNAMED_MAX || self.sent_bytes >= UNNAMED_BYTES_MAX
     }
 
     /// The server has confirmed that Parse.
     pub(super) fn confirm(&mut self, generation: u64) {
-        if self.sent.generation == generation {
-            std::mem::swap(&mut self.confirmed, &mut self.sent);
-            self.sent.generation = 0;
-        } else {
-            self.confirmed.generation = 0;
+        if let Some(slot) = self.answered(generation) {
+            let old = std::mem::replace(&mut self.confirmed, slot);
+            self.spare(old);
         }
-        self.shrink();
     }
 
     /// The Parse was skipped or failed. One that failed has removed the one before it.
     pub(super) fn revoke(&mut self, generation: u64, failed: bool) {
-        if self.sent.generation == generation {
-            self.sent.generation = 0;
+        if let Some(slot) = self.answered(generation) {
+            self.spare(slot);
         }
         if failed {
-            self.confirmed.generation = 0;
+            self.clear();
         }
-        self.shrink();
     }
 
     /// A simple query or a Close has removed it.
     pub(super) fn clear(&mut self) {
-        self.confirmed.generation = 0;
-        self.shrink();
+        let old = std::mem::take(&mut self.confirmed);
+        self.spare(old);
     }
 
     /// The one that a Bind sent now would mean, given that nothing in flight fails.
     pub(super) fn latest(&self) -> Option<(u64, &[u8], &Bound)> {
-        let slot = if self.sent.generation != 0 { &self.sent } else { &self.confirmed };
+        let slot = self.sent.back().unwrap_or(&self.confirmed);
         (slot.generation != 0).then_some((slot.generation, &slot.body, &slot.bound))
     }
 
-    /// One huge statement must not keep its memory for ever.
-    fn shrink(&mut self) {
-        for slot in [&mut self.confirmed, &mut self.sent] {
-            if slot.generation == 0 && slot.body.capacity() > 16 << 10 {
-                slot.body = Vec::new();
+    /// Replies come in the order of the requests; those that never came were lost with their connection.
+    fn answered(&mut self, generation: u64) -> Option<Slot> {
+        while self.sent.front().is_some_and(|slot| slot.generation <= generation) {
+            let slot = self.sent.pop_front()?;
+            self.sent_bytes -= slot.body.len();
+            if slot.generation == generation {
+                return Some(slot);
             }
+            self.spare(slot);
+        }
+        None
+    }
+
+    /// Its buffer is kept for the next; one huge statement must not keep its memory for ever.
+    fn spare(&mut self, slot: Slot) {
+        if slot.body.capacity() <= SPARE_BYTES_MAX && slot.body.capacity() > self.spare.capacity() {
+            self.spare = slot.body;
         }
     }
 }

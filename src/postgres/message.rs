@@ -121,6 +121,7 @@ fn sqlstate(error: &ClientError, fatal: bool) -> &str {
         // What PostgreSQL gives `authentication_timeout` in its log (it sends nothing then).
         ClientError::LoginTimeout => "57014",
         // For a login "cannot connect now"; a session goes on, and 57P03 would make its pool drop it.
+        ClientError::LookupFailed { .. } => "57P03",
         ClientError::NoWriter { .. } | ClientError::ConnectionsLost { .. } if fatal => "57P03",
         ClientError::NoWriter { .. }
         | ClientError::ConnectionsLost { .. }
@@ -171,6 +172,7 @@ fn hint(error: &ClientError) -> Option<&'static str> {
         | ClientError::NoUserName
         | ClientError::AddressNotAllowed { .. }
         | ClientError::Replication
+        | ClientError::LookupFailed { .. }
         | ClientError::NoWriter { .. }
         | ClientError::ConnectionsLost { .. }
         | ClientError::TooManyPools { .. }
@@ -551,6 +553,7 @@ mod tests {
             (ClientError::Replication, "0A000"),
             (ClientError::BorrowTimeout { group: group(), waited: limit }, "53300"),
             (ClientError::LineFull { group: group(), limit: 1 }, "53300"),
+            (ClientError::LookupFailed { group: group() }, "57P03"),
             (ClientError::NoWriter { group: group(), waited: limit }, "53300"),
             (ClientError::ConnectionsLost { group: group() }, "53300"),
             (ClientError::TooManyPools { user: "u".into(), limit: 1 }, "53300"),

@@ -117,6 +117,12 @@ pub enum ClientError {
         /// As the client sent it.
         user: String,
     },
+    /// The database could not be asked about the user.
+    #[error("users of target group \"{group}\" can't be looked up at the moment; see the proxy's log")]
+    LookupFailed {
+        /// Target group.
+        group: String,
+    },
     /// No user name in the startup packet.
     #[error("no PostgreSQL user name specified in startup packet")]
     NoUserName,
@@ -293,6 +299,7 @@ impl ClientError {
             | Self::LineFull { .. }
             | Self::TooManyPools { .. } => ErrorKind::Pool,
             Self::TargetLogin { .. } | Self::Server(_) => ErrorKind::Server,
+            Self::LookupFailed { .. } => ErrorKind::Server,
             Self::NoWriter { .. } | Self::ConnectionsLost { .. } | Self::OutcomeUnknown | Self::StateLost => {
                 ErrorKind::Network
             }

@@ -8,6 +8,7 @@ use crate::config::TargetAddress;
 use crate::pool::connect::Logins;
 use crate::protocol::{LoginSecret, Password};
 use crate::session::Access;
+use crate::topology::Lookup;
 use arc_swap::ArcSwap;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -16,23 +17,27 @@ use tokio::task::JoinSet;
 /// The logins of one target group.
 pub(super) struct GroupLogins {
     access: Arc<ArcSwap<Access>>,
+    lookup: Option<Arc<Lookup>>,
     /// What tokens are made for; `None`: a local socket, which takes none.
     place: Option<(String, u16)>,
 }
 
 impl GroupLogins {
-    pub(super) fn new(access: Arc<ArcSwap<Access>>, address: &TargetAddress) -> Self {
+    pub(super) fn new(access: Arc<ArcSwap<Access>>, lookup: Option<Arc<Lookup>>, address: &TargetAddress) -> Self {
         let place = match address {
             TargetAddress::Tcp { host, port } => Some((host.clone(), *port)),
             TargetAddress::Unix(_) => None,
         };
-        Self { access, place }
+        Self { access, lookup, place }
     }
 }
 
 impl Logins for GroupLogins {
     fn login(&self, user: &str) -> Option<(String, Option<LoginSecret>)> {
-        let login = self.access.load().authenticator.database_login(user)?;
+        let Some(login) = self.access.load().authenticator.database_login(user) else {
+            // By what its client has proven itself; after the database has refused that, by nothing.
+            return self.lookup.as_ref().map(|lookup| (user.to_owned(), lookup.secret(user)));
+        };
         let password = match login.proof {
             DatabaseProof::Nothing => None,
             DatabaseProof::Password(password) => Some(Password::new(password.current().expose())),
@@ -46,7 +51,10 @@ impl Logins for GroupLogins {
     fn refused<'a>(&'a self, user: &'a str, secret: Option<LoginSecret>) -> Pin<Box<dyn Future<Output = bool> + 'a>> {
         Box::pin(async move {
             let login = self.access.load().authenticator.database_login(user);
-            let (Some(login), Some(LoginSecret::Password(refused))) = (login, secret) else { return false };
+            let Some(login) = login else {
+                return self.lookup.as_ref().is_some_and(|lookup| lookup.refused(user, secret.as_ref()));
+            };
+            let Some(LoginSecret::Password(refused)) = secret else { return false };
             let DatabaseProof::Password(password) = login.proof else { return false };
             let Ok(refused) = std::str::from_utf8(refused.expose()) else { return false };
             let is_new = password.renew(refused, user).await;

@@ -14,9 +14,10 @@ use crate::net::{Peer, Stream};
 use crate::pool::line::Ask;
 use crate::pool::{Borrow, Lease, PoolKey, PoolUse, Pools};
 use crate::protocol::{
-    AcceptOptions, Accepted, Answer, ClientError, Handshake, HandshakeError, Login, Parameters, Protocol, Question,
-    Secured, ServerSide, Settings, Status, Step, TlsOffer, Violation, Welcome,
+    AcceptOptions, Accepted, Answer, ClientError, Credentials, Handshake, HandshakeError, Login, LoginSecret,
+    Parameters, Protocol, Question, Secured, ServerSide, Settings, Status, Step, TlsOffer, Violation, Welcome,
 };
+use crate::topology::{FoundUser, Lookup, LookupFailed};
 use arc_swap::ArcSwap;
 use std::collections::HashMap;
 use std::future::Future;
@@ -53,6 +54,8 @@ pub struct Endpoint<P: Protocol> {
     pub rules: Rules,
     /// The target group's connections.
     pub pools: Arc<Pools<P>>,
+    /// Users that stand in the database alone.
+    pub lookup: Option<Arc<Lookup>>,
     /// What clients are told after their login.
     pub greetings: Greetings,
     /// See [`Welcome::statement_key`].
@@ -258,8 +261,14 @@ async fn prove<P: Protocol>(
     input: &mut Vec<u8>,
     out: &mut Vec<u8>,
 ) -> Result<Login, Stop> {
+    let mut looked_up = None;
     loop {
         let step = machine.step(input, out);
+        if let (Some(lookup), Err(HandshakeError::Refused(ClientError::LoginRefused { user }))) =
+            (&endpoint.lookup, &step)
+        {
+            lookup.proof_failed(user);
+        }
         stream.write_whole(out).await.map_err(Stop::Network)?;
         let (taken, step) = step?;
         input.drain(..taken);
@@ -279,7 +288,18 @@ async fn prove<P: Protocol>(
                     stream.write_whole(out).await.map_err(Stop::Network)?;
                     return Err(Stop::Refused(error));
                 }
-                machine.answer(Answer::Credentials(access.authenticator.credentials(&endpoint.name, &user)));
+                let credentials = match credentials(endpoint, access, &user).await {
+                    Ok((credentials, found)) => {
+                        looked_up = found;
+                        credentials
+                    }
+                    Err(error) => {
+                        machine.refuse(&error, out);
+                        stream.write_whole(out).await.map_err(Stop::Network)?;
+                        return Err(Stop::Refused(error));
+                    }
+                };
+                machine.answer(Answer::Credentials(credentials));
             }
             Step::Ask(Question::Password { user, password }) => {
                 let judged = access.authenticator.judge(&endpoint.name, &user, &password, SystemTime::now());
@@ -288,11 +308,36 @@ async fn prove<P: Protocol>(
                 }
                 machine.answer(Answer::Judged(judged.map_err(|refused| refused.told)));
             }
-            Step::Ask(Question::Welcome(login)) => return Ok(login),
+            Step::Ask(Question::Welcome(login)) => {
+                if let (Some(lookup), Some(found)) = (&endpoint.lookup, looked_up) {
+                    let keys = login.keys.clone().map(LoginSecret::Scram);
+                    if let Some(secret) = keys.or_else(|| found.md5().map(LoginSecret::Md5)) {
+                        lookup.proven(&login.user, secret);
+                    }
+                }
+                return Ok(login);
+            }
             Step::Done(Accepted::Cancel { .. }) => return Err(Stop::Cancel),
             Step::Done(Accepted::Client(_)) => return Err(Stop::Quiet),
         }
     }
+}
+
+/// What this user must prove, and what the database keeps of it, if that is what was asked.
+async fn credentials<P: Protocol>(
+    endpoint: &Endpoint<P>,
+    access: &Access,
+    user: &str,
+) -> Result<(Credentials, Option<Arc<FoundUser>>), ClientError> {
+    if let Some(lookup) = endpoint.lookup.as_ref().filter(|_| !access.authenticator.is_listed(user)) {
+        let found = lookup.find(user).await;
+        let found = found.map_err(|LookupFailed| ClientError::LookupFailed { group: lookup.group().to_owned() })?;
+        return Ok(match found {
+            Some(found) => (Credentials { proof: found.proof.clone(), known: true }, Some(found)),
+            None => (access.authenticator.unknown(user), None),
+        });
+    }
+    Ok((access.authenticator.credentials(&endpoint.name, user), None))
 }
 
 /// Tells the client, if it still listens.

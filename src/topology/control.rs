@@ -1,4 +1,5 @@
-//! Control connections: the proxy's own questions to a target, as the account of `[target_group.health]`.
+//! Control connections: the proxy's own questions to a target, as the account of `[target_group.health]` or of
+//! `[target_group.auth_query]`.
 //!
 //! The one user of the database drivers; no client's query ever comes here. deadpool puts a connection back on every
 //! drop, also in the middle of a question: [`Borrowed`] lets only those back that were answered.
@@ -10,12 +11,12 @@ use deadpool::managed::{self, Object, RecycleError};
 use rustls::ClientConfig;
 use tokio_postgres::config::SslMode;
 use tokio_postgres::error::SqlState;
-use tokio_postgres::{NoTls, SimpleQueryMessage, SimpleQueryRow};
+use tokio_postgres::{NoTls, Row, SimpleQueryMessage, SimpleQueryRow};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::Target;
 use crate::auth::Rotating;
-use crate::config::{HealthConfig, TargetAddress};
+use crate::config::{HealthConfig, Secret, TargetAddress};
 
 /// One for the probe, one to spare for what else the proxy asks; they count in the target's budget.
 pub const CONTROL_CONNECTIONS_MAX: usize = 2;
@@ -49,21 +50,41 @@ pub struct Control {
     pool: managed::Pool<Postgres>,
 }
 
+/// Who asks.
+pub struct Account<'a> {
+    /// The account's name.
+    pub user: &'a str,
+    /// Its password.
+    pub password: &'a Secret,
+    /// The database it connects to.
+    pub database: &'a str,
+    /// No question takes longer.
+    pub timeout: Duration,
+}
+
+impl<'a> Account<'a> {
+    /// The monitor's.
+    pub fn of_health(health: &'a HealthConfig) -> Self {
+        let HealthConfig { user, password, database, timeout, .. } = health;
+        Self { user, password, database, timeout: *timeout }
+    }
+}
+
 /// Control connections to a PostgreSQL. `tls`: `None` for none; a unix socket does without in any case. Nothing is
 /// opened yet.
 pub fn postgres_control(
     target: &Target,
-    health: &HealthConfig,
+    account: &Account<'_>,
     connect_timeout: Duration,
     tls: Option<Arc<ClientConfig>>,
 ) -> Result<Control, ControlError> {
     let mut config = tokio_postgres::Config::new();
     config
-        .user(&health.user)
-        .dbname(&health.database)
+        .user(account.user)
+        .dbname(account.database)
         .application_name(APPLICATION_NAME)
         // Nobody's functions in front of the catalog's, and no question that outlives the one who asked.
-        .options(format!("-c search_path= -c statement_timeout={}", health.timeout.as_millis().max(1)))
+        .options(format!("-c search_path= -c statement_timeout={}", account.timeout.as_millis().max(1)))
         .connect_timeout(connect_timeout)
         .tcp_user_timeout(UNACKNOWLEDGED_MAX)
         .ssl_mode(SslMode::Disable);
@@ -81,7 +102,7 @@ pub fn postgres_control(
         }
     }
     let tls = tls.map(|tls| MakeRustlsConnect::new(tls.as_ref().clone()));
-    let password = Rotating::new(health.password.clone());
+    let password = Rotating::new(account.password.clone());
     let manager = Postgres { config, password, tls, connect_timeout };
     // Times are limited by those who ask, so the pool needs no runtime of its own.
     let pool = managed::Pool::builder(manager).max_size(CONTROL_CONNECTIONS_MAX).build();
@@ -128,6 +149,19 @@ impl Borrowed {
             // Beside the row come its description and the end of the command.
             .find_map(|message| if let SimpleQueryMessage::Row(row) = message { Some(row) } else { None })
             .ok_or(ControlError::NoRow)
+    }
+}
+
+impl Borrowed {
+    /// Asks a question about a name, in the extended protocol; at most one row. Two round trips.
+    pub(super) async fn ask_about(&self, question: &str, name: &str) -> Result<Option<Row>, ControlError> {
+        let client = self.0.as_deref().ok_or(ControlError::Closed)?;
+        Ok(client.query_opt(question, &[&name]).await?)
+    }
+
+    /// Everything was answered: back with it.
+    pub(super) fn is_done(mut self) {
+        drop(self.0.take());
     }
 }
 

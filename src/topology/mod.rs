@@ -4,6 +4,7 @@
 //! probes found: it says nothing about errors in traffic, and nothing here opens or closes a client's connection.
 
 mod control;
+mod lookup;
 mod monitor;
 mod probe;
 
@@ -14,7 +15,8 @@ use tokio::time::Instant;
 
 use crate::config::{ConnectionLimit, TargetAddress};
 
-pub use control::{CONTROL_CONNECTIONS_MAX, Control, ControlError, postgres_control};
+pub use control::{Account, CONTROL_CONNECTIONS_MAX, Control, ControlError, postgres_control};
+pub use lookup::{FoundUser, Lookup, LookupFailed};
 pub use monitor::start;
 pub use probe::{Finding, ProbeError, Prober};
 
@@ -151,11 +153,11 @@ pub struct Limits {
 }
 
 /// How many connections all pools of a target may have together, at least one: what the configuration asks for, at
-/// most what the target allows, less the proxy's own control connections.
+/// most what the target allows, less the proxy's `own` control connections.
 ///
 /// Before the target has said what it allows, a share of it can't be known: one connection, which is enough for the
 /// first clients until the first probe comes back.
-pub fn budget(limits: Option<Limits>, wanted: ConnectionLimit) -> usize {
+pub fn budget(limits: Option<Limits>, wanted: ConnectionLimit, own: usize) -> usize {
     let allowed = limits.map(|limits| limits.max_connections.saturating_sub(limits.reserved));
     let share = match (wanted, allowed) {
         (ConnectionLimit::Percent(percent), Some(allowed)) => u64::from(allowed) * u64::from(percent.min(100)) / 100,
@@ -163,7 +165,7 @@ pub fn budget(limits: Option<Limits>, wanted: ConnectionLimit) -> usize {
         (ConnectionLimit::Absolute(number), Some(allowed)) => u64::from(number.min(allowed)),
         (ConnectionLimit::Absolute(number), None) => u64::from(number),
     };
-    usize::try_from(share).unwrap_or(usize::MAX).saturating_sub(CONTROL_CONNECTIONS_MAX).max(1)
+    usize::try_from(share).unwrap_or(usize::MAX).saturating_sub(own).max(1)
 }
 
 #[cfg(test)]
@@ -191,7 +193,7 @@ mod tests {
             (None, Absolute(0), 1),
         ] {
             let limits = limits.map(|(max_connections, reserved)| Limits { max_connections, reserved });
-            assert_eq!(budget(limits, wanted), budget_expected, "{limits:?} {wanted:?}");
+            assert_eq!(budget(limits, wanted, CONTROL_CONNECTIONS_MAX), budget_expected, "{limits:?} {wanted:?}");
         }
     }
 }

@@ -214,7 +214,7 @@ impl Watch {
 mod tests {
     use super::*;
     use crate::config::{Secret, TargetAddress};
-    use crate::topology::{Limits, postgres_control};
+    use crate::topology::{Account, Limits, postgres_control};
 
     fn health() -> HealthConfig {
         HealthConfig {
@@ -302,7 +302,8 @@ mod tests {
     async fn a_target_that_is_not_there_is_published_as_such() {
         let port = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
         let health = HealthConfig { suspect_interval: Duration::from_millis(1), ..health() };
-        let control = postgres_control(&target(port), &health, Duration::from_secs(5), None).unwrap();
+        let control =
+            postgres_control(&target(port), &Account::of_health(&health), Duration::from_secs(5), None).unwrap();
         let (mut snapshots, task) = start("orders", target(port), health.clone(), Prober::new(control, health.timeout));
         assert_eq!(snapshots.borrow().targets[0].health, Health::Unknown);
         snapshots.changed().await.unwrap();
@@ -319,7 +320,7 @@ mod tests {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let target = target(listener.local_addr().unwrap().port());
         let health = health();
-        let control = postgres_control(&target, &health, Duration::from_secs(60), None).unwrap();
+        let control = postgres_control(&target, &Account::of_health(&health), Duration::from_secs(60), None).unwrap();
         let mut prober = Prober::new(control, Duration::from_millis(20));
         for _ in 0..5 {
             assert_eq!(prober.probe().await.unwrap_err().reason(), Reason::Timeout);

@@ -8,6 +8,7 @@
 mod harness;
 
 mod arrival;
+mod auth_query;
 mod clients;
 mod copy;
 mod flow;

@@ -8,7 +8,9 @@ use sluicegate::demo::servers::{
     Auth, Feature, Installation, MONITOR, MONITOR_PASSWORD, Options, PostgresServer, Stop,
 };
 use sluicegate::net::tls;
-use sluicegate::topology::{self, Health, Limits, ProbeError, Prober, Reason, Role, Snapshot, Target};
+use sluicegate::topology::{
+    self, Account, CONTROL_CONNECTIONS_MAX, Health, Limits, ProbeError, Prober, Reason, Role, Snapshot, Target,
+};
 use tokio::sync::watch;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -36,7 +38,8 @@ fn unix(server: &PostgresServer) -> TargetAddress {
 fn prober(address: TargetAddress, password: &str, tls: Option<TargetTls>) -> Prober {
     let tls = tls.and_then(|tls| tls::client_config(&tls).unwrap());
     let health = health(password);
-    let control = topology::postgres_control(&Target::new(address), &health, CONNECT_TIMEOUT, tls).unwrap();
+    let control =
+        topology::postgres_control(&Target::new(address), &Account::of_health(&health), CONNECT_TIMEOUT, tls).unwrap();
     Prober::new(control, health.timeout)
 }
 
@@ -74,7 +77,10 @@ fn a_probe_finds_role_limits_and_version() {
                 }
                 let limits = prober.probe().await.unwrap().limits;
                 let allowed = 40 - reserved as usize;
-                assert_eq!(topology::budget(Some(limits), ConnectionLimit::Percent(100)), allowed - 2);
+                assert_eq!(
+                    topology::budget(Some(limits), ConnectionLimit::Percent(100), CONTROL_CONNECTIONS_MAX),
+                    allowed - 2
+                );
                 // The probes shared one connection, which says who it is and looks nowhere but in the catalog.
                 let seen =
                     "SELECT count(*), min(application_name) FROM pg_stat_activity WHERE usename = 'sluicegate_monitor'";
@@ -137,7 +143,7 @@ fn a_probe_that_is_not_answered_costs_its_connection_and_no_more() {
     run(async {
         let health = HealthConfig { timeout: Duration::from_millis(300), ..health(MONITOR_PASSWORD) };
         let target = Target::new(tcp(&server));
-        let control = topology::postgres_control(&target, &health, CONNECT_TIMEOUT, None).unwrap();
+        let control = topology::postgres_control(&target, &Account::of_health(&health), CONNECT_TIMEOUT, None).unwrap();
         let mut prober = Prober::new(control, Duration::from_secs(5));
         prober.probe().await.unwrap();
         // The server's process stops in the middle of things; a new connection has another one.

@@ -65,6 +65,8 @@ pub(super) enum Effect {
     DefineUnnamed { client: u64, generation: u64 },
     /// There is no unnamed statement.
     UndefineUnnamed,
+    /// The client's unnamed statement is on this connection again (a Parse of the proxy's own).
+    RestoreUnnamed,
     /// The server has this statement (a Parse of the proxy's own).
     Prepared(Id),
     /// The server no longer has it.
@@ -109,7 +111,7 @@ pub(super) struct Queue {
     naming: usize,
     /// Ends of the client's segments and queries.
     ends: usize,
-    /// Entries that make or drop the unnamed statement.
+    /// Entries that make or drop the unnamed statement, or put it back.
     unnaming: usize,
     /// Entries that prepare or close a statement on the server, by statement.
     touching: HashMap<Id, usize>,
@@ -257,6 +259,7 @@ impl Queue {
             | Effect::Taken(_)
             | Effect::DefineUnnamed { .. }
             | Effect::UndefineUnnamed
+            | Effect::RestoreUnnamed
             | Effect::Prepared(_)
             | Effect::Evicted(_)
             | Effect::Pin(_)
@@ -320,7 +323,7 @@ impl Owed {
 
     fn unnames(&self) -> bool {
         let query = self.kind == Kind::Query && !self.hidden;
-        query || matches!(self.effect, Effect::DefineUnnamed { .. } | Effect::UndefineUnnamed)
+        query || matches!(self.effect, Effect::DefineUnnamed { .. } | Effect::UndefineUnnamed | Effect::RestoreUnnamed)
     }
 
     /// Whether the server has the statement once this completes; `None`: it does not touch it.
@@ -342,6 +345,7 @@ impl Effect {
             | Self::Taken(_)
             | Self::DefineUnnamed { .. }
             | Self::UndefineUnnamed
+            | Self::RestoreUnnamed
             | Self::Pin(_)
             | Self::Applied(_)
             | Self::Query { deallocates: None, .. }
@@ -361,6 +365,7 @@ impl Effect {
             | Self::Taken(_)
             | Self::DefineUnnamed { .. }
             | Self::UndefineUnnamed
+            | Self::RestoreUnnamed
             | Self::Pin(_)
             | Self::Applied(_)
             | Self::Query { .. }

@@ -219,6 +219,7 @@ impl Server {
                 }
                 return;
             }
+            Effect::RestoreUnnamed => return,
             Effect::UndefineUnnamed => {
                 if let Some(client) = client {
                     client.unnamed.clear();
@@ -296,13 +297,17 @@ impl Server {
         let error = message::server_error(frame).ok_or(Violation::MalformedFrame(kind::ERROR_RESPONSE))?;
         let front = self.owed.front();
         let hidden = front.is_some_and(|owed| owed.hidden);
-        let held = self.hold != Hold::Open;
+        // A replay of settings, which nothing of the client's is sent behind.
+        let replays = hidden && self.owed.is_hidden();
         self.copy_in = false;
-        self.bound_deallocates = None;
-        self.bound_clears = false;
+        // What was bound in this segment is skipped with it; what an earlier request did wrong does not concern it.
+        if front.is_some_and(|owed| owed.kind.skips_to_sync() && owed.segment == self.segment) {
+            self.bound_deallocates = None;
+            self.bound_clears = false;
+        }
         if error.is_fatal {
             self.ended = true;
-            if hidden && held {
+            if replays {
                 self.attach_failure = Some(error);
             } else if client.is_some() {
                 out.pass(at..at + frame.len());
@@ -312,8 +317,8 @@ impl Server {
         let Some(front) = front else { return Err(Violation::UnexpectedReply(kind::ERROR_RESPONSE)) };
         let skips = front.kind.skips_to_sync();
         // A segment of the proxy's own, with the client's requests behind it (`guard_sequences`).
-        let apart = hidden && skips && !held && self.owed.hides_segment();
-        let shows = client.is_some() && !(hidden && (held || !skips || apart));
+        let apart = hidden && skips && !replays && self.owed.hides_segment();
+        let shows = client.is_some() && !(hidden && (replays || !skips || apart));
         if apart {
             // In a failed transaction the client's request behind it fails as well; else it must not run.
             if error.code != "25P02" {

@@ -251,7 +251,8 @@ impl Server {
         let (text, types) = frame::cstr(body).ok_or_else(malformed)?;
         let mut statement = sql::classify(text, self.dialect);
         let deallocated = statement.deallocates.clone().and_then(|range| text.get(range));
-        if !name.is_empty() && self.awaits(name_key(name), out)
+        if name.is_empty() && self.is_full_of_unnamed(client, out)
+            || !name.is_empty() && self.awaits(name_key(name), out)
             || deallocated.is_some_and(|name| self.awaits(name_key(&sql::identifier_value(name)), out))
         {
             return Ok(Taken::NeedMore);
@@ -352,7 +353,9 @@ impl Server {
         let Some((name, _)) = frame::cstr(looked_at) else {
             return if looked_at.len() >= NAMES_BYTES_MAX { Err(Violation::FrameTooLong) } else { Ok(Taken::NeedMore) };
         };
-        if !name.is_empty() && self.awaits(name_key(name), out) {
+        if name.is_empty() && self.is_full_of_unnamed(client, out)
+            || !name.is_empty() && self.awaits(name_key(name), out)
+        {
             return Ok(Taken::NeedMore);
         }
         self.unsynced = true;
@@ -551,12 +554,21 @@ impl Server {
 
     /// What this name means is known only once replies have come: they are asked for, and waited for.
     fn awaits(&mut self, name: &[u8], out: &mut Out) -> bool {
-        // While the server reads COPY data it answers nothing else.
         let is_open = match name {
             b"" => self.owed.unnamed_is_open(self.segment),
             name => self.owed.is_open(name, self.segment),
         };
-        if self.copy_in || !is_open {
+        is_open && self.waits_for_replies(out)
+    }
+
+    /// No more unnamed statements can be kept, in case that those in flight are skipped.
+    fn is_full_of_unnamed(&mut self, client: &Client, out: &mut Out) -> bool {
+        client.unnamed.is_full() && self.waits_for_replies(out)
+    }
+
+    fn waits_for_replies(&mut self, out: &mut Out) -> bool {
+        // While the server reads COPY data it answers nothing else.
+        if self.copy_in {
             return false;
         }
         if self.unsynced {
@@ -599,7 +611,7 @@ impl Server {
         };
         if self.unnamed != Some((client.id, generation)) && !body.is_empty() {
             out.write(|out| write_parse(b"", body, out));
-            self.owe_hidden(Kind::Parse, Effect::Nothing);
+            self.owe_hidden(Kind::Parse, Effect::RestoreUnnamed);
             self.unnamed = Some((client.id, generation));
         }
         let Bound { intent, deallocates } = bound.clone();

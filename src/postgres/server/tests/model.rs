@@ -518,7 +518,8 @@ impl Model {
                 }
                 return;
             }
-            other => ("08P01", format!("unexpected message type {other} during COPY from stdin")),
+            // The server names the type here. What the proxy puts in front of a client's message may be of another.
+            _ => ("08P01", "unexpected message type during COPY from stdin".to_owned()),
         };
         let is_simple = self.copy.take().is_some_and(|copy| copy.behind.is_some());
         self.fail(failure);
