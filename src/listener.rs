@@ -6,6 +6,7 @@
 
 use crate::config::{EndpointConfig, ListenAddress};
 use crate::net::proxy_protocol::{self, HeaderError};
+use crate::net::sources::{PendingLogin, Sources, TooMuch};
 use crate::net::{Detached, Peer, Stream};
 use crate::protocol::ClientError;
 use ipnet::IpNet;
@@ -38,6 +39,8 @@ pub struct Arrival {
     pub client_id: u64,
     /// It can't be served.
     pub refusal: Option<ClientError>,
+    /// Its address's account, where it has one.
+    pub pending: Option<PendingLogin>,
     /// Dropped when the client has gone.
     pub claim: Claim,
 }
@@ -72,14 +75,24 @@ impl Workers {
     }
 
     /// Hands a client to the worker with the fewest.
-    fn hand_over(&self, stream: Detached, endpoint: usize, refusal: Option<ClientError>, permit: OwnedSemaphorePermit) {
+    fn hand_over(
+        &self,
+        stream: Detached,
+        endpoint: usize,
+        admitted: Result<Option<PendingLogin>, ClientError>,
+        permit: OwnedSemaphorePermit,
+    ) {
         let least = self.workers.iter().min_by_key(|(_, load)| load.load(Ordering::Relaxed));
         let Some((mailbox, load)) = least else { return };
         load.fetch_add(1, Ordering::Relaxed);
         let claim = Claim { _permit: permit, load: Arc::clone(load) };
         let client_id = self.next_client_id.fetch_add(1, Ordering::Relaxed);
         // A worker that is gone is gone for good: the process is ending, and the client sees its connection closed.
-        let _ = mailbox.send(Arrival { stream, endpoint, client_id, refusal, claim });
+        let (pending, refusal) = match admitted {
+            Ok(pending) => (pending, None),
+            Err(refusal) => (None, Some(refusal)),
+        };
+        let _ = mailbox.send(Arrival { stream, endpoint, client_id, refusal, pending, claim });
     }
 }
 
@@ -92,6 +105,7 @@ pub struct Doors {
     proxy_protocol_from: Vec<IpNet>,
     login_timeout: Duration,
     rate: Option<Mutex<Rate>>,
+    sources: Arc<Sources>,
     /// When a balancer's mistake was last logged.
     complained: Mutex<Option<Instant>>,
     places: Arc<Semaphore>,
@@ -149,6 +163,7 @@ impl Doors {
             proxy_protocol_from: endpoint.proxy_protocol_from.clone(),
             login_timeout: endpoint.login_timeout,
             rate: endpoint.max_logins_per_second.map(|limit| Mutex::new(Rate::new(limit, Instant::now()))),
+            sources: Sources::new(*max_clients),
             complained: Mutex::new(None),
             places: Arc::new(Semaphore::new((*max_clients).min(Semaphore::MAX_PERMITS))),
             refusals: Arc::new(Semaphore::new(REFUSALS_MAX)),
@@ -238,19 +253,36 @@ impl Doors {
     }
 
     fn admit(&self, stream: Stream, workers: &Workers) -> io::Result<()> {
-        let endpoint = || self.name.clone();
-        let refusal = if !self.allows(stream.peer()) {
-            Some(ClientError::AddressNotAllowed { endpoint: endpoint() })
-        } else if self.places.available_permits() == 0 {
-            Some(ClientError::TooManyClients { endpoint: endpoint(), limit: self.max_clients })
-        } else {
-            self.over_rate().map(|limit| ClientError::TooManyLogins { endpoint: endpoint(), limit })
-        };
-        let places = if refusal.is_some() { &self.refusals } else { &self.places };
+        let admitted = self.judge(stream.peer());
+        let places = if admitted.is_err() { &self.refusals } else { &self.places };
         if let Ok(permit) = Arc::clone(places).try_acquire_owned() {
-            workers.hand_over(stream.detach()?, self.number, refusal, permit);
+            workers.hand_over(stream.detach()?, self.number, admitted, permit);
         }
         Ok(())
+    }
+
+    /// Whether this peer gets a place now; opens an account for its address.
+    fn judge(&self, peer: Peer) -> Result<Option<PendingLogin>, ClientError> {
+        let endpoint = || self.name.clone();
+        if !self.allows(peer) {
+            return Err(ClientError::AddressNotAllowed { endpoint: endpoint() });
+        }
+        if self.places.available_permits() == 0 {
+            return Err(ClientError::TooManyClients { endpoint: endpoint(), limit: self.max_clients });
+        }
+        let pending = match peer {
+            Peer::Address(address) => Some(self.sources.admit(address.ip(), Instant::now())),
+            // Who may open it is said by the folder's permissions.
+            Peer::Unix | Peer::Memory => None,
+        };
+        let pending = pending.transpose().map_err(|too_much| match too_much {
+            TooMuch::Logins(limit) => ClientError::TooManyLoginsAtOnce { endpoint: endpoint(), limit },
+            TooMuch::Tries => ClientError::TooManyFailedLogins,
+        })?;
+        match self.over_rate() {
+            Some(limit) => Err(ClientError::TooManyLogins { endpoint: endpoint(), limit }),
+            None => Ok(pending),
+        }
     }
 
     /// `max_logins_per_second`, if this login is above it.

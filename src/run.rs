@@ -349,9 +349,9 @@ fn start_worker(
 }
 
 fn admit(worker: &Rc<Worker>, endpoints: &Arc<[Arc<Endpoint<Postgres>>]>, arrival: Arrival, clients: &mut JoinSet<()>) {
-    let Arrival { stream, endpoint, client_id, refusal, claim } = arrival;
+    let Arrival { stream, endpoint, client_id, refusal, pending, claim } = arrival;
     let (Some(endpoint), Ok(stream)) = (endpoints.get(endpoint).cloned(), stream.attach()) else { return };
-    let serving = session::serve(Rc::clone(worker), endpoint, Visitor { stream, client_id, refusal });
+    let serving = session::serve(Rc::clone(worker), endpoint, Visitor { stream, client_id, refusal, pending });
     clients.spawn_local(async move {
         serving.await;
         drop(claim);

@@ -260,7 +260,7 @@ impl Connect {
                 Proof::ScramFinal(scram)
             }
             (12, Proof::ScramFinal(scram)) => {
-                if !scram.is_proven(data) {
+                if !scram.finish(data) {
                     return Err(HandshakeError::ServerNotProven);
                 }
                 Proof::Mutual
@@ -376,7 +376,8 @@ impl Scram {
         }
     }
 
-    fn is_proven(self, server_final: &[u8]) -> bool {
+    /// Takes server-final; whether the server has proven itself.
+    fn finish(self, server_final: &[u8]) -> bool {
         match self {
             Self::Password(mut scram) => scram.finish(server_final).is_ok(),
             Self::Keys(holder) => holder.is_proven(server_final),
@@ -662,7 +663,7 @@ mod tests {
     }
 
     #[test]
-    fn the_login_is_bound_where_both_sides_can() {
+    fn pg_111_the_login_is_bound_where_both_sides_can_and_unknown_mechanisms_are_passed_over() {
         const BOTH: &[u8] = b"SCRAM-SHA-256-PLUS\0SCRAM-SHA-256\0\0";
         let starts = |offered, end_point, mechanism: &str, flag: &[u8]| {
             let sent = chosen(offered, end_point).unwrap();

@@ -127,6 +127,8 @@ fn sqlstate(error: &ClientError, fatal: bool) -> &str {
         | ClientError::ConnectionsLost { .. }
         | ClientError::TooManyPools { .. }
         | ClientError::TooManyClients { .. }
+        | ClientError::TooManyLoginsAtOnce { .. }
+        | ClientError::TooManyFailedLogins
         | ClientError::TooManyLogins { .. }
         | ClientError::BorrowTimeout { .. }
         | ClientError::LineFull { .. }
@@ -177,6 +179,8 @@ fn hint(error: &ClientError) -> Option<&'static str> {
         | ClientError::ConnectionsLost { .. }
         | ClientError::TooManyPools { .. }
         | ClientError::TargetLogin { .. }
+        | ClientError::TooManyLoginsAtOnce { .. }
+        | ClientError::TooManyFailedLogins
         | ClientError::Server(_)
         | ClientError::GoingDown
         | ClientError::Protocol(_)
@@ -549,6 +553,8 @@ mod tests {
             (ClientError::LoginTimeout, "57014"),
             (ClientError::TooManyClients { endpoint: "e".into(), limit: 1 }, "53300"),
             (ClientError::TooManyLogins { endpoint: "e".into(), limit: 1 }, "53300"),
+            (ClientError::TooManyLoginsAtOnce { endpoint: "e".into(), limit: 1 }, "53300"),
+            (ClientError::TooManyFailedLogins, "53300"),
             (ClientError::AddressNotAllowed { endpoint: "e".into() }, "28000"),
             (ClientError::Replication, "0A000"),
             (ClientError::BorrowTimeout { group: group(), waited: limit }, "53300"),

@@ -145,6 +145,19 @@ pub enum ClientError {
         /// Its limit.
         limit: u32,
     },
+    /// One address has too many logins that are not done.
+    #[error(
+        "too many logins from your address at the same time: endpoint \"{endpoint}\" takes {limit} (three quarters of max_clients)"
+    )]
+    TooManyLoginsAtOnce {
+        /// The endpoint's name.
+        endpoint: String,
+        /// Its limit for one address.
+        limit: usize,
+    },
+    /// One address has had too many proofs refused.
+    #[error("too many failed logins from your address: wait a second, and check its users and passwords")]
+    TooManyFailedLogins,
     /// `allow_from`.
     #[error("your address may not connect to endpoint \"{endpoint}\" (allow_from)")]
     AddressNotAllowed {
@@ -294,6 +307,8 @@ impl ClientError {
             | Self::LoginTimeout
             | Self::AddressNotAllowed { .. } => ErrorKind::Auth,
             Self::TooManyClients { .. }
+            | Self::TooManyLoginsAtOnce { .. }
+            | Self::TooManyFailedLogins
             | Self::TooManyLogins { .. }
             | Self::BorrowTimeout { .. }
             | Self::LineFull { .. }

@@ -9,6 +9,7 @@ use super::{Rules, Session, Worker};
 use crate::auth::{Authenticator, Refused};
 use crate::metrics::LoginRefusal;
 use crate::net::certificate;
+use crate::net::sources::PendingLogin;
 use crate::net::tls::ServerTls;
 use crate::net::{Peer, Stream};
 use crate::pool::line::Ask;
@@ -25,8 +26,7 @@ use std::io;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 use tracing::{Instrument, debug, info};
 
 /// Bytes of a login that may wait for the rest of their message: a password message of 64 KiB, and one read.
@@ -86,6 +86,8 @@ pub struct Visitor {
     pub client_id: u64,
     /// It can't be served; it is told so once it has said who it is.
     pub refusal: Option<ClientError>,
+    /// Its address's account; closed once it has shown who it is.
+    pub pending: Option<PendingLogin>,
 }
 
 /// Why a login ended without a session.
@@ -128,14 +130,22 @@ impl Stop {
             Self::Refused(ClientError::LoginRefused { .. }) => LoginRefusal::Password,
             Self::Refused(ClientError::TokenRefused { .. }) => LoginRefusal::Token,
             Self::Refused(ClientError::CertificateRefused { .. }) => LoginRefusal::Certificate,
-            Self::Refused(ClientError::TooManyClients { .. } | ClientError::TooManyLogins { .. }) => {
-                LoginRefusal::TooManyClients
-            }
+            Self::Refused(
+                ClientError::TooManyClients { .. }
+                | ClientError::TooManyLogins { .. }
+                | ClientError::TooManyLoginsAtOnce { .. }
+                | ClientError::TooManyFailedLogins,
+            ) => LoginRefusal::TooManyClients,
             Self::Refused(ClientError::AddressNotAllowed { .. }) => LoginRefusal::Address,
             Self::Refused(ClientError::LoginTimeout) => LoginRefusal::Timeout,
             Self::Refused(ClientError::GoingDown) => LoginRefusal::GoingDown,
             Self::Refused(_) => LoginRefusal::Database,
         })
+    }
+
+    /// It did not prove who it said it is.
+    fn is_refused_proof(&self) -> bool {
+        matches!(self.reason(), Some(LoginRefusal::Password | LoginRefusal::Token | LoginRefusal::Certificate))
     }
 
     fn log(&self) {
@@ -154,6 +164,7 @@ pub async fn serve<P: Protocol>(worker: Rc<Worker>, endpoint: Arc<Endpoint<P>>, 
     let span = tracing::info_span!(
         "client",
         id = visitor.client_id,
+        peer = %visitor.stream.peer(),
         endpoint = endpoint.name,
         user = tracing::field::Empty,
         database = tracing::field::Empty
@@ -190,7 +201,7 @@ async fn log_in<P: Protocol>(
     endpoint: &Arc<Endpoint<P>>,
     visitor: Visitor,
 ) -> Result<Box<Session<P>>, Stop> {
-    let Visitor { mut stream, client_id, refusal } = visitor;
+    let Visitor { mut stream, client_id, refusal, pending } = visitor;
     // A unix socket is as safe as TLS, whatever else the endpoint listens on.
     let tls = if stream.peer() == Peer::Unix { TlsOffer::LocalSocket } else { endpoint.tls };
     let access = endpoint.access.load_full();
@@ -202,9 +213,14 @@ async fn log_in<P: Protocol>(
     let (mut input, mut out) = (Vec::new(), Vec::new());
     let proving = prove::<P>(endpoint, &access, refusal, &mut machine, &mut stream, &mut input, &mut out);
     let login = match tokio::time::timeout_at(deadline, proving).await {
-        Ok(login) => login?,
+        Ok(login) => login.inspect_err(|stop| {
+            if let (Some(pending), true) = (&pending, stop.is_refused_proof()) {
+                pending.refused(Instant::now());
+            }
+        })?,
         Err(_) => return Err(Stop::Refused(refuse::<P>(&mut machine, &mut stream, ClientError::LoginTimeout).await)),
     };
+    drop(pending);
     let span = tracing::Span::current();
     span.record("user", &login.user);
     span.record("database", &login.database);

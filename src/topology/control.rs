@@ -160,7 +160,7 @@ impl Borrowed {
     }
 
     /// Everything was answered: back with it.
-    pub(super) fn is_done(mut self) {
+    pub(super) fn answered(mut self) {
         drop(self.0.take());
     }
 }

@@ -233,7 +233,7 @@ impl Asker {
             Some(_) => connection.ask_about(&self.config.query, user).await?,
             None => None,
         };
-        connection.is_done();
+        connection.answered();
         let Some(role) = role else { return Ok(Err("there is no such role")) };
         if role.try_get::<_, Option<bool>>(0)? != Some(true) {
             return Ok(Err("the role may not log in, or its password has expired"));

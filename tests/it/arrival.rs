@@ -2,8 +2,9 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::time::Instant;
 
-use sluicegate::demo::servers::{Feature, PostgresServer};
+use sluicegate::demo::servers::{APP, APP_PASSWORD, Feature, PostgresServer};
 
 use crate::harness::proxy::{ProxyHandle, config, set, start};
 use crate::harness::wire::{Login, PATIENCE, Wire, authenticate, message};
@@ -84,4 +85,64 @@ fn so_many_logins_a_second() {
             assert_eq!(wire.value("SELECT 1"), "1");
         }
     });
+}
+
+/// Nobody gets more than ten tries a second, after a hundred.
+#[test]
+fn so_many_refused_proofs() {
+    let proxy = start(&config(server(Feature::Any).address(), 4));
+    let outcome = |password: &str| {
+        let login = Login::new(APP, password).database("app");
+        Wire::connect(proxy.address, &login).map_err(|failed| failed.to_string())
+    };
+    let refusals: Vec<_> = (0..400).map(|_| outcome("wrong").err().unwrap()).collect();
+    assert!(refusals[..100].iter().all(|words| words.contains("password authentication failed")));
+    let told = refusals.iter().filter(|words| words.contains("too many failed logins from your address")).count();
+    assert!(told > 0, "{:?}", refusals.last());
+    // It passes, and then the right password is as good as ever.
+    let began = Instant::now();
+    while let Err(words) = outcome(APP_PASSWORD) {
+        assert!(words.contains("too many failed logins") && began.elapsed() < PATIENCE, "{words}");
+    }
+}
+
+/// Those who say nothing take three quarters of the places at most.
+#[test]
+fn so_many_logins_that_are_not_done() {
+    let text = set(&config(server(Feature::Any).address(), 4), "endpoint", "max_clients", "8");
+    let proxy = start(&text);
+    let mut silent: Vec<_> = (0..6).map(|_| TcpStream::connect(proxy.address).unwrap()).collect();
+    let login = || Wire::connect(proxy.address, &Login::app().database("app")).map_err(|failed| failed.to_string());
+    let began = Instant::now();
+    let words = loop {
+        // Until the last of them has been accepted.
+        match login() {
+            Ok(_) => assert!(began.elapsed() < PATIENCE),
+            Err(words) => break words,
+        }
+    };
+    assert!(words.contains("takes 6 (three quarters of max_clients)"), "{words}");
+    drop(silent.pop());
+    while let Err(words) = login() {
+        assert!(words.contains("three quarters") && began.elapsed() < PATIENCE, "{words}");
+    }
+}
+
+/// What a load balancer asks: nothing is said of it, and its place is free again.
+#[test]
+fn pg_112_who_connects_and_leaves_is_no_noise() {
+    let text = set(&config(server(Feature::Any).address(), 4), "endpoint", "max_clients", "4");
+    let proxy = start(&text);
+    proxy.logs("the target is up");
+    for _ in 0..50 {
+        drop(TcpStream::connect(proxy.address).unwrap());
+    }
+    let began = Instant::now();
+    // The last of them may still be on its way out.
+    while let Err(failed) = Wire::connect(proxy.address, &Login::app().database("app")) {
+        assert!(began.elapsed() < PATIENCE, "{failed}");
+    }
+    let log = proxy.logs("logged in");
+    let lines: Vec<_> = log.lines().filter(|line| line.contains("client{")).collect();
+    assert!(lines.iter().all(|line| line.contains("user=\"app\"") || line.contains("too many")), "{log}");
 }

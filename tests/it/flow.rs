@@ -14,7 +14,7 @@ use sluicegate::demo::servers::{APP, APP_PASSWORD, Feature, Installation, Option
 use crate::harness::forward::Forwarder;
 use crate::harness::programs::run;
 use crate::harness::proxy::{config, set, start};
-use crate::harness::wire::{Login, PATIENCE, Wire, authenticate, bind, execute, kinds, parse, query, sync};
+use crate::harness::wire::{Login, PATIENCE, Wire, authenticate, bind, execute, kinds, parse, query, read_frame, sync};
 use crate::harness::{each, server};
 
 /// What a proxy may take at its peak, whatever passes through it.
@@ -25,6 +25,32 @@ const LONG: Duration = Duration::from_secs(120);
 /// Rows of about 1000 bytes.
 fn copy_out(rows: u32) -> Vec<u8> {
     query(&format!("COPY (SELECT n, repeat('x', 992) FROM generate_series(1, {rows}) n) TO STDOUT"))
+}
+
+/// The database is done once its last byte has been passed on, not once the client has read it.
+#[test]
+fn pg_102_a_slow_reader_of_a_small_result_holds_nobody_up() {
+    // One connection for all of them.
+    each("pg_102_slow_reader", 3, &[], |_, database, proxy| {
+        let login = Login::app().database(database);
+        let mut slow: Vec<_> = (0..5).map(|_| logged_in(proxy.address, &login)).collect();
+        let mut other = Wire::connect(proxy.address, &login).unwrap();
+        for round in 0..3 {
+            for client in &mut slow {
+                client.write_all(&query("SELECT repeat('x', 100000)")).unwrap();
+            }
+            assert_eq!(other.value(&format!("SELECT {round}")), round.to_string());
+        }
+        // And nothing of it was lost.
+        for client in &mut slow {
+            let mut left = 3;
+            while left > 0 {
+                let frame = read_frame(client).unwrap();
+                assert!(frame.kind != b'D' || frame.body.len() == 2 + 4 + 100_000);
+                left -= usize::from(frame.kind == b'Z');
+            }
+        }
+    });
 }
 
 #[test]

@@ -371,7 +371,7 @@ fn users_share_one_budget() {
 }
 
 #[test]
-fn a_database_that_is_not_there() {
+fn pg_110_a_database_that_is_not_there() {
     each("pool_no_database", 4, &[], |_, database, proxy| {
         for _ in 0..3 {
             let Err(failed) = Wire::connect(proxy.address, &Login::app().database("no_such_database")) else {

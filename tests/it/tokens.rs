@@ -11,7 +11,7 @@ use sluicegate::auth::{Keys, make_token};
 use sluicegate::config::Secret;
 use sluicegate::demo::servers::{APP, APP_PASSWORD, Feature, Installation, Options, PostgresServer};
 
-use crate::harness::programs::{Ended, python, run};
+use crate::harness::programs::{Ended, java, python, run};
 use crate::harness::proxy::{ProxyHandle, config, set, start};
 use crate::harness::wire::{Login, Wire};
 
@@ -124,6 +124,22 @@ fn tokens_of_every_signer() {
     boto.arg(scene.port().to_string()).arg(scene.ca());
     boto.env("AWS_ACCESS_KEY_ID", KEY_ID).env("AWS_SECRET_ACCESS_KEY", SECRET_KEY).env("HOME", scene.folder.path());
     assert_eq!(run(boto, "").quietly(), "app\napp\napp\n");
+}
+
+#[test]
+fn tokens_by_jdbc() {
+    let scene = Scene::new("iam", "optional");
+    let login = |token: &str, tls: &str| {
+        let mut program = java("Login.java");
+        program.arg(format!("jdbc:postgresql://localhost:{}/app?{tls}", scene.port())).args([APP, token]);
+        run(program, "").quietly()
+    };
+    let verified = format!("sslmode=verify-full&sslrootcert={}", scene.ca().display());
+    assert_eq!(login(&scene.token(), &verified), "app\n");
+    let refused = login(&scene.token().replace("DBUser=app", "DBUser=apq"), &verified);
+    assert_eq!(refused.trim_end(), format!("28000 FATAL: {REFUSED}"));
+    let refused = login(&scene.token(), "sslmode=disable");
+    assert!(refused.starts_with("28000") && refused.contains("this login needs TLS"), "{refused}");
 }
 
 /// It is as good as TLS, also where TCP must have that.

@@ -50,15 +50,7 @@ fn every_key_of_the_contract_is_known() {
     let refused: Vec<_> = errors.errors.iter().map(|e| e.path.as_str()).collect();
     assert_eq!(
         refused,
-        [
-            "endpoint[1].role",
-            "endpoint[2].role",
-            "target_group[0].targets",
-            "target_group[0].auth_query.user",
-            "target_group[0].auth_query.password",
-            "admin.console",
-            "admin.operators",
-        ]
+        ["endpoint[1].role", "endpoint[2].role", "target_group[0].targets", "admin.console", "admin.operators",]
     );
 }
 

@@ -73,13 +73,26 @@ pub fn conninfo(address: std::net::SocketAddr, database: &str) -> String {
     format!("host={host} port={port} user={APP} password={APP_PASSWORD} dbname={database} sslmode=disable")
 }
 
-/// The Python that has psycopg 3.
-pub fn python() -> Command {
+/// Where a program or file is that `make provision` has installed.
+fn provisioned(key: &str) -> String {
     let file = servers_folder().join("servers.env");
     let text = std::fs::read_to_string(&file).unwrap_or_default();
-    let python = text.lines().find_map(|line| line.strip_prefix("PYTHON="));
-    let python = python.unwrap_or_else(|| panic!("no PYTHON in {}; run `make provision`", file.display()));
-    let mut command = Command::new(python);
+    let value = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
+    value.unwrap_or_else(|| panic!("no {key} in {}; run `make provision`", file.display())).to_owned()
+}
+
+/// Java with PostgreSQL's JDBC driver, about to run a source file of `tests/it/java`.
+pub fn java(source: &str) -> Command {
+    let mut command = Command::new(provisioned("JAVA"));
+    command.env_clear().env("PATH", "/usr/bin:/bin").env("LC_ALL", "C.UTF-8");
+    command.args(["-XX:+UseSerialGC", "-Xmx128m", "-cp", &provisioned("PGJDBC")]);
+    command.arg(format!("{}/tests/it/java/{source}", env!("CARGO_MANIFEST_DIR")));
+    command
+}
+
+/// The Python that has psycopg 3.
+pub fn python() -> Command {
+    let mut command = Command::new(provisioned("PYTHON"));
     command.env_clear().env("PATH", "/usr/bin:/bin").env("LC_ALL", "C.UTF-8").env("PYTHONDONTWRITEBYTECODE", "1");
     command
 }

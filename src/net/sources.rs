@@ -1,0 +1,170 @@
+//! What one address may do before it has shown who it is: hold places, and try passwords.
+//!
+//! No address takes all of an endpoint's places with logins that are not done, and none that has had a hundred proofs
+//! refused gets more than ten tries a second. Nobody is shut out for longer than that: behind one address there may be
+//! many. Of IPv6 the first 64 bits count, which is what one customer gets.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+/// Refused proofs that an address may have in hand.
+const TRIES: f64 = 100.0;
+/// How fast they come back.
+const TRIES_PER_SECOND: f64 = 10.0;
+/// Addresses that are remembered for their refused proofs; one more forgets the others, but not the places they hold.
+const SOURCES_MAX: usize = 100_000;
+
+/// The addresses that come to one endpoint.
+#[derive(Debug)]
+pub struct Sources {
+    logins_max: usize,
+    known: Mutex<HashMap<IpAddr, Source>>,
+}
+
+/// What is known of one.
+#[derive(Debug)]
+struct Source {
+    /// Logins that are not done.
+    logins: usize,
+    /// Proofs that may still be refused.
+    tries: f64,
+    at: Instant,
+}
+
+/// Why an address gets no place now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TooMuch {
+    /// It has so many logins that are not done.
+    Logins(usize),
+    /// Too many of its proofs were refused.
+    Tries,
+}
+
+/// A login that is not done. Dropped when it is, however it has ended.
+#[derive(Debug)]
+pub struct PendingLogin {
+    sources: Arc<Sources>,
+    key: IpAddr,
+}
+
+impl Sources {
+    /// For an endpoint with so many places: an address may fill three quarters of them with logins that are not done.
+    pub fn new(places: usize) -> Arc<Self> {
+        Arc::new(Self { logins_max: (places - places / 4).max(1), known: Mutex::default() })
+    }
+
+    /// A login from this address begins.
+    pub fn admit(self: &Arc<Self>, address: IpAddr, now: Instant) -> Result<PendingLogin, TooMuch> {
+        let key = network(address);
+        let mut known = self.known();
+        let source = known.entry(key).or_insert(Source { logins: 0, tries: TRIES, at: now });
+        source.recover(now);
+        if source.tries < 1.0 {
+            return Err(TooMuch::Tries);
+        }
+        if source.logins >= self.logins_max {
+            return Err(TooMuch::Logins(self.logins_max));
+        }
+        source.logins += 1;
+        drop(known);
+        Ok(PendingLogin { sources: Arc::clone(self), key })
+    }
+
+    fn known(&self) -> MutexGuard<'_, HashMap<IpAddr, Source>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Source {
+    fn recover(&mut self, now: Instant) {
+        let gained = now.saturating_duration_since(self.at).as_secs_f64() * TRIES_PER_SECOND;
+        self.tries = (self.tries + gained).min(TRIES);
+        self.at = now;
+    }
+}
+
+impl PendingLogin {
+    /// Its proof was refused.
+    pub fn refused(&self, now: Instant) {
+        let mut known = self.sources.known();
+        if known.len() > SOURCES_MAX {
+            known.retain(|_, source| source.logins > 0);
+        }
+        if let Some(source) = known.get_mut(&self.key) {
+            source.recover(now);
+            source.tries -= 1.0;
+        }
+    }
+}
+
+impl Drop for PendingLogin {
+    fn drop(&mut self) {
+        let mut known = self.sources.known();
+        let Some(source) = known.get_mut(&self.key) else { return };
+        source.logins -= 1;
+        // Nothing to remember: most addresses never have a proof refused.
+        if source.logins == 0 && source.tries >= TRIES {
+            known.remove(&self.key);
+        }
+    }
+}
+
+fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into(),
+        address @ IpAddr::V4(_) => address,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    fn address(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn nobody_takes_all_places_with_logins_that_are_not_done() {
+        let (sources, now) = (Sources::new(8), Instant::now());
+        let mut held: Vec<_> = (0..6).map(|_| sources.admit(address("10.0.0.1"), now).unwrap()).collect();
+        assert_eq!(sources.admit(address("10.0.0.1"), now).unwrap_err(), TooMuch::Logins(6));
+        assert_eq!(sources.admit(address("::ffff:10.0.0.1"), now).unwrap_err(), TooMuch::Logins(6));
+        assert!(sources.admit(address("10.0.0.2"), now).is_ok());
+        held.pop();
+        assert!(sources.admit(address("10.0.0.1"), now).is_ok());
+        drop(held);
+        assert!(sources.known().is_empty(), "nothing is remembered of who has done nothing wrong");
+        // The smallest endpoint can be used, too.
+        assert!(Sources::new(1).admit(address("10.0.0.1"), now).is_ok());
+    }
+
+    #[test]
+    fn refused_proofs_are_so_many_a_second() {
+        let (sources, start) = (Sources::new(1000), Instant::now());
+        let tries = |milliseconds: u64, address: &str| {
+            let now = start + Duration::from_millis(milliseconds);
+            let login = |_: &i32| match sources.admit(self::address(address), now) {
+                Ok(login) => {
+                    login.refused(now);
+                    true
+                }
+                Err(too_much) => {
+                    assert_eq!(too_much, TooMuch::Tries);
+                    false
+                }
+            };
+            (0..200).take_while(login).count()
+        };
+        assert_eq!(tries(0, "2001:db8::1"), 100);
+        // A neighbour in the same network, and one in another.
+        assert_eq!(tries(0, "2001:db8::2"), 0);
+        assert_eq!(tries(0, "2001:db8:0:1::1"), 100);
+        assert_eq!(tries(99, "2001:db8::1"), 0);
+        assert_eq!(tries(1099, "2001:db8::1"), 10);
+        assert_eq!(tries(60_000, "2001:db8::1"), 100);
+    }
+}
