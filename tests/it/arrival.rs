@@ -95,7 +95,7 @@ fn so_many_refused_proofs() {
         let login = Login::new(APP, password).database("app");
         Wire::connect(proxy.address, &login).map_err(|failed| failed.to_string())
     };
-    let refusals: Vec<_> = (0..400).map(|_| outcome("wrong").err().unwrap()).collect();
+    let refusals: Vec<_> = (0..400).map(|_| outcome("wrong-secret").err().unwrap()).collect();
     assert!(refusals[..100].iter().all(|words| words.contains("password authentication failed")));
     let told = refusals.iter().filter(|words| words.contains("too many failed logins from your address")).count();
     assert!(told > 0, "{:?}", refusals.last());

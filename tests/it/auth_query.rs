@@ -68,13 +68,13 @@ impl Scene {
 
 #[test]
 fn users_of_the_database_come_in_with_their_own_password() {
-    let roles = "CREATE ROLE anna LOGIN PASSWORD 'of-anna'; CREATE ROLE berta LOGIN PASSWORD 'of-berta';";
+    let roles = "CREATE ROLE anna LOGIN PASSWORD 'anna-secret'; CREATE ROLE berta LOGIN PASSWORD 'berta-secret';";
     let scene = Scene::new(Auth::Scram, roles, &[]);
-    scene.comes_in("anna", "of-anna");
-    scene.comes_in("berta", "of-berta");
-    scene.is_refused("anna", "of-berta");
-    scene.is_refused("nobody", "of-anna");
-    scene.comes_in("anna", "of-anna");
+    scene.comes_in("anna", "anna-secret");
+    scene.comes_in("berta", "berta-secret");
+    scene.is_refused("anna", "berta-secret");
+    scene.is_refused("nobody", "anna-secret");
+    scene.comes_in("anna", "anna-secret");
     // Those of the configuration are not looked up.
     assert_eq!(scene.psycopg(APP, APP_PASSWORD).quietly(), "app\n");
     // No password ever went to the database but as SCRAM, and nothing was refused there.
@@ -86,19 +86,19 @@ fn users_of_the_database_come_in_with_their_own_password() {
 
 #[test]
 fn md5_users_come_in_by_md5() {
-    let roles = "SET password_encryption = 'md5'; CREATE ROLE anna LOGIN PASSWORD 'of-anna';\n\
-                 SET password_encryption = 'scram-sha-256'; CREATE ROLE berta LOGIN PASSWORD 'of-berta';";
+    let roles = "SET password_encryption = 'md5'; CREATE ROLE anna LOGIN PASSWORD 'anna-secret';\n\
+                 SET password_encryption = 'scram-sha-256'; CREATE ROLE berta LOGIN PASSWORD 'berta-secret';";
     let scene = Scene::new(Auth::Md5, roles, &[]);
-    scene.comes_in("anna", "of-anna");
-    scene.comes_in("berta", "of-berta");
-    scene.is_refused("anna", "of-berta");
+    scene.comes_in("anna", "anna-secret");
+    scene.comes_in("berta", "berta-secret");
+    scene.is_refused("anna", "berta-secret");
 }
 
 #[test]
 fn who_may_not_come_in() {
-    let roles = "CREATE ROLE boss SUPERUSER LOGIN PASSWORD 'p'; CREATE ROLE copier REPLICATION LOGIN PASSWORD 'p';\n\
-                 CREATE ROLE team PASSWORD 'p'; CREATE ROLE former LOGIN PASSWORD 'p' VALID UNTIL '2020-01-01';\n\
-                 CREATE ROLE bare LOGIN; CREATE ROLE guest LOGIN PASSWORD 'p' VALID UNTIL 'infinity';";
+    let roles = "CREATE ROLE boss SUPERUSER LOGIN PASSWORD 'p-secret'; CREATE ROLE copier REPLICATION LOGIN PASSWORD 'p-secret';\n\
+                 CREATE ROLE team PASSWORD 'p-secret'; CREATE ROLE former LOGIN PASSWORD 'p-secret' VALID UNTIL '2020-01-01';\n\
+                 CREATE ROLE bare LOGIN; CREATE ROLE guest LOGIN PASSWORD 'p-secret' VALID UNTIL 'infinity';";
     let scene = Scene::new(Auth::Scram, roles, &[]);
     for (user, reason) in [
         ("boss", "the role is a superuser"),
@@ -108,16 +108,16 @@ fn who_may_not_come_in() {
         ("bare", "the role has no password"),
         ("ghost", "there is no such role"),
     ] {
-        scene.is_refused(user, "p");
+        scene.is_refused(user, "p-secret");
         let log = scene.proxy.logs(&format!("user=\"{user}\" reason="));
         assert!(log.lines().any(|line| line.contains(user) && line.contains(reason)), "{user}: {log}");
     }
-    scene.comes_in("guest", "p");
-    scene.is_refused(&"x".repeat(64), "p");
+    scene.comes_in("guest", "p-secret");
+    scene.is_refused(&"x".repeat(64), "p-secret");
     drop(scene);
     let scene = Scene::new(Auth::Scram, roles, &[("deny", "[\"replication\"]")]);
-    scene.comes_in("boss", "p");
-    scene.is_refused("copier", "p");
+    scene.comes_in("boss", "p-secret");
+    scene.is_refused("copier", "p-secret");
 }
 
 #[test]
@@ -130,15 +130,15 @@ fn nothing_of_a_clients_reaches_the_question() {
         ("user", &format!("{SUPERUSER:?}")),
         ("password", &format!("{{ value = {SUPERUSER_PASSWORD:?} }}")),
     ];
-    let scene = Scene::new(Auth::Scram, "CREATE ROLE anna LOGIN PASSWORD 'of-anna';", &settings);
-    scene.comes_in("anna", "of-anna");
+    let scene = Scene::new(Auth::Scram, "CREATE ROLE anna LOGIN PASSWORD 'anna-secret';", &settings);
+    scene.comes_in("anna", "anna-secret");
     let mut script = python();
     script.arg("-c").arg(
         "import psycopg, sys\nwith psycopg.connect(sys.argv[1], options='-c search_path=evil') as conn:\n\
          \x20   print(conn.execute('SHOW search_path').fetchone()[0])",
     );
     let port = scene.proxy.address.port();
-    script.arg(format!("host=127.0.0.1 port={port} user=anna dbname=app password=of-anna sslmode=disable"));
+    script.arg(format!("host=127.0.0.1 port={port} user=anna dbname=app password=anna-secret sslmode=disable"));
     assert_eq!(run(script, "").quietly(), "evil\n");
 }
 
@@ -146,14 +146,14 @@ fn nothing_of_a_clients_reaches_the_question() {
 /// is not stormed, and whoever logs in anew brings the new ones.
 #[test]
 fn pg_108_a_password_changed_while_clients_are_connected() {
-    let scene = Scene::new(Auth::Scram, "CREATE ROLE anna LOGIN PASSWORD 'old';", &[]);
-    let login = || Login::new("anna", "old").database("app");
+    let scene = Scene::new(Auth::Scram, "CREATE ROLE anna LOGIN PASSWORD 'old-secret';", &[]);
+    let login = || Login::new("anna", "old-secret").database("app");
     let mut here: Vec<_> = (0..5).map(|_| Wire::connect(scene.proxy.address, &login()).unwrap()).collect();
     for client in &mut here {
         assert_eq!(client.value("SELECT current_user"), "anna");
     }
     let cut = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'anna'";
-    scene.server.run_sql("app", &format!("ALTER ROLE anna PASSWORD 'new'; {cut}")).unwrap();
+    scene.server.run_sql("app", &format!("ALTER ROLE anna PASSWORD 'new-secret'; {cut}")).unwrap();
     for client in &mut here {
         let told = client.ask(&crate::harness::wire::query("SELECT 1"), 1);
         assert_eq!(told[0].field(b'C').as_deref(), Some("53300"), "{told:#?}");
@@ -161,37 +161,37 @@ fn pg_108_a_password_changed_while_clients_are_connected() {
     let failures = |scene: &Scene| scene.server.log().matches("password authentication failed").count();
     assert!(failures(&scene) <= 2, "{}", scene.server.log());
     // The refusal at the database has made the proxy forget: the new password is good at once.
-    scene.comes_in("anna", "new");
-    scene.is_refused("anna", "old");
+    scene.comes_in("anna", "new-secret");
+    scene.is_refused("anna", "old-secret");
     for client in &mut here {
         assert_eq!(client.value("SELECT current_user"), "anna");
     }
     // Changed while nobody needed a connection: what is remembered is too old then, which one refusal finds out.
-    scene.server.run_sql("app", "ALTER ROLE anna PASSWORD 'third'").unwrap();
+    scene.server.run_sql("app", "ALTER ROLE anna PASSWORD 'third-secret'").unwrap();
     let mut tries = 0;
-    while !scene.psycopg("anna", "third").status.success() {
+    while !scene.psycopg("anna", "third-secret").status.success() {
         tries += 1;
         // Within a second of the last answer it is believed whatever comes.
         assert!(tries < 50);
         std::thread::sleep(std::time::Duration::from_millis(100));
     }
-    scene.is_refused("anna", "new");
+    scene.is_refused("anna", "new-secret");
     assert!(failures(&scene) <= 4, "{}", scene.server.log());
 }
 
 #[test]
 fn lookups_that_fail_are_said_and_hurt_nobody_else() {
-    let settings = [("password", "{ value = \"wrong\" }")];
-    let scene = Scene::new(Auth::Scram, "CREATE ROLE anna LOGIN PASSWORD 'of-anna';", &settings);
+    let settings = [("password", "{ value = \"wrong-secret\" }")];
+    let scene = Scene::new(Auth::Scram, "CREATE ROLE anna LOGIN PASSWORD 'anna-secret';", &settings);
     for user in ["anna", "ghost"] {
-        let refused = scene.psycopg(user, "of-anna");
+        let refused = scene.psycopg(user, "anna-secret");
         assert!(refused.stderr.contains("users of target group \"it\" can't be looked up"), "{refused}");
     }
     scene.proxy.logs("the user can't be looked up (auth_query)");
     assert_eq!(scene.psycopg(APP, APP_PASSWORD).quietly(), "app\n");
     // With a query that does not fit, too.
     let settings = [("query", "\"SELECT 1, $1::text\"")];
-    let scene = Scene::new(Auth::Scram, "CREATE ROLE anna LOGIN PASSWORD 'of-anna';", &settings);
-    let refused = scene.psycopg("anna", "of-anna");
+    let scene = Scene::new(Auth::Scram, "CREATE ROLE anna LOGIN PASSWORD 'anna-secret';", &settings);
+    let refused = scene.psycopg("anna", "anna-secret");
     assert!(refused.stderr.contains("can't be looked up"), "{refused}");
 }

@@ -53,18 +53,18 @@ fn pg_108_a_rotated_password_is_picked_up_after_one_refusal() {
         let cut = format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '{APP}'");
         server.run_sql("app", &format!("ALTER ROLE {APP} PASSWORD '{password}'; {cut}")).unwrap();
     };
-    rotate("second");
-    fs::write(&file, "second\n").unwrap();
+    rotate("second-secret");
+    fs::write(&file, "second-secret\n").unwrap();
     assert_eq!(here.value("SELECT 2"), "2");
     assert_eq!(count(&server.log(), "password authentication failed"), 1, "{}", server.log());
     // Clients prove the new one from now on.
     let refused = psycopg(&proxy, APP_PASSWORD);
     assert!(refused.stderr.contains("password authentication failed"), "{refused}");
-    assert_eq!(psycopg(&proxy, "second").quietly(), "app\n");
+    assert_eq!(psycopg(&proxy, "second-secret").quietly(), "app\n");
 
     // Nobody says what the third one is: clients are told, and the database is left in peace.
-    rotate("third");
-    let refused: Vec<_> = (0..10).map(|_| psycopg(&proxy, "second")).collect();
+    rotate("third-secret");
+    let refused: Vec<_> = (0..10).map(|_| psycopg(&proxy, "second-secret")).collect();
     assert!(refused.iter().any(|ended| ended.stderr.contains("could not log in")), "{:?}", refused[0]);
     let failures = count(&server.log(), "password authentication failed");
     assert!(failures <= 12, "{failures} refusals for 10 clients");
@@ -80,16 +80,16 @@ fn a_password_by_command_is_refreshed() {
     let source = format!("{{ command = [\"cat\", \"{}\"], refresh = \"100ms\" }}", file.display());
     let proxy = start(&set(&config(server.address(), 8), "user", "password", &source));
     assert_eq!(psycopg(&proxy, APP_PASSWORD).quietly(), "app\n");
-    server.run_sql("app", &format!("ALTER ROLE {APP} PASSWORD 'second'")).unwrap();
-    fs::write(&file, "second\n").unwrap();
+    server.run_sql("app", &format!("ALTER ROLE {APP} PASSWORD 'second-secret'")).unwrap();
+    fs::write(&file, "second-secret\n").unwrap();
     proxy.logs("the password was read again, and is another one");
-    assert_eq!(psycopg(&proxy, "second").quietly(), "app\n");
+    assert_eq!(psycopg(&proxy, "second-secret").quietly(), "app\n");
     assert!(psycopg(&proxy, APP_PASSWORD).stderr.contains("password authentication failed"));
     assert_eq!(count(&server.log(), "password authentication failed"), 0);
     // One that can't be read leaves the last one.
     fs::write(&file, "").unwrap();
     proxy.logs("the password can't be read again");
-    assert_eq!(psycopg(&proxy, "second").quietly(), "app\n");
+    assert_eq!(psycopg(&proxy, "second-secret").quietly(), "app\n");
 }
 
 #[test]
@@ -101,8 +101,8 @@ fn the_monitors_password_is_picked_up_too() {
     let source = format!("{{ file = \"{}\" }}", file.display());
     let proxy = start(&set(&config(server.address(), 8), "target_group.health", "password", &source));
     proxy.logs("the target is up");
-    server.run_sql("app", &format!("ALTER ROLE {MONITOR} PASSWORD 'second'")).unwrap();
-    fs::write(&file, "second").unwrap();
+    server.run_sql("app", &format!("ALTER ROLE {MONITOR} PASSWORD 'second-secret'")).unwrap();
+    fs::write(&file, "second-secret").unwrap();
     server.restart().unwrap();
     assert_eq!(psycopg(&proxy, APP_PASSWORD).quietly(), "app\n");
     proxy.logs("the password was read again, and is another one whose=\"sluicegate_monitor\"");
@@ -118,7 +118,7 @@ fn tokens_of_our_own_at_databases() {
         &identities,
         format!(
             "[[identity]]\naccess_key_id = '{KEY_ID}'\nsecret_access_key = {{ value = '{SECRET_KEY}' }}\n\
-             session_token = {{ value = 'temporary' }}\n\
+             session_token = {{ value = 'temporary-secret' }}\n\
              [[identity.statement]]\neffect = 'Allow'\naction = 'rds-db:connect'\nresource = '*'\n"
         ),
     )
@@ -144,7 +144,7 @@ fn tokens_of_our_own_at_databases() {
     let environment = [
         ("AWS_ACCESS_KEY_ID", KEY_ID),
         ("AWS_SECRET_ACCESS_KEY", SECRET_KEY),
-        ("AWS_SESSION_TOKEN", "temporary"),
+        ("AWS_SESSION_TOKEN", "temporary-secret"),
         ("AWS_REGION", "eu-central-1"),
     ];
     let proxy = start_with(&text, &environment);
@@ -152,7 +152,7 @@ fn tokens_of_our_own_at_databases() {
     assert!(database.logs("logged in").contains(&format!("user=\"{APP}\"")));
     drop(proxy);
     // With another key the database lets nobody in; the client learns no more than that.
-    let other = environment.map(|(name, value)| (name, if value == SECRET_KEY { "another" } else { value }));
+    let other = environment.map(|(name, value)| (name, if value == SECRET_KEY { "another-secret" } else { value }));
     let proxy = start_with(&text, &other);
     let refused = psycopg(&proxy, APP_PASSWORD);
     assert!(refused.stderr.contains("could not log in") && refused.stderr.contains("28000"), "{refused}");

@@ -189,10 +189,10 @@ fn every_refusal_has_the_same_words_and_its_own_reason() {
         (token(KEY_ID, SECRET_KEY, "localhost", port, APP, "us-east-1", now), "another region"),
         (token("AKIAUNKNOWN", SECRET_KEY, "localhost", port, APP, REGION, now), "not in identities_file"),
         (token("AKIADENIED", SECRET_KEY, "localhost", port, APP, REGION, now), "denies rds-db:connect"),
-        (token(KEY_ID, "another", "localhost", port, APP, REGION, now), "signature does not fit"),
+        (token(KEY_ID, "another-secret", "localhost", port, APP, REGION, now), "signature does not fit"),
         (good.replace("Action=connect", "Action=Connect"), "Action is not connect"),
         (format!("{good}&X-Amz-Extra=1"), "does not belong there"),
-        ("hunter2".to_owned(), "a password was given where a token is needed"),
+        ("hunter2-secret".to_owned(), "a password was given where a token is needed"),
         (APP_PASSWORD.to_owned(), "a password was given where a token is needed"),
     ];
     for (token, reason) in cases {
@@ -210,7 +210,7 @@ fn every_refusal_has_the_same_words_and_its_own_reason() {
     // Nothing of a key or a token is in the log.
     let log = scene.proxy.log();
     let signature = good.rsplit_once("X-Amz-Signature=").unwrap().1;
-    for hidden in [SECRET_KEY, signature, "X-Amz-", "hunter2"] {
+    for hidden in [SECRET_KEY, signature, "X-Amz-", "hunter2-secret"] {
         assert!(!log.contains(hidden), "{hidden} is in {log}");
     }
 }
@@ -221,7 +221,7 @@ fn tokens_or_passwords() {
     assert_eq!(scene.psql(APP, &scene.token(), &scene.verified()).quietly(), "app\n");
     assert_eq!(scene.psql(APP, APP_PASSWORD, &scene.verified()).quietly(), "app\n");
     for (password, words) in [
-        ("wrong", WRONG_PASSWORD),
+        ("wrong-secret", WRONG_PASSWORD),
         (&format!("{APP_PASSWORD} "), WRONG_PASSWORD),
         (&scene.token().replace("Expires=900", "Expires=901"), REFUSED),
     ] {
@@ -236,7 +236,7 @@ fn md5_logins() {
     assert_eq!(scene.psql(APP, APP_PASSWORD, "sslmode=disable").quietly(), "app\n");
     assert_eq!(scene.psql(APP, APP_PASSWORD, &scene.verified()).quietly(), "app\n");
     for user in [APP, "nobody"] {
-        let refused = scene.psql(user, "wrong", "sslmode=disable");
+        let refused = scene.psql(user, "wrong-secret", "sslmode=disable");
         assert!(refused.stderr.contains("password authentication failed for user"), "{refused}");
     }
 }

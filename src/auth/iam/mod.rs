@@ -21,6 +21,7 @@ use aws_sigv4::http_request::{
 };
 use aws_sigv4::sign::v4;
 use time::{Date, Month, OffsetDateTime, PrimitiveDateTime, Time};
+use tracing::subscriber::NoSubscriber;
 
 use crate::config::{IamConfig, IdentityConfig, Secret};
 use policy::Verdict;
@@ -301,7 +302,10 @@ impl Request<'_> {
         let uri = format!("https://token/?{}", self.query);
         let headers = [("host", self.host)].into_iter();
         let request = SignableRequest::new("GET", uri, headers, SignableBody::Bytes(b"")).ok()?;
-        let (instructions, signature) = sign(request, &parameters).ok()?.into_parts();
+        // At `trace` it logs what it signs, and the session token stands in that.
+        let silence = NoSubscriber::default();
+        let signed = tracing::subscriber::with_default(silence, || sign(request, &parameters));
+        let (instructions, signature) = signed.ok()?.into_parts();
         let (_, pairs) = instructions.into_parts();
         Some((pairs.into_iter().map(|(name, value)| (Cow::Borrowed(name), value)).collect(), signature))
     }

@@ -1,8 +1,8 @@
 //! Starts the proxy under test: the binary itself, as a child, with a configuration of the test's own.
 
 use std::collections::VecDeque;
-use std::io::{BufRead, BufReader, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex};
@@ -55,6 +55,16 @@ impl ProxyHandle {
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
     }
 
+    /// What it tells who measures it; none once it has ended.
+    fn metrics(&self) -> std::io::Result<String> {
+        let mut stream = TcpStream::connect(self.admin)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        write!(stream, "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text)?;
+        Ok(text)
+    }
+
     /// Gives it another configuration, as [`start`] takes it, and tells it to read it (SIGHUP).
     pub fn reload(&self, config_text: &str) {
         std::fs::write(self.config.path(), filled(config_text, self.address.port(), self.admin.port())).unwrap();
@@ -78,10 +88,29 @@ impl ProxyHandle {
     }
 }
 
+/// What must stand in no log, no metric and no error of any test. All passwords of the suite end in `-secret`; the rest
+/// is an access key, and what only a token has.
+const SECRETS: [&str; 4] = ["-secret", "wJalrXUtnFEMI", "X-Amz-", "Signature="];
+
+/// Fails the test if one of them is here.
+pub fn keeps_secrets(what: &str, text: &str) {
+    for secret in SECRETS {
+        let line = text.lines().find(|line| line.contains(secret));
+        assert!(line.is_none(), "{secret} stands in {what}: {}", line.unwrap_or_default());
+    }
+}
+
 impl Drop for ProxyHandle {
     fn drop(&mut self) {
+        let metrics = self.metrics();
         let _ = self.child.kill();
         let _ = self.child.wait();
+        // All of the log is there then.
+        let _ = self.log_end.recv_timeout(PATIENCE);
+        if !thread::panicking() {
+            keeps_secrets("the proxy's log", &self.log());
+            keeps_secrets("the metrics", &metrics.unwrap_or_default());
+        }
     }
 }
 

@@ -12,6 +12,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::proxy::keeps_secrets;
 use bytes::{BufMut, Bytes, BytesMut};
 use postgres_protocol::authentication::md5_hash;
 use postgres_protocol::authentication::sasl::{ChannelBinding, SCRAM_SHA_256, ScramSha256};
@@ -367,6 +368,9 @@ pub fn read_frame(source: &mut impl Read) -> io::Result<Frame> {
     let length = length.checked_sub(4).ok_or_else(|| io::Error::other("a frame shorter than its length"))?;
     let mut body = vec![0; length];
     source.read_exact(&mut body)?;
+    if matches!(kind, b'E' | b'N') {
+        keeps_secrets("an error or notice", &String::from_utf8_lossy(&body));
+    }
     Ok(Frame { kind, body: body.into() })
 }
 
