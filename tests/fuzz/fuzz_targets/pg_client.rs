@@ -26,6 +26,7 @@ fn play(mut refusals: u8, pieces: &[&[u8]]) -> (Vec<u8>, Result<bool, Violation>
             database: "database".into(),
             baseline: Arc::new(Settings::default()),
             fixed: Vec::new(),
+            keys: None,
         },
         &Welcome {
             parameters: Arc::new(Parameters::new()),

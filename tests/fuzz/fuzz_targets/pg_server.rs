@@ -47,8 +47,13 @@ impl World {
         });
         let clients =
             [(1, Settings::default()), (2, Settings::new([("search_path", "a")]))].map(|(client_id, baseline)| {
-                let login =
-                    Login { user: "u".into(), database: "d".into(), baseline: Arc::new(baseline), fixed: Vec::new() };
+                let login = Login {
+                    user: "u".into(),
+                    database: "d".into(),
+                    baseline: Arc::new(baseline),
+                    fixed: Vec::new(),
+                    keys: None,
+                };
                 let welcome = Welcome {
                     parameters: Arc::new(Parameters::new()),
                     process_id: 1,
