@@ -6,8 +6,8 @@
 use libfuzzer_sys::fuzz_target;
 use sluicegate::auth::{Authenticator, Keys, make_token};
 use sluicegate::config::{
-    AuthMethod, Effect, EndpointConfig, EndpointRole, EndpointTls, IamConfig, IdentityConfig, Secret, StatementConfig,
-    UserConfig,
+    AuthMethod, DatabaseAuth, Effect, EndpointConfig, EndpointRole, EndpointTls, IamConfig, IdentityConfig, Secret,
+    StatementConfig, UserConfig,
 };
 use sluicegate::protocol::Password;
 use std::sync::LazyLock;
@@ -47,6 +47,7 @@ fn authenticator(pattern: &str) -> Authenticator {
         password: None,
         certificate_names: Vec::new(),
         database_user: "u".to_owned(),
+        database_auth: DatabaseAuth::Password,
         endpoints: None,
     }];
     let endpoints = [EndpointConfig {
@@ -81,5 +82,5 @@ fn authenticator(pattern: &str) -> Authenticator {
         max_token_age: Duration::from_secs(900),
         clock_skew: Duration::ZERO,
     };
-    Authenticator::new(&users, &endpoints, Some(&iam)).unwrap()
+    Authenticator::new(&users, &endpoints, Some(&iam), None).unwrap()
 }
