@@ -9,9 +9,11 @@ mod harness;
 
 mod arrival;
 mod auth_query;
+mod burst;
 mod clients;
 mod copy;
 mod flow;
+mod kills;
 mod leaks;
 mod login;
 mod operations;
