@@ -185,7 +185,12 @@ impl Proxies {
         }
         let file = |name: &str| format!("{:?}", folder.path().join(name));
         let common = |connections: u32| {
-            let text = set(&config(server.address(), connections + OWN_CONNECTIONS), "log", "level", "\"warn\"");
+            let text = set(
+                &config(server.address(), connections + OWN_CONNECTIONS),
+                "log",
+                "level",
+                "\"warn,sluicegate::run=info\"",
+            );
             let text = set(&text, "target_group.pool", "connection_borrow_timeout", "\"60s\"");
             set(&text, "endpoint", "max_clients", &MAX_CLIENTS.to_string())
         };
