@@ -13,8 +13,8 @@
 //! * `SLUICEGATE_SEED=n`: cut at the places of a failed run; every failure prints its seed
 
 pub mod forward;
-pub mod levels;
 pub mod gate;
+pub mod levels;
 pub mod mask;
 pub mod programs;
 pub mod proxy;

@@ -62,7 +62,7 @@ impl ProxyHandle {
 
     /// The sum of a metric over all of its labels.
     pub fn metric(&self, name: &str) -> f64 {
-        let text = self.metrics().unwrap();
+        let text = metrics(self.admin).unwrap();
         let series =
             text.lines().filter(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' '])));
         series.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()
