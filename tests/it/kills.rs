@@ -35,6 +35,8 @@ use bystanders::BYSTANDERS;
 
 /// Of each state and kind.
 const TIMES: usize = 5;
+/// Of those that take turns.
+const TIMES_IN_TURN: usize = 3;
 /// At the same time.
 const KILLERS: usize = 6;
 /// A client that stalls does so for less than this before it goes.
@@ -82,11 +84,14 @@ fn clients_that_vanish_in_every_state() {
 /// Kills them all; how many of each kind, and how many transactions the bystanders did meanwhile.
 fn run(scene: &Scene<'_>, seed: u64) -> (BTreeMap<String, usize>, u32) {
     let mut jobs: Vec<Job> = Vec::new();
-    for _ in 0..TIMES {
+    for round in 0..TIMES {
         for kill in KILLS {
-            jobs.extend(states::STATES.into_iter().map(|(name, state)| Job::Socket(name, state, kill)));
+            jobs.extend(states::STATES.map(|(name, state)| Job::Socket(name, state, kill)));
+            if round < TIMES_IN_TURN {
+                jobs.extend(states::STATES_IN_TURN.map(|(name, state)| Job::Socket(name, state, kill)));
+            }
         }
-        jobs.extend(processes::PROCESSES.into_iter().map(|(name, process)| Job::Process(name, process)));
+        jobs.extend(processes::PROCESSES.map(|(name, process)| Job::Process(name, process)));
     }
     let mut random = seed;
     for place in (1..jobs.len()).rev() {
