@@ -29,7 +29,7 @@ impl<P: Protocol> Session<P> {
             }
         };
         moved |= self.read_server(cx, scratch)?;
-        moved |= self.give_back()?;
+        moved |= self.give_back(cx)?;
         if !moved && matches!(self.holding, Holding::Lease(_)) {
             moved = self.read_for_server(cx, scratch)?;
         }
@@ -134,7 +134,7 @@ impl<P: Protocol> Session<P> {
     }
 
     /// Gives the connection back once it is clean and the client need not keep it.
-    fn give_back(&mut self) -> Result<bool, End> {
+    fn give_back(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
         let Holding::Lease(lease) = &mut self.holding else { return Ok(false) };
         let connection = &mut lease.connection;
         if self.look_again && !connection.machine.is_holding() {
@@ -149,11 +149,8 @@ impl<P: Protocol> Session<P> {
             return Err(self.end(&ClientError::Protocol(violation)));
         }
         let gone = self.at_end || self.client.has_ended();
-        if gone && status == Status::Owing && connection.machine.needs_client() && !self.said_goodbye {
-            // What was asked for in full is still answered, as on a direct connection; then the server leaves, too.
-            connection.machine.terminate(&mut connection.pending);
-            self.said_goodbye = true;
-            return if connection.pending.is_empty() { Err(End::Goodbye) } else { Ok(true) };
+        if gone && status == Status::Owing && connection.machine.needs_client() {
+            return Ok(self.say_goodbye(cx));
         }
         if status == Status::Owing || !connection.pending.is_empty() {
             return Ok(false);
@@ -195,6 +192,22 @@ impl<P: Protocol> Session<P> {
         }
         self.look_again = !self.tail.is_empty();
         Ok(true)
+    }
+
+    /// What was asked for in full is still answered, as on a direct connection; then the server leaves, too.
+    fn say_goodbye(&mut self, cx: &mut Context<'_>) -> bool {
+        let Holding::Lease(lease) = &mut self.holding else { return false };
+        let ServerConn { stream, machine, pending, .. } = &mut *lease.connection;
+        let is_first = !std::mem::replace(&mut self.said_goodbye, true);
+        if is_first {
+            machine.terminate(pending);
+        }
+        // In the middle of a frame no word can be said: that the stream ends says it.
+        if pending.is_empty() {
+            // Where that fails, or has been done, the next read shows it.
+            let _ = stream.poll_shutdown(cx);
+        }
+        is_first
     }
 
     // ------------------------------------------------------------------------------------------ client to server

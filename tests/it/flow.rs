@@ -14,7 +14,9 @@ use sluicegate::demo::servers::{APP, APP_PASSWORD, Feature, Installation, Option
 use crate::harness::forward::Forwarder;
 use crate::harness::programs::run;
 use crate::harness::proxy::{config, set, start};
-use crate::harness::wire::{Login, PATIENCE, Wire, authenticate, bind, execute, kinds, parse, query, read_frame, sync};
+use crate::harness::wire::{
+    Login, PATIENCE, Wire, authenticate, bind, execute, function_call, kinds, parse, query, read_frame, sync,
+};
 use crate::harness::{each, server};
 
 /// What a proxy may take at its peak, whatever passes through it.
@@ -290,4 +292,23 @@ fn half_closed_clients_get_their_replies() {
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).unwrap();
     assert_eq!(answer.windows(6).filter(|bytes| *bytes == b"Z\0\0\0\x05I").count(), 10);
+}
+
+/// What was asked for in full is answered; the database is told that no more comes, so that it need not wait for it.
+#[test]
+fn half_closed_in_the_middle_of_a_frame() {
+    // More than a socket takes at once, so that the client's end is known while some of it still waits.
+    let call = function_call(1257, &[&"x".repeat(16 << 20)]);
+    let before = query("SELECT 1").repeat(10);
+    each("flow_half_closed_midway", 3, &[], |_, database, proxy| {
+        for half in [&call[..20], &call[..100_000], &call[..call.len() - 1]] {
+            let mut stream = logged_in(proxy.address, &Login::app().database(database));
+            stream.write_all(&[&before, half].concat()).unwrap();
+            stream.shutdown(Shutdown::Write).unwrap();
+            let mut answer = Vec::new();
+            stream.read_to_end(&mut answer).unwrap();
+            let answered = answer.windows(6).filter(|bytes| *bytes == b"Z\0\0\0\x05I").count();
+            assert_eq!(answered, 10, "{} bytes of a frame", half.len());
+        }
+    });
 }

@@ -9,10 +9,12 @@ mod harness;
 
 mod arrival;
 mod auth_query;
+mod burst;
 mod cancel;
 mod clients;
 mod copy;
 mod flow;
+mod kills;
 mod leaks;
 mod limits;
 mod login;

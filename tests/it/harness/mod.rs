@@ -14,6 +14,7 @@
 
 pub mod forward;
 pub mod gate;
+pub mod levels;
 pub mod mask;
 pub mod programs;
 pub mod proxy;

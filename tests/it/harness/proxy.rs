@@ -55,19 +55,14 @@ impl ProxyHandle {
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
     }
 
-    /// What it tells who measures it; none once it has ended.
-    fn metrics(&self) -> std::io::Result<String> {
-        let mut stream = TcpStream::connect(self.admin)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        write!(stream, "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
-        let mut text = String::new();
-        stream.read_to_string(&mut text)?;
-        Ok(text)
+    /// The process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// The sum of a metric over all of its labels.
     pub fn metric(&self, name: &str) -> f64 {
-        let text = self.metrics().unwrap();
+        let text = metrics(self.admin).unwrap();
         let series =
             text.lines().filter(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' '])));
         series.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()
@@ -105,6 +100,16 @@ impl ProxyHandle {
     }
 }
 
+/// What a proxy that answers operators here tells who measures it; none once it has ended.
+pub fn metrics(admin: SocketAddr) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect(admin)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    write!(stream, "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text)?;
+    Ok(text)
+}
+
 /// What must stand in no log, no metric and no error of any test. All passwords of the suite end in `-secret`; the rest
 /// is an access key, and what only a token has.
 const SECRETS: [&str; 4] = ["-secret", "wJalrXUtnFEMI", "X-Amz-", "Signature="];
@@ -119,7 +124,7 @@ pub fn keeps_secrets(what: &str, text: &str) {
 
 impl Drop for ProxyHandle {
     fn drop(&mut self) {
-        let metrics = self.metrics();
+        let metrics = metrics(self.admin);
         let _ = self.child.kill();
         let _ = self.child.wait();
         // All of the log is there then.

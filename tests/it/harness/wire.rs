@@ -567,7 +567,7 @@ impl Cut {
 }
 
 /// SplitMix64: the same numbers for the same seed with any version of any crate.
-fn below(state: &mut u64, limit: usize) -> usize {
+pub fn below(state: &mut u64, limit: usize) -> usize {
     *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let mut z = *state;
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
