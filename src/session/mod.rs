@@ -14,6 +14,7 @@
 
 mod login;
 mod relay;
+mod tally;
 mod worker;
 
 pub use login::{Access, Endpoint, Greetings, Visitor, serve};
@@ -24,13 +25,14 @@ use crate::metrics::{EndpointMetrics, GroupMetrics};
 use crate::net::Stream;
 use crate::pool::line::Ask;
 use crate::pool::{Borrow, Lease, PoolUse, Pools, Waiting};
-use crate::protocol::{ClientError, ClientSide, Detached, Pins, Protocol, ServerSide, Sides, Status};
+use crate::protocol::{ClientError, ClientSide, Detached, Protocol, ServerSide, Sides, Status};
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
+use tally::Tally;
 use worker::{Phase, Scratch, Watch};
 
 /// Bytes that may wait for a peer to take them before the other side is read no further.
@@ -77,8 +79,7 @@ pub struct Session<P: Protocol> {
     /// The connection is being reset before it goes back (`reset = "full"`).
     resetting: bool,
     attempts: u8,
-    /// Reasons to keep the connection that have been counted.
-    pins_counted: Pins,
+    tally: Tally,
 }
 
 enum Holding<P: Protocol> {
@@ -111,6 +112,7 @@ impl<P: Protocol> Session<P> {
         (tail, to_client): (Vec<u8>, Vec<u8>),
     ) -> Self {
         let counts = watch.worker.counters(endpoint.places.0, endpoint.places.1);
+        let tally = Tally::new(Arc::clone(&counts.0), Arc::clone(&counts.1), stream.is_tls());
         Self {
             rules: endpoint.rules.clone(),
             pools: Arc::clone(&endpoint.pools),
@@ -126,7 +128,7 @@ impl<P: Protocol> Session<P> {
             said_goodbye: false,
             resetting: false,
             attempts: 0,
-            pins_counted: Pins::NONE,
+            tally,
             watch,
             counts,
         }
@@ -166,10 +168,7 @@ impl<P: Protocol> Session<P> {
             Holding::Nothing => self.turn_detached(cx, scratch)?,
             Holding::Waiting(waiting) => match Pin::new(&mut waiting.outcome).poll(cx) {
                 Poll::Ready(outcome) => {
-                    let waited = waiting.since.elapsed();
-                    if matches!(outcome, Ok(Ok(_))) {
-                        self.counts.1.borrows.observe(waited);
-                    }
+                    self.tally.waited(waiting.since);
                     self.borrowed(outcome.unwrap_or(Err(ClientError::Internal)));
                     true
                 }
@@ -214,21 +213,24 @@ impl<P: Protocol> Session<P> {
                 }
             }
             Detached::Ended => return Err(End::Goodbye),
-            Detached::NeedServer(_) => match self.pools.borrow(self.ask()) {
-                Borrow::Now(lease) => {
-                    self.counts.1.borrows.observe(Duration::ZERO);
-                    self.attach(lease);
-                    self.forward(cx, rest, scratch)?;
+            Detached::NeedServer(_) => {
+                self.tally.asks();
+                match self.pools.borrow(self.ask()) {
+                    Borrow::Now(lease) => {
+                        self.tally.borrowed_at_once();
+                        self.attach(lease);
+                        self.forward(cx, rest, scratch)?;
+                    }
+                    Borrow::Later(waiting) => {
+                        self.keep(rest);
+                        self.holding = Holding::Waiting(waiting);
+                    }
+                    Borrow::Refused(error) => {
+                        self.keep(rest);
+                        self.refuse(&error);
+                    }
                 }
-                Borrow::Later(waiting) => {
-                    self.keep(rest);
-                    self.holding = Holding::Waiting(waiting);
-                }
-                Borrow::Refused(error) => {
-                    self.keep(rest);
-                    self.refuse(&error);
-                }
-            },
+            }
         }
         Ok(())
     }
@@ -242,7 +244,10 @@ impl<P: Protocol> Session<P> {
         self.holding = Holding::Nothing;
         self.look_again = true;
         match outcome.map(|lease| lease.checked(self.watch.worker.number())) {
-            Ok(Some(lease)) => self.attach(lease),
+            Ok(Some(lease)) => {
+                self.tally.borrowed();
+                self.attach(lease);
+            }
             // It died on the way: the next turn asks for another.
             Ok(None) => {}
             Err(error) => self.refuse(&error),
@@ -260,7 +265,7 @@ impl<P: Protocol> Session<P> {
     /// The request at the head of the tail gets this error; the session goes on.
     fn refuse(&mut self, error: &ClientError) {
         tracing::debug!(kind = error.kind().name(), %error, "request refused");
-        self.counts.0.errors.of(error.kind()).add(1);
+        self.tally.refused(error);
         self.client.refuse(error, &mut self.to_client);
         self.look_again = true;
         self.attempts = 0;
@@ -269,7 +274,7 @@ impl<P: Protocol> Session<P> {
     /// The session ends with this error.
     fn end(&mut self, error: &ClientError) -> End {
         tracing::info!(kind = error.kind().name(), %error, "client told to go");
-        self.counts.0.errors.of(error.kind()).add(1);
+        self.tally.told(error);
         let midway = matches!(&self.holding, Holding::Lease(lease) if lease.connection.machine.is_midway());
         if !midway {
             self.client.end(error, &mut self.to_client);
@@ -303,7 +308,7 @@ impl<P: Protocol> Session<P> {
     }
 
     /// What the worker's clock must know of a session that sleeps.
-    fn note_phase(&self) {
+    fn note_phase(&mut self) {
         let phase = match &self.holding {
             Holding::Nothing => Phase::Idle,
             Holding::Waiting(_) => Phase::Waiting,
@@ -315,12 +320,18 @@ impl<P: Protocol> Session<P> {
             },
         };
         self.watch.handle.set_phase(phase);
+        match &self.holding {
+            Holding::Nothing | Holding::Waiting(_) => self.tally.holds_nothing(),
+            Holding::Lease(lease) => self.tally.holds(&lease.connection.machine, *self.client.pins()),
+        }
     }
 
     // ------------------------------------------------------------------------------------------ the end
 
     /// Last words to the client; meanwhile the connection, if there is one, is made clean and given back, or closed.
     async fn finish(self, end: End) {
+        // Whatever becomes of the connection now, it is not this client's any more.
+        drop(self.tally);
         let (mut stream, mut to_client) = (self.stream, self.to_client);
         let farewell = async move {
             if end != End::ClientLost {

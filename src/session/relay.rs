@@ -57,9 +57,7 @@ impl<P: Protocol> Session<P> {
         let input = scratch.input.bytes();
         scratch.out.clear();
         let taken = machine.receive(input, Some(&mut self.client), &mut scratch.out);
-        let tally = machine.tally();
-        self.counts.1.queries.add(tally.queries);
-        self.counts.1.disagreements.add(tally.disagreements);
+        self.tally.received(machine);
         let taken = match taken {
             Ok(taken) => taken,
             Err(violation) => return Err(self.server_broke(violation)),
@@ -161,11 +159,7 @@ impl<P: Protocol> Session<P> {
             return Ok(false);
         }
         self.attempts = 0;
-        let pins = *self.client.pins();
-        for reason in pins.without(self.pins_counted).iter() {
-            self.counts.1.pins.of(reason).add(1);
-        }
-        self.pins_counted = pins;
+        self.tally.pinned(*self.client.pins());
         if self.rules.pool_mode == PoolMode::Session || !self.client.pins().is_empty() {
             if self.draining {
                 return Err(self.end(&ClientError::GoingDown));
@@ -219,7 +213,9 @@ impl<P: Protocol> Session<P> {
         };
         let ServerConn { stream, machine, pending, .. } = &mut *lease.connection;
         scratch.out.clear();
-        let taken = match machine.send(input, &mut self.client, &mut scratch.out) {
+        let taken = machine.send(input, &mut self.client, &mut scratch.out);
+        self.tally.sent(machine);
+        let taken = match taken {
             Ok(taken) => taken,
             Err(violation) => return Err(self.end(&ClientError::Protocol(violation))),
         };
