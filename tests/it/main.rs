@@ -14,6 +14,7 @@ mod copy;
 mod flow;
 mod leaks;
 mod login;
+mod metrics;
 mod operations;
 mod pool;
 mod prepared;
