@@ -158,6 +158,10 @@ pub enum Timeout {
     IdleClient,
     /// `transaction_idle_timeout`.
     TransactionIdle,
+    /// `query_timeout`.
+    Query,
+    /// `transaction_max`.
+    Transaction,
 }
 
 impl Timeout {
@@ -168,13 +172,16 @@ impl Timeout {
             Self::Login => matches!(error, ClientError::LoginTimeout),
             Self::IdleClient => matches!(error, ClientError::ClientIdle { .. }),
             Self::TransactionIdle => matches!(error, ClientError::TransactionIdle { .. }),
+            Self::Query => matches!(error, ClientError::QueryTooLong { .. }),
+            Self::Transaction => matches!(error, ClientError::TransactionTooLong { .. }),
         };
         Self::ALL.iter().copied().find(is_it)
     }
 }
 
 impl Label for Timeout {
-    const ALL: &'static [Self] = &[Self::Borrow, Self::Login, Self::IdleClient, Self::TransactionIdle];
+    const ALL: &'static [Self] =
+        &[Self::Borrow, Self::Login, Self::IdleClient, Self::TransactionIdle, Self::Query, Self::Transaction];
 
     fn name(self) -> &'static str {
         match self {
@@ -182,6 +189,8 @@ impl Label for Timeout {
             Self::Login => "login",
             Self::IdleClient => "idle_client",
             Self::TransactionIdle => "transaction_idle",
+            Self::Query => "query",
+            Self::Transaction => "transaction",
         }
     }
 }
@@ -297,6 +306,8 @@ mod tests {
             (ClientError::LoginTimeout, Some(Timeout::Login)),
             (ClientError::ClientIdle { limit: waited }, Some(Timeout::IdleClient)),
             (ClientError::TransactionIdle { limit: waited }, Some(Timeout::TransactionIdle)),
+            (ClientError::QueryTooLong { limit: waited }, Some(Timeout::Query)),
+            (ClientError::TransactionTooLong { limit: waited }, Some(Timeout::Transaction)),
             (ClientError::LineFull { group, limit: 1 }, None),
             (ClientError::GoingDown, None),
         ] {

@@ -120,9 +120,10 @@ impl Tally {
         }
     }
 
-    /// Some of the server's bytes have been given to the machine.
-    pub(super) fn received(&mut self, machine: &mut impl ServerSide) {
-        self.count(machine.tally());
+    /// Some of the server's bytes have been given to the machine. Returns how many requests they have answered.
+    pub(super) fn received(&mut self, machine: &mut impl ServerSide) -> u64 {
+        let tally = machine.tally();
+        self.count(tally);
         if let Some(Exchange { asked, given, is_sent: true }) = self.exchange
             && machine.status() != Status::Owing
         {
@@ -133,6 +134,7 @@ impl Tally {
             self.endpoint.query_database_response_latency.observe(database);
             tracing::debug!(?response, ?database, "answered");
         }
+        tally.queries
     }
 
     fn count(&self, tally: protocol::Tally) {

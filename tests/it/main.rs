@@ -9,10 +9,12 @@ mod harness;
 
 mod arrival;
 mod auth_query;
+mod cancel;
 mod clients;
 mod copy;
 mod flow;
 mod leaks;
+mod limits;
 mod login;
 mod metrics;
 mod operations;

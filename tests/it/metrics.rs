@@ -597,6 +597,33 @@ fn timeouts_are_counted_by_kind_and_leave_no_level_behind() {
 }
 
 #[test]
+fn what_takes_too_long_is_counted() {
+    let text = config(server(Feature::Any).address(), TWO);
+    let text = set(&text, "target_group.pool", "query_timeout", "\"500ms\"");
+    let proxy = start(&set(&text, "target_group.pool", "transaction_max", "\"1s\""));
+    let [mut one, mut other] = [(); 2].map(|()| client(&proxy, "app"));
+    other.query("BEGIN");
+    eventually(&proxy, &[("timeouts_total", 0.0), ("database_connections_currently_in_transaction", 1.0)]);
+    assert!(kinds(&one.ask(&query("SELECT pg_sleep(60)"), 1)).ends_with("EZ"));
+    eventually(
+        &proxy,
+        &[
+            ("timeouts_total kind=\"query\"", 1.0),
+            ("timeouts_total kind=\"transaction\"", 1.0),
+            ("errors_total kind=\"client\"", 2.0),
+            // The database has answered it.
+            ("query_requests_total", 2.0),
+            ("query_database_response_latency_seconds_count", 2.0),
+        ],
+    );
+    assert_eq!(kinds(&other.ask(&query("SELECT 1"), 1)), "EZ");
+    assert_eq!(kinds(&other.ask(&query("ROLLBACK"), 1)), "CZ");
+    eventually(&proxy, &[("database_connections_currently_in_transaction", 0.0), ("client_connections", 2.0)]);
+    drop((one, other));
+    eventually(&proxy, &NOBODY);
+}
+
+#[test]
 fn a_drain_shows() {
     let mut proxy = start(&config(server(Feature::Any).address(), TWO));
     let mut clients = [(); 4].map(|()| client(&proxy, "app"));
