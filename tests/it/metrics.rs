@@ -471,6 +471,9 @@ fn go(stream: &TcpStream, going: Going) {
     }
 }
 
+/// What a client does, what it sends for it, and what grows then.
+type State = (&'static str, Vec<u8>, Vec<(&'static str, f64)>);
+
 #[test]
 fn levels_return_to_nothing_however_a_client_goes() {
     let half = |bytes: Vec<u8>| bytes[..bytes.len() - 3].to_vec();
@@ -478,8 +481,7 @@ fn levels_return_to_nothing_however_a_client_goes() {
     let pinned = ("database_connections_currently_session_pinned", 1.0);
     let borrowed = ("database_connections_currently_borrowed", 1.0);
     let temp = || query("CREATE TEMP TABLE mine (id int)");
-    // What it sends, and what shows that it is there.
-    let states: Vec<(&str, Vec<u8>, Vec<(&str, f64)>)> = vec![
+    let states: Vec<State> = vec![
         ("idle", query("SELECT 1"), vec![("queries_total", 1.0)]),
         ("half a message", half(query("SELECT 1")), vec![]),
         ("half a bind", half(batch([extended("SELECT 1"), bind("", "", &[Some("x")])])), vec![borrowed]),
