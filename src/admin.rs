@@ -208,6 +208,7 @@ pub async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::metrics::EndpointName;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     struct Running {
@@ -219,7 +220,8 @@ mod tests {
         let listener = bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
         let address = listener.local_addr().unwrap();
         let readiness = Arc::new(Readiness::default());
-        let metrics = Arc::new(Metrics::new(["orders".to_owned()], ["main".to_owned()], 1).unwrap());
+        let endpoint = EndpointName { endpoint: "orders".to_owned(), group: 0 };
+        let metrics = Arc::new(Metrics::new([endpoint], [], 1).unwrap());
         tokio::spawn(serve(listener, vec!["localhost".to_owned()], metrics, readiness.clone()));
         Running { address, readiness }
     }

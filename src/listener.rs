@@ -5,6 +5,7 @@
 //! protocol; beyond that they are closed at once.
 
 use crate::config::{EndpointConfig, ListenAddress};
+use crate::metrics::{EndpointMetrics, LoginRefusal};
 use crate::net::proxy_protocol::{self, HeaderError};
 use crate::net::sources::{PendingLogin, Sources, TooMuch};
 use crate::net::{Detached, Peer, Stream};
@@ -111,6 +112,8 @@ pub struct Doors {
     places: Arc<Semaphore>,
     refusals: Arc<Semaphore>,
     sockets: Vec<Door>,
+    /// The slot of the thread that runs this.
+    counts: Arc<EndpointMetrics>,
 }
 
 enum Door {
@@ -139,7 +142,7 @@ pub struct BindError {
 
 impl Doors {
     /// Binds all addresses of an endpoint. Call on the runtime that will run them.
-    pub fn open(number: usize, endpoint: &EndpointConfig) -> Result<Self, BindError> {
+    pub fn open(number: usize, endpoint: &EndpointConfig, counts: Arc<EndpointMetrics>) -> Result<Self, BindError> {
         let EndpointConfig { name, listen, max_clients, .. } = endpoint;
         let bind = |address: &ListenAddress| match address {
             ListenAddress::Tcp(address) => bind_tcp(*address).map(Door::Tcp),
@@ -168,6 +171,7 @@ impl Doors {
             places: Arc::new(Semaphore::new((*max_clients).min(Semaphore::MAX_PERMITS))),
             refusals: Arc::new(Semaphore::new(REFUSALS_MAX)),
             sockets,
+            counts,
         })
     }
 
@@ -225,7 +229,7 @@ impl Doors {
     /// their own: refused ones or clients', whichever are free.
     fn introduce(self: &Arc<Self>, socket: TcpStream, balancer: SocketAddr, workers: &Workers) {
         let places = if self.places.available_permits() == 0 { &self.refusals } else { &self.places };
-        let Ok(permit) = Arc::clone(places).try_acquire_owned() else { return };
+        let Ok(permit) = Arc::clone(places).try_acquire_owned() else { return self.turned_away() };
         let (doors, workers) = (Arc::clone(self), workers.clone());
         tokio::task::spawn_local(async move {
             let header = tokio::time::timeout(doors.login_timeout, proxy_protocol::read(&socket)).await;
@@ -255,10 +259,18 @@ impl Doors {
     fn admit(&self, stream: Stream, workers: &Workers) -> io::Result<()> {
         let admitted = self.judge(stream.peer());
         let places = if admitted.is_err() { &self.refusals } else { &self.places };
-        if let Ok(permit) = Arc::clone(places).try_acquire_owned() {
-            workers.hand_over(stream.detach()?, self.number, admitted, permit);
+        match Arc::clone(places).try_acquire_owned() {
+            Ok(permit) => workers.hand_over(stream.detach()?, self.number, admitted, permit),
+            Err(_) => self.turned_away(),
         }
         Ok(())
+    }
+
+    /// One more than can be told why has been closed.
+    fn turned_away(&self) {
+        self.counts.client_connections_received.add(1);
+        self.counts.client_connections_closed.add(1);
+        self.counts.logins_refused.of(LoginRefusal::TooManyClients).add(1);
     }
 
     /// Whether this peer gets a place now; opens an account for its address.

@@ -14,7 +14,7 @@ use crate::config::{
     AuthQueryConfig, Config, ConfigErrors, EndpointConfig, EndpointTls, TargetAddress, TargetGroupConfig, TargetTlsMode,
 };
 use crate::listener::{Arrival, BindError, Doors, Workers};
-use crate::metrics::{GroupMetrics, Metrics};
+use crate::metrics::{EndpointName, GroupMetrics, GroupName, Metrics};
 use crate::net::tls::{self, TlsError};
 use crate::pool::{self, Dial, Pools};
 use crate::postgres::Postgres;
@@ -111,12 +111,7 @@ async fn serve(
         0 => std::thread::available_parallelism().map_or(1, usize::from),
         workers => workers,
     };
-    let names = |names: &mut dyn Iterator<Item = &String>| names.cloned().collect::<Vec<_>>();
-    let metrics = Arc::new(Metrics::new(
-        names(&mut config.endpoints.iter().map(|endpoint| &endpoint.name)),
-        names(&mut config.target_groups.iter().map(|group| &group.name)),
-        workers + 1,
-    )?);
+    let metrics = Arc::new(metrics(&config, workers + 1)?);
     let readiness = Arc::new(Readiness::default());
     let access = Arc::new(ArcSwap::from_pointee(reload::access(&config)?));
     let statement_key = rand::random();
@@ -178,7 +173,8 @@ async fn serve(
     let mut doors = JoinSet::new();
     let mut opened = Vec::new();
     for (number, endpoint) in config.endpoints.iter().enumerate() {
-        let door = Arc::new(Doors::open(number, endpoint)?);
+        let counts = metrics.thread(workers).and_then(|slots| slots.endpoint(number)).unwrap_or_default();
+        let door = Arc::new(Doors::open(number, endpoint, counts)?);
         addresses.endpoints.push((endpoint.name.clone(), door.addresses()));
         opened.push(door);
     }
@@ -245,6 +241,21 @@ async fn serve(
     Ok(())
 }
 
+/// Slots for so many threads.
+fn metrics(config: &Config, threads: usize) -> Result<Metrics, prometheus::Error> {
+    let place = |name: &str| config.target_groups.iter().position(|group| group.name == name);
+    let endpoints = config.endpoints.iter().map(|endpoint| EndpointName {
+        endpoint: endpoint.name.clone(),
+        // A group that does not exist is refused when the configuration is read.
+        group: place(&endpoint.target_group).unwrap_or(usize::MAX),
+    });
+    let groups = config.target_groups.iter().map(|group| GroupName {
+        group: group.name.clone(),
+        target: group.targets.first().map(ToString::to_string).unwrap_or_default(),
+    });
+    Metrics::new(endpoints, groups, threads)
+}
+
 fn tls_offer(endpoint: &EndpointConfig) -> TlsOffer {
     match endpoint.tls {
         EndpointTls::Required => TlsOffer::Required,
@@ -267,10 +278,10 @@ fn start_group(
     let (prober, tls) = prober(group)?;
     let named = tls.clone().map(|config| Ok::<_, TlsError>((config, tls::server_name(&address)?))).transpose()?;
     let dial = Dial::new(address.clone(), named, group.pool.connect_timeout);
-    let (pools, orders) = Pools::new(&group.name, dial, group.pool.clone(), counts);
+    let (pools, orders) = Pools::new(&group.name, dial, group.pool.clone(), Arc::clone(&counts));
     let lookup = lookup(group, &address, tls.clone())?;
     let (mut snapshots, _monitor) =
-        topology::start(&group.name, Target::new(address.clone()), group.health.clone(), prober);
+        topology::start(&group.name, Target::new(address.clone()), group.health.clone(), prober, counts);
     let logins = GroupLogins::new(Arc::clone(access), lookup.clone(), &address);
     let target = pool::connect::Target {
         lifetime: group.pool.connection_max_lifetime,

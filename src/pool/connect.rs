@@ -69,7 +69,9 @@ pub async fn run<P: Protocol>(
     target: Target,
 ) {
     let target = Rc::new(target);
+    pools.counts.speaks_tls.set(u64::from(pools.dial.has_tls()));
     while let Some((key, pool_key)) = orders.recv().await {
+        pools.counts.database_connection_requests.add(1);
         let (pools, target) = (Arc::clone(&pools), Rc::clone(&target));
         tokio::task::spawn_local(async move {
             match open::<P>(&target, &pools.dial, &pool_key).await {

@@ -229,9 +229,10 @@ impl<P: Protocol> Pools<P> {
         let has_budget = state.line.limits().connections > 0;
         let unreachable = figures.open == figures.openings && (state.unreachable || !has_budget);
         let evicted = self.open_more(&mut state);
-        let figures = state.line.figures();
+        let (figures, allowed) = (state.line.figures(), state.line.limits().connections);
         drop(state);
         close_all(evicted);
+        self.counts.database_connections_allowed.set(allowed as u64);
         let made = figures.open.saturating_sub(figures.openings) as u64;
         self.counts.database_connections_idle.set(figures.idle as u64);
         self.counts.database_connections_in_use.set(made.saturating_sub(figures.idle as u64));

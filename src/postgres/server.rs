@@ -267,6 +267,10 @@ impl ServerSide for Server {
         self.attach_failure.take()
     }
 
+    fn is_in_transaction(&self) -> bool {
+        self.transaction != Transaction::None || self.status() == Status::InTransaction
+    }
+
     fn is_holding(&self) -> bool {
         self.hold != Hold::Open || self.owed.is_full()
     }

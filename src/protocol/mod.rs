@@ -388,6 +388,9 @@ pub trait ServerSide {
     /// The error with which the last [`attach`](Self::attach) failed, if it did: the connection must be closed.
     fn attach_failure(&mut self) -> Option<ServerError>;
 
+    /// A transaction is open, as far as the server has said; or an exchange without its Sync, which is one.
+    fn is_in_transaction(&self) -> bool;
+
     /// [`send`](Self::send) takes nothing for now, until replies have come.
     fn is_holding(&self) -> bool;
 
@@ -430,6 +433,8 @@ pub trait ServerSide {
 /// Counts of a server connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Tally {
+    /// Requests that the client has sent (simple queries, function calls, and what stands before a Sync).
+    pub requests: u64,
     /// Requests of the client's that were answered to the end (simple queries, Syncs, function calls).
     pub queries: u64,
     /// Times that text and server disagreed about state: stays 0 unless a text was misread.

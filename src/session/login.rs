@@ -5,6 +5,7 @@
 //! everybody, and gets the server's own error if its database or one of its settings does not exist.
 
 use super::relay::settle;
+use super::tally::{Presence, Tally};
 use super::{CancelKeys, Rules, Session, Worker};
 use crate::auth::{Authenticator, Refused};
 use crate::metrics::LoginRefusal;
@@ -105,6 +106,8 @@ enum Stop {
     Refused(ClientError),
     /// It broke the rules.
     Broken(HandshakeError),
+    /// TLS could not be agreed on.
+    Tls(io::Error),
     Network(io::Error),
 }
 
@@ -129,6 +132,7 @@ impl Stop {
         Some(match self {
             Self::Cancel | Self::UnknownKey => return None,
             Self::Quiet | Self::Network(_) => LoginRefusal::Left,
+            Self::Tls(_) => LoginRefusal::Tls,
             Self::Broken(_) | Self::Refused(ClientError::NoUserName) => LoginRefusal::Protocol,
             Self::Refused(ClientError::TlsRequired | ClientError::PasswordInClear) => LoginRefusal::TlsRequired,
             Self::Refused(ClientError::Replication) => LoginRefusal::Replication,
@@ -161,6 +165,7 @@ impl Stop {
             Self::UnknownKey => debug!("cancel request with a key that nobody has"),
             Self::Refused(error) => info!(kind = error.kind().name(), %error, "login refused"),
             Self::Broken(error) => info!(%error, "login failed"),
+            Self::Tls(error) => info!(%error, "TLS failed"),
             Self::Network(error) => debug!(%error, "connection lost during login"),
         }
     }
@@ -170,7 +175,7 @@ impl Stop {
 pub async fn serve<P: Protocol>(worker: Rc<Worker>, endpoint: Arc<Endpoint<P>>, visitor: Visitor) {
     let span = tracing::info_span!(
         "client",
-        id = visitor.client_id,
+        client_id = visitor.client_id,
         peer = %visitor.stream.peer(),
         endpoint = endpoint.name,
         user = tracing::field::Empty,
@@ -178,11 +183,12 @@ pub async fn serve<P: Protocol>(worker: Rc<Worker>, endpoint: Arc<Endpoint<P>>, 
     );
     let counts = worker.counters(endpoint.places.0, endpoint.places.1);
     async move {
-        counts.0.client_connections_received.add(1);
+        let presence = Presence::new(Arc::clone(&counts.0));
         // Boxed, because a login needs kilobytes, and a task keeps room for the largest of its parts as long as it lives: an
         // idle client should not own that.
-        match Box::pin(log_in(&worker, &endpoint, visitor)).await {
+        match Box::pin(log_in(&worker, &endpoint, visitor, &presence)).await {
             Ok(session) => {
+                counts.0.client_connections_setup_succeeded.add(1);
                 info!("logged in");
                 let end = session.run().await;
                 info!(?end, "left");
@@ -192,12 +198,11 @@ pub async fn serve<P: Protocol>(worker: Rc<Worker>, endpoint: Arc<Endpoint<P>>, 
                     counts.0.logins_refused.of(reason).add(1);
                 }
                 if let Stop::Refused(error) = &stop {
-                    counts.0.errors.of(error.kind()).add(1);
+                    counts.0.told(error);
                 }
                 stop.log();
             }
         }
-        counts.0.client_connections_closed.add(1);
     }
     .instrument(span)
     .await;
@@ -207,6 +212,7 @@ async fn log_in<P: Protocol>(
     worker: &Rc<Worker>,
     endpoint: &Arc<Endpoint<P>>,
     visitor: Visitor,
+    presence: &Presence,
 ) -> Result<Box<Session<P>>, Stop> {
     let Visitor { mut stream, client_id, refusal, pending } = visitor;
     // A unix socket is as safe as TLS, whatever else the endpoint listens on.
@@ -216,9 +222,12 @@ async fn log_in<P: Protocol>(
     let Ok(direct_tls) = tokio::time::timeout_at(deadline, direct_tls::<P>(&access, tls, &mut stream)).await else {
         return Err(Stop::Refused(ClientError::LoginTimeout));
     };
+    if stream.is_tls() {
+        presence.encrypted();
+    }
     let mut machine = P::accept(AcceptOptions { tls, direct_tls: direct_tls?, nonce: rand::random() });
     let (mut input, mut out) = (Vec::new(), Vec::new());
-    let proving = prove::<P>(endpoint, &access, refusal, &mut machine, &mut stream, &mut input, &mut out);
+    let proving = prove::<P>(endpoint, &access, (presence, refusal), &mut machine, &mut stream, &mut input, &mut out);
     let login = match tokio::time::timeout_at(deadline, proving).await {
         Ok(login) => login.inspect_err(|stop| {
             if let (Some(pending), true) = (&pending, stop.is_refused_proof()) {
@@ -271,7 +280,10 @@ async fn direct_tls<P: Protocol>(access: &Access, tls: TlsOffer, stream: &mut St
 
 async fn start_tls(access: &Access, stream: &mut Stream) -> Result<Secured, Stop> {
     let Some(tls) = &access.tls else { return Err(Stop::Quiet) };
-    stream.start_tls_server(Arc::clone(&tls.config)).await.map_err(Stop::Network)?;
+    let started = stream.start_tls_server(Arc::clone(&tls.config)).await;
+    // Else it has left in the middle.
+    let is_about_tls = |error: &io::Error| error.get_ref().is_some_and(|source| source.is::<rustls::Error>());
+    started.map_err(|error| if is_about_tls(&error) { Stop::Tls(error) } else { Stop::Network(error) })?;
     let client_names = stream.peer_certificate().map(certificate::names).unwrap_or_default();
     Ok(Secured { end_point: tls.end_point.clone(), client_names })
 }
@@ -280,7 +292,7 @@ async fn start_tls(access: &Access, stream: &mut Stream) -> Result<Secured, Stop
 async fn prove<P: Protocol>(
     endpoint: &Endpoint<P>,
     access: &Access,
-    mut refusal: Option<ClientError>,
+    (presence, mut refusal): (&Presence, Option<ClientError>),
     machine: &mut P::Accept,
     stream: &mut Stream,
     input: &mut Vec<u8>,
@@ -305,6 +317,7 @@ async fn prove<P: Protocol>(
             }
             Step::StartTls => {
                 let secured = start_tls(access, stream).await?;
+                presence.encrypted();
                 machine.answer(Answer::TlsStarted(secured));
             }
             Step::Ask(Question::Credentials { user, .. }) => {
@@ -407,9 +420,11 @@ async fn greeting<P: Protocol>(
     if let Some(parameters) = endpoint.greetings.find(&known) {
         return Ok((pool, parameters));
     }
+    let (own, groups) = worker.counters(endpoint.places.0, endpoint.places.1);
+    let mut tally = Tally::new(own, groups, false);
     for _ in 0..ATTEMPTS_MAX {
         let ask = Ask { key: pool.key(), label: login.baseline.label(), worker: worker.number() };
-        let Some(mut lease) = wait_for_lease(pools, ask).await? else { continue };
+        let Some(mut lease) = wait_for_lease(pools, ask, &mut tally).await? else { continue };
         // Of many that came at once with the same baseline, one has asked by now.
         if let Some(parameters) = endpoint.greetings.find(&known) {
             lease.release();
@@ -435,12 +450,25 @@ async fn greeting<P: Protocol>(
     Err(ClientError::ConnectionsLost { group: pools.group().to_owned() })
 }
 
-async fn wait_for_lease<P: Protocol>(pools: &Arc<Pools<P>>, ask: Ask) -> Result<Option<Lease<P>>, ClientError> {
+async fn wait_for_lease<P: Protocol>(
+    pools: &Arc<Pools<P>>,
+    ask: Ask,
+    tally: &mut Tally,
+) -> Result<Option<Lease<P>>, ClientError> {
+    tally.asks();
     match pools.borrow(ask) {
-        Borrow::Now(lease) => Ok(Some(lease)),
+        Borrow::Now(lease) => {
+            tally.borrowed_at_once();
+            Ok(Some(lease))
+        }
         Borrow::Later(mut waiting) => {
-            let lease = (&mut waiting.outcome).await.unwrap_or(Err(ClientError::Internal))?;
-            Ok(lease.checked(ask.worker))
+            let outcome = (&mut waiting.outcome).await;
+            tally.waited(waiting.since);
+            let lease = outcome.unwrap_or(Err(ClientError::Internal))?.checked(ask.worker);
+            if lease.is_some() {
+                tally.borrowed();
+            }
+            Ok(lease)
         }
         Borrow::Refused(error) => Err(error),
     }

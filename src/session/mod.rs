@@ -15,6 +15,7 @@
 mod cancel;
 mod login;
 mod relay;
+mod tally;
 mod worker;
 
 pub use cancel::{CancelKeys, Orders};
@@ -26,7 +27,7 @@ use crate::metrics::{EndpointMetrics, GroupMetrics};
 use crate::net::Stream;
 use crate::pool::line::Ask;
 use crate::pool::{Borrow, Cancelled, Lease, PoolUse, Pools, ServerConn, Waiting};
-use crate::protocol::{ClientError, ClientSide, Detached, Pins, Protocol, ServerSide, Sides, Status, Violation};
+use crate::protocol::{ClientError, ClientSide, Detached, Protocol, ServerSide, Sides, Status, Violation};
 use cancel::{Asker, IssuedKey};
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -34,6 +35,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
+use tally::Tally;
 use tokio::sync::oneshot;
 use worker::{Kick, Phase, Scratch, Watch};
 
@@ -95,8 +97,7 @@ pub struct Session<P: Protocol> {
     abandoned: bool,
     /// By which the client can cancel; forgotten with the session.
     _cancel_key: IssuedKey,
-    /// Reasons to keep the connection that have been counted.
-    pins_counted: Pins,
+    tally: Tally,
 }
 
 enum Holding<P: Protocol> {
@@ -138,6 +139,7 @@ impl<P: Protocol> Session<P> {
         (tail, to_client): (Vec<u8>, Vec<u8>),
     ) -> Self {
         let counts = watch.worker.counters(endpoint.places.0, endpoint.places.1);
+        let tally = Tally::new(Arc::clone(&counts.0), Arc::clone(&counts.1), stream.is_tls());
         Self {
             rules: endpoint.rules.clone(),
             pools: Arc::clone(&endpoint.pools),
@@ -158,7 +160,7 @@ impl<P: Protocol> Session<P> {
             violation: None,
             abandoned: false,
             _cancel_key: cancel_key,
-            pins_counted: Pins::NONE,
+            tally,
             watch,
             counts,
         }
@@ -199,10 +201,7 @@ impl<P: Protocol> Session<P> {
             Holding::Nothing => self.turn_detached(cx, scratch)?,
             Holding::Waiting(waiting) => match Pin::new(&mut waiting.outcome).poll(cx) {
                 Poll::Ready(outcome) => {
-                    let waited = waiting.since.elapsed();
-                    if matches!(outcome, Ok(Ok(_))) {
-                        self.counts.1.borrows.observe(waited);
-                    }
+                    self.tally.waited(waiting.since);
                     self.borrowed(outcome.unwrap_or(Err(ClientError::Internal)));
                     true
                 }
@@ -247,21 +246,24 @@ impl<P: Protocol> Session<P> {
                 }
             }
             Detached::Ended => return Err(End::Goodbye),
-            Detached::NeedServer(_) => match self.pools.borrow(self.ask()) {
-                Borrow::Now(lease) => {
-                    self.counts.1.borrows.observe(Duration::ZERO);
-                    self.attach(lease);
-                    self.forward(cx, rest, scratch)?;
+            Detached::NeedServer(_) => {
+                self.tally.asks();
+                match self.pools.borrow(self.ask()) {
+                    Borrow::Now(lease) => {
+                        self.tally.borrowed_at_once();
+                        self.attach(lease);
+                        self.forward(cx, rest, scratch)?;
+                    }
+                    Borrow::Later(waiting) => {
+                        self.keep(rest);
+                        self.holding = Holding::Waiting(waiting);
+                    }
+                    Borrow::Refused(error) => {
+                        self.keep(rest);
+                        self.refuse(&error);
+                    }
                 }
-                Borrow::Later(waiting) => {
-                    self.keep(rest);
-                    self.holding = Holding::Waiting(waiting);
-                }
-                Borrow::Refused(error) => {
-                    self.keep(rest);
-                    self.refuse(&error);
-                }
-            },
+            }
         }
         Ok(())
     }
@@ -275,7 +277,10 @@ impl<P: Protocol> Session<P> {
         self.holding = Holding::Nothing;
         self.look_again = true;
         match outcome.map(|lease| lease.checked(self.watch.worker.number())) {
-            Ok(Some(lease)) => self.attach(lease),
+            Ok(Some(lease)) => {
+                self.tally.borrowed();
+                self.attach(lease);
+            }
             // It died on the way: the next turn asks for another.
             Ok(None) => {}
             Err(error) => self.refuse(&error),
@@ -299,7 +304,7 @@ impl<P: Protocol> Session<P> {
     /// The request at the head of the tail gets this error; the session goes on.
     fn refuse(&mut self, error: &ClientError) {
         tracing::debug!(kind = error.kind().name(), %error, "request refused");
-        self.counts.0.errors.of(error.kind()).add(1);
+        self.tally.refused(error);
         self.client.refuse(error, &mut self.to_client);
         // What was to be cancelled once it had been sent will not be sent.
         self.cancel_due.clear();
@@ -310,7 +315,7 @@ impl<P: Protocol> Session<P> {
     /// The session ends with this error.
     fn end(&mut self, error: &ClientError) -> End {
         tracing::info!(kind = error.kind().name(), %error, "client told to go");
-        self.counts.0.errors.of(error.kind()).add(1);
+        self.tally.told(error);
         let midway = matches!(&self.holding, Holding::Lease(lease) if lease.connection.machine.is_midway());
         if !midway {
             self.client.end(error, &mut self.to_client);
@@ -375,7 +380,7 @@ impl<P: Protocol> Session<P> {
         if machine.status() == Status::Owing {
             if !machine.has_sent_nothing() && self.cancelling.is_none() && machine.cancel_key().is_some() {
                 tracing::info!(%why, "cancelled");
-                self.counts.0.errors.of(why.kind()).add(1);
+                self.tally.told(&why);
                 machine.explain_cancel(why);
                 self.cancel(Vec::new());
             }
@@ -383,12 +388,12 @@ impl<P: Protocol> Session<P> {
             && machine.fail_transaction(why.clone(), pending)
         {
             tracing::info!(%why, "rolled back");
-            self.counts.0.errors.of(why.kind()).add(1);
+            self.tally.told(&why);
         }
     }
 
     /// What the worker's clock must know of a session that sleeps.
-    fn note_phase(&self) {
+    fn note_phase(&mut self) {
         let phase = match &self.holding {
             Holding::Nothing => Phase::Idle,
             Holding::Waiting(_) => Phase::Waiting,
@@ -405,12 +410,18 @@ impl<P: Protocol> Session<P> {
             },
         };
         self.watch.handle.set_phase(phase);
+        match &self.holding {
+            Holding::Nothing | Holding::Waiting(_) => self.tally.holds_nothing(),
+            Holding::Lease(lease) => self.tally.holds(&lease.connection.machine, *self.client.pins()),
+        }
     }
 
     // ------------------------------------------------------------------------------------------ the end
 
     /// Last words to the client; meanwhile the connection, if there is one, is made clean and given back, or closed.
     async fn finish(self, end: End) {
+        // Whatever becomes of the connection now, it is not this client's any more.
+        drop(self.tally);
         let (mut stream, mut to_client) = (self.stream, self.to_client);
         let farewell = async move {
             if end != End::ClientLost {

@@ -57,10 +57,8 @@ impl<P: Protocol> Session<P> {
         let input = scratch.input.bytes();
         scratch.out.clear();
         let taken = machine.receive(input, Some(&mut self.client), &mut scratch.out);
-        let tally = machine.tally();
-        self.counts.1.queries.add(tally.queries);
-        self.counts.1.disagreements.add(tally.disagreements);
-        self.watch.handle.note_answers(tally.queries);
+        let answered = self.tally.received(machine);
+        self.watch.handle.note_answers(answered);
         let taken = match taken {
             Ok(taken) => taken,
             Err(violation) => return Err(self.server_broke(violation)),
@@ -167,11 +165,7 @@ impl<P: Protocol> Session<P> {
             return Ok(false);
         }
         self.attempts = 0;
-        let pins = *self.client.pins();
-        for reason in pins.without(self.pins_counted).iter() {
-            self.counts.1.pins.of(reason).add(1);
-        }
-        self.pins_counted = pins;
+        self.tally.pinned(*self.client.pins());
         if self.rules.pool_mode == PoolMode::Session || !self.client.pins().is_empty() {
             if self.draining {
                 return Err(self.end(&ClientError::GoingDown));
@@ -250,6 +244,7 @@ impl<P: Protocol> Session<P> {
             self.violation = Some(violation);
             input.len()
         });
+        self.tally.sent(machine);
         self.counts.1.database_bytes_sent.add(scratch.out.len() as u64);
         // An error shows in the next read, after what the server may have said.
         if write(stream, &scratch.out, input, pending, cx).is_err() {

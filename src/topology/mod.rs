@@ -3,6 +3,7 @@
 //! A snapshot never changes; the newest one is published through a `watch` channel. A target's health is what the
 //! probes found: it says nothing about errors in traffic, and nothing here opens or closes a client's connection.
 
+mod availability;
 mod control;
 mod lookup;
 mod monitor;

@@ -11,9 +11,11 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
+use super::availability::LastMinute;
 use super::probe::{Finding, ProbeError, Prober};
 use super::{Health, Reason, Role, Snapshot, Target, TargetState};
 use crate::config::HealthConfig;
+use crate::metrics::{GroupMetrics, ProbeResult, TargetRole};
 
 /// A refused account is not helped by asking often, and each refusal is a line in the database's log.
 const REFUSED_INTERVAL: Duration = Duration::from_secs(5);
@@ -23,21 +25,35 @@ const RECALL_FIRST: Duration = Duration::from_secs(60);
 const RECALL_LAST: Duration = Duration::from_secs(3600);
 
 /// Starts to watch a group's target on this runtime. The task ends when it is aborted or nobody listens any more.
+/// `counts`: the slot of this thread.
 pub fn start(
     group: &str,
     target: Target,
     health: HealthConfig,
     prober: Prober,
+    counts: Arc<GroupMetrics>,
 ) -> (watch::Receiver<Arc<Snapshot>>, JoinHandle<()>) {
     let watch = Watch::new(group, target, &health);
+    let counting = Counting { counts, began: Instant::now(), last_minute: LastMinute::new() };
+    counting.role(watch.state.role);
     let (publish, snapshots) = watch::channel(watch.snapshot());
-    (snapshots, tokio::spawn(run(watch, health, prober, publish)))
+    (snapshots, tokio::spawn(run(watch, counting, health, prober, publish)))
 }
 
-async fn run(mut watch: Watch, health: HealthConfig, mut prober: Prober, publish: watch::Sender<Arc<Snapshot>>) {
+async fn run(
+    mut watch: Watch,
+    mut counting: Counting,
+    health: HealthConfig,
+    mut prober: Prober,
+    publish: watch::Sender<Arc<Snapshot>>,
+) {
     loop {
         let sent = Instant::now();
-        let event = watch.apply(prober.probe().await, sent, Instant::now());
+        let found = prober.probe().await;
+        let now = Instant::now();
+        counting.count(&found, now);
+        let event = watch.apply(found, sent, now);
+        counting.role(watch.state.role);
         watch.log(&event);
         publish.send_if_modified(|published| {
             // Readers always find the newest; they are woken when it says something new.
@@ -49,6 +65,43 @@ async fn run(mut watch: Watch, health: HealthConfig, mut prober: Prober, publish
         tokio::select! {
             () = tokio::time::sleep_until(sent + watch.pause(&health)) => {}
             () = publish.closed() => return,
+        }
+    }
+}
+
+/// What is told of the probes to those who measure.
+struct Counting {
+    counts: Arc<GroupMetrics>,
+    began: Instant,
+    last_minute: LastMinute,
+}
+
+impl Counting {
+    fn count(&mut self, found: &Result<Finding, ProbeError>, now: Instant) {
+        let result = match found {
+            Ok(finding) if finding.role == Role::Writer => ProbeResult::Writer,
+            Ok(_) => ProbeResult::Standby,
+            Err(error) => match error.reason() {
+                Reason::Network => ProbeResult::Network,
+                Reason::Timeout => ProbeResult::Timeout,
+                Reason::Tls => ProbeResult::Tls,
+                Reason::AccountRefused => ProbeResult::AccountRefused,
+                Reason::Database => ProbeResult::Database,
+            },
+        };
+        let second = now.saturating_duration_since(self.began).as_secs();
+        self.last_minute.note(second, result == ProbeResult::Writer);
+        self.counts.writer_availability.set(self.last_minute.share());
+        self.counts.probes.of(result).add(1);
+    }
+
+    fn role(&self, role: Role) {
+        for (own, label) in [
+            (Role::Writer, TargetRole::Writer),
+            (Role::Standby, TargetRole::Standby),
+            (Role::Unknown, TargetRole::Unknown),
+        ] {
+            self.counts.role.of(label).set(u64::from(own == role));
         }
     }
 }
@@ -280,6 +333,38 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn probes_are_counted_by_result() {
+        let counts = Arc::new(GroupMetrics::default());
+        let mut counting =
+            Counting { counts: Arc::clone(&counts), began: Instant::now(), last_minute: LastMinute::new() };
+        for (found, share) in [
+            (Ok(finding(Role::Writer)), 10_000),
+            (Ok(finding(Role::Standby)), 5_000),
+            (Err(timeout()), 3_333),
+            (Err(network()), 2_500),
+            (Ok(finding(Role::Writer)), 4_000),
+        ] {
+            counting.count(&found, Instant::now());
+            assert_eq!(counts.writer_availability.value(), share);
+            tokio::time::advance(Duration::from_secs(1)).await;
+        }
+        for (result, number) in [
+            (ProbeResult::Writer, 2),
+            (ProbeResult::Standby, 1),
+            (ProbeResult::Timeout, 1),
+            (ProbeResult::Network, 1),
+            (ProbeResult::Database, 0),
+        ] {
+            assert_eq!(counts.probes.of(result).value(), number, "{result:?}");
+        }
+        for (role, numbers) in [(Role::Unknown, [0, 0, 1]), (Role::Writer, [1, 0, 0]), (Role::Standby, [0, 1, 0])] {
+            counting.role(role);
+            let labels = [TargetRole::Writer, TargetRole::Standby, TargetRole::Unknown];
+            assert_eq!(labels.map(|label| counts.role.of(label).value()), numbers);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_long_outage_is_recalled_ever_more_seldom() {
         let health = health();
         let mut watch = Watch::new("orders", target(5432), &health);
@@ -304,10 +389,15 @@ mod tests {
         let health = HealthConfig { suspect_interval: Duration::from_millis(1), ..health() };
         let control =
             postgres_control(&target(port), &Account::of_health(&health), Duration::from_secs(5), None).unwrap();
-        let (mut snapshots, task) = start("orders", target(port), health.clone(), Prober::new(control, health.timeout));
+        let counts = Arc::new(GroupMetrics::default());
+        let (mut snapshots, task) =
+            start("orders", target(port), health.clone(), Prober::new(control, health.timeout), Arc::clone(&counts));
         assert_eq!(snapshots.borrow().targets[0].health, Health::Unknown);
         snapshots.changed().await.unwrap();
         assert_eq!(snapshots.borrow().targets[0].health, Health::Unavailable(Reason::Network));
+        assert!(counts.probes.of(ProbeResult::Network).value() >= u64::from(health.failures));
+        assert_eq!(counts.writer_availability.value(), 0);
+        assert_eq!(counts.role.of(TargetRole::Unknown).value(), 1);
         drop(snapshots);
         // Nobody listens: the task ends by itself.
         task.await.unwrap();

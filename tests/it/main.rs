@@ -18,6 +18,7 @@ mod kills;
 mod leaks;
 mod limits;
 mod login;
+mod metrics;
 mod operations;
 mod pool;
 mod prepared;

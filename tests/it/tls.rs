@@ -28,13 +28,13 @@ const WHO: &str = "import psycopg, sys\n\
                    \x20   print(conn.execute('SELECT current_user').fetchone()[0])";
 
 /// A CA, and a folder with what it has signed.
-struct Ca {
+pub struct Ca {
     folder: tempfile::TempDir,
     issuer: CertifiedIssuer<'static, KeyPair>,
 }
 
 impl Ca {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let mut ca = CertificateParams::new(Vec::new()).unwrap();
         ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         ca.distinguished_name.push(DnType::CommonName, "a CA of the tests");
@@ -46,12 +46,12 @@ impl Ca {
         made
     }
 
-    fn file(&self, name: &str) -> PathBuf {
+    pub fn file(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
     /// Writes `NAME.pem` and `NAME.key`: a certificate for localhost, of this subject, signed by the CA.
-    fn signs(&self, name: &str, subject: &str) {
+    pub fn signs(&self, name: &str, subject: &str) {
         let key = KeyPair::generate().unwrap();
         let mut leaf = CertificateParams::new(vec!["localhost".to_owned(), format!("{subject}.example.com")]).unwrap();
         leaf.distinguished_name.push(DnType::CommonName, subject);
@@ -85,7 +85,7 @@ fn quoted(path: &Path) -> String {
 }
 
 /// A proxy that shows this certificate.
-fn config_with(server: SocketAddr, ca: &Ca, certificate: &str, tls: &str) -> String {
+pub fn config_with(server: SocketAddr, ca: &Ca, certificate: &str, tls: &str) -> String {
     let text = set(&config(server, 6), "endpoint", "tls", &format!("{tls:?}"));
     let text = set(&text, "tls", "certificate", &quoted(&ca.file(&format!("{certificate}.pem"))));
     set(&text, "tls", "private_key", &quoted(&ca.file(&format!("{certificate}.key"))))
@@ -121,7 +121,7 @@ fn client_config(root: &Path, alpn: &[&[u8]]) -> Arc<ClientConfig> {
     Arc::new(config)
 }
 
-type Tls = StreamOwned<ClientConnection, TcpStream>;
+pub type Tls = StreamOwned<ClientConnection, TcpStream>;
 
 fn tcp(address: SocketAddr) -> TcpStream {
     let stream = TcpStream::connect(address).unwrap();
@@ -130,7 +130,7 @@ fn tcp(address: SocketAddr) -> TcpStream {
 }
 
 /// TLS after asking for it, or at once.
-fn open(address: SocketAddr, root: &Path, alpn: &[&[u8]], asks: bool) -> Tls {
+pub fn open(address: SocketAddr, root: &Path, alpn: &[&[u8]], asks: bool) -> Tls {
     let mut stream = tcp(address);
     if asks {
         stream.write_all(&SSL_REQUEST).unwrap();

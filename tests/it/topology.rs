@@ -167,8 +167,13 @@ fn a_monitor_follows_a_server_down_and_up() {
     run(async {
         let health = health(MONITOR_PASSWORD);
         let address = tcp(&server);
-        let (mut snapshots, task) =
-            topology::start("orders", Target::new(address.clone()), health, prober(address, MONITOR_PASSWORD, None));
+        let (mut snapshots, task) = topology::start(
+            "orders",
+            Target::new(address.clone()),
+            health,
+            prober(address, MONITOR_PASSWORD, None),
+            Arc::default(),
+        );
         assert!(snapshots.borrow().writer().is_none());
         wait_for(&mut snapshots, |snapshot| snapshot.writer().is_some()).await;
         for how in [Stop::Fast, Stop::Kill] {

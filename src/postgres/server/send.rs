@@ -209,6 +209,7 @@ impl Server {
     }
 
     fn begin_query(&mut self, effect: Effect) {
+        self.tally.requests += 1;
         self.owe(Kind::Query, effect);
         self.unsynced = false;
         // A simple query drops the unnamed statement.
@@ -227,6 +228,7 @@ impl Server {
         if !LARGE_OBJECT_FUNCTIONS.contains(&number) {
             client.pins.add(PinReason::OpaqueCode);
         }
+        self.tally.requests += 1;
         self.owe(Kind::Function, Effect::Nothing);
         self.unsynced = false;
         Ok(self.pass(head.len))
@@ -529,6 +531,8 @@ impl Server {
         if self.copy_in {
             return;
         }
+        // One with nothing before it asks for nothing.
+        self.tally.requests += u64::from(self.unsynced);
         self.owe(Kind::Sync, Effect::Nothing);
         self.begin_segment();
         if self.settings_lost {

@@ -1487,6 +1487,55 @@ fn a_tag_that_the_text_did_not_explain_pins_and_is_counted() {
 }
 
 #[test]
+fn requests_are_counted_as_they_are_sent() {
+    let extended = || [p("", "A"), b("", ""), e("")].concat();
+    for (sent, requests) in [
+        ([q("A"), q("B; C"), q("")].concat(), 3),
+        ([extended(), extended(), s()].concat(), 1),
+        ([extended(), s(), extended(), s(), q("A")].concat(), 3),
+        ([extended(), h(), extended()].concat(), 0),
+        ([s(), s(), h()].concat(), 0),
+        ([p("a", "A"), s(), q("DEALLOCATE a")].concat(), 1),
+        ([extended(), s(), d("1"), c(), s()].concat(), 1),
+        (raw(b'F', b"\0\0\x02\xcb\0\0\0\0\0\0"), 1),
+    ] {
+        let mut bench = Bench::new();
+        for byte in &sent {
+            bench.say(&Side::Client, &[*byte]).unwrap();
+        }
+        let tally = bench.server.tally();
+        assert_eq!((tally.requests, tally.queries), (requests, 0), "{:?}", show(&sent));
+        assert_eq!(bench.server.tally().requests, 0, "told once");
+    }
+    // What is read over after an error belongs to the Sync that ends it.
+    let mut bench = Bench::new();
+    bench.say(&Side::Client, &[extended(), h()].concat()).unwrap();
+    bench.say(&Side::Server, &err("42601", "no")).unwrap();
+    bench.say(&Side::Client, &[q("A"), extended(), s()].concat()).unwrap();
+    assert_eq!(bench.server.tally().requests, 1);
+}
+
+#[test]
+fn a_transaction_is_open_from_one_word_of_the_servers_to_the_next() {
+    let mut bench = Bench::new();
+    for (side, bytes, is_open) in [
+        (Side::Client, q("BEGIN"), false),
+        (Side::Server, [tag("BEGIN"), z(b'T')].concat(), true),
+        (Side::Client, q("SELECT 1"), true),
+        (Side::Server, [tag("SELECT 1"), z(b'E')].concat(), true),
+        (Side::Client, q("COMMIT"), true),
+        (Side::Server, [tag("ROLLBACK"), z(b'I')].concat(), false),
+        (Side::Client, [p("", "A"), h()].concat(), false),
+        (Side::Server, pc(), true),
+        (Side::Client, s(), false),
+        (Side::Server, z(b'I'), false),
+    ] {
+        bench.say(&side, &bytes).unwrap();
+        assert_eq!(bench.server.is_in_transaction(), is_open, "{:?}", show(&bytes));
+    }
+}
+
+#[test]
 fn a_full_queue_takes_no_more_until_replies_have_come() {
     let mut bench = Bench::new();
     bench.say(&Side::Client, &q("A").repeat(owed::OWED_MAX + 10)).unwrap();

@@ -60,6 +60,11 @@ impl ProxyHandle {
         self.child.id()
     }
 
+    /// What it tells who measures it; none once it has ended.
+    pub fn metrics(&self) -> std::io::Result<String> {
+        metrics(self.admin)
+    }
+
     /// The sum of a metric over all of its labels.
     pub fn metric(&self, name: &str) -> f64 {
         let text = metrics(self.admin).unwrap();

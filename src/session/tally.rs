@@ -1,0 +1,334 @@
+//! What one client adds to the metrics: that it is here, what it asks, how long that takes, and the state that it keeps
+//! on a connection.
+//!
+//! Time is measured by exchange: from the moment a request is taken while nothing is owed to the moment nothing is owed
+//! again, which costs two looks at the clock. Levels follow from the session's state, which is looked at in one place as it
+//! falls asleep ([`Tally::holds`]), and are taken back when the tally is dropped: they can't drift, however a session ends.
+
+use crate::metrics::{EndpointMetrics, GroupMetrics};
+use crate::protocol::{self, ClientError, Pins, ServerSide, Status};
+use std::cell::Cell;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// A client from its first byte to its last.
+pub(super) struct Presence {
+    counts: Arc<EndpointMetrics>,
+    tls: Cell<bool>,
+}
+
+impl Presence {
+    pub(super) fn new(counts: Arc<EndpointMetrics>) -> Self {
+        counts.client_connections_received.add(1);
+        Self { counts, tls: Cell::new(false) }
+    }
+
+    /// Its bytes are encrypted from now on.
+    pub(super) fn encrypted(&self) {
+        if !self.tls.replace(true) {
+            self.counts.client_connections_tls.add(1);
+        }
+    }
+}
+
+impl Drop for Presence {
+    fn drop(&mut self) {
+        if self.tls.get() {
+            self.counts.client_connections_tls.sub(1);
+        }
+        self.counts.client_connections_closed.add(1);
+    }
+}
+
+/// A session's part of the metrics.
+pub(super) struct Tally {
+    endpoint: Arc<EndpointMetrics>,
+    group: Arc<GroupMetrics>,
+    tls: bool,
+    exchange: Option<Exchange>,
+    held: Held,
+    /// Reasons to keep the connection that have been counted.
+    pins_counted: Pins,
+}
+
+/// A request, or several sent one behind another, that have not been answered in full.
+#[derive(Debug, Clone, Copy)]
+struct Exchange {
+    asked: Instant,
+    /// When there was a connection for it.
+    given: Instant,
+    /// The database has some of it.
+    is_sent: bool,
+}
+
+/// What of a session's connection shows in the levels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Held {
+    in_transaction: bool,
+    pins: Pins,
+}
+
+impl Tally {
+    pub(super) fn new(endpoint: Arc<EndpointMetrics>, group: Arc<GroupMetrics>, tls: bool) -> Self {
+        Self { endpoint, group, tls, exchange: None, held: Held::default(), pins_counted: Pins::NONE }
+    }
+
+    // ------------------------------------------------------------------------------------------ exchanges
+
+    /// A request needs a connection. The same one may ask again.
+    pub(super) fn asks(&mut self) {
+        if self.exchange.is_none() {
+            let now = Instant::now();
+            self.exchange = Some(Exchange { asked: now, given: now, is_sent: false });
+        }
+    }
+
+    /// There was a connection for it at once.
+    pub(super) fn borrowed_at_once(&mut self) {
+        self.endpoint.borrow_latency.observe(Duration::ZERO);
+    }
+
+    /// Its wait in line is over, one way or another.
+    pub(super) fn waited(&mut self, since: Instant) {
+        let now = Instant::now();
+        self.group.waits.observe(now.saturating_duration_since(since));
+        if let Some(exchange) = &mut self.exchange {
+            exchange.given = now;
+        }
+    }
+
+    /// And it has the connection that it waited for.
+    pub(super) fn borrowed(&mut self) {
+        if let Some(Exchange { asked, given, .. }) = &self.exchange {
+            self.endpoint.borrow_latency.observe(given.saturating_duration_since(*asked));
+        }
+    }
+
+    /// Some of the client's bytes have been given to the machine.
+    pub(super) fn sent(&mut self, machine: &mut impl ServerSide) {
+        self.count(machine.tally());
+        let is_measured = self.exchange.is_some_and(|exchange| exchange.is_sent);
+        if is_measured || machine.status() != Status::Owing || machine.has_sent_nothing() {
+            return;
+        }
+        match &mut self.exchange {
+            Some(exchange) => exchange.is_sent = true,
+            None => {
+                let now = Instant::now();
+                self.exchange = Some(Exchange { asked: now, given: now, is_sent: true });
+            }
+        }
+    }
+
+    /// Some of the server's bytes have been given to the machine. Returns how many requests they have answered.
+    pub(super) fn received(&mut self, machine: &mut impl ServerSide) -> u64 {
+        let tally = machine.tally();
+        self.count(tally);
+        if let Some(Exchange { asked, given, is_sent: true }) = self.exchange
+            && machine.status() != Status::Owing
+        {
+            self.exchange = None;
+            let now = Instant::now();
+            let (response, database) = (now.saturating_duration_since(asked), now.saturating_duration_since(given));
+            self.endpoint.query_response_latency.observe(response);
+            self.endpoint.query_database_response_latency.observe(database);
+            tracing::debug!(?response, ?database, "answered");
+        }
+        tally.queries
+    }
+
+    fn count(&self, tally: protocol::Tally) {
+        self.requests(tally.requests);
+        self.group.queries.add(tally.queries);
+        self.group.disagreements.add(tally.disagreements);
+    }
+
+    fn requests(&self, number: u64) {
+        let count = if self.tls { &self.endpoint.query_requests_tls } else { &self.endpoint.query_requests_no_tls };
+        count.add(number);
+    }
+
+    /// A request of which the database has nothing got this error; the session goes on.
+    pub(super) fn refused(&mut self, error: &ClientError) {
+        self.requests(1);
+        self.told(error);
+        if let Some(exchange) = self.exchange.take() {
+            self.endpoint.query_response_latency.observe(exchange.asked.elapsed());
+        }
+    }
+
+    /// The client is told this.
+    pub(super) fn told(&self, error: &ClientError) {
+        self.endpoint.told(error);
+    }
+
+    // ------------------------------------------------------------------------------------------ levels
+
+    /// The session holds this connection, and its client has these pins.
+    pub(super) fn holds(&mut self, machine: &impl ServerSide, pins: Pins) {
+        self.change(Held { in_transaction: machine.is_in_transaction(), pins });
+    }
+
+    /// The session holds no connection.
+    pub(super) fn holds_nothing(&mut self) {
+        self.change(Held::default());
+    }
+
+    fn change(&mut self, held: Held) {
+        if held == self.held {
+            return;
+        }
+        let was = std::mem::replace(&mut self.held, held);
+        if held.in_transaction != was.in_transaction {
+            let level = &self.group.database_connections_in_transaction;
+            if held.in_transaction { level.add(1) } else { level.sub(1) }
+        }
+        if held.pins.is_empty() != was.pins.is_empty() {
+            let level = &self.group.database_connections_pinned;
+            if held.pins.is_empty() { level.sub(1) } else { level.add(1) }
+        }
+        for reason in held.pins.without(was.pins).iter() {
+            self.group.clients_pinned.of(reason).add(1);
+        }
+        for reason in was.pins.without(held.pins).iter() {
+            self.group.clients_pinned.of(reason).sub(1);
+        }
+    }
+
+    /// These are the client's reasons to keep the connection between transactions.
+    pub(super) fn pinned(&mut self, pins: Pins) {
+        let begun = pins.without(self.pins_counted);
+        self.pins_counted = pins;
+        if begun.is_empty() {
+            return;
+        }
+        tracing::debug!(reasons = ?begun, "pinned");
+        for reason in begun.iter() {
+            self.group.pins.of(reason).add(1);
+        }
+    }
+}
+
+impl Drop for Tally {
+    fn drop(&mut self) {
+        self.holds_nothing();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::Timeout;
+    use crate::postgres::connect::Connected;
+    use crate::postgres::server::Server;
+    use crate::protocol::{Out, Parameters, PinReason};
+
+    fn counts() -> (Arc<EndpointMetrics>, Arc<GroupMetrics>) {
+        Default::default()
+    }
+
+    fn tally((endpoint, group): &(Arc<EndpointMetrics>, Arc<GroupMetrics>)) -> Tally {
+        Tally::new(Arc::clone(endpoint), Arc::clone(group), false)
+    }
+
+    fn server() -> Server {
+        Server::new(Connected {
+            parameters: Parameters::new(),
+            process_id: 1,
+            secret: Vec::new(),
+            max_prepared_statements: 1,
+            statement_key: [0; 16],
+        })
+    }
+
+    #[test]
+    fn a_client_is_here_until_it_is_dropped() {
+        let (counts, _) = counts();
+        let presence = Presence::new(Arc::clone(&counts));
+        let plain = Presence::new(Arc::clone(&counts));
+        presence.encrypted();
+        presence.encrypted();
+        let levels = || {
+            let EndpointMetrics { client_connections_received, client_connections_closed, .. } = &*counts;
+            let tls = counts.client_connections_tls.value();
+            (client_connections_received.value(), client_connections_closed.value(), tls)
+        };
+        assert_eq!(levels(), (2, 0, 1));
+        drop(presence);
+        assert_eq!(levels(), (2, 1, 0));
+        drop(plain);
+        assert_eq!(levels(), (2, 2, 0));
+    }
+
+    #[test]
+    fn levels_follow_the_state_and_end_with_the_session() {
+        let counts = counts();
+        let (listen, lock) = (Pins::of(PinReason::Listen), Pins::of(PinReason::SessionLock));
+        let levels = || {
+            let group = &counts.1;
+            (
+                group.database_connections_in_transaction.value(),
+                group.database_connections_pinned.value(),
+                [PinReason::Listen, PinReason::SessionLock].map(|reason| group.clients_pinned.of(reason).value()),
+            )
+        };
+        let (mut one, mut other) = (tally(&counts), tally(&counts));
+        one.change(Held { in_transaction: true, pins: Pins::NONE });
+        one.change(Held { in_transaction: true, pins: listen });
+        other.change(Held { in_transaction: false, pins: listen.and(lock) });
+        assert_eq!(levels(), (1, 2, [2, 1]));
+        one.change(Held { in_transaction: true, pins: lock });
+        other.holds(&server(), lock);
+        assert_eq!(levels(), (1, 2, [0, 2]));
+        other.holds_nothing();
+        assert_eq!(levels(), (1, 1, [0, 1]));
+        drop(one);
+        drop(other);
+        assert_eq!(levels(), (0, 0, [0, 0]));
+    }
+
+    #[test]
+    fn a_pin_is_counted_when_it_begins() {
+        let counts = counts();
+        let mut tally = tally(&counts);
+        let (listen, lock) = (Pins::of(PinReason::Listen), Pins::of(PinReason::SessionLock));
+        for pins in [listen, listen, listen.and(lock), Pins::NONE, listen] {
+            tally.pinned(pins);
+        }
+        let [listens, locks] = [PinReason::Listen, PinReason::SessionLock].map(|reason| counts.1.pins.of(reason));
+        assert_eq!((listens.value(), locks.value()), (2, 1));
+    }
+
+    #[test]
+    fn an_exchange_is_measured_once() {
+        let counts = counts();
+        let mut tally = tally(&counts);
+        let measured = || {
+            let EndpointMetrics { query_response_latency, query_database_response_latency, .. } = &*counts.0;
+            let [response, database] = [query_response_latency, query_database_response_latency].map(|d| d.count());
+            (response, database, counts.0.query_requests_no_tls.value(), counts.1.queries.value())
+        };
+        let mut server = server();
+        // An idle connection that says something is no exchange, nor is a connection that nothing was sent on.
+        tally.received(&mut server);
+        tally.asks();
+        tally.sent(&mut server);
+        tally.received(&mut server);
+        assert_eq!(measured(), (0, 0, 0, 0));
+        assert!(tally.exchange.is_some());
+        // Refused: the wait was part of the answer, the database had none in it.
+        tally.waited(Instant::now());
+        tally.refused(&ClientError::BorrowTimeout { group: "main".to_owned(), waited: Duration::ZERO });
+        assert_eq!(measured(), (1, 0, 1, 0));
+        assert_eq!(counts.0.timeouts.of(Timeout::Borrow).value(), 1);
+        assert_eq!((counts.1.waits.count(), counts.0.borrow_latency.count()), (1, 0));
+        // The proxy's own is none.
+        let mut out = Vec::new();
+        server.reset(&mut out);
+        tally.sent(&mut server);
+        assert!(tally.exchange.is_none());
+        server.receive(b"C\0\0\0\x10DISCARD ALL\0Z\0\0\0\x05I", None, &mut Out::new()).unwrap();
+        tally.received(&mut server);
+        assert_eq!(measured(), (1, 0, 1, 0));
+    }
+}
