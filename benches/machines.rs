@@ -11,7 +11,9 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use sluicegate::postgres::client::Client;
 use sluicegate::postgres::connect::Connected;
 use sluicegate::postgres::server::Server;
-use sluicegate::protocol::{ClientSide, Login, Out, Parameters, ServerSide, Settings, Sides, Status, Welcome};
+use sluicegate::protocol::{
+    CancelKey, ClientSide, Login, Out, Parameters, ServerSide, Settings, Sides, Status, Welcome,
+};
 use sluicegate::sql::{self, Dialect};
 
 /// What pgbench -S sends.
@@ -45,8 +47,7 @@ impl Pair {
         let login = Login { user, database, baseline: Arc::new(Settings::default()), fixed: Vec::new(), keys: None };
         let welcome = Welcome {
             parameters: Arc::new(parameters.clone()),
-            process_id: 1,
-            cancel_secret: [0; 32],
+            cancel_key: CancelKey { process_id: 1, secret: Box::default() },
             client_id: 1,
             statement_key: [7; 16],
         };
@@ -58,7 +59,7 @@ impl Pair {
             statement_key: [7; 16],
         };
         Self {
-            client: Client::new(&login, &welcome),
+            client: Client::new(&login, &welcome, &[]),
             server: Server::new(connected),
             out: Out::new(),
             to_client: Vec::new(),

@@ -22,7 +22,7 @@ enum Command {
     /// Run the proxy until SIGTERM or SIGINT (the default command).
     #[command(after_help = "Example: sluicegate serve --config /etc/sluicegate/proxy.toml\n\n\
         SIGTERM ends it: no new clients; those who are connected are let go at the end of their transaction, and after\n\
-        shutdown_timeout in any case. SIGHUP makes it read the configuration again: users, [iam], hostnames and\n\
+        shutdown_timeout in any case; a second SIGTERM does not wait for them. SIGHUP makes it read the configuration again: users, [iam], hostnames and\n\
         certificates are exchanged; clients who are connected stay.")]
     Serve {
         /// The configuration.
@@ -100,8 +100,13 @@ fn main() -> ExitCode {
 fn serve(file: &Path) -> Result<(), Box<dyn std::error::Error>> {
     let config = Config::load(file)?;
     sluicegate::logging::start(&config.log)?;
-    let mut hangups = None;
-    Ok(sluicegate::run(config, terminated(), async || read_again(&mut hangups, file).await, |_| {})?)
+    let (mut signals, mut hangups) = (None, None);
+    Ok(sluicegate::run(
+        config,
+        async || terminated(&mut signals).await,
+        async || read_again(&mut hangups, file).await,
+        |_| {},
+    )?)
 }
 
 /// SIGHUP, and then the configuration as it is now.
@@ -121,17 +126,16 @@ async fn read_again(hangups: &mut Option<Signal>, file: &Path) -> Result<Config,
     }
 }
 
-/// SIGTERM or SIGINT.
-async fn terminated() {
-    match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
-        (Ok(mut terminate), Ok(mut interrupt)) => {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-            }
-        }
-        // Without handlers the signals end the process themselves.
-        _ => std::future::pending().await,
+/// SIGTERM or SIGINT; once it has come, the next one.
+async fn terminated(signals: &mut Option<(Signal, Signal)>) {
+    if signals.is_none() {
+        *signals = signal(SignalKind::terminate()).ok().zip(signal(SignalKind::interrupt()).ok());
+    }
+    // Without handlers the signals end the process themselves.
+    let Some((terminate, interrupt)) = signals else { return std::future::pending().await };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
     }
 }
 

@@ -16,10 +16,10 @@ use crate::config::{
 use crate::listener::{Arrival, BindError, Doors, Workers};
 use crate::metrics::{GroupMetrics, Metrics};
 use crate::net::tls::{self, TlsError};
-use crate::pool::{self, Pools};
+use crate::pool::{self, Dial, Pools};
 use crate::postgres::Postgres;
 use crate::protocol::TlsOffer;
-use crate::session::{self, Access, Endpoint, Rules, Visitor, Worker};
+use crate::session::{self, Access, CancelKeys, Endpoint, Orders, Rules, Visitor, Worker};
 use crate::topology::{self, Account, CONTROL_CONNECTIONS_MAX, Control, ControlError, Lookup, Prober, Target};
 use arc_swap::ArcSwap;
 use logins::{GroupLogins, Refreshing};
@@ -35,6 +35,8 @@ use tokio::task::{JoinSet, LocalSet};
 
 /// Between two looks at each pool: waiters' time is up this much late at most.
 const TICK: Duration = Duration::from_millis(50);
+/// For telling clients that are cut off why.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 /// Files besides the sockets of clients and databases: logs, listeners, runtimes.
 const FILES_BESIDE: u64 = 100;
 
@@ -72,12 +74,13 @@ pub enum RunError {
     Check(usize),
 }
 
-/// Runs the proxy until `shutdown` completes and its clients have gone, or `shutdown_timeout` is over. `ready` is called
+/// Runs the proxy until `shutdown` completes and its clients have gone, or `shutdown_timeout` is over; when it completes
+/// a second time those who are left are cut off. `ready` is called
 /// once, with the addresses, when clients can connect. `reload` completes each time the configuration has been read
 /// anew; it may be dropped and called again. Call outside of any runtime.
 pub fn run(
     config: Config,
-    shutdown: impl Future<Output = ()>,
+    shutdown: impl AsyncFnMut(),
     reload: impl AsyncFnMut() -> Result<Config, ConfigErrors>,
     ready: impl FnOnce(&Addresses),
 ) -> Result<(), RunError> {
@@ -97,7 +100,7 @@ pub struct Addresses {
 
 async fn serve(
     config: Config,
-    shutdown: impl Future<Output = ()>,
+    mut shutdown: impl AsyncFnMut(),
     mut reload: impl AsyncFnMut() -> Result<Config, ConfigErrors>,
     ready: impl FnOnce(&Addresses),
 ) -> Result<(), RunError> {
@@ -124,6 +127,8 @@ async fn serve(
         let counts = metrics.thread(workers).and_then(|slots| slots.group(number)).unwrap_or_default();
         groups.push(start_group(group, &access, statement_key, counts)?);
     }
+    // One process is all there is so far; several would each get a number of their own.
+    let (cancel_keys, orders) = CancelKeys::new(0, workers);
     let mut endpoints = Vec::new();
     for (number, endpoint) in config.endpoints.iter().enumerate() {
         let place = config.target_groups.iter().position(|group| group.name == endpoint.target_group);
@@ -140,23 +145,33 @@ async fn serve(
                 pool_mode: group.map_or(crate::config::PoolMode::Transaction, |group| group.pool.pool_mode),
                 transaction_idle_timeout: group.and_then(|group| group.pool.transaction_idle_timeout),
                 idle_client_timeout: endpoint.idle_client_timeout,
+                query_timeout: group.and_then(|group| group.pool.query_timeout),
+                transaction_max: group.and_then(|group| group.pool.transaction_max),
             },
             pools: Arc::clone(pools),
             access: Arc::clone(&access),
             lookup: lookup.clone(),
             greetings: session::Greetings::default(),
+            cancel_keys: Arc::clone(&cancel_keys),
             statement_key,
         }));
     }
     let endpoints: Arc<[Arc<Endpoint<Postgres>>]> = endpoints.into();
 
     let (stop_listening, stopped_listening) = watch::channel(false);
+    let (cut_off, cut) = watch::channel(false);
     let mut mailboxes = Vec::new();
     let mut threads = Vec::new();
-    for number in 0..workers {
+    for (number, orders) in orders.into_iter().enumerate() {
         let (mailbox, arrivals) = mpsc::unbounded_channel();
         mailboxes.push(mailbox);
-        threads.push(start_worker(number, arrivals, &endpoints, &metrics, config.runtime.shutdown_timeout)?);
+        threads.push(start_worker(
+            number,
+            (arrivals, orders),
+            &endpoints,
+            &metrics,
+            (config.runtime.shutdown_timeout, cut.clone()),
+        )?);
     }
     let mailboxes = Workers::new(mailboxes);
     let mut addresses = Addresses { endpoints: Vec::new(), admin: None };
@@ -190,11 +205,11 @@ async fn serve(
 
     let mut refreshing = Refreshing::start(&access);
     let reloader = Reloader::new(config, Arc::clone(&access));
-    let mut shutdown = pin!(shutdown);
+    let mut first = Box::pin(shutdown());
     loop {
         tokio::select! {
             biased;
-            () = &mut shutdown => break,
+            () = &mut first => break,
             read = reload() => {
                 reloader.take(read);
                 // The users' passwords may be others now, with other times.
@@ -202,17 +217,28 @@ async fn serve(
             }
         }
     }
-    drop(refreshing);
+    drop((first, refreshing));
     tracing::info!("going down: no new clients; those who are here end at their transaction's end");
     readiness.draining();
     // Nobody is left to care if the receivers have gone.
     let _ = stop_listening.send(true);
     doors.join_all().await;
     drop(mailboxes);
-    for thread in threads {
-        let ended = thread.await;
-        if ended.is_err() {
-            tracing::error!("a worker ended before its time");
+    let ended = async {
+        for thread in threads {
+            if thread.await.is_err() {
+                tracing::error!("a worker ended before its time");
+            }
+        }
+    };
+    let mut ended = pin!(ended);
+    tokio::select! {
+        () = &mut ended => {}
+        () = shutdown() => {
+            tracing::warn!("told a second time to go down: not waiting for clients any longer");
+            // Nobody is left to care if the receivers have gone.
+            let _ = cut_off.send(true);
+            ended.await;
         }
     }
     tracing::info!("down");
@@ -237,20 +263,16 @@ fn start_group(
     statement_key: [u8; 16],
     counts: Arc<GroupMetrics>,
 ) -> Result<Group, RunError> {
-    let (pools, orders) = Pools::new(&group.name, group.pool.clone(), counts);
-    let Some(address) = group.targets.first().cloned() else { return Ok((pools, None)) };
+    let Some(address) = group.targets.first().cloned() else { return Err(RunError::Control(ControlError::Closed)) };
     let (prober, tls) = prober(group)?;
+    let named = tls.clone().map(|config| Ok::<_, TlsError>((config, tls::server_name(&address)?))).transpose()?;
+    let dial = Dial::new(address.clone(), named, group.pool.connect_timeout);
+    let (pools, orders) = Pools::new(&group.name, dial, group.pool.clone(), counts);
     let lookup = lookup(group, &address, tls.clone())?;
     let (mut snapshots, _monitor) =
         topology::start(&group.name, Target::new(address.clone()), group.health.clone(), prober);
     let logins = GroupLogins::new(Arc::clone(access), lookup.clone(), &address);
     let target = pool::connect::Target {
-        tls: match tls {
-            Some(config) => Some((config, tls::server_name(&address)?)),
-            None => None,
-        },
-        address,
-        timeout: group.pool.connect_timeout,
         lifetime: group.pool.connection_max_lifetime,
         max_prepared_statements: group.pool.max_prepared_statements,
         statement_key,
@@ -307,13 +329,13 @@ fn prober(group: &TargetGroupConfig) -> Result<(Prober, Option<Arc<rustls::Clien
     Ok((Prober::new(control, group.health.timeout), tls))
 }
 
-/// A thread that serves clients until its mailbox is closed and they have gone, or `limit` is over.
+/// A thread that serves clients until its mailbox is closed and they have gone, or `limit` is over, or they are cut off.
 fn start_worker(
     number: usize,
-    mut arrivals: mpsc::UnboundedReceiver<Arrival>,
+    (mut arrivals, orders): (mpsc::UnboundedReceiver<Arrival>, Orders),
     endpoints: &Arc<[Arc<Endpoint<Postgres>>]>,
     metrics: &Arc<Metrics>,
-    limit: Duration,
+    (limit, mut cut): (Duration, watch::Receiver<bool>),
 ) -> io::Result<tokio::sync::oneshot::Receiver<()>> {
     let (ended, ends) = tokio::sync::oneshot::channel();
     let (endpoints, metrics) = (Arc::clone(endpoints), Arc::clone(metrics));
@@ -321,7 +343,7 @@ fn start_worker(
     std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
         LocalSet::new().block_on(&runtime, async {
             let worker = Worker::new(number, metrics);
-            let clock = tokio::task::spawn_local(Rc::clone(&worker).look_after());
+            let clock = tokio::task::spawn_local(Rc::clone(&worker).look_after(orders));
             let mut clients = JoinSet::new();
             loop {
                 tokio::select! {
@@ -333,12 +355,20 @@ fn start_worker(
                 }
             }
             worker.drain();
-            let left = async { while clients.join_next().await.is_some() {} };
-            if tokio::time::timeout(limit, left).await.is_err() {
-                tracing::warn!(
-                    clients = clients.len(),
-                    "shutdown_timeout is over; the clients that are left are cut off"
-                );
+            let cut_off = async {
+                tokio::select! {
+                    () = tokio::time::sleep(limit) => {}
+                    // Without a sender there is nobody to cut anything off.
+                    Ok(_) = cut.wait_for(|cut| *cut) => {}
+                }
+            };
+            tokio::select! {
+                () = all_gone(&mut clients) => {}
+                () = cut_off => {
+                    tracing::warn!(clients = clients.len(), "the clients that are left are cut off");
+                    worker.cut();
+                    let _ = tokio::time::timeout(LAST_WORDS, all_gone(&mut clients)).await;
+                }
             }
             clock.abort();
         });
@@ -346,6 +376,10 @@ fn start_worker(
         let _ = ended.send(());
     })?;
     Ok(ends)
+}
+
+async fn all_gone(clients: &mut JoinSet<()>) {
+    while clients.join_next().await.is_some() {}
 }
 
 fn admit(worker: &Rc<Worker>, endpoints: &Arc<[Arc<Endpoint<Postgres>>]>, arrival: Arrival, clients: &mut JoinSet<()>) {

@@ -175,13 +175,13 @@ fn read_pool(table: Table<'_>) -> PoolConfig {
             default.transaction_idle_timeout,
             Field::duration_or_off,
         ),
+        transaction_max: table.read("transaction_max", default.transaction_max, Field::duration_or_off),
+        query_timeout: table.read("query_timeout", default.query_timeout, Field::duration_or_off),
         max_prepared_statements: table
             .read("max_prepared_statements", default.max_prepared_statements, |field| field.integer(1..=PREPARED_MAX)),
     };
     table.later("min_connections", Some("0"));
     table.later("init_query", Some("\"\""));
-    table.later("transaction_max", Some("\"0\""));
-    table.later("query_timeout", Some("\"0\""));
     table.later("pin_on", Some("{}"));
     table.later("pin_max_percent", Some("50"));
     table.later("pin_idle_timeout", Some("\"0\""));

@@ -191,6 +191,10 @@ pub struct PoolConfig {
     pub reset: ResetPolicy,
     /// How long a client may be idle inside a transaction; `None`: for ever.
     pub transaction_idle_timeout: Option<Duration>,
+    /// How long a transaction may be open; `None`: for ever.
+    pub transaction_max: Option<Duration>,
+    /// How long a query may run; `None`: for ever.
+    pub query_timeout: Option<Duration>,
     /// Prepared statements kept per database connection.
     pub max_prepared_statements: usize,
 }
@@ -209,6 +213,8 @@ impl Default for PoolConfig {
             pool_mode: PoolMode::Transaction,
             reset: ResetPolicy::Smart,
             transaction_idle_timeout: Some(Duration::from_secs(300)),
+            transaction_max: None,
+            query_timeout: None,
             max_prepared_statements: 500,
         }
     }

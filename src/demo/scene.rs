@@ -193,8 +193,12 @@ impl Proxy {
         let (stop, stopped) = oneshot::channel::<()>();
         let (say_ready, ready) = mpsc::channel();
         let serve = move || {
-            // Stopped by word, or because whoever would say it is gone.
-            let shutdown = async { stopped.await.unwrap_or_default() };
+            let mut stopped = Some(stopped);
+            let shutdown = async || match stopped.take() {
+                // Stopped by word, or because whoever would say it is gone.
+                Some(stopped) => stopped.await.unwrap_or_default(),
+                None => std::future::pending().await,
+            };
             crate::run::run(config, shutdown, std::future::pending, move |addresses| {
                 // Nobody waits any more if it took too long.
                 let _ = say_ready.send(addresses.clone());

@@ -5,16 +5,12 @@
 //! group, the user and the code (two codes pass: no such database, and the database's own "too many"; and what it says
 //! about options of the client's own that only a login can set).
 
+use super::dial::Dial;
 use super::line::Key;
 use super::{Lease, PoolKey, Pools, ServerConn, close_all};
-use crate::config::TargetAddress;
 use crate::metrics::OpenFailure;
 use crate::net;
-use crate::net::certificate::end_point_binding;
-use crate::protocol::{
-    Answer, ClientError, ConnectOptions, Handshake, HandshakeError, LoginSecret, Protocol, Secured, Step, Violation,
-};
-use rustls_pki_types::ServerName;
+use crate::protocol::{ClientError, ConnectOptions, HandshakeError, LoginSecret, Protocol};
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -22,19 +18,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
-/// A database's greeting is short; more than this is not one.
-const GREETING_BYTES_MAX: usize = 256 << 10;
 /// Codes that a client may see as the database said them: no such database, too many connections.
 const PASSED_CODES: &[&str] = &["3D000", "53300"];
 
-/// Where and how to log in.
+/// How to log in.
 pub struct Target {
-    /// The address; a name is resolved anew for each login.
-    pub address: TargetAddress,
-    /// TLS, unless the target goes without.
-    pub tls: Option<(Arc<rustls::ClientConfig>, ServerName<'static>)>,
-    /// For one login, from the first packet to the database's readiness.
-    pub timeout: Duration,
     /// Connections are not given out again after this time, spread a little so that they don't all end at once.
     pub lifetime: Option<Duration>,
     /// Prepared statements a connection may hold.
@@ -84,7 +72,7 @@ pub async fn run<P: Protocol>(
     while let Some((key, pool_key)) = orders.recv().await {
         let (pools, target) = (Arc::clone(&pools), Rc::clone(&target));
         tokio::task::spawn_local(async move {
-            match open::<P>(&target, &pool_key).await {
+            match open::<P>(&target, &pools.dial, &pool_key).await {
                 Ok(connection) => pools.opened(key, connection),
                 Err(error) => pools.open_failed(key, &pool_key, &error),
             }
@@ -93,11 +81,11 @@ pub async fn run<P: Protocol>(
 }
 
 /// Logs in; once more if the database has refused a password that has changed meanwhile.
-async fn open<P: Protocol>(target: &Target, key: &PoolKey) -> Result<Box<ServerConn<P>>, ConnectError> {
+async fn open<P: Protocol>(target: &Target, dial: &Dial, key: &PoolKey) -> Result<Box<ServerConn<P>>, ConnectError> {
     let login = || target.logins.login(&key.user).ok_or_else(|| ConnectError::UnknownUser(key.user.clone()));
     let within = |login: (String, Option<LoginSecret>)| async {
-        let limit = target.timeout;
-        let login = tokio::time::timeout(limit, log_in::<P>(target, key, login)).await;
+        let limit = dial.timeout();
+        let login = tokio::time::timeout(limit, log_in::<P>(target, dial, key, login)).await;
         login.unwrap_or(Err(ConnectError::Timeout(limit)))
     };
     let (user, secret) = login()?;
@@ -111,52 +99,25 @@ async fn open<P: Protocol>(target: &Target, key: &PoolKey) -> Result<Box<ServerC
 
 async fn log_in<P: Protocol>(
     target: &Target,
+    dial: &Dial,
     key: &PoolKey,
     (user, secret): (String, Option<LoginSecret>),
 ) -> Result<Box<ServerConn<P>>, ConnectError> {
-    let mut machine = P::connect(ConnectOptions {
+    let machine = P::connect(ConnectOptions {
         user,
         database: key.database.clone(),
         fixed: key.fixed.clone(),
         secret,
-        tls: target.tls.is_some(),
-        local_socket: matches!(target.address, TargetAddress::Unix(_)),
+        tls: dial.has_tls(),
+        local_socket: dial.is_local_socket(),
         nonce: rand::random(),
         max_prepared_statements: target.max_prepared_statements,
         statement_key: target.statement_key,
     });
-    let mut stream = net::connect(&target.address, target.timeout).await?;
-    let (mut input, mut out) = (Vec::new(), Vec::new());
-    loop {
-        let step = machine.step(&input, &mut out);
-        stream.write_whole(&mut out).await?;
-        let (taken, step) = step?;
-        input.drain(..taken);
-        match step {
-            Step::NeedInput => {
-                if input.len() > GREETING_BYTES_MAX {
-                    return Err(HandshakeError::from(Violation::FrameTooLong).into());
-                }
-                if stream.read_more(&mut input).await? == 0 {
-                    return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
-                }
-            }
-            Step::StartTls => {
-                let Some((config, name)) = target.tls.clone() else {
-                    return Err(HandshakeError::TlsDeclined.into());
-                };
-                stream = stream.into_tls_client(config, name).await?;
-                let end_point = stream.peer_certificate().and_then(end_point_binding);
-                machine.answer(Answer::TlsStarted(Secured { end_point, ..Secured::default() }));
-            }
-            Step::Ask(_) => return Err(HandshakeError::from(Violation::MalformedAuthentication).into()),
-            Step::Done(server) => {
-                let lifetime = target.lifetime.map(|lifetime| lifetime.mul_f64(rand::random_range(0.9..=1.0)));
-                let expires = lifetime.and_then(|lifetime| Instant::now().checked_add(lifetime));
-                return Ok(Box::new(ServerConn::new(stream, server, input, expires)));
-            }
-        }
-    }
+    let (server, stream, input) = dial.drive(machine).await?;
+    let lifetime = target.lifetime.map(|lifetime| lifetime.mul_f64(rand::random_range(0.9..=1.0)));
+    let expires = lifetime.and_then(|lifetime| Instant::now().checked_add(lifetime));
+    Ok(Box::new(ServerConn::new(stream, server, input, expires)))
 }
 
 impl<P: Protocol> Pools<P> {

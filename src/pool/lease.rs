@@ -145,6 +145,11 @@ impl<P: Protocol> Lease<P> {
         connection
     }
 
+    /// It must not be given to anybody else: it is closed instead of coming back.
+    pub fn spoil(&mut self) {
+        self.connection.expires = Some(self.connection.idle_since);
+    }
+
     /// Closes the connection, politely if it is in a state for it.
     pub fn discard(self) {
         let Self { connection, claim } = self;

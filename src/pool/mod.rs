@@ -6,11 +6,13 @@
 //! [`connect::run`], so that a client that goes away takes no half-made connection with it.
 
 pub mod connect;
+mod dial;
 mod lease;
 pub mod line;
 #[cfg(test)]
 mod tests;
 
+pub use dial::{Cancelled, Dial};
 pub use lease::{Lease, ServerConn};
 
 use crate::config::{PoolConfig, ResetPolicy};
@@ -39,6 +41,7 @@ pub struct PoolKey {
 /// All pools of one target.
 pub struct Pools<P: Protocol> {
     group: String,
+    dial: Dial,
     config: PoolConfig,
     /// The slot of the thread that runs [`connect::run`] and [`tick`](Self::tick).
     counts: Arc<GroupMetrics>,
@@ -96,6 +99,7 @@ impl<P: Protocol> Pools<P> {
     /// The pools of a target, with no budget yet; and the receiver for [`connect::run`].
     pub fn new(
         group: &str,
+        dial: Dial,
         config: PoolConfig,
         counts: Arc<GroupMetrics>,
     ) -> (Arc<Self>, mpsc::UnboundedReceiver<(Key, Arc<PoolKey>)>) {
@@ -103,12 +107,17 @@ impl<P: Protocol> Pools<P> {
         let limits =
             Limits { connections: 0, idle: 0, waiting: config.max_waiting, openings: config.max_logins_in_progress };
         let state = State { line: Line::new(limits), keys: BTreeMap::new(), by_key: Vec::new(), unreachable: false };
-        (Arc::new(Self { group: group.to_owned(), config, counts, state: Mutex::new(state), openings }), receiver)
+        (Arc::new(Self { group: group.to_owned(), dial, config, counts, state: Mutex::new(state), openings }), receiver)
     }
 
     /// The target group's name.
     pub fn group(&self) -> &str {
         &self.group
+    }
+
+    /// The way to the target.
+    pub fn dial(&self) -> &Dial {
+        &self.dial
     }
 
     /// Connections are reset between any two clients.

@@ -5,6 +5,7 @@
 
 use super::connect::ConnectError;
 use super::*;
+use crate::config::TargetAddress;
 use crate::net::Stream;
 use crate::postgres::Postgres;
 use crate::postgres::connect::Connected;
@@ -30,7 +31,8 @@ struct Fixture {
 
 impl Fixture {
     fn new(config: PoolConfig, budget: usize) -> Self {
-        let (pools, orders) = Pools::new("main", config, Arc::default());
+        let dial = Dial::new(TargetAddress::Unix("/nowhere".into()), None, Duration::ZERO);
+        let (pools, orders) = Pools::new("main", dial, config, Arc::default());
         pools.set_budget(budget);
         let key = |user: &str| PoolKey { user: user.into(), database: "app".into(), fixed: Vec::new() };
         let uses = ["a", "b"].map(|user| pools.pool(key(user)).unwrap());

@@ -11,8 +11,8 @@ use super::message::{self, Severity, from_client, request_code};
 use super::scram::{self, ScramError};
 use super::startup::Startup;
 use crate::protocol::{
-    AcceptOptions, Accepted, Answer, ClientError, Credentials, HandshakeError, Login, Password, Proof, Question,
-    Secured, Settings, Step, TlsOffer, Violation, Welcome,
+    AcceptOptions, Accepted, Answer, CancelKey, ClientError, Credentials, HandshakeError, Login, Password, Proof,
+    Question, Secured, Settings, Step, TlsOffer, Violation, Welcome,
 };
 use md5::{Digest, Md5};
 use std::mem;
@@ -336,7 +336,7 @@ fn cancel(body: &[u8]) -> Result<Accepted<Started>, Violation> {
     if !CANCEL_SECRET_BYTES.contains(&secret.len()) {
         return Err(Violation::InvalidStartup);
     }
-    Ok(Accepted::Cancel { process_id, secret: secret.to_vec() })
+    Ok(Accepted::Cancel(CancelKey { process_id, secret: secret.into() }))
 }
 
 impl Known {
@@ -418,12 +418,15 @@ impl Started {
         for (name, value) in self.welcome.parameters.iter() {
             message::parameter_status(name, value, out);
         }
-        let secret = &self.welcome.cancel_secret;
-        // libpq refuses a long key on protocol 3.0.
-        let short = secret.first_chunk::<4>().map_or(&secret[..], |short| &short[..]);
-        let secret = if self.protocol >= (3, 2) { &secret[..] } else { short };
-        message::backend_key_data(self.welcome.process_id, secret, out);
+        message::backend_key_data(self.welcome.cancel_key.process_id, self.cancel_secret(), out);
         message::ready_for_query(b'I', out);
+    }
+
+    /// As much of the secret as the client is told: libpq refuses a long key on protocol 3.0.
+    pub fn cancel_secret(&self) -> &[u8] {
+        let secret = &self.welcome.cancel_key.secret;
+        let short = secret.first_chunk::<4>().map_or(&secret[..], |short| &short[..]);
+        if self.protocol >= (3, 2) { secret } else { short }
     }
 }
 
@@ -587,7 +590,9 @@ mod tests {
                         self.questions.push(format!("{question:?}"));
                         self.accept.answer(self.decide(question));
                     }
-                    Step::Done(Accepted::Cancel { process_id, secret }) => return End::Cancel { process_id, secret },
+                    Step::Done(Accepted::Cancel(CancelKey { process_id, secret })) => {
+                        return End::Cancel { process_id, secret: secret.into() };
+                    }
                     Step::Done(Accepted::Client(Started { login, protocol, .. })) => {
                         return End::Client { login, protocol, rest: mem::take(&mut self.input) };
                     }
@@ -612,8 +617,7 @@ mod tests {
                 }
                 Question::Welcome(_) => Answer::Welcome(Welcome {
                     parameters: Arc::new(Parameters::from([("server_version".into(), "15".into())])),
-                    process_id: 9,
-                    cancel_secret: SECRET,
+                    cancel_key: CancelKey { process_id: 9, secret: SECRET.into() },
                     client_id: 1,
                     statement_key: [0; 16],
                 }),

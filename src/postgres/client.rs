@@ -43,6 +43,7 @@ pub struct Client {
     pub(super) unnamed: Unnamed,
     pub(super) ended: bool,
     dropping: Dropping,
+    cancel_secret: Box<[u8]>,
 }
 
 /// What is being dropped of the client's bytes.
@@ -239,8 +240,8 @@ impl Unnamed {
 }
 
 impl Client {
-    /// A client that has just logged in.
-    pub fn new(login: &Login, welcome: &Welcome) -> Self {
+    /// A client that has just logged in, and was told so much of its cancel key's secret.
+    pub fn new(login: &Login, welcome: &Welcome, cancel_secret: &[u8]) -> Self {
         Self {
             id: welcome.client_id,
             statement_key: welcome.statement_key,
@@ -251,6 +252,7 @@ impl Client {
             unnamed: Unnamed::default(),
             ended: false,
             dropping: Dropping::Nothing,
+            cancel_secret: cancel_secret.into(),
         }
     }
 
@@ -375,6 +377,10 @@ impl ClientSide for Client {
     fn has_ended(&self) -> bool {
         self.ended
     }
+
+    fn cancel_secret(&self) -> &[u8] {
+        &self.cancel_secret
+    }
 }
 
 #[cfg(test)]
@@ -382,6 +388,7 @@ impl ClientSide for Client {
 mod tests {
     use super::*;
     use crate::postgres::server::tests::wire::*;
+    use crate::protocol::CancelKey;
     use proptest::prelude::{any as anything, prop_assert_eq, proptest};
 
     const REFUSAL: ClientError = ClientError::OutcomeUnknown;
@@ -392,7 +399,13 @@ mod tests {
         let parameters = Arc::default();
         Client::new(
             &login,
-            &Welcome { parameters, process_id: 1, cancel_secret: [0; 32], client_id: 1, statement_key: [0; 16] },
+            &Welcome {
+                parameters,
+                cancel_key: CancelKey { process_id: 1, secret: Box::default() },
+                client_id: 1,
+                statement_key: [0; 16],
+            },
+            &[],
         )
     }
 

@@ -120,6 +120,7 @@ fn sqlstate(error: &ClientError, fatal: bool) -> &str {
         ClientError::LoginRefused { .. } => "28P01",
         // What PostgreSQL gives `authentication_timeout` in its log (it sends nothing then).
         ClientError::LoginTimeout => "57014",
+        ClientError::Cancelled | ClientError::QueryTooLong { .. } | ClientError::TransactionTooLong { .. } => "57014",
         // For a login "cannot connect now"; a session goes on, and 57P03 would make its pool drop it.
         ClientError::LookupFailed { .. } => "57P03",
         ClientError::NoWriter { .. } | ClientError::ConnectionsLost { .. } if fatal => "57P03",
@@ -165,6 +166,10 @@ fn hint(error: &ClientError) -> Option<&'static str> {
         ClientError::ClientIdle { .. } => {
             Some("Let the connection pool close idle connections sooner, or raise idle_client_timeout.")
         }
+        ClientError::QueryTooLong { .. } => Some("Make the query faster, or raise query_timeout of the target group."),
+        ClientError::TransactionTooLong { .. } => {
+            Some("Make transactions shorter, or raise transaction_max of the target group.")
+        }
         ClientError::LoginTimeout => Some("Answer the password request in time, or raise login_timeout."),
         ClientError::TlsRequired
         | ClientError::PasswordInClear
@@ -182,6 +187,7 @@ fn hint(error: &ClientError) -> Option<&'static str> {
         | ClientError::TooManyLoginsAtOnce { .. }
         | ClientError::TooManyFailedLogins
         | ClientError::Server(_)
+        | ClientError::Cancelled
         | ClientError::GoingDown
         | ClientError::Protocol(_)
         | ClientError::Internal => None,
@@ -409,6 +415,11 @@ pub fn close_statement(name: &[u8], out: &mut Vec<u8>) {
 /// Sync.
 pub fn sync(out: &mut Vec<u8>) {
     frame(out, from_client::SYNC, |_| ());
+}
+
+/// Terminate.
+pub fn flush(out: &mut Vec<u8>) {
+    frame(out, b'H', |_| ());
 }
 
 /// Terminate.

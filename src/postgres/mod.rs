@@ -2,13 +2,14 @@
 //!
 //! ```text
 //!   client ---- accept.rs ----> client.rs ---- server/send.rs ----> server
-//!               (its login)     (its state)    server/receive.rs
-//!                                              server/owed.rs        connect.rs (our login there)
+//!               (its login)     (its state)    server/receive.rs      connect.rs (our login there)
+//!                                              server/owed.rs         cancel.rs (our cancel there)
 //! ```
 //!
 //! The manual: <https://www.postgresql.org/docs/current/protocol.html>.
 
 pub mod accept;
+pub mod cancel;
 pub mod client;
 pub mod connect;
 pub mod frame;
@@ -19,7 +20,7 @@ pub mod startup;
 mod statement;
 
 use crate::protocol::{
-    AcceptOptions, Accepted, Answer, ClientError, ConnectOptions, Handshake, HandshakeError, Protocol, Step,
+    AcceptOptions, Accepted, Answer, CancelKey, ClientError, ConnectOptions, Handshake, HandshakeError, Protocol, Step,
 };
 
 /// PostgreSQL.
@@ -31,6 +32,7 @@ impl Protocol for Postgres {
     const DIRECT_TLS: Option<&'static [u8]> = Some(b"postgresql");
     type Accept = accept::Accept;
     type Connect = connect::Connect;
+    type Cancel = cancel::Cancel;
     type Client = client::Client;
     type Server = server::Server;
 
@@ -40,6 +42,10 @@ impl Protocol for Postgres {
 
     fn connect(options: ConnectOptions) -> connect::Connect {
         connect::Connect::new(options)
+    }
+
+    fn cancel(key: CancelKey, tls: bool) -> cancel::Cancel {
+        cancel::Cancel::new(key, tls)
     }
 }
 
@@ -52,10 +58,12 @@ impl Handshake for accept::Accept {
             Step::NeedInput => Step::NeedInput,
             Step::StartTls => Step::StartTls,
             Step::Ask(question) => Step::Ask(question),
-            Step::Done(Accepted::Client(started)) => {
-                Step::Done(Accepted::Client(client::Client::new(&started.login, &started.welcome)))
-            }
-            Step::Done(Accepted::Cancel { process_id, secret }) => Step::Done(Accepted::Cancel { process_id, secret }),
+            Step::Done(Accepted::Client(started)) => Step::Done(Accepted::Client(client::Client::new(
+                &started.login,
+                &started.welcome,
+                started.cancel_secret(),
+            ))),
+            Step::Done(Accepted::Cancel(key)) => Step::Done(Accepted::Cancel(key)),
         };
         Ok((taken, step))
     }

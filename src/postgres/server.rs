@@ -25,12 +25,17 @@ use super::connect::Connected;
 use super::message;
 use super::statement::Id;
 use crate::protocol::{
-    ClientSide, Out, Parameters, ServerError, ServerSide, Settings, Sides, Status, Tally, Violation,
+    CancelKey, ClientError, ClientSide, Out, Parameters, ServerError, ServerSide, Settings, Sides, Status, Tally,
+    Violation,
 };
 use crate::sql::Dialect;
 use owed::{Effect, Kind, Owed, Queue};
 use std::collections::HashMap;
 use std::sync::Arc;
+
+/// Gives up the transaction, its locks and its savepoints, and leaves a failed one in its place. The error stands in the
+/// database's log, so it says whose it is.
+const FAIL_TRANSACTION: &[u8] = b"ROLLBACK; BEGIN; ROLLBACK TO SAVEPOINT \"transaction_max of the proxy is over\"";
 
 /// A connection to a database.
 #[derive(Debug)]
@@ -77,6 +82,9 @@ pub struct Server {
     /// The server has said that it ends the connection.
     ended: bool,
     attach_failure: Option<ServerError>,
+    cancel_key: Option<CancelKey>,
+    /// What the client is told instead of the next error that says it was cancelled, or is in a failed transaction.
+    explanation: Option<ClientError>,
     tally: Tally,
 }
 
@@ -125,6 +133,8 @@ impl Body {
 impl Server {
     /// A connection that has just logged in.
     pub fn new(connected: Connected) -> Self {
+        let Connected { process_id, secret, .. } = connected;
+        let cancel_key = (!secret.is_empty()).then(|| CancelKey { process_id, secret: secret.into() });
         let mut server = Self {
             reported: Reported::new(Arc::new(connected.parameters)),
             dialect: Dialect::default(),
@@ -150,6 +160,8 @@ impl Server {
             receiving: Body::NONE,
             ended: false,
             attach_failure: None,
+            cancel_key,
+            explanation: None,
             tally: Tally::default(),
         };
         server.read_dialect();
@@ -275,8 +287,35 @@ impl ServerSide for Server {
         self.unsynced || self.copy_in || self.sending.left > 0
     }
 
-    fn is_unasked(&self) -> bool {
-        self.unsynced && !self.flushed
+    fn awaits_client(&self) -> bool {
+        self.sending.left > 0 || self.copy_in || (self.unsynced && !self.flushed)
+    }
+
+    fn flush(&mut self, out: &mut Vec<u8>) {
+        if self.needs_client() && !self.flushed && self.sending.left == 0 {
+            self.flushed = true;
+            message::flush(out);
+        }
+    }
+
+    fn cancel_key(&self) -> Option<CancelKey> {
+        self.cancel_key.clone()
+    }
+
+    fn explain_cancel(&mut self, why: ClientError) {
+        self.explanation = Some(why);
+    }
+
+    fn fail_transaction(&mut self, why: ClientError, out: &mut Vec<u8>) -> bool {
+        if self.transaction != Transaction::Open || !self.owed.is_empty() || self.needs_client() {
+            return false;
+        }
+        message::query(FAIL_TRANSACTION, out);
+        self.owe_hidden(Kind::Query, Effect::Fail);
+        self.hold = Hold::UntilAnswered;
+        self.unnamed = None;
+        self.explanation = Some(why);
+        true
     }
 
     fn tally(&mut self) -> Tally {

@@ -248,6 +248,21 @@ pub enum ClientError {
         /// The limit.
         limit: Duration,
     },
+    /// The client asked for it while it stood in line.
+    #[error("canceling statement due to user request")]
+    Cancelled,
+    /// `query_timeout`.
+    #[error("canceling statement because it ran for {limit:?} (query_timeout)")]
+    QueryTooLong {
+        /// The limit.
+        limit: Duration,
+    },
+    /// `transaction_max`.
+    #[error("the transaction was open for {limit:?} (transaction_max) and is rolled back")]
+    TransactionTooLong {
+        /// The limit.
+        limit: Duration,
+    },
     /// SIGTERM.
     #[error("terminating connection: the proxy is going down; connect again")]
     GoingDown,
@@ -299,8 +314,11 @@ impl ClientError {
             | Self::Replication
             | Self::NoUserName
             | Self::Protocol(_)
-            | Self::ClientIdle { .. } => ErrorKind::Client,
-            Self::TransactionIdle { .. } => ErrorKind::Client,
+            | Self::ClientIdle { .. }
+            | Self::TransactionIdle { .. }
+            | Self::Cancelled
+            | Self::QueryTooLong { .. }
+            | Self::TransactionTooLong { .. } => ErrorKind::Client,
             Self::LoginRefused { .. }
             | Self::TokenRefused { .. }
             | Self::CertificateRefused { .. }

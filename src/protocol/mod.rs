@@ -29,6 +29,9 @@ pub trait Protocol: 'static {
     type Accept: Handshake<Output = Accepted<Self::Client>>;
     /// Logs in at a database: we play the client.
     type Connect: Handshake<Output = Self::Server>;
+    /// Asks a database to cancel what one of our connections to it is doing, from a connection of its own; done when
+    /// its words are written. The database answers by closing that connection.
+    type Cancel: Handshake<Output = ()>;
     /// Lives as long as the client.
     type Client: ClientSide;
     /// Lives as long as the server connection. `Send`, because an idle connection may change workers.
@@ -38,6 +41,8 @@ pub trait Protocol: 'static {
     fn accept(options: AcceptOptions) -> Self::Accept;
     /// The machine for a login at a database.
     fn connect(options: ConnectOptions) -> Self::Connect;
+    /// The machine for a cancel at a database; over TLS if `tls`.
+    fn cancel(key: CancelKey, tls: bool) -> Self::Cancel;
 }
 
 /// What a new client's login machine must know.
@@ -72,6 +77,21 @@ pub struct Secured {
     pub end_point: Option<Vec<u8>>,
     /// The names in the client's certificate, which has been verified. Empty: it has shown none.
     pub client_names: Vec<String>,
+}
+
+/// By which a query can be cancelled: a connection's own, as a database gave it, or a client's, as we did.
+#[derive(Clone, PartialEq, Eq)]
+pub struct CancelKey {
+    /// Names the session; no secret.
+    pub process_id: u32,
+    /// Proves the right to cancel.
+    pub secret: Box<[u8]>,
+}
+
+impl fmt::Debug for CancelKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "CancelKey({})", self.process_id)
+    }
 }
 
 /// What a login at a database needs.
@@ -267,18 +287,22 @@ pub struct Login {
 }
 
 /// What a client is told after its proof.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Welcome {
     /// What the server reports (ParameterStatus), baseline applied.
     pub parameters: Arc<Parameters>,
-    /// The virtual process id.
-    pub process_id: u32,
-    /// The cancel secret; a protocol that has room for less sends its first bytes.
-    pub cancel_secret: [u8; 32],
+    /// By which it can cancel; a protocol that has room for less than the whole secret sends its first bytes.
+    pub cancel_key: CancelKey,
     /// Tells this client from any other of the process.
     pub client_id: u64,
     /// Secret key for the hash that names prepared statements; the same as in [`ConnectOptions`].
     pub statement_key: [u8; 16],
+}
+
+impl fmt::Debug for Welcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Welcome({:?}, client {})", self.cancel_key, self.client_id)
+    }
 }
 
 /// How a client's login ended.
@@ -287,12 +311,7 @@ pub enum Accepted<C> {
     /// A session begins.
     Client(C),
     /// It was a request to cancel another client's query; there is no session and no answer.
-    Cancel {
-        /// The virtual process id it names.
-        process_id: u32,
-        /// The secret it shows, 4 to 256 bytes.
-        secret: Vec<u8>,
-    },
+    Cancel(CancelKey),
 }
 
 /// One client after its login: its state, and what it says while it holds no server connection.
@@ -316,6 +335,9 @@ pub trait ClientSide {
 
     /// It said goodbye, or was told so.
     fn has_ended(&self) -> bool;
+
+    /// What it must show to cancel: the part of [`Welcome::cancel_key`]'s secret that it was told.
+    fn cancel_secret(&self) -> &[u8];
 }
 
 /// What a client without a server connection needs.
@@ -380,8 +402,23 @@ pub trait ServerSide {
     /// the rest of a COPY.
     fn needs_client(&self) -> bool;
 
-    /// The client has not asked for the replies that are owed: the server may keep them until it does.
-    fn is_unasked(&self) -> bool;
+    /// The next step is the client's: nothing can be expected of the server before it has sent more (the rest of a frame,
+    /// COPY data, a Sync or Flush).
+    fn awaits_client(&self) -> bool;
+
+    /// Makes the server send what it may keep back until the client asks for it. Not in the middle of a frame.
+    fn flush(&mut self, out: &mut Vec<u8>);
+
+    /// By which what it is doing can be cancelled. `None`: the database gave no key.
+    fn cancel_key(&self) -> Option<CancelKey>;
+
+    /// The request that is being cancelled was taken for too long by the proxy: the database's error for it gets these
+    /// words, if it comes before the connection is idle.
+    fn explain_cancel(&mut self, why: ClientError);
+
+    /// Ends the open transaction of a client that has nothing under way, and leaves the client in a failed one: its next
+    /// request gets these words, then it is as behind any error. Does nothing (false) unless that can be done now.
+    fn fail_transaction(&mut self, why: ClientError, out: &mut Vec<u8>) -> bool;
 
     /// What has been counted since the last call.
     fn tally(&mut self) -> Tally;

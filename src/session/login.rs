@@ -5,7 +5,7 @@
 //! everybody, and gets the server's own error if its database or one of its settings does not exist.
 
 use super::relay::settle;
-use super::{Rules, Session, Worker};
+use super::{CancelKeys, Rules, Session, Worker};
 use crate::auth::{Authenticator, Refused};
 use crate::metrics::LoginRefusal;
 use crate::net::certificate;
@@ -15,8 +15,9 @@ use crate::net::{Peer, Stream};
 use crate::pool::line::Ask;
 use crate::pool::{Borrow, Lease, PoolKey, PoolUse, Pools};
 use crate::protocol::{
-    AcceptOptions, Accepted, Answer, ClientError, Credentials, Handshake, HandshakeError, Login, LoginSecret,
-    Parameters, Protocol, Question, Secured, ServerSide, Settings, Status, Step, TlsOffer, Violation, Welcome,
+    AcceptOptions, Accepted, Answer, ClientError, ClientSide, Credentials, Handshake, HandshakeError, Login,
+    LoginSecret, Parameters, Protocol, Question, Secured, ServerSide, Settings, Status, Step, TlsOffer, Violation,
+    Welcome,
 };
 use crate::topology::{FoundUser, Lookup, LookupFailed};
 use arc_swap::ArcSwap;
@@ -58,6 +59,8 @@ pub struct Endpoint<P: Protocol> {
     pub lookup: Option<Arc<Lookup>>,
     /// What clients are told after their login.
     pub greetings: Greetings,
+    /// By which clients cancel.
+    pub cancel_keys: Arc<CancelKeys>,
     /// See [`Welcome::statement_key`].
     pub statement_key: [u8; 16],
 }
@@ -94,8 +97,10 @@ pub struct Visitor {
 enum Stop {
     /// The client left, or was cut off; nobody need be told.
     Quiet,
-    /// It asked to cancel a query.
+    /// It asked to cancel a query, and that was done, or there was none.
     Cancel,
+    /// It asked to cancel a query with a key that nobody has.
+    UnknownKey,
     /// It was refused, and has been told.
     Refused(ClientError),
     /// It broke the rules.
@@ -122,7 +127,7 @@ impl Stop {
     /// What is counted; nothing for a cancel request.
     fn reason(&self) -> Option<LoginRefusal> {
         Some(match self {
-            Self::Cancel => return None,
+            Self::Cancel | Self::UnknownKey => return None,
             Self::Quiet | Self::Network(_) => LoginRefusal::Left,
             Self::Broken(_) | Self::Refused(ClientError::NoUserName) => LoginRefusal::Protocol,
             Self::Refused(ClientError::TlsRequired | ClientError::PasswordInClear) => LoginRefusal::TlsRequired,
@@ -145,13 +150,15 @@ impl Stop {
 
     /// It did not prove who it said it is.
     fn is_refused_proof(&self) -> bool {
-        matches!(self.reason(), Some(LoginRefusal::Password | LoginRefusal::Token | LoginRefusal::Certificate))
+        matches!(self, Self::UnknownKey)
+            || matches!(self.reason(), Some(LoginRefusal::Password | LoginRefusal::Token | LoginRefusal::Certificate))
     }
 
     fn log(&self) {
         match self {
             Self::Quiet => debug!("left before logging in"),
             Self::Cancel => debug!("cancel request"),
+            Self::UnknownKey => debug!("cancel request with a key that nobody has"),
             Self::Refused(error) => info!(kind = error.kind().name(), %error, "login refused"),
             Self::Broken(error) => info!(%error, "login failed"),
             Self::Network(error) => debug!(%error, "connection lost during login"),
@@ -229,19 +236,21 @@ async fn log_in<P: Protocol>(
         Ok(greeting) => greeting,
         Err(error) => return Err(Stop::Refused(refuse::<P>(&mut machine, &mut stream, error).await)),
     };
+    let Some((issued, cancel_key)) = endpoint.cancel_keys.issue(client_id, worker.number()) else {
+        return Err(Stop::Refused(refuse::<P>(&mut machine, &mut stream, ClientError::Internal).await));
+    };
     machine.answer(Answer::Welcome(Welcome {
         parameters,
-        // 31 bits, as drivers take it for a signed number; never 0.
-        process_id: u32::try_from(client_id & 0x7fff_ffff).unwrap_or(0).max(1),
-        cancel_secret: rand::random(),
+        cancel_key,
         client_id,
         statement_key: endpoint.statement_key,
     }));
     let (taken, step) = machine.step(&input, &mut out)?;
     let Step::Done(Accepted::Client(client)) = step else { return Err(Stop::Quiet) };
     input.drain(..taken);
+    issued.told(client.cancel_secret());
     let watch = worker.watch(client_id, &endpoint.rules);
-    Ok(Box::new(Session::new(watch, endpoint, pool, stream, client, (input, out))))
+    Ok(Box::new(Session::new(watch, endpoint, pool, stream, client, issued, (input, out))))
 }
 
 /// Starts TLS for a client that begins with it at once, where its protocol allows that. `None`: it does not.
@@ -333,7 +342,10 @@ async fn prove<P: Protocol>(
                 }
                 return Ok(login);
             }
-            Step::Done(Accepted::Cancel { .. }) => return Err(Stop::Cancel),
+            Step::Done(Accepted::Cancel(key)) => {
+                let is_known = endpoint.cancel_keys.cancel(&key).await;
+                return Err(if is_known { Stop::Cancel } else { Stop::UnknownKey });
+            }
             Step::Done(Accepted::Client(_)) => return Err(Stop::Quiet),
         }
     }

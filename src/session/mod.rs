@@ -12,26 +12,30 @@
 //! no buffer. Both directions are always polled together; each stops reading when the other side does not take what
 //! was read (`HIGH_WATER`), which bounds memory and cannot deadlock as long as the client reads.
 
+mod cancel;
 mod login;
 mod relay;
 mod worker;
 
+pub use cancel::{CancelKeys, Orders};
 pub use login::{Access, Endpoint, Greetings, Visitor, serve};
-pub use worker::{Kick, Worker};
+pub use worker::Worker;
 
 use crate::config::PoolMode;
 use crate::metrics::{EndpointMetrics, GroupMetrics};
 use crate::net::Stream;
 use crate::pool::line::Ask;
-use crate::pool::{Borrow, Lease, PoolUse, Pools, Waiting};
-use crate::protocol::{ClientError, ClientSide, Detached, Pins, Protocol, ServerSide, Sides, Status};
+use crate::pool::{Borrow, Cancelled, Lease, PoolUse, Pools, ServerConn, Waiting};
+use crate::protocol::{ClientError, ClientSide, Detached, Pins, Protocol, ServerSide, Sides, Status, Violation};
+use cancel::{Asker, IssuedKey};
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
-use worker::{Phase, Scratch, Watch};
+use tokio::sync::oneshot;
+use worker::{Kick, Phase, Scratch, Watch};
 
 /// Bytes that may wait for a peer to take them before the other side is read no further.
 const HIGH_WATER: usize = 64 << 10;
@@ -51,6 +55,10 @@ pub struct Rules {
     pub transaction_idle_timeout: Option<Duration>,
     /// `idle_client_timeout`.
     pub idle_client_timeout: Option<Duration>,
+    /// `query_timeout`.
+    pub query_timeout: Option<Duration>,
+    /// `transaction_max`.
+    pub transaction_max: Option<Duration>,
 }
 
 /// A client that has logged in.
@@ -77,6 +85,16 @@ pub struct Session<P: Protocol> {
     /// The connection is being reset before it goes back (`reset = "full"`).
     resetting: bool,
     attempts: u8,
+    /// The client, or the proxy, has asked the database to stop.
+    cancelling: Option<Cancelling>,
+    /// What was asked to be cancelled has not been sent yet; it is cancelled once it has. Those who wait for it.
+    cancel_due: Vec<Asker>,
+    /// The client broke the protocol: it is told once what it has asked for before is answered.
+    violation: Option<Violation>,
+    /// The client has left in the middle of a query, and that was cancelled.
+    abandoned: bool,
+    /// By which the client can cancel; forgotten with the session.
+    _cancel_key: IssuedKey,
     /// Reasons to keep the connection that have been counted.
     pins_counted: Pins,
 }
@@ -85,6 +103,14 @@ enum Holding<P: Protocol> {
     Nothing,
     Waiting(Waiting<P>),
     Lease(Lease<P>),
+}
+
+/// A cancel on its way to the database. The connection is not given to anybody else, nor is anything new sent on it,
+/// before it is known to have been acted upon.
+struct Cancelling {
+    outcome: oneshot::Receiver<Cancelled>,
+    /// Let go with this.
+    askers: Vec<Asker>,
 }
 
 /// Why a session ended.
@@ -108,6 +134,7 @@ impl<P: Protocol> Session<P> {
         pool: PoolUse<P>,
         stream: Stream,
         client: P::Client,
+        cancel_key: IssuedKey,
         (tail, to_client): (Vec<u8>, Vec<u8>),
     ) -> Self {
         let counts = watch.worker.counters(endpoint.places.0, endpoint.places.1);
@@ -126,6 +153,11 @@ impl<P: Protocol> Session<P> {
             said_goodbye: false,
             resetting: false,
             attempts: 0,
+            cancelling: None,
+            cancel_due: Vec::new(),
+            violation: None,
+            abandoned: false,
+            _cancel_key: cancel_key,
             pins_counted: Pins::NONE,
             watch,
             counts,
@@ -161,6 +193,7 @@ impl<P: Protocol> Session<P> {
     /// One look at everything that may move; true if something did.
     fn turn(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch) -> Result<bool, End> {
         self.take_kicks()?;
+        self.look_at_cancel(cx);
         let mut moved = self.flush_client(cx)?;
         moved |= match &mut self.holding {
             Holding::Nothing => self.turn_detached(cx, scratch)?,
@@ -280,25 +313,69 @@ impl<P: Protocol> Session<P> {
     // ------------------------------------------------------------------------------------------ from outside
 
     fn take_kicks(&mut self) -> Result<(), End> {
-        match self.watch.handle.take_kick() {
-            None => Ok(()),
-            Some(Kick::Idle) => {
-                let limit = self.rules.idle_client_timeout.unwrap_or_default();
-                Err(self.end(&ClientError::ClientIdle { limit }))
+        let kicks = self.watch.handle.take_kicks();
+        if kicks.is_empty() {
+            return Ok(());
+        }
+        let rules = self.rules.clone();
+        if kicks.has(Kick::Idle) {
+            let limit = rules.idle_client_timeout.unwrap_or_default();
+            return Err(self.end(&ClientError::ClientIdle { limit }));
+        }
+        if kicks.has(Kick::TransactionIdle) {
+            let limit = rules.transaction_idle_timeout.unwrap_or_default();
+            return Err(self.end(&ClientError::TransactionIdle { limit }));
+        }
+        if kicks.has(Kick::Cut) {
+            return Err(self.end(&ClientError::GoingDown));
+        }
+        if kicks.has(Kick::Abandoned) {
+            if self.abandoned {
+                // It was cancelled long enough ago; the connection is closed.
+                return Err(End::ClientLost);
             }
-            Some(Kick::TransactionIdle) => {
-                let limit = self.rules.transaction_idle_timeout.unwrap_or_default();
-                Err(self.end(&ClientError::TransactionIdle { limit }))
+            self.abandoned = true;
+            self.cancel(Vec::new());
+        }
+        let query_too_long = kicks.has(Kick::QueryTooLong).then_some(rules.query_timeout).flatten();
+        let transaction_too_long = kicks.has(Kick::TransactionTooLong).then_some(rules.transaction_max).flatten();
+        if let Some(limit) = transaction_too_long {
+            self.too_long(ClientError::TransactionTooLong { limit });
+        } else if let Some(limit) = query_too_long {
+            self.too_long(ClientError::QueryTooLong { limit });
+        }
+        if kicks.has(Kick::Cancel) {
+            let askers = self.watch.handle.take_askers();
+            self.cancel(askers);
+        }
+        if kicks.has(Kick::Drain) {
+            self.draining = true;
+            return match &self.holding {
+                Holding::Lease(lease) if lease.connection.machine.status() != Status::Idle => Ok(()),
+                Holding::Nothing if !self.tail.is_empty() => Ok(()),
+                Holding::Waiting(_) => Ok(()),
+                Holding::Lease(_) | Holding::Nothing => Err(self.end(&ClientError::GoingDown)),
+            };
+        }
+        Ok(())
+    }
+
+    /// What the client's transaction or query does has gone on for too long.
+    fn too_long(&mut self, why: ClientError) {
+        let Holding::Lease(lease) = &mut self.holding else { return };
+        let ServerConn { machine, pending, .. } = &mut *lease.connection;
+        if machine.status() == Status::Owing {
+            if !machine.has_sent_nothing() && self.cancelling.is_none() && machine.cancel_key().is_some() {
+                tracing::info!(%why, "cancelled");
+                self.counts.0.errors.of(why.kind()).add(1);
+                machine.explain_cancel(why);
+                self.cancel(Vec::new());
             }
-            Some(Kick::Drain) => {
-                self.draining = true;
-                match &self.holding {
-                    Holding::Lease(lease) if lease.connection.machine.status() != Status::Idle => Ok(()),
-                    Holding::Nothing if !self.tail.is_empty() => Ok(()),
-                    Holding::Waiting(_) => Ok(()),
-                    Holding::Lease(_) | Holding::Nothing => Err(self.end(&ClientError::GoingDown)),
-                }
-            }
+        } else if matches!(why, ClientError::TransactionTooLong { .. })
+            && machine.fail_transaction(why.clone(), pending)
+        {
+            tracing::info!(%why, "rolled back");
+            self.counts.0.errors.of(why.kind()).add(1);
         }
     }
 
@@ -309,7 +386,12 @@ impl<P: Protocol> Session<P> {
             Holding::Waiting(_) => Phase::Waiting,
             Holding::Lease(lease) => match lease.connection.machine.status() {
                 Status::InTransaction => Phase::InTransaction,
-                Status::Owing if lease.connection.machine.is_unasked() => Phase::InTransaction,
+                // The next step is the client's: to send more, or to take what it was sent.
+                Status::Owing if self.to_client.len() >= HIGH_WATER => Phase::InTransaction,
+                Status::Owing if lease.connection.machine.awaits_client() && lease.connection.pending.is_empty() => {
+                    Phase::InTransaction
+                }
+                Status::Owing if self.at_end => Phase::Abandoned,
                 Status::Idle => Phase::Idle,
                 Status::Owing | Status::Ended => Phase::Busy,
             },
@@ -333,16 +415,10 @@ impl<P: Protocol> Session<P> {
             }
         };
         let dirty = !self.client.pins().is_empty() || self.pools.resets_always();
-        let holding = self.holding;
+        let Self { holding, cancelling, pools, .. } = self;
         let giving_back = async move {
             let Holding::Lease(lease) = holding else { return };
-            if lease.connection.machine.status() != Status::Idle || !lease.connection.pending.is_empty() {
-                lease.discard();
-            } else if dirty {
-                relay::clean(lease).await;
-            } else {
-                lease.release();
-            }
+            cancel::give_back(lease, cancelling, dirty, &pools).await;
         };
         tokio::join!(giving_back, farewell);
     }

@@ -60,6 +60,7 @@ impl<P: Protocol> Session<P> {
         let tally = machine.tally();
         self.counts.1.queries.add(tally.queries);
         self.counts.1.disagreements.add(tally.disagreements);
+        self.watch.handle.note_answers(tally.queries);
         let taken = match taken {
             Ok(taken) => taken,
             Err(violation) => return Err(self.server_broke(violation)),
@@ -97,7 +98,7 @@ impl<P: Protocol> Session<P> {
                 Ok(())
             }
             // Nothing of the client's has been sent.
-            Status::Owing if lease.connection.machine.has_sent_nothing() => {
+            Status::Owing if lease.connection.machine.has_sent_nothing() && self.client.pins().is_empty() => {
                 self.attempts += 1;
                 self.holding = Holding::Nothing;
                 self.look_again = true;
@@ -144,6 +145,9 @@ impl<P: Protocol> Session<P> {
         if status == Status::Ended {
             return Err(End::ServerEnded);
         }
+        if let Some(violation) = self.violation.filter(|_| status != Status::Owing) {
+            return Err(self.end(&ClientError::Protocol(violation)));
+        }
         let gone = self.at_end || self.client.has_ended();
         if gone && status == Status::Owing && connection.machine.needs_client() && !self.said_goodbye {
             // What was asked for in full is still answered, as on a direct connection; then the server leaves, too.
@@ -158,6 +162,11 @@ impl<P: Protocol> Session<P> {
             return Err(End::Goodbye);
         }
         if status != Status::Idle {
+            return Ok(false);
+        }
+        self.watch.handle.note_transaction_end();
+        if self.cancelling.is_some() {
+            // It could still hit whoever is next.
             return Ok(false);
         }
         self.attempts = 0;
@@ -193,7 +202,11 @@ impl<P: Protocol> Session<P> {
     fn read_for_server(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch) -> Result<bool, End> {
         let Holding::Lease(lease) = &mut self.holding else { return Ok(false) };
         let connection = &lease.connection;
-        if connection.pending.len() >= HIGH_WATER || connection.machine.is_holding() {
+        if connection.pending.len() >= HIGH_WATER || connection.machine.is_holding() || self.violation.is_some() {
+            return Ok(false);
+        }
+        // A cancel of what was answered meanwhile must not hit what comes next.
+        if self.cancelling.is_some() && connection.machine.status() != Status::Owing {
             return Ok(false);
         }
         if self.look_again {
@@ -219,18 +232,23 @@ impl<P: Protocol> Session<P> {
         };
         let ServerConn { stream, machine, pending, .. } = &mut *lease.connection;
         scratch.out.clear();
-        let taken = match machine.send(input, &mut self.client, &mut scratch.out) {
-            Ok(taken) => taken,
-            Err(violation) => return Err(self.end(&ClientError::Protocol(violation))),
-        };
+        let taken = machine.send(input, &mut self.client, &mut scratch.out).unwrap_or_else(|violation| {
+            // What stands before it is still served: the error comes in its place, and nothing behind it is read.
+            self.violation = Some(violation);
+            input.len()
+        });
         self.counts.1.database_bytes_sent.add(scratch.out.len() as u64);
         // An error shows in the next read, after what the server may have said.
         if write(stream, &scratch.out, input, pending, cx).is_err() {
             pending.clear();
         }
+        if self.violation.is_some() {
+            machine.flush(pending);
+        }
         let was_full = scratch.out.is_full();
         self.keep(input.get(taken..).unwrap_or_default());
         self.look_again |= was_full && !self.tail.is_empty();
+        self.send_due_cancel();
         Ok(())
     }
 
@@ -284,6 +302,9 @@ impl<P: Protocol> Session<P> {
 
     pub(super) fn flush_client(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
         let moved = flush(&mut self.stream, &mut self.to_client, cx).map_err(|_| End::ClientLost)?;
+        if moved {
+            self.watch.handle.note_activity();
+        }
         if self.to_client.is_empty() && self.to_client.capacity() > 0 {
             self.to_client = Vec::new();
         }

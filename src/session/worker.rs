@@ -3,6 +3,8 @@
 //! Everything here belongs to one thread. A session sets no timer of its own: the worker looks at all of them a few
 //! times a second and wakes those whose time is up.
 
+use super::Rules;
+use super::cancel::{Asker, Order, Orders};
 use crate::metrics::{EndpointMetrics, GroupMetrics, Metrics};
 use crate::net::Stream;
 use crate::protocol::Out;
@@ -18,6 +20,11 @@ use std::time::Duration;
 const READ_BYTES: usize = 64 << 10;
 /// Between two looks at the sessions; timeouts are this much late at most.
 const LOOK_INTERVAL: Duration = Duration::from_millis(250);
+/// What was asked for by a client that has left may take so long: it may have closed one direction only, and a short
+/// statement has the same end as on a direct connection.
+const ABANDONED: Duration = Duration::from_secs(5);
+/// Cancels of one session that may be waited for at a time.
+const ASKERS_MAX: usize = 16;
 
 /// One worker thread's share of things.
 pub struct Worker {
@@ -30,11 +37,39 @@ pub struct Worker {
 
 struct Watched {
     handle: Rc<Handle>,
-    idle_timeout: Option<Duration>,
-    transaction_idle_timeout: Option<Duration>,
-    /// Phase and activity when last looked at, and for how long they have been the same.
-    seen: (Phase, u64),
-    unchanged: Duration,
+    rules: Rules,
+    /// The phase, with what the client has sent in it, and for how long that has been so.
+    idle: Unchanged<(Phase, u64)>,
+    /// The query that is being answered, by number.
+    query: Unchanged<Option<u64>>,
+    /// The transaction that is open, by number.
+    transaction: Unchanged<Option<u64>>,
+}
+
+/// For how long something has been the same, as far as looks now and then can tell.
+struct Unchanged<T> {
+    seen: T,
+    since: Duration,
+}
+
+impl<T: PartialEq> Unchanged<T> {
+    fn new(seen: T) -> Self {
+        Self { seen, since: Duration::ZERO }
+    }
+
+    /// Looks again. True, and it starts anew, when it has been the same for as long as the limit.
+    fn has_lasted(&mut self, now: T, limit: Option<Duration>) -> bool {
+        if now != self.seen {
+            *self = Self::new(now);
+            return false;
+        }
+        self.since += LOOK_INTERVAL;
+        let is_over = limit.is_some_and(|limit| self.since >= limit);
+        if is_over {
+            self.since = Duration::ZERO;
+        }
+        is_over
+    }
 }
 
 /// Buffers that any session of the worker uses while it is polled, and none keeps.
@@ -94,30 +129,73 @@ pub(super) enum Phase {
     Waiting,
     /// A server owes it something.
     Busy,
+    /// A server owes it something, and it is no longer there to take it.
+    Abandoned,
 }
 
 /// A reason to disturb a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kick {
+pub(super) enum Kick {
     /// Its client was idle for too long.
     Idle,
     /// Its client was idle inside a transaction for too long.
     TransactionIdle,
+    /// Its query runs for too long.
+    QueryTooLong,
+    /// Its transaction is open for too long.
+    TransactionTooLong,
+    /// Its client has left in the middle of a query, and the query goes on.
+    Abandoned,
+    /// Somebody with its key wants what it does cancelled.
+    Cancel,
     /// The proxy goes down: end at the next transaction's end.
     Drain,
+    /// The proxy goes down: end now.
+    Cut,
+}
+
+/// Reasons that have not been looked at yet.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Kicks(u8);
+
+impl Kicks {
+    fn with(self, kick: Kick) -> Self {
+        Self(self.0 | 1 << kick as u8)
+    }
+
+    pub(super) fn has(self, kick: Kick) -> bool {
+        self.0 & (1 << kick as u8) != 0
+    }
+
+    pub(super) fn is_empty(self) -> bool {
+        self.0 == 0
+    }
 }
 
 /// How the worker reaches a session.
 pub(super) struct Handle {
     waker: RefCell<Option<Waker>>,
-    kick: Cell<Option<Kick>>,
+    kicks: Cell<Kicks>,
+    /// Those who wait for a cancel.
+    askers: RefCell<Vec<Asker>>,
     phase: Cell<Phase>,
     activity: Cell<u64>,
+    /// Queries that were answered, and transactions that have ended.
+    answered: Cell<u64>,
+    ended: Cell<u64>,
 }
 
 impl Handle {
     fn new() -> Self {
-        Self { waker: RefCell::new(None), kick: Cell::new(None), phase: Cell::new(Phase::Busy), activity: Cell::new(0) }
+        Self {
+            waker: RefCell::default(),
+            kicks: Cell::default(),
+            askers: RefCell::default(),
+            phase: Cell::new(Phase::Busy),
+            activity: Cell::default(),
+            answered: Cell::default(),
+            ended: Cell::default(),
+        }
     }
 
     /// The session's task can be woken so. A task's waker stays the same, so this is a comparison.
@@ -128,8 +206,13 @@ impl Handle {
         }
     }
 
-    pub(super) fn take_kick(&self) -> Option<Kick> {
-        self.kick.take()
+    pub(super) fn take_kicks(&self) -> Kicks {
+        self.kicks.take()
+    }
+
+    /// Those who wait for a cancel; they are let go when dropped.
+    pub(super) fn take_askers(&self) -> Vec<Asker> {
+        self.askers.take()
     }
 
     pub(super) fn set_phase(&self, phase: Phase) {
@@ -140,8 +223,26 @@ impl Handle {
         self.activity.set(self.activity.get().wrapping_add(1));
     }
 
+    pub(super) fn note_answers(&self, queries: u64) {
+        self.answered.set(self.answered.get().wrapping_add(queries));
+    }
+
+    pub(super) fn note_transaction_end(&self) {
+        self.ended.set(self.ended.get().wrapping_add(1));
+    }
+
+    fn ask_to_cancel(&self, asker: Asker) {
+        let mut askers = self.askers.borrow_mut();
+        // One more is let go at once; what is asked for is the same.
+        if askers.len() < ASKERS_MAX {
+            askers.push(asker);
+        }
+        drop(askers);
+        self.kick(Kick::Cancel);
+    }
+
     fn kick(&self, kick: Kick) {
-        self.kick.set(Some(kick));
+        self.kicks.set(self.kicks.get().with(kick));
         if let Some(waker) = &*self.waker.borrow() {
             waker.wake_by_ref();
         }
@@ -190,10 +291,10 @@ impl Worker {
         }
         let watched = Watched {
             handle: Rc::clone(&handle),
-            idle_timeout: rules.idle_client_timeout,
-            transaction_idle_timeout: rules.transaction_idle_timeout,
-            seen: (Phase::Busy, 0),
-            unchanged: Duration::ZERO,
+            rules: rules.clone(),
+            idle: Unchanged::new((Phase::Busy, 0)),
+            query: Unchanged::new(None),
+            transaction: Unchanged::new(None),
         };
         self.sessions.borrow_mut().insert(client_id, watched);
         Watch { worker: Rc::clone(self), client_id, handle }
@@ -207,14 +308,30 @@ impl Worker {
         }
     }
 
-    /// Looks after the sessions, for ever.
-    pub async fn look_after(self: Rc<Self>) {
+    /// Sessions that are left end now, as far as they can be told.
+    pub fn cut(&self) {
+        for watched in self.sessions.borrow().values() {
+            watched.handle.kick(Kick::Cut);
+        }
+    }
+
+    /// Looks after the sessions, and takes orders to cancel, for ever.
+    pub async fn look_after(self: Rc<Self>, mut orders: Orders) {
         let mut looks = tokio::time::interval(LOOK_INTERVAL);
         looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
-            looks.tick().await;
-            for watched in self.sessions.borrow_mut().values_mut() {
-                watched.look();
+            tokio::select! {
+                _ = looks.tick() => {
+                    for watched in self.sessions.borrow_mut().values_mut() {
+                        watched.look();
+                    }
+                }
+                Some(Order { client_id, asker }) = orders.next() => {
+                    // A session that has just ended has nothing to cancel.
+                    if let Some(watched) = self.sessions.borrow().get(&client_id) {
+                        watched.handle.ask_to_cancel(asker);
+                    }
+                }
             }
         }
     }
@@ -222,18 +339,28 @@ impl Worker {
 
 impl Watched {
     fn look(&mut self) {
-        let now = (self.handle.phase.get(), self.handle.activity.get());
-        if now != self.seen {
-            self.seen = now;
-            self.unchanged = Duration::ZERO;
-            return;
+        let Self { handle, rules, .. } = self;
+        let phase = handle.phase.get();
+        let (idle, limit) = match phase {
+            Phase::Idle => (Some(Kick::Idle), rules.idle_client_timeout),
+            Phase::InTransaction => (Some(Kick::TransactionIdle), rules.transaction_idle_timeout),
+            Phase::Abandoned => (Some(Kick::Abandoned), Some(ABANDONED)),
+            Phase::Waiting | Phase::Busy => (None, None),
+        };
+        if self.idle.has_lasted((phase, handle.activity.get()), limit)
+            && let Some(kick) = idle
+        {
+            handle.kick(kick);
         }
-        self.unchanged += LOOK_INTERVAL;
-        let is_over = |limit: Option<Duration>| limit.is_some_and(|limit| self.unchanged >= limit);
-        match now.0 {
-            Phase::Idle if is_over(self.idle_timeout) => self.handle.kick(Kick::Idle),
-            Phase::InTransaction if is_over(self.transaction_idle_timeout) => self.handle.kick(Kick::TransactionIdle),
-            Phase::Idle | Phase::InTransaction | Phase::Waiting | Phase::Busy => {}
+        let is_busy = matches!(phase, Phase::Busy | Phase::Abandoned);
+        let query = is_busy.then_some(handle.answered.get());
+        if self.query.has_lasted(query, rules.query_timeout) && is_busy {
+            handle.kick(Kick::QueryTooLong);
+        }
+        let is_in_transaction = is_busy || phase == Phase::InTransaction;
+        let transaction = is_in_transaction.then_some(handle.ended.get());
+        if self.transaction.has_lasted(transaction, rules.transaction_max) && is_in_transaction {
+            handle.kick(Kick::TransactionTooLong);
         }
     }
 }

@@ -9,6 +9,7 @@ mod harness;
 
 mod arrival;
 mod auth_query;
+mod cancel;
 mod clients;
 mod copy;
 mod flow;

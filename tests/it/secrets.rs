@@ -50,7 +50,7 @@ fn pg_108_a_rotated_password_is_picked_up_after_one_refusal() {
     assert_eq!(here.value("SELECT 1"), "1");
 
     let rotate = |password: &str| {
-        let cut = format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '{APP}'");
+        let cut = format!("SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE usename = '{APP}'");
         server.run_sql("app", &format!("ALTER ROLE {APP} PASSWORD '{password}'; {cut}")).unwrap();
     };
     rotate("second-secret");

@@ -15,9 +15,11 @@ use sluicegate::config::TlsConfig;
 use sluicegate::demo::servers::{APP, APP_PASSWORD, Feature, Installation, Options, PostgresServer};
 use sluicegate::net::tls::server_config;
 
+use crate::harness::gate::cancel_request;
 use crate::harness::programs::{Ended, python, run};
 use crate::harness::proxy::{ProxyHandle, config, set, start};
-use crate::harness::wire::{Frame, Login, PATIENCE, message, read_frame};
+use crate::harness::until_running;
+use crate::harness::wire::{Frame, Login, PATIENCE, Wire, kinds, message, query, read_frame};
 
 const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f];
 /// Prints who it is, and by whose certificate.
@@ -328,6 +330,17 @@ fn pg_100_tls_from_the_first_byte() {
             let mut rest = Vec::new();
             let _ = cancel.read_to_end(&mut rest);
             assert_eq!(rest, b"");
+        }
+        if tls == "optional" {
+            // It cancels, too.
+            let mut one = Wire::connect(proxy.address, &Login::app().database("app")).unwrap();
+            let key = one.login().iter().find(|frame| frame.kind == b'K').unwrap().body.clone();
+            one.send(&query("SELECT pg_sleep(600)"));
+            until_running(&server, "app", "%pg_sleep(600)", 1);
+            let mut cancel = open(proxy.address, &root, &[b"postgresql"], false);
+            cancel.write_all(&cancel_request(&key)).unwrap();
+            let _ = cancel.read_to_end(&mut Vec::new());
+            assert_eq!(kinds(&one.until_ready(1)), "TEZ");
         }
         proxy.logs("without ALPN");
     }

@@ -9,7 +9,7 @@ use crate::postgres::client::{Client, Prepared};
 use crate::postgres::frame::{self, HEAD_BYTES, Head};
 use crate::postgres::message::{self, from_server as kind};
 use crate::postgres::statement::{Id, PREFIX, STAND_IN};
-use crate::protocol::{ClientSide, Out, PinReason, Pins, Violation};
+use crate::protocol::{ClientError, ClientSide, Out, PinReason, Pins, Violation};
 use std::sync::Arc;
 
 /// Errors, notices, tags and reports are read whole, and are never near this long.
@@ -19,6 +19,9 @@ const PARSE_COMPLETE: &[u8] = b"1\0\0\0\x04";
 /// Bytes of a statement's name on servers: the prefix and 32 hexadecimal digits.
 const NAME_BYTES: usize = 35;
 
+/// Codes of the errors that may be explained: cancelled; in a failed transaction.
+const EXPLAINED: &[&str] = &["57014", "25P02"];
+
 /// Tags that say what the text should have said already, and the pin that says it.
 const TELLING_TAGS: &[(&[u8], PinReason)] = &[
     (b"LISTEN", PinReason::Listen),
@@ -27,6 +30,12 @@ const TELLING_TAGS: &[(&[u8], PinReason)] = &[
     (b"DO", PinReason::OpaqueCode),
     (b"CALL", PinReason::OpaqueCode),
 ];
+
+fn explain(why: ClientError) -> Vec<u8> {
+    let mut frame = Vec::new();
+    message::client_error(&why, false, &mut frame);
+    frame
+}
 
 impl Server {
     pub(super) fn receive_frames(
@@ -67,6 +76,9 @@ impl Server {
     fn settle(&mut self) {
         if self.owed.is_empty() {
             self.hold = Hold::Open;
+            if self.transaction != Transaction::Failed {
+                self.explanation = None;
+            }
         }
     }
 
@@ -181,7 +193,7 @@ impl Server {
     fn complete(&mut self, client: Option<&mut Client>, out: &mut Out) {
         let Some(owed) = self.owed.pop() else { return };
         match owed.effect {
-            Effect::Nothing | Effect::Taken(_) | Effect::Query { .. } => {}
+            Effect::Nothing | Effect::Taken(_) | Effect::Query { .. } | Effect::Fail => {}
             Effect::Prepared(id) => {
                 self.has_prepared(id);
             }
@@ -315,6 +327,9 @@ impl Server {
             return Ok(());
         }
         let Some(front) = front else { return Err(Violation::UnexpectedReply(kind::ERROR_RESPONSE)) };
+        if matches!(front.effect, Effect::Fail) {
+            return Ok(());
+        }
         let skips = front.kind.skips_to_sync();
         // A segment of the proxy's own, with the client's requests behind it (`guard_sequences`).
         let apart = hidden && skips && !replays && self.owed.hides_segment();
@@ -325,7 +340,8 @@ impl Server {
                 return Err(Violation::UnexpectedReply(kind::ERROR_RESPONSE));
             }
         } else if shows {
-            match self.with_client_names(frame, client.as_deref()) {
+            let explained = self.explanation.take_if(|_| EXPLAINED.contains(&error.code.as_str()));
+            match explained.map(explain).or_else(|| self.with_client_names(frame, client.as_deref())) {
                 None => out.pass(at..at + frame.len()),
                 Some(renamed) => out.put(&renamed),
             }

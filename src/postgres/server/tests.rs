@@ -38,7 +38,8 @@ fn client_with(client_id: u64, baseline: &[(&str, &str)]) -> Client {
         parameters.insert((*name).into(), (*value).into());
     }
     let parameters = Arc::new(parameters);
-    Client::new(&login, &Welcome { parameters, process_id: 1, cancel_secret: [0; 32], client_id, statement_key: KEY })
+    let cancel_key = CancelKey { process_id: 1, secret: Box::default() };
+    Client::new(&login, &Welcome { parameters, cancel_key, client_id, statement_key: KEY }, &[])
 }
 
 /// A statement's name on servers, for a client without settings.

@@ -5,7 +5,7 @@
 use libfuzzer_sys::fuzz_target;
 use sluicegate::postgres::accept::Accept;
 use sluicegate::protocol::{
-    AcceptOptions, Accepted, Answer, ClientError, Credentials, Parameters, Proof, Question, ScramSecret, Secured, Step,
+    AcceptOptions, Accepted, Answer, CancelKey, ClientError, Credentials, Parameters, Proof, Question, ScramSecret, Secured, Step,
     TlsOffer, Welcome,
 };
 use std::sync::Arc;
@@ -76,8 +76,7 @@ fn play(tls: TlsOffer, direct: bool, pieces: &[&[u8]]) -> (Vec<u8>, String) {
                 }
                 Step::Ask(Question::Welcome(_)) => accept.answer(Answer::Welcome(Welcome {
                     parameters: Arc::new(Parameters::new()),
-                    process_id: 1,
-                    cancel_secret: [2; 32],
+                    cancel_key: CancelKey { process_id: 1, secret: [2; 32].into() },
                     client_id: 3,
                     statement_key: [4; 16],
                 })),

@@ -4,7 +4,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use sluicegate::postgres::client::Client;
-use sluicegate::protocol::{ClientError, ClientSide, Detached, Login, Parameters, Settings, Violation, Welcome};
+use sluicegate::protocol::{CancelKey, ClientError, ClientSide, Detached, Login, Parameters, Settings, Violation, Welcome};
 use std::sync::Arc;
 
 /// Frames that are read whole are no longer than this.
@@ -30,11 +30,11 @@ fn play(mut refusals: u8, pieces: &[&[u8]]) -> (Vec<u8>, Result<bool, Violation>
         },
         &Welcome {
             parameters: Arc::new(Parameters::new()),
-            process_id: 1,
-            cancel_secret: [0; 32],
+            cancel_key: CancelKey { process_id: 1, secret: Box::default() },
             client_id: 1,
             statement_key: [0; 16],
         },
+        &[],
     );
     let (mut input, mut out) = (Vec::new(), Vec::new());
     for piece in pieces {

@@ -9,7 +9,7 @@ use sluicegate::postgres::client::Client;
 use sluicegate::postgres::connect::Connected;
 use sluicegate::postgres::server::Server;
 use sluicegate::protocol::{
-    ClientSide, Login, Out, Parameters, ServerSide, Settings, Sides, Status, Violation, Welcome,
+    CancelKey, ClientSide, Login, Out, Parameters, ServerSide, Settings, Sides, Status, Violation, Welcome,
 };
 use std::sync::Arc;
 
@@ -56,12 +56,11 @@ impl World {
                 };
                 let welcome = Welcome {
                     parameters: Arc::new(Parameters::new()),
-                    process_id: 1,
-                    cancel_secret: [0; 32],
+                    cancel_key: CancelKey { process_id: 1, secret: Box::default() },
                     client_id,
                     statement_key: [0; 16],
                 };
-                Client::new(&login, &welcome)
+                Client::new(&login, &welcome, &[])
             });
         Self { server, clients, attached: None, client_tail: Vec::new(), server_tail: Vec::new() }
     }

@@ -13,6 +13,7 @@
 //! * `SLUICEGATE_SEED=n`: cut at the places of a failed run; every failure prints its seed
 
 pub mod forward;
+pub mod gate;
 pub mod mask;
 pub mod programs;
 pub mod proxy;
@@ -227,6 +228,20 @@ pub fn database<S: AsRef<str>>(server: &PostgresServer, name: &str, setup: &[S])
         owner.query(sql.as_ref());
     }
     name
+}
+
+/// Waits until the database runs so many queries of clients that match.
+pub fn until_running(server: &PostgresServer, database: &str, like: &str, number: usize) {
+    let sql = format!(
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = '{database}' AND usename = '{APP}' AND state = 'active' \
+         AND query LIKE '{like}'"
+    );
+    let mut superuser = Wire::connect(server.address(), &Login::superuser().database(database)).unwrap();
+    let began = Instant::now();
+    while superuser.value(&sql) != number.to_string() {
+        assert!(began.elapsed() < PATIENCE, "never {number} of {like}");
+        thread::sleep(Duration::from_millis(2));
+    }
 }
 
 /// After the scenario both database connections must be clean and usable. Fresh clients in open transactions hold

@@ -65,6 +65,23 @@ impl ProxyHandle {
         Ok(text)
     }
 
+    /// The sum of a metric over all of its labels.
+    pub fn metric(&self, name: &str) -> f64 {
+        let text = self.metrics().unwrap();
+        let series =
+            text.lines().filter(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' '])));
+        series.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()
+    }
+
+    /// Waits until a metric is at this number.
+    pub fn until_metric(&self, name: &str, number: u64) {
+        let began = Instant::now();
+        while self.metric(name) != number as f64 {
+            assert!(began.elapsed() < PATIENCE, "{name} is {}, never {number}\n{}", self.metric(name), self.log());
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
     /// Gives it another configuration, as [`start`] takes it, and tells it to read it (SIGHUP).
     pub fn reload(&self, config_text: &str) {
         std::fs::write(self.config.path(), filled(config_text, self.address.port(), self.admin.port())).unwrap();

@@ -1,0 +1,290 @@
+//! Cancel keys: what a client is given at its login, and what becomes of it when somebody shows it.
+//!
+//! A request to cancel comes over a connection of its own, to whichever worker. The key says which session it is for and
+//! where that lives; the session itself, on its own worker, knows what there is to cancel. So nothing is shared on
+//! the way of a query. Whoever asked is held until the database has acted: as on a direct connection, a cancel that
+//! has returned hits nothing that is sent afterwards.
+
+use super::relay::{clean, settle};
+use super::{Cancelling, FAREWELL, Holding, Session};
+use crate::pool::{Cancelled, Lease, Pools};
+use crate::protocol::{CancelKey, ClientError, Protocol, ServerSide, Status};
+use std::collections::HashMap;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+use tokio::sync::{mpsc, oneshot};
+
+/// Bits of a virtual process id that number the session; it has 31, since drivers take it for a signed number.
+const NUMBER_BITS: u32 = 21;
+/// Bytes of a secret, as many as PostgreSQL's own on protocol 3.2.
+const SECRET_BYTES: usize = 32;
+/// Orders that may wait for one worker; one more is dropped, as if it had come too late.
+const ORDERS_MAX: usize = 1024;
+
+/// A session should cancel what it does. Dropping `asker` lets the one who asked go.
+pub(super) struct Order {
+    pub(super) client_id: u64,
+    pub(super) asker: Asker,
+}
+
+/// Somebody who waits for a cancel to be acted upon.
+pub(super) type Asker = oneshot::Sender<()>;
+
+/// The keys of all clients of this process.
+pub struct CancelKeys {
+    /// Tells this process from others behind the same balancer: the upper bits of its virtual process ids.
+    instance: u32,
+    known: Mutex<HashMap<u32, Known>>,
+    workers: Vec<mpsc::Sender<Order>>,
+}
+
+struct Known {
+    /// As much as the client was told; empty until then, and nothing matches it.
+    secret: Box<[u8]>,
+    client_id: u64,
+    worker: usize,
+}
+
+/// The orders that come for one worker.
+pub struct Orders(mpsc::Receiver<Order>);
+
+impl Orders {
+    pub(super) async fn next(&mut self) -> Option<Order> {
+        self.0.recv().await
+    }
+}
+
+/// A key that was issued; it is forgotten when this is dropped.
+pub(super) struct IssuedKey {
+    keys: Arc<CancelKeys>,
+    process_id: u32,
+}
+
+impl CancelKeys {
+    /// For so many workers; each gets the orders for its sessions. `instance`: 0 to 1023.
+    pub fn new(instance: u32, workers: usize) -> (Arc<Self>, Vec<Orders>) {
+        let (workers, orders) = (0..workers)
+            .map(|_| {
+                let (sender, receiver) = mpsc::channel(ORDERS_MAX);
+                (sender, Orders(receiver))
+            })
+            .unzip();
+        (Arc::new(Self { instance, known: Mutex::default(), workers }), orders)
+    }
+
+    /// A new key for a client of this worker. It cancels nothing before [`IssuedKey::told`]. `None`: there are as many
+    /// clients as there are numbers.
+    pub(super) fn issue(self: &Arc<Self>, client_id: u64, worker: usize) -> Option<(IssuedKey, CancelKey)> {
+        let secret: [u8; SECRET_BYTES] = rand::random();
+        let numbers = 1_u32 << NUMBER_BITS;
+        let mut known = self.lock();
+        if known.len() >= numbers as usize / 2 {
+            return None;
+        }
+        // The client's own number, where it is free, so that logs and process ids agree.
+        let mut number = u32::try_from(client_id % u64::from(numbers)).unwrap_or_default();
+        let process_id = loop {
+            let process_id = (self.instance << NUMBER_BITS) | number;
+            if process_id != 0 && !known.contains_key(&process_id) {
+                break process_id;
+            }
+            number = (number + 1) % numbers;
+        };
+        known.insert(process_id, Known { secret: Box::default(), client_id, worker });
+        drop(known);
+        let key = CancelKey { process_id, secret: secret.into() };
+        Some((IssuedKey { keys: Arc::clone(self), process_id }, key))
+    }
+
+    /// Cancels what the session of this key does. Returns once that has been acted upon; false: there is no such key.
+    ///
+    /// Cancel safe: who goes away does not take the cancel back.
+    pub(super) async fn cancel(&self, shown: &CancelKey) -> bool {
+        let Some((client_id, worker)) = self.find(shown) else { return false };
+        let (asker, acted) = oneshot::channel();
+        if let Some(worker) = self.workers.get(worker) {
+            // A worker with so many orders before it, or one that is gone, comes too late for this one.
+            let _ = worker.try_send(Order { client_id, asker });
+        }
+        // Dropped, whatever came of it.
+        let _ = acted.await;
+        true
+    }
+
+    fn find(&self, shown: &CancelKey) -> Option<(u64, usize)> {
+        let known = self.lock();
+        let known = known.get(&shown.process_id)?;
+        let holds = !known.secret.is_empty()
+            && aws_lc_rs::constant_time::verify_slices_are_equal(&known.secret, &shown.secret).is_ok();
+        holds.then_some((known.client_id, known.worker))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<u32, Known>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl IssuedKey {
+    /// The client was told so much of the secret: that is what it must show.
+    pub(super) fn told(&self, secret: &[u8]) {
+        if let Some(known) = self.keys.lock().get_mut(&self.process_id) {
+            known.secret = secret.into();
+        }
+    }
+}
+
+impl Drop for IssuedKey {
+    fn drop(&mut self) {
+        self.keys.lock().remove(&self.process_id);
+    }
+}
+
+impl<P: Protocol> Session<P> {
+    /// Stops what the client waits for. Where there is nothing, nothing happens, as on a direct connection.
+    pub(super) fn cancel(&mut self, mut askers: Vec<Asker>) {
+        match &mut self.holding {
+            Holding::Nothing => {}
+            Holding::Waiting(_) => {
+                // Its place in the line goes with it.
+                self.holding = Holding::Nothing;
+                self.refuse(&ClientError::Cancelled);
+            }
+            Holding::Lease(_) if self.cancelling.is_some() => {
+                if let Some(cancelling) = &mut self.cancelling {
+                    cancelling.askers.append(&mut askers);
+                }
+            }
+            // It has all its answers.
+            Holding::Lease(_) if self.resetting => {}
+            Holding::Lease(lease) => {
+                let machine = &lease.connection.machine;
+                if machine.status() != Status::Owing {
+                    return;
+                }
+                if machine.has_sent_nothing() {
+                    // The proxy's own words are under way, which a cancel must not hit. The client's follow.
+                    self.cancel_due.append(&mut askers);
+                } else {
+                    self.send_cancel(askers);
+                }
+            }
+        }
+    }
+
+    /// Something of the client's has been sent: what it has asked to cancel meanwhile can be.
+    pub(super) fn send_due_cancel(&mut self) {
+        if !self.cancel_due.is_empty()
+            && let Holding::Lease(lease) = &self.holding
+            && !lease.connection.machine.has_sent_nothing()
+        {
+            let askers = std::mem::take(&mut self.cancel_due);
+            self.cancel(askers);
+        }
+    }
+
+    fn send_cancel(&mut self, askers: Vec<Asker>) {
+        let Holding::Lease(lease) = &self.holding else { return };
+        let Some(key) = lease.connection.machine.cancel_key() else { return };
+        let (ended, outcome) = oneshot::channel();
+        let pools = Arc::clone(&self.pools);
+        tokio::task::spawn_local(async move {
+            // A session that has ended closes its connection, so that nobody need know.
+            let _ = ended.send(pools.dial().cancel::<P>(key).await);
+        });
+        self.cancelling = Some(Cancelling { outcome, askers });
+    }
+
+    /// Takes note of a cancel that was acted upon; true if there was one.
+    pub(super) fn look_at_cancel(&mut self, cx: &mut Context<'_>) -> bool {
+        let Some(cancelling) = &mut self.cancelling else { return false };
+        let Poll::Ready(outcome) = Pin::new(&mut cancelling.outcome).poll(cx) else { return false };
+        self.cancelling = None;
+        if outcome.unwrap_or(Cancelled::Unsure) == Cancelled::Unsure
+            && let Holding::Lease(lease) = &mut self.holding
+        {
+            lease.spoil();
+        }
+        true
+    }
+}
+
+/// Makes the connection of a client that has gone clean and gives it back, or closes it. What the client left
+/// running is cancelled first: until it has stopped, the place in the budget is taken.
+pub(super) async fn give_back<P: Protocol>(
+    mut lease: Lease<P>,
+    cancelling: Option<Cancelling>,
+    dirty: bool,
+    pools: &Pools<P>,
+) {
+    let machine = &lease.connection.machine;
+    let is_running = machine.status() == Status::Owing && !machine.has_sent_nothing();
+    let key = machine.cancel_key().filter(|_| is_running);
+    let cancelled = match (cancelling, key) {
+        (Some(cancelling), _) => cancelling.outcome.await.unwrap_or(Cancelled::Unsure),
+        (None, Some(key)) => pools.dial().cancel::<P>(key).await,
+        (None, None) => Cancelled::NotSent,
+    };
+    if cancelled == Cancelled::Unsure {
+        return lease.discard();
+    }
+    let connection = &mut lease.connection;
+    if is_running && !connection.machine.needs_client() {
+        // What is left of its replies is for nobody.
+        let _ = tokio::time::timeout(FAREWELL, settle(connection)).await;
+    }
+    if connection.machine.status() != Status::Idle || !connection.pending.is_empty() {
+        lease.discard();
+    } else if dirty || is_running {
+        // The effects of what ran to its end unseen are not known.
+        clean(lease).await;
+    } else {
+        lease.release();
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn shown(process_id: u32, secret: &[u8]) -> CancelKey {
+        CancelKey { process_id, secret: secret.into() }
+    }
+
+    #[test]
+    fn a_key_is_good_for_as_much_as_was_told_and_as_long_as_its_client_is_here() {
+        let (keys, _orders) = CancelKeys::new(0, 2);
+        let (issued, key) = keys.issue(7, 1).unwrap();
+        assert_eq!((key.process_id, key.secret.len()), (7, SECRET_BYTES));
+        // Not told yet: nothing matches, not even nothing.
+        assert_eq!(keys.find(&key), None);
+        assert_eq!(keys.find(&shown(7, b"")), None);
+        issued.told(&key.secret);
+        assert_eq!(keys.find(&key), Some((7, 1)));
+        // Protocol 3.2 has the whole secret; its first bytes are not enough.
+        assert_eq!(keys.find(&shown(7, &key.secret[..4])), None);
+        assert_eq!(keys.find(&shown(8, &key.secret)), None);
+        issued.told(&key.secret[..4]);
+        assert_eq!(keys.find(&key), None);
+        assert_eq!(keys.find(&shown(7, &key.secret[..4])), Some((7, 1)));
+        drop(issued);
+        assert_eq!(keys.find(&shown(7, &key.secret[..4])), None);
+        assert!(keys.lock().is_empty());
+    }
+
+    #[test]
+    fn process_ids_are_positive_never_taken_twice_and_carry_the_instance() {
+        let (keys, _orders) = CancelKeys::new(1023, 1);
+        let top = u64::from((1_u32 << NUMBER_BITS) - 1);
+        let issued: Vec<_> = [1, 1, top, top, 2].iter().map(|id| keys.issue(*id, 0).unwrap()).collect();
+        let ids: Vec<u32> = issued.iter().map(|(_, key)| key.process_id).collect();
+        let base = 1023 << NUMBER_BITS;
+        assert_eq!(ids, [base | 1, base | 2, base | u32::try_from(top).unwrap(), base, base | 3]);
+        assert!(ids.iter().all(|id| i32::try_from(*id).is_ok()));
+        // Process id 0 means none.
+        let (keys, _orders) = CancelKeys::new(0, 1);
+        assert_eq!(keys.issue(u64::from(1_u32 << NUMBER_BITS), 0).unwrap().1.process_id, 1);
+    }
+}
