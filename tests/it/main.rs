@@ -12,6 +12,7 @@ mod auth_query;
 mod cancel;
 mod clients;
 mod copy;
+mod drivers;
 mod flow;
 mod leaks;
 mod login;

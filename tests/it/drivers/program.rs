@@ -10,7 +10,7 @@ use time::{Date, Month, OffsetDateTime, PrimitiveDateTime, Time};
 use uuid::Uuid;
 
 use super::TYPES;
-use super::said::Said;
+use super::said::{Said, of_lines};
 
 const BATCH: i32 = 1_000;
 /// Attempts to cancel: the protocol does not say when a query has begun, so a request may come before it does.
@@ -74,8 +74,7 @@ pub fn run<D: Driver>(place: &Place, clients: u32) -> Said {
     for (number, lines, ended) in seen {
         match ended {
             Ok(()) => {
-                let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
-                said.digests.insert(number, sha256(text.as_bytes()));
+                said.digests.insert(number, of_lines(&lines));
             }
             Err(Failed(why)) => said.failures.push(format!("client {number}: {why} after {:?}", lines.last())),
         }
@@ -199,7 +198,8 @@ fn read<D: Driver>(kind: &str) -> &'static str {
 async fn cancelled<D: Driver>(driver: &mut D, key: i32) -> Result<&'static str, Failed> {
     for _ in 0..CANCELS {
         let told = driver.cancelled(&format!("INSERT INTO items SELECT {key}, 'slept' FROM pg_sleep(2)")).await?;
-        let done = driver.rows("DELETE FROM items WHERE id = CAST($1 AS int4) RETURNING id", &[Value::Int4(key)]).await?;
+        let done =
+            driver.rows("DELETE FROM items WHERE id = CAST($1 AS int4) RETURNING id", &[Value::Int4(key)]).await?;
         if told && done.is_empty() {
             return Ok("cancelled");
         }

@@ -1,7 +1,6 @@
 //! sqlx: statements prepared by name and kept; rows streamed, no portals; no cancel but the server's own time limit.
 
 use futures_util::TryStreamExt;
-use sqlx_core::HashMap;
 use sqlx_core::column::Column;
 use sqlx_core::connection::Connection;
 use sqlx_core::decode::Decode;

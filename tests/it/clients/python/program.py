@@ -71,6 +71,10 @@ class Driver:
         """The SQLSTATE."""
         return error.sqlstate
 
+    def is_text(self, kind):
+        """A type that it is to be given, and asked for, as text."""
+        return False
+
     def native(self, kind, text, data):
         """The value of this text, as an application gives it to the driver. `data` is what JSON makes of it, if given."""
         return native(kind, text, data)
@@ -82,7 +86,7 @@ def program(driver):
     for kind, text, data in types:
         yield of_a_type(driver, kind, text, data)
     for kind in dict.fromkeys(kind for kind, _, _ in types):
-        value = driver.rows(f"SELECT CAST($1 AS {kind})", None)[0][0]
+        value = driver.rows(f"SELECT {read(driver, kind)} FROM (SELECT {parameter(driver, kind)} AS v) AS x", None)[0][0]
         yield f"{kind} {canonical(kind, value)}"
     total = 0
     for n in range(20):
@@ -169,13 +173,25 @@ def cancelled(driver):
 def of_a_type(driver, kind, text, data):
     """A value as parameter, as the server's text, from text, and from a literal."""
     shown = {"timestamptz": "v AT TIME ZONE 'UTC'", "json": "CAST(v AS jsonb)"}.get(kind, "v")
-    value, server = driver.rows(
-        f"SELECT v, CAST({shown} AS text) FROM (SELECT CAST($1 AS {kind}) AS v) AS x", driver.native(kind, text, data))[0]
-    from_text = driver.rows(f"SELECT CAST(CAST($1 AS text) AS {kind})", text)[0][0]
+    reading = read(driver, kind)
+    sql = f"SELECT {reading}, CAST({shown} AS text) FROM (SELECT {parameter(driver, kind)} AS v) AS x"
+    value, server = driver.rows(sql, text if driver.is_text(kind) else driver.native(kind, text, data))[0]
+    from_text = driver.rows(f"SELECT {reading} FROM (SELECT CAST(CAST($1 AS text) AS {kind}) AS v) AS x", text)[0][0]
     quoted = text.replace("'", "''")
-    literal = driver.rows(f"SELECT CAST('{quoted}' AS {kind})")[0][0]
+    literal = driver.rows(f"SELECT {reading} FROM (SELECT CAST('{quoted}' AS {kind}) AS v) AS x")[0][0]
     values = [canonical(kind, value), server, canonical(kind, from_text), canonical(kind, literal)]
     return " | ".join([kind, *values])
+
+
+def parameter(driver, kind):
+    return f"CAST(CAST($1 AS text) AS {kind})" if driver.is_text(kind) else f"CAST($1 AS {kind})"
+
+
+def read(driver, kind):
+    """How a value of a type is asked for."""
+    if not driver.is_text(kind):
+        return "v"
+    return "to_json(v)" if kind.endswith("[]") else "CAST(v AS text)"
 
 
 def native(kind, text, data):
@@ -238,7 +254,7 @@ def canonical(kind, value):
             hours, seconds = divmod(value.seconds, 3600)
             time = f"{hours:02}:{seconds // 60:02}:{seconds % 60:02}.{value.microseconds:06}"
             return f"{value.days} day {fraction(time)}"
-        case str() if kind in ("json", "jsonb"):
+        case str() if kind in ("json", "jsonb", "int4[]", "text[]"):
             return canonical(kind, json.loads(value))
         case list() | dict():
             return json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
