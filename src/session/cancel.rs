@@ -144,6 +144,7 @@ impl Drop for IssuedKey {
 impl<P: Protocol> Session<P> {
     /// Stops what the client waits for. Where there is nothing, nothing happens, as on a direct connection.
     pub(super) fn cancel(&mut self, mut askers: Vec<Asker>) {
+        tracing::debug!("asked to cancel");
         match &mut self.holding {
             Holding::Nothing => {}
             Holding::Waiting(_) => {

@@ -290,11 +290,19 @@ impl<P: Protocol> Session<P> {
         self.holding = Holding::Lease(lease);
     }
 
+    /// The connection is of no use any more; nor is what was asked to be cancelled on it.
+    fn drop_lease(&mut self) {
+        self.holding = Holding::Nothing;
+        self.cancelling = None;
+    }
+
     /// The request at the head of the tail gets this error; the session goes on.
     fn refuse(&mut self, error: &ClientError) {
         tracing::debug!(kind = error.kind().name(), %error, "request refused");
         self.counts.0.errors.of(error.kind()).add(1);
         self.client.refuse(error, &mut self.to_client);
+        // What was to be cancelled once it had been sent will not be sent.
+        self.cancel_due.clear();
         self.look_again = true;
         self.attempts = 0;
     }

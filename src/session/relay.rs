@@ -92,7 +92,7 @@ impl<P: Protocol> Session<P> {
             _ if self.said_goodbye => Err(End::Goodbye),
             // Everything the client asked for has been answered, and nothing of it was on this connection.
             _ if self.resetting => {
-                self.holding = Holding::Nothing;
+                self.drop_lease();
                 self.look_again = !self.tail.is_empty();
                 self.counts.1.transactions.add(1);
                 Ok(())
@@ -100,7 +100,7 @@ impl<P: Protocol> Session<P> {
             // Nothing of the client's has been sent.
             Status::Owing if lease.connection.machine.has_sent_nothing() && self.client.pins().is_empty() => {
                 self.attempts += 1;
-                self.holding = Holding::Nothing;
+                self.drop_lease();
                 self.look_again = true;
                 if self.attempts > ATTEMPTS_MAX {
                     self.refuse(&ClientError::ConnectionsLost { group: self.pools.group().to_owned() });
@@ -108,7 +108,7 @@ impl<P: Protocol> Session<P> {
                 Ok(())
             }
             Status::Idle if self.client.pins().is_empty() => {
-                self.holding = Holding::Nothing;
+                self.drop_lease();
                 self.look_again = true;
                 Ok(())
             }
@@ -119,7 +119,7 @@ impl<P: Protocol> Session<P> {
 
     /// The connection could not be given the client's settings.
     fn attach_failed(&mut self, error: ClientError) {
-        self.holding = Holding::Nothing;
+        self.drop_lease();
         self.look_again = true;
         self.attempts += 1;
         if self.attempts > 1 {

@@ -152,7 +152,7 @@ fn pg_108_a_password_changed_while_clients_are_connected() {
     for client in &mut here {
         assert_eq!(client.value("SELECT current_user"), "anna");
     }
-    let cut = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'anna'";
+    let cut = "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE usename = 'anna'";
     scene.server.run_sql("app", &format!("ALTER ROLE anna PASSWORD 'new-secret'; {cut}")).unwrap();
     for client in &mut here {
         let told = client.ask(&crate::harness::wire::query("SELECT 1"), 1);

@@ -9,6 +9,8 @@ use std::time::Duration;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
+use sluicegate::demo::servers::{APP, PostgresServer};
+
 use crate::harness::gate::{Gate, ask_to_cancel, cancel};
 use crate::harness::proxy::{ProxyHandle, config, set, start};
 use crate::harness::wire::{
@@ -98,7 +100,7 @@ fn a_query_of_every_kind_is_cancelled() {
 
 #[test]
 fn pg_101_cancels_go_over_tls_where_the_database_is_spoken_to_so() {
-    use sluicegate::demo::servers::{Feature, Installation, Options, PostgresServer};
+    use sluicegate::demo::servers::{Feature, Installation, Options};
     let installation = Installation::find(Feature::Any).unwrap();
     let server = PostgresServer::start(&installation, Options { ssl: true, ..Options::default() }).unwrap();
     let gate = Gate::before(server.address());
@@ -149,24 +151,64 @@ fn pg_113_a_late_cancel_hits_nobody_else() {
     }
 }
 
+/// Waits until a replay is the last that the database has heard on a client's connection.
+fn until_replayed(server: &PostgresServer, database: &str) {
+    let mut superuser = Wire::connect(server.address(), &Login::superuser().database(database)).unwrap();
+    let sql = format!(
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = '{database}' AND usename = '{APP}' AND query LIKE '%set_config%'"
+    );
+    superuser.until(&sql, "1");
+}
+
 #[test]
 fn pg_114_a_cancel_does_not_hit_a_replay() {
     for server in servers() {
         let database = database(server, &format!("pg_114_{}", server.installation().version()), &NOTHING);
         let gate = Gate::before(server.address());
-        let proxy = start(&config(gate.address, ONE));
+        let proxy = start(&set(&config(gate.address, ONE), "log", "level", "\"debug\""));
         let mut other = client(&proxy, &database);
         let mut one = Wire::connect(proxy.address, &login(&database).with("work_mem", "7MB")).unwrap();
         assert_eq!(other.value("SHOW work_mem"), "4MB");
         gate.hold_replies(true);
         one.send(&query("SELECT current_setting('work_mem'), pg_sleep(600)"));
-        gate.until_held();
+        until_replayed(server, &database);
         let mut asker = ask_to_cancel(proxy.address, &key(&one));
+        proxy.logs("asked to cancel");
         gate.hold_replies(false);
         is_cancelled(&one.until_ready(1));
         assert_eq!(asker.read(&mut [0]).unwrap(), 0);
         assert_eq!(one.value("SHOW work_mem"), "7MB");
         assert_eq!(other.value("SHOW work_mem"), "4MB");
+    }
+}
+
+/// What was to be cancelled is refused for another reason: the cancel has nothing left to do.
+#[test]
+fn pg_114_a_cancel_during_a_replay_that_fails() {
+    let configuration = "CREATE TEXT SEARCH CONFIGURATION mine (COPY = simple)";
+    for server in servers() {
+        let name = format!("pg_114_fails_{}", server.installation().version());
+        let database = database(server, &name, &[configuration]);
+        let mut owner = Wire::connect(server.address(), &login(&database)).unwrap();
+        let gate = Gate::before(server.address());
+        let proxy = start(&set(&config(gate.address, ONE), "log", "level", "\"debug\""));
+        let mut other = client(&proxy, &database);
+        let setting = ("default_text_search_config", "public.mine");
+        let mut one = Wire::connect(proxy.address, &login(&database).with(setting.0, setting.1)).unwrap();
+        assert_eq!(other.value("SELECT 1"), "1");
+        owner.query("DROP TEXT SEARCH CONFIGURATION mine");
+        gate.hold_replies(true);
+        one.send(&query("SELECT 1"));
+        until_replayed(server, &database);
+        let mut asker = ask_to_cancel(proxy.address, &key(&one));
+        proxy.logs("asked to cancel");
+        gate.hold_replies(false);
+        let (_, code, _) = error(&one.until_ready(1));
+        assert_eq!(code, "22023");
+        assert_eq!(asker.read(&mut [0]).unwrap(), 0);
+        owner.query(configuration);
+        assert_eq!(one.value("SELECT 'not cancelled' FROM pg_sleep(0.2)"), "not cancelled");
+        assert_eq!(gate.cancels().0, 0);
     }
 }
 

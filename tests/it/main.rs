@@ -15,6 +15,7 @@ mod copy;
 mod drivers;
 mod flow;
 mod leaks;
+mod limits;
 mod login;
 mod operations;
 mod pool;

@@ -26,8 +26,6 @@ struct State {
     cancels: usize,
     here: usize,
     here_max: usize,
-    /// Replies that are being held back.
-    held: usize,
 }
 
 impl Gate {
@@ -62,11 +60,6 @@ impl Gate {
     /// Waits until so many cancels have come.
     pub fn until_cancels(&self, number: usize) {
         self.until("cancels", |state| state.cancels >= number);
-    }
-
-    /// Waits until a reply is held back.
-    pub fn until_held(&self) {
-        self.until("a reply", |state| state.held > 0);
     }
 
     fn set(&self, change: impl FnOnce(&mut State)) {
@@ -105,12 +98,8 @@ fn pass(mut client: TcpStream, server: SocketAddr, state: &Arc<(Mutex<State>, Co
     });
     let mut buffer = vec![0; 64 << 10];
     while let Ok(length @ 1..) = server.read(&mut buffer) {
-        let mut now = state.0.lock().unwrap();
-        now.held += 1;
-        state.1.notify_all();
-        let mut open = state.1.wait_while(now, |state| state.holds_replies && !is_cancel).unwrap();
-        open.held -= 1;
-        drop(open);
+        let now = state.0.lock().unwrap();
+        drop(state.1.wait_while(now, |state| state.holds_replies && !is_cancel).unwrap());
         if client.write_all(&buffer[..length]).is_err() {
             break;
         }

@@ -237,11 +237,7 @@ pub fn until_running(server: &PostgresServer, database: &str, like: &str, number
          AND query LIKE '{like}'"
     );
     let mut superuser = Wire::connect(server.address(), &Login::superuser().database(database)).unwrap();
-    let began = Instant::now();
-    while superuser.value(&sql) != number.to_string() {
-        assert!(began.elapsed() < PATIENCE, "never {number} of {like}");
-        thread::sleep(Duration::from_millis(2));
-    }
+    superuser.until(&sql, &number.to_string());
 }
 
 /// After the scenario both database connections must be clean and usable. Fresh clients in open transactions hold

@@ -286,6 +286,15 @@ impl Wire {
         rows[0][0].clone().unwrap_or_default()
     }
 
+    /// Asks until this is the answer.
+    pub fn until(&mut self, sql: &str, value: &str) {
+        let began = Instant::now();
+        while self.value(sql) != value {
+            assert!(began.elapsed() < PATIENCE, "never {value}: {sql}");
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
     /// Runs a simple query to its ReadyForQuery; fails the test on an error. The text columns of all rows.
     pub fn query(&mut self, sql: &str) -> Vec<Vec<Option<String>>> {
         self.send(&query(sql));
