@@ -1,8 +1,9 @@
 //! Runs programs (psql, pgbench, Python) to their end, in bounded time.
 
-use std::io::{Read, Write};
-use std::process::{Command, ExitStatus, Stdio};
-use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::sync::Once;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::Duration;
 
@@ -10,6 +11,9 @@ use sluicegate::demo::servers::{APP, APP_PASSWORD, servers_folder};
 
 /// What takes longer hangs. Generous: machines that run tests are busy.
 const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Where the tests are.
+pub const SOURCES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it");
 
 /// How a program ended and what it said.
 #[derive(Debug)]
@@ -57,7 +61,41 @@ pub fn run(mut command: Command, input: &str) -> Ended {
     }
 }
 
-fn collect(mut source: impl Read + Send + 'static) -> std::sync::mpsc::Receiver<String> {
+/// A program that answers each line with a line; killed when dropped.
+pub struct Talk {
+    child: Child,
+    stdin: ChildStdin,
+    answers: Receiver<String>,
+}
+
+impl Talk {
+    pub fn start(mut command: Command) -> Self {
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let stdin = child.stdin.take().unwrap();
+        let stdout = BufReader::new(child.stdout.take().unwrap());
+        let (sender, answers) = channel();
+        thread::spawn(move || {
+            // Ends with the program, or with the test.
+            stdout.lines().map_while(Result::ok).try_for_each(|line| sender.send(line))
+        });
+        Self { child, stdin, answers }
+    }
+
+    pub fn ask(&mut self, line: &str) -> String {
+        writeln!(self.stdin, "{line}").unwrap();
+        self.answers.recv_timeout(PATIENCE).unwrap_or_else(|error| panic!("no answer to {line}: {error}"))
+    }
+}
+
+impl Drop for Talk {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn collect(mut source: impl Read + Send + 'static) -> Receiver<String> {
     let (sender, receiver) = channel();
     thread::spawn(move || {
         let mut bytes = Vec::new();
@@ -86,11 +124,53 @@ pub fn java(source: &str) -> Command {
     let mut command = Command::new(provisioned("JAVA"));
     command.env_clear().env("PATH", "/usr/bin:/bin").env("LC_ALL", "C.UTF-8");
     command.args(["-XX:+UseSerialGC", "-Xmx128m", "-cp", &provisioned("PGJDBC")]);
-    command.arg(format!("{}/tests/it/java/{source}", env!("CARGO_MANIFEST_DIR")));
+    command.arg(format!("{SOURCES}/java/{source}"));
     command
 }
 
-/// The Python that has psycopg 3.
+/// Java with PostgreSQL's JDBC driver and HikariCP, about to run a class that is compiled from a file of `tests/it/java`.
+pub fn java_class(class: &str) -> Command {
+    static COMPILED: Once = Once::new();
+    const CLASSES: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/java");
+    let libraries = format!("{}:{}", provisioned("PGJDBC"), provisioned("HIKARICP"));
+    // Compiled once: that takes longer than to run them.
+    COMPILED.call_once(|| {
+        let mut compiler = Command::new(provisioned("JAVAC"));
+        compiler.env_clear().env("PATH", "/usr/bin:/bin").env("LC_ALL", "C.UTF-8");
+        compiler.args(["-cp", &libraries, "-d", CLASSES]);
+        compiler.args(["Program", "Pool"].map(|name| format!("{SOURCES}/java/{name}.java")));
+        run(compiler, "").quietly();
+    });
+    let mut command = Command::new(provisioned("JAVA"));
+    command.env_clear().env("PATH", "/usr/bin:/bin").env("LC_ALL", "C.UTF-8");
+    // They end before the better of the two compilers would have paid.
+    command.args([
+        "-XX:+UseSerialGC",
+        "-XX:TieredStopAtLevel=1",
+        "-Xmx256m",
+        "-cp",
+        &format!("{libraries}:{CLASSES}"),
+        class,
+    ]);
+    command
+}
+
+/// Node.js with its drivers, about to run a file of `tests/it/clients/node`.
+pub fn node(source: &str) -> Command {
+    let mut command = Command::new(provisioned("NODE"));
+    command.env_clear().env("PATH", "/usr/bin:/bin").env("LC_ALL", "C.UTF-8");
+    command.env("NODE_PATH", provisioned("NODE_MODULES")).arg(format!("{SOURCES}/clients/node/{source}"));
+    command
+}
+
+/// Python with its drivers, about to run a file of `tests/it/clients/python`.
+pub fn python_file(source: &str) -> Command {
+    let mut command = python();
+    command.arg(format!("{SOURCES}/clients/python/{source}"));
+    command
+}
+
+/// The Python that has its drivers.
 pub fn python() -> Command {
     let mut command = Command::new(provisioned("PYTHON"));
     command.env_clear().env("PATH", "/usr/bin:/bin").env("LC_ALL", "C.UTF-8").env("PYTHONDONTWRITEBYTECODE", "1");

@@ -1,6 +1,6 @@
 //! Starts the proxy under test: the binary itself, as a child, with a configuration of the test's own.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -71,6 +71,18 @@ impl ProxyHandle {
         let series =
             text.lines().filter(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' '])));
         series.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()
+    }
+
+    /// The series of a metric that are not at 0, by the value of this label.
+    pub fn metric_by(&self, name: &str, label: &str) -> BTreeMap<String, u64> {
+        let text = self.metrics().unwrap();
+        let label = format!("{label}=\"");
+        let series = text.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix('{')?.rsplit_once("} "));
+        let series = series.map(|(labels, number)| {
+            let value = labels.split(label.as_str()).nth(1).unwrap().split('"').next().unwrap();
+            (value.to_owned(), number.parse().unwrap())
+        });
+        series.filter(|(_, number)| *number > 0).collect()
     }
 
     /// Waits until a metric is at this number.

@@ -1,0 +1,232 @@
+//! Drivers, as they come, through the proxy: each runs one and the same program, directly and through the proxy in
+//! transaction mode with twenty clients over two database connections, and prints the same digest of all it saw.
+//!
+//! The program, in whatever language (`clients/python/program.py`, `clients/node/program.js`, `java/Program.java`,
+//! [`program`]): every type of `clients/types.tsv` as parameter, as the server's text, from text and from a literal; NULL
+//! of each; a statement run twenty times; a batch of 1,000; rollback; errors inside and outside of a transaction, and one
+//! behind a savepoint; 10,000 rows by portions; a cancel; text and bytes of 1 MB; a new connection. Every value is written
+//! down in one form, so that all drivers say the same, and each client says the SHA-256 of it all.
+//!
+//! What came out is the table in `docs/DRIVERS.md`; a test fails if its row there is not what it found. To write the rows
+//! anew: `SLUICEGATE_WRITE_DRIVERS=1 cargo test --test it drivers`.
+
+mod pools;
+mod program;
+mod said;
+mod table;
+mod with_sqlx;
+mod with_tokio_postgres;
+
+use std::cell::OnceCell;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use sluicegate::demo::servers::{APP, APP_PASSWORD};
+
+use crate::harness::programs::{Ended, SOURCES, java_class, node, python_file, run};
+use crate::harness::proxy::{config, set};
+use crate::harness::{each_with, servers};
+use program::Place;
+use said::{Said, same};
+use with_sqlx::Sqlx;
+use with_tokio_postgres::TokioPostgres;
+
+/// The types and values of the program.
+const TYPES: &str = include_str!("clients/types.tsv");
+/// Through the proxy.
+const CLIENTS: u32 = 20;
+/// They are spread over so many processes: one per core of a small machine.
+const PROCESSES: u32 = 2;
+/// On the older server, with which no driver speaks differently.
+const CLIENTS_OF_OLD: u32 = 6;
+/// What the proxy's own questions may take beside the clients' connections.
+const CONTROL_CONNECTIONS: u32 = 2;
+/// A program that takes longer hangs.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// A driver, and how it is used.
+struct Driver {
+    name: &'static str,
+    /// What is not its default, as its program understands it.
+    variant: &'static str,
+    how: How,
+    /// How many database connections twenty clients get.
+    connections: u32,
+    /// How it asks for many rows by portions.
+    portions: &'static str,
+    /// How a query of it is ended.
+    cancel: &'static str,
+}
+
+enum How {
+    Python(&'static str),
+    Node(&'static str),
+    Java,
+    Rust(fn(&Place, u32) -> Said),
+}
+
+/// Few enough to show that they are shared.
+const SHARED: u32 = 2;
+/// For a driver that pins by its own doing.
+const EACH_ITS_OWN: u32 = CLIENTS;
+
+/// A test for each, and the list of them all.
+macro_rules! drivers {
+    ($($test:ident: $driver:expr,)*) => {
+        const DRIVERS: &[Driver] = &[$($driver),*];
+        $(#[test] fn $test() { check(stringify!($test), &$driver); })*
+    };
+}
+
+/// A driver with its defaults.
+const fn plain(name: &'static str, how: How, connections: u32, portions: &'static str, cancel: &'static str) -> Driver {
+    Driver { name, variant: "", how, connections, portions, cancel }
+}
+
+const fn pgjdbc(variant: &'static str, connections: u32) -> Driver {
+    Driver { name: "pgjdbc", variant, how: How::Java, connections, portions: "`setFetchSize`", cancel: "`cancel()`" }
+}
+
+drivers! {
+    psycopg: plain("psycopg", How::Python("psycopg"), SHARED, "named cursor", "`cancel_safe()`"),
+    psycopg2: plain("psycopg2", How::Python("psycopg2"), SHARED, "named cursor", "`cancel()`"),
+    asyncpg: plain("asyncpg", How::Python("asyncpg"), EACH_ITS_OWN, "`cursor(prefetch=)`", "`timeout=`"),
+    asyncpg_as_text: Driver {
+        variant: "arrays and enums as text",
+        ..plain("asyncpg", How::Python("asyncpg"), SHARED, "`cursor(prefetch=)`", "`timeout=`")
+    },
+    pg8000: plain("pg8000", How::Python("pg8000"), SHARED, "DECLARE, FETCH", "`statement_timeout`"),
+    node_postgres: plain("pg", How::Node("pg"), SHARED, "pg-cursor", "`cancel()`"),
+    postgres_js: plain("postgres", How::Node("postgres"), SHARED, "`cursor()`", "`cancel()`"),
+    tokio_postgres:
+        plain("tokio-postgres", How::Rust(program::run::<TokioPostgres>), SHARED, "`query_portal`", "`cancel_query`"),
+    sqlx: plain("sqlx-postgres", How::Rust(program::run::<Sqlx>), SHARED, "none: a stream", "`statement_timeout`"),
+    pgjdbc_defaults: pgjdbc("", EACH_ITS_OWN),
+    pgjdbc_threshold_0: pgjdbc("prepareThreshold=0", EACH_ITS_OWN),
+    pgjdbc_threshold_1: pgjdbc("prepareThreshold=1", EACH_ITS_OWN),
+    pgjdbc_autosave: pgjdbc("autosave=always", EACH_ITS_OWN),
+    pgjdbc_autosave_conservative: pgjdbc("autosave=conservative", EACH_ITS_OWN),
+    pgjdbc_without_sets: pgjdbc("assumeMinServerVersion=15", SHARED),
+    sqlalchemy: plain("SQLAlchemy", How::Python("sqlalchemy"), SHARED, "`yield_per`", "the driver's `cancel_safe()`"),
+    django: plain("Django", How::Python("django"), EACH_ITS_OWN, "`iterator(chunk_size=)`", "`statement_timeout`"),
+}
+
+impl Driver {
+    /// As in the table.
+    fn title(&self) -> String {
+        if self.variant.is_empty() { self.name.to_owned() } else { format!("{}, {}", self.name, self.variant) }
+    }
+
+    /// Runs so many clients against this address, as processes of their own where they can be.
+    fn run(&self, address: SocketAddr, database: &str, clients: u32) -> Said {
+        if let How::Rust(run) = self.how {
+            return Said { version: locked_version(self.name), ..run(&Place::new(address, database), clients) };
+        }
+        let each = clients.div_ceil(PROCESSES);
+        let first = (0..clients).step_by(each as usize);
+        let ended: Vec<Ended> = std::thread::scope(|scope| {
+            let running: Vec<_> = first
+                .map(|first| {
+                    let command = self.command(address, database, first, each.min(clients - first));
+                    scope.spawn(move || run(command, ""))
+                })
+                .collect();
+            running.into_iter().map(|running| running.join().unwrap()).collect()
+        });
+        let mut said = Said::default();
+        for ended in ended {
+            said.read(&ended.stdout);
+            if !(ended.status.success() && said.failures.is_empty()) {
+                said.failures.push(ended.to_string());
+            }
+        }
+        said
+    }
+
+    fn command(&self, address: SocketAddr, database: &str, first: u32, clients: u32) -> std::process::Command {
+        let mut command = match self.how {
+            How::Python(name) => python_file(&format!("with_{name}.py")),
+            How::Node(name) => node(&format!("with_{name}.js")),
+            How::Java => java_class("Program"),
+            How::Rust(_) => unreachable!("runs in the test"),
+        };
+        command.args([&address.ip().to_string(), &address.port().to_string(), APP, APP_PASSWORD, database]);
+        command.args([&format!("{SOURCES}/clients/types.tsv"), &first.to_string(), &clients.to_string(), self.variant]);
+        command
+    }
+}
+
+/// The version in Cargo.lock.
+fn locked_version(package: &str) -> String {
+    let lock = include_str!("../../Cargo.lock");
+    let (_, rest) = lock.split_once(&format!("name = \"{package}\"\nversion = \"")).unwrap();
+    rest.split_once('"').unwrap().0.to_owned()
+}
+
+/// Runs one driver everywhere, and compares.
+fn check(test: &str, driver: &Driver) {
+    let setup = [
+        "CREATE TYPE mood AS ENUM ('good', 'bad')",
+        "CREATE TABLE items (id int PRIMARY KEY, v text NOT NULL)",
+        "CREATE TABLE numbers (n int PRIMARY KEY, v text NOT NULL)",
+        "INSERT INTO numbers SELECT n, 'row ' || n FROM generate_series(1, 10000) n",
+        // None of the zones that drivers ask for.
+        "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET timezone = %L', current_database(), 'Europe/Berlin'); END $$",
+    ];
+    let digest = OnceCell::new();
+    each_with(
+        &format!("driver_{test}"),
+        &setup,
+        |server| {
+            let config = config(server.address(), driver.connections + CONTROL_CONNECTIONS);
+            // Twenty clients queue for two connections with a batch of 1,000 each, on a machine that may be busy.
+            set(&config, "target_group.pool", "connection_borrow_timeout", "\"90s\"")
+        },
+        |server, database, proxy| {
+            let direct = driver.run(server.address(), database, PROCESSES);
+            let digest: &String = digest.get_or_init(|| direct.digest(PROCESSES).to_owned());
+            assert_eq!(direct.digest(PROCESSES), digest, "the server's version makes a difference");
+            let newest = std::ptr::eq(server, servers().last().unwrap());
+            let clients = if newest { CLIENTS } else { CLIENTS_OF_OLD };
+            let proxied = driver.run(proxy.address, database, clients);
+            if let (Some(direct), Some(proxied)) = (direct.lines.get(&0), proxied.lines.get(&0)) {
+                same(direct, proxied, "direct and through the proxy");
+            }
+            assert_eq!(proxied.digest(clients), digest);
+            assert!(proxy.metric("sluicegate_disagreements_total") == 0.0);
+            let mut errors = proxy.metric_by("sluicegate_errors_total", "kind");
+            // What the program asks for: a cancel may find its query still waiting in the proxy.
+            errors.remove("client");
+            let row = table::Row {
+                title: driver.title(),
+                version: proxied.version,
+                clients,
+                connections: driver.connections,
+                pins: proxy.metric_by("sluicegate_pins_total", "reason"),
+                errors,
+                portions: driver.portions,
+                cancel: driver.cancel,
+                digest: digest.clone(),
+            };
+            if newest {
+                table::check(&row);
+            }
+        },
+    );
+}
+
+#[test]
+fn the_table_has_every_driver_and_one_digest() {
+    if table::is_written() {
+        return;
+    }
+    let rows = table::rows();
+    let titles: Vec<String> = rows.iter().map(|row| table::title(row)).collect();
+    assert_eq!(titles, DRIVERS.iter().map(Driver::title).collect::<Vec<_>>());
+    let mut digests: Vec<&str> =
+        rows.iter().map(|row| row.trim_end_matches(" |").rsplit("| ").next().unwrap()).collect();
+    digests.sort_unstable();
+    digests.dedup();
+    // With `autosave=always` a statement after an error in a transaction is not refused.
+    assert_eq!(digests.len(), 2, "{digests:?}");
+}

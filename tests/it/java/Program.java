@@ -1,0 +1,421 @@
+// The program that tests/it/drivers.rs describes, for pgjdbc. The variant is what the URL's parameters say.
+//
+//   java Program HOST PORT USER PASSWORD DATABASE TYPES FIRST CLIENTS VARIANT
+//
+// Prints what each client saw, a line each: `line CLIENT TEXT`, at its end `digest CLIENT SHA-256`, or `failed CLIENT WHY`.
+
+import java.math.BigDecimal;
+import java.nio.charset.StandardCharsets;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.security.GeneralSecurityException;
+import java.security.MessageDigest;
+import java.sql.Connection;
+import java.sql.DriverManager;
+import java.sql.PreparedStatement;
+import java.sql.ResultSet;
+import java.sql.SQLException;
+import java.sql.Statement;
+import java.sql.Types;
+import java.time.LocalDate;
+import java.time.LocalDateTime;
+import java.time.LocalTime;
+import java.time.OffsetDateTime;
+import java.time.ZoneOffset;
+import java.time.format.DateTimeFormatter;
+import java.util.ArrayList;
+import java.util.HexFormat;
+import java.util.LinkedHashSet;
+import java.util.List;
+import java.util.Set;
+import java.util.concurrent.Executors;
+import java.util.concurrent.ScheduledExecutorService;
+import java.util.concurrent.ScheduledFuture;
+import java.util.concurrent.TimeUnit;
+import org.postgresql.util.PGInterval;
+import org.postgresql.util.PGobject;
+
+class Program {
+    static final int BATCH = 1000;
+    static final int ROWS_AT_A_TIME = 500;
+    // Attempts to cancel: the protocol does not say when a query has begun, so a request may come before it does.
+    static final int CANCELS = 5;
+    static final int BEFORE_CANCEL_MS = 150;
+
+    static String url;
+    static String user;
+    static String password;
+    static List<String> types;
+
+    public static void main(String[] arguments) throws Exception {
+        url = "jdbc:postgresql://" + arguments[0] + ":" + arguments[1] + "/" + arguments[4] + "?" + arguments[8];
+        user = arguments[2];
+        password = arguments[3];
+        types = Files.readAllLines(Path.of(arguments[5]));
+        int first = Integer.parseInt(arguments[6]);
+        // The version without what the distribution adds to it.
+        System.out.println("version pgjdbc " + org.postgresql.util.DriverInfo.DRIVER_VERSION.split("-")[0]);
+        List<Thread> clients = new ArrayList<>();
+        for (int number = first; number < first + Integer.parseInt(arguments[7]); number++) {
+            Program program = new Program(number);
+            clients.add(new Thread(program::client));
+        }
+        clients.forEach(Thread::start);
+        for (Thread client : clients) {
+            client.join();
+        }
+    }
+
+    final int number;
+    final int base;
+    final StringBuilder said = new StringBuilder();
+    final MessageDigest digest;
+    Connection connection;
+
+    Program(int number) throws GeneralSecurityException {
+        this.number = number;
+        base = number * 100_000;
+        digest = MessageDigest.getInstance("SHA-256");
+    }
+
+    void client() {
+        try {
+            open();
+            all();
+            said.append("digest " + number + " " + hex(digest.digest()));
+        } catch (Exception error) {
+            error.printStackTrace();
+            said.append("failed " + number + " " + String.valueOf(error).replace('\n', ' '));
+        }
+        synchronized (System.out) {
+            System.out.println(said);
+        }
+    }
+
+    void say(String line) {
+        digest.update((line + "\n").getBytes(StandardCharsets.UTF_8));
+        said.append("line " + number + " " + line + "\n");
+    }
+
+    void open() throws SQLException {
+        connection = DriverManager.getConnection(url, user, password);
+    }
+
+    void all() throws Exception {
+        Set<String> kinds = new LinkedHashSet<>();
+        for (String line : types) {
+            String[] parts = line.split("\t", -1);
+            kinds.add(parts[0]);
+            ofAType(parts[0], parts[1]);
+        }
+        for (String kind : kinds) {
+            say(kind + " " + one("SELECT CAST(? AS " + kind + ")", row -> canonical(kind, row), (Object) null));
+        }
+        prepared();
+        batch();
+        transactions();
+        rows();
+        String cancelled = "not cancelled";
+        for (int attempt = 0; attempt < CANCELS && cancelled.startsWith("not"); attempt++) {
+            cancelled = cancelled() ? "cancelled" : cancelled;
+        }
+        say(cancelled);
+        say("goes on " + one("SELECT CAST(? AS int4)", row -> row.getString(1), 42));
+        large();
+        connection.close();
+        open();
+        say("again " + one("SELECT CAST(? AS int4)", row -> row.getString(1), 42) + " " + items().split(" ")[0]);
+        connection.close();
+    }
+
+    // A value as parameter, as the server's text, from text, and from a literal.
+    void ofAType(String kind, String text) throws SQLException {
+        String shown = kind.equals("timestamptz") ? "v AT TIME ZONE 'UTC'" : kind.equals("json") ? "CAST(v AS jsonb)" : "v";
+        String sql = "SELECT v, CAST(" + shown + " AS text) FROM (SELECT CAST(? AS " + kind + ") AS v) AS x";
+        String both = one(sql, row -> canonical(kind, row) + " | " + row.getString(2), value(kind, text));
+        String fromText = one("SELECT CAST(CAST(? AS text) AS " + kind + ")", row -> canonical(kind, row), text);
+        String quoted = "'" + text.replace("'", "''") + "'";
+        String literal = one("SELECT CAST(" + quoted + " AS " + kind + ")", row -> canonical(kind, row));
+        say(kind + " | " + both + " | " + fromText + " | " + literal);
+    }
+
+    // One statement, again and again: beyond prepareThreshold it is prepared at the server.
+    void prepared() throws SQLException {
+        int total = 0;
+        try (PreparedStatement statement = connection.prepareStatement("SELECT CAST(? AS int4) + CAST(? AS int4)")) {
+            for (int n = 0; n < 20; n++) {
+                statement.setInt(1, n);
+                statement.setInt(2, 2 * n);
+                try (ResultSet row = statement.executeQuery()) {
+                    row.next();
+                    total += row.getInt(1);
+                }
+            }
+        }
+        say("prepared " + total);
+    }
+
+    void batch() throws SQLException {
+        change("DELETE FROM items WHERE id BETWEEN CAST(? AS int4) AND CAST(? AS int4)", base, base + 99_999);
+        connection.setAutoCommit(false);
+        try (PreparedStatement statement = connection.prepareStatement("INSERT INTO items VALUES (?, ?)")) {
+            for (int n = 0; n < BATCH; n++) {
+                statement.setInt(1, base + n);
+                statement.setString(2, "item " + n);
+                statement.addBatch();
+            }
+            statement.executeBatch();
+        }
+        commit();
+        say("batch " + items());
+    }
+
+    void transactions() throws SQLException {
+        connection.setAutoCommit(false);
+        insert(BATCH);
+        say("inside " + items());
+        rollback();
+        say("rolled back " + items());
+
+        connection.setAutoCommit(false);
+        insert(BATCH + 1);
+        error(() -> one("SELECT 1 / CAST(? AS int4)", row -> "", 0));
+        error(() -> one("SELECT 1", row -> ""));
+        rollback();
+        say("after an error " + items());
+        connection.setAutoCommit(false);
+        insert(BATCH + 1);
+        change("SAVEPOINT s");
+        error(() -> insert(0));
+        change("ROLLBACK TO SAVEPOINT s");
+        insert(BATCH + 2);
+        commit();
+        say("after a savepoint " + items());
+        error(() -> one("SELEC 1", row -> ""));
+        error(() -> one("SELECT * FROM no_such_table WHERE id = CAST(? AS int4)", row -> "", 1));
+        error(() -> insert(0));
+    }
+
+    void rows() throws SQLException, GeneralSecurityException {
+        MessageDigest all = MessageDigest.getInstance("SHA-256");
+        int count = 0;
+        // Fetches by portions only inside a transaction.
+        connection.setAutoCommit(false);
+        try (Statement statement = connection.createStatement()) {
+            statement.setFetchSize(ROWS_AT_A_TIME);
+            try (ResultSet row = statement.executeQuery("SELECT n, v FROM numbers ORDER BY n")) {
+                while (row.next()) {
+                    all.update((row.getInt(1) + " " + row.getString(2) + "\n").getBytes(StandardCharsets.UTF_8));
+                    count++;
+                }
+            }
+        }
+        commit();
+        say("rows " + count + " " + hex(all.digest()));
+    }
+
+    // A cancel counts if the driver says so and the statement has done nothing.
+    boolean cancelled() throws Exception {
+        int key = base + 50_000;
+        boolean told = false;
+        ScheduledExecutorService other = Executors.newSingleThreadScheduledExecutor();
+        try (Statement statement = connection.createStatement()) {
+            ScheduledFuture<?> cancel = other.schedule(() -> {
+                statement.cancel();
+                return null;
+            }, BEFORE_CANCEL_MS, TimeUnit.MILLISECONDS);
+            try {
+                statement.execute("INSERT INTO items SELECT " + key + ", 'slept' FROM pg_sleep(2)");
+            } catch (SQLException error) {
+                if (!"57014".equals(error.getSQLState())) {
+                    throw error;
+                }
+                told = true;
+            }
+            // A request still under way would hit what comes next.
+            cancel.get();
+        } finally {
+            other.shutdown();
+        }
+        int done = change("DELETE FROM items WHERE id = CAST(? AS int4)", key);
+        return told && done == 0;
+    }
+
+    void large() throws SQLException, GeneralSecurityException {
+        StringBuilder text = new StringBuilder();
+        byte[] bytes = new byte[1_000_000];
+        for (int n = 0; n < 1_000_000; n++) {
+            text.append((char) ('a' + n % 26));
+            bytes[n] = (byte) (n * 7);
+        }
+        MessageDigest sha = MessageDigest.getInstance("SHA-256");
+        say("text " + one("SELECT v, md5(v) FROM (SELECT CAST(? AS text) AS v) AS x", row -> {
+            String back = row.getString(1);
+            byte[] digest = sha.digest(back.getBytes(StandardCharsets.UTF_8));
+            return back.length() + " " + row.getString(2) + " " + hex(digest);
+        }, text.toString()));
+        say("bytea " + one("SELECT v, md5(v) FROM (SELECT CAST(? AS bytea) AS v) AS x", row -> {
+            byte[] back = row.getBytes(1);
+            return back.length + " " + row.getString(2) + " " + hex(sha.digest(back));
+        }, (Object) bytes));
+    }
+
+    // ---------------------------------------------------------------- JDBC
+
+    interface Reading {
+        String of(ResultSet row) throws SQLException;
+    }
+
+    interface Work {
+        void run() throws SQLException;
+    }
+
+    String one(String sql, Reading reading, Object... parameters) throws SQLException {
+        try (PreparedStatement statement = connection.prepareStatement(sql)) {
+            set(statement, parameters);
+            try (ResultSet row = statement.executeQuery()) {
+                row.next();
+                return reading.of(row);
+            }
+        }
+    }
+
+    int change(String sql, Object... parameters) throws SQLException {
+        try (PreparedStatement statement = connection.prepareStatement(sql)) {
+            set(statement, parameters);
+            return statement.executeUpdate();
+        }
+    }
+
+    void set(PreparedStatement statement, Object[] parameters) throws SQLException {
+        for (int n = 0; n < parameters.length; n++) {
+            if (parameters[n] instanceof Untyped) {
+                statement.setObject(n + 1, ((Untyped) parameters[n]).text, Types.OTHER);
+            } else {
+                statement.setObject(n + 1, parameters[n]);
+            }
+        }
+    }
+
+    void insert(int n) throws SQLException {
+        change("INSERT INTO items VALUES (CAST(? AS int4), CAST(? AS text))", base + n, "item " + n);
+    }
+
+    String items() throws SQLException {
+        return one("SELECT CAST(count(*) AS int4), md5(string_agg(v, ',' ORDER BY id)) FROM items"
+                + " WHERE id BETWEEN CAST(? AS int4) AND CAST(? AS int4)",
+                row -> row.getInt(1) + " " + row.getString(2), base, base + 99_999);
+    }
+
+    void error(Work work) {
+        try {
+            work.run();
+            say("no error");
+        } catch (SQLException error) {
+            say("error " + error.getSQLState());
+        }
+    }
+
+    void commit() throws SQLException {
+        connection.commit();
+        connection.setAutoCommit(true);
+    }
+
+    void rollback() throws SQLException {
+        connection.rollback();
+        connection.setAutoCommit(true);
+    }
+
+    // ---------------------------------------------------------------- values
+
+    // Text whose type the server finds out.
+    record Untyped(String text) { }
+
+    Object value(String kind, String text) throws SQLException {
+        return switch (kind) {
+            case "bool" -> Boolean.valueOf(text);
+            case "int2" -> Short.valueOf(text);
+            case "int4" -> Integer.valueOf(text);
+            case "int8" -> Long.valueOf(text);
+            case "float4" -> Float.valueOf(text);
+            case "float8" -> Double.valueOf(text);
+            case "numeric" -> new BigDecimal(text);
+            case "bytea" -> HexFormat.of().parseHex(text.substring(2));
+            case "date" -> LocalDate.parse(text);
+            case "time" -> LocalTime.parse(text);
+            case "timestamp" -> LocalDateTime.parse(text.replace(' ', 'T'));
+            case "timestamptz" -> OffsetDateTime.parse(text.replace(' ', 'T') + ":00");
+            case "interval" -> new PGInterval(text);
+            case "uuid" -> java.util.UUID.fromString(text);
+            case "json", "jsonb", "inet" -> object(kind, text);
+            case "int4[]" -> connection.createArrayOf("int4", new Integer[] {1, null, -3});
+            case "text[]" -> connection.createArrayOf("text", new String[] {"one", "two, three", "NULL", "four\"\\", ""});
+            case "mood" -> new Untyped(text);
+            default -> text;
+        };
+    }
+
+    static PGobject object(String kind, String text) throws SQLException {
+        PGobject object = new PGobject();
+        object.setType(kind);
+        object.setValue(text);
+        return object;
+    }
+
+    // A value as text: PostgreSQL's own in most cases, bits for floats, JSON for arrays.
+    static String canonical(String kind, ResultSet row) throws SQLException {
+        if (row.getObject(1) == null) {
+            return "null";
+        }
+        return switch (kind) {
+            case "bool" -> String.valueOf(row.getBoolean(1));
+            case "int2", "int4", "int8" -> String.valueOf(row.getLong(1));
+            case "float4" -> HexFormat.of().toHexDigits(Float.floatToIntBits(row.getFloat(1)));
+            case "float8" -> Double.isNaN(row.getDouble(1))
+                    ? "NaN" : HexFormat.of().toHexDigits(Double.doubleToLongBits(row.getDouble(1)));
+            case "numeric" -> row.getBigDecimal(1).toPlainString();
+            case "bytea" -> "\\x" + hex(row.getBytes(1));
+            case "date" -> row.getObject(1, LocalDate.class).toString();
+            case "time" -> time(row.getObject(1, LocalTime.class));
+            case "timestamp" -> moment(row.getObject(1, LocalDateTime.class));
+            case "timestamptz" -> moment(row.getObject(1, OffsetDateTime.class)
+                    .withOffsetSameInstant(ZoneOffset.UTC).toLocalDateTime()) + "+00";
+            case "interval" -> interval((PGInterval) row.getObject(1));
+            case "json", "jsonb" -> row.getString(1).replace(" ", "");
+            case "int4[]", "text[]" -> array((Object[]) row.getArray(1).getArray());
+            default -> row.getString(1);
+        };
+    }
+
+    static String time(LocalTime time) {
+        return fraction(time.format(DateTimeFormatter.ofPattern("HH:mm:ss.SSSSSS")));
+    }
+
+    static String moment(LocalDateTime moment) {
+        return moment.toLocalDate() + " " + time(moment.toLocalTime());
+    }
+
+    static String interval(PGInterval interval) {
+        String time = String.format("%02d:%02d:%02d.%06d", interval.getHours(), interval.getMinutes(),
+                interval.getWholeSeconds(), interval.getMicroSeconds());
+        return interval.getDays() + " day " + fraction(time);
+    }
+
+    static String fraction(String text) {
+        return text.replaceAll("\\.?0+$", "");
+    }
+
+    static String array(Object[] values) {
+        List<String> texts = new ArrayList<>();
+        for (Object value : values) {
+            boolean quoted = value instanceof String;
+            String text = String.valueOf(value).replace("\\", "\\\\").replace("\"", "\\\"");
+            texts.add(quoted ? "\"" + text + "\"" : text);
+        }
+        return "[" + String.join(",", texts) + "]";
+    }
+
+    static String hex(byte[] bytes) {
+        return HexFormat.of().formatHex(bytes);
+    }
+}
