@@ -14,6 +14,7 @@ mod clients;
 mod copy;
 mod flow;
 mod leaks;
+mod levels;
 mod limits;
 mod login;
 mod metrics;

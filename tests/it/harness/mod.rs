@@ -15,6 +15,7 @@
 pub mod forward;
 pub mod gate;
 pub mod mask;
+pub mod measure;
 pub mod programs;
 pub mod proxy;
 pub mod wire;
