@@ -17,6 +17,7 @@ mod drivers;
 mod flow;
 mod kills;
 mod leaks;
+mod levels;
 mod limits;
 mod login;
 mod metrics;

@@ -16,6 +16,7 @@ pub mod forward;
 pub mod gate;
 pub mod levels;
 pub mod mask;
+pub mod measure;
 pub mod programs;
 pub mod proxy;
 pub mod wire;
