@@ -6,7 +6,10 @@
 //! Environment:
 //! * `BENCH_ROUNDS` (3), `BENCH_SECONDS` (5): claims below a factor of 1.3 need 5 rounds of 10 s and a quiet machine
 //! * `BENCH_CLIENTS` (1,16,64,256), `BENCH_MODES` (simple,extended,prepared)
-//! * `BENCH_ONLY` (transactions,connect,value,rows,copy): sections; also `calls` (system calls, by strace)
+//! * `BENCH_ONLY` (transactions,connect,connect-tls,connect-token,value,rows,copy,memory): sections; also `tls` (prepared
+//!   transactions of 64 clients over TLS) and `calls` (system calls, by strace). A connect is a login, one transaction
+//!   and the end, with SCRAM or a token
+//! * `BENCH_IDLE` (2000,5000): idle clients of `memory`
 //! * `BENCH_VARIANTS`: some of direct, pgbouncer, proxy, proxy-1 (one worker), other, other-1
 //! * `BENCH_OTHER=FILE`: another build of the proxy to compare with, as variants `other` and `other-1`
 
@@ -18,19 +21,19 @@ mod load;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
-use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use load::{Database, Process, Result, Sample, dies_with_us, free_port, list, median, number, provisioned, ratio};
-use sluicegate::demo::servers::{APP, APP_PASSWORD, MONITOR, MONITOR_PASSWORD};
+use load::idle::Idle;
+use load::ways::{CONNECTIONS, Entry, Starter, Way};
+use load::{Database, Door, Process, Result, Sample, list, median, number, ratio};
 
-/// Database connections for clients, of either proxy.
-const CONNECTIONS: u32 = 20;
-/// The proxy counts its own questions' connections too.
-const OWN_CONNECTIONS: u32 = 2;
+/// Sections that need an endpoint with TLS.
+const WITH_TLS: [&str; 4] = ["tls", "connect-tls", "connect-token", "memory"];
+/// For a proxy to come to rest.
+const QUIET: Duration = Duration::from_millis(500);
 /// A megabyte in one value.
 const VALUE: &str = "SELECT repeat('x', 1048576);\n";
 /// A megabyte in rows of 16 bytes on the wire.
@@ -49,13 +52,15 @@ fn bench() -> Result<()> {
     let rounds = number("BENCH_ROUNDS", 3)?;
     let seconds = number("BENCH_SECONDS", 5)?.max(1);
     let machine = load::machine();
-    let bed = Bed::start(&list("BENCH_VARIANTS", "direct,pgbouncer,proxy,proxy-1,other"))?;
+    let sections = list("BENCH_ONLY", "transactions,connect,connect-tls,connect-token,value,rows,copy,memory");
+    let with_tls = sections.iter().any(|section| WITH_TLS.contains(&section.as_str()));
+    let bed = Bed::start(&list("BENCH_VARIANTS", "direct,pgbouncer,proxy,proxy-1,other"), with_tls)?;
     println!("{machine}; PostgreSQL {}", bed.database.server.installation().version());
     println!(
         "{rounds} rounds of {seconds} s; {CONNECTIONS} database connections; medians; cpu: µs of the proxy's process"
     );
     let mut results = Results::default();
-    for section in list("BENCH_ONLY", "transactions,connect,value,rows,copy") {
+    for section in sections {
         let value = bed.database.script("value.sql", VALUE)?;
         let rows = bed.database.script("rows.sql", ROWS)?;
         match section.as_str() {
@@ -63,18 +68,29 @@ fn bench() -> Result<()> {
                 for mode in list("BENCH_MODES", "simple,extended,prepared") {
                     for clients in list("BENCH_CLIENTS", "1,16,64,256") {
                         let args = ["-S", "-M", &mode];
-                        bed.rounds(&mut results, &mode, clients.parse()?, rounds, seconds, &args)?;
+                        bed.rounds(&mut results, (&mode, Entry::Plain), clients.parse()?, rounds, seconds, &args)?;
                     }
                     results.table(&mode, &bed, "tps");
                 }
             }
-            "connect" => {
-                bed.rounds(&mut results, &section, 16, rounds, seconds, &["-S", "-C"])?;
+            "tls" => {
+                let args = ["-S", "-M", "prepared"];
+                bed.rounds(&mut results, (&section, Entry::Tls), 64, rounds, seconds, &args)?;
+                results.table(&section, &bed, "tps");
+            }
+            "connect" | "connect-tls" | "connect-token" => {
+                let entry = match section.as_str() {
+                    "connect" => Entry::Plain,
+                    "connect-tls" => Entry::Tls,
+                    _ => Entry::Token,
+                };
+                bed.rounds(&mut results, (&section, entry), 16, rounds, seconds, &["-S", "-C"])?;
                 results.table(&section, &bed, "conn/s");
             }
+            "memory" => bed.memory(rounds)?,
             "value" | "rows" => {
                 let script = if section == "value" { &value } else { &rows };
-                bed.rounds(&mut results, &section, 4, rounds, seconds, &["-f", script])?;
+                bed.rounds(&mut results, (&section, Entry::Plain), 4, rounds, seconds, &["-f", script])?;
                 results.table(&section, &bed, "MB/s");
             }
             "copy" => {
@@ -92,95 +108,27 @@ fn bench() -> Result<()> {
 
 /// Everything that runs while we measure. Fields are dropped in this order.
 struct Bed {
-    variants: Vec<Variant>,
-    _folders: Vec<tempfile::TempDir>,
+    variants: Vec<Way>,
+    starter: Starter,
     database: Database,
 }
 
-/// A way to the database.
-struct Variant {
-    name: &'static str,
-    port: u16,
-    process: Option<Process>,
-}
-
 impl Bed {
-    fn start(wanted: &[String]) -> Result<Self> {
+    fn start(wanted: &[String], with_tls: bool) -> Result<Self> {
         let database = Database::start()?;
-        let mut bed = Self { variants: Vec::new(), _folders: Vec::new(), database };
-        let proxy = PathBuf::from(env!("CARGO_BIN_EXE_sluicegate"));
-        let other = std::env::var_os("BENCH_OTHER").map(PathBuf::from);
+        let starter = Starter::new(env!("CARGO_BIN_EXE_sluicegate"), with_tls)?;
+        let mut variants = Vec::new();
         for name in wanted {
-            match (name.as_str(), &other) {
-                ("direct", _) => {
-                    let port = bed.database.server.port();
-                    bed.variants.push(Variant { name: "direct", port, process: None });
-                }
-                ("pgbouncer", _) => bed.start_pgbouncer()?,
-                ("proxy", _) => bed.start_proxy("proxy", &proxy, 0)?,
-                ("proxy-1", _) => bed.start_proxy("proxy-1", &proxy, 1)?,
-                ("other", Some(file)) => bed.start_proxy("other", file, 0)?,
-                ("other-1", Some(file)) => bed.start_proxy("other-1", file, 1)?,
-                ("other" | "other-1", None) => {}
-                (name, _) => return Err(format!("BENCH_VARIANTS knows no {name:?}").into()),
-            }
+            variants.extend(starter.start(name, &database)?);
         }
-        Ok(bed)
-    }
-
-    fn add(&mut self, name: &'static str, port: u16, mut process: Process, folder: tempfile::TempDir) -> Result<()> {
-        self.database.wait_for(port, &mut process)?;
-        self.variants.push(Variant { name, port, process: Some(process) });
-        self._folders.push(folder);
-        Ok(())
-    }
-
-    fn start_proxy(&mut self, name: &'static str, program: &Path, workers: u32) -> Result<()> {
-        let folder = tempfile::Builder::new().prefix("sluicegate-").tempdir()?;
-        let port = free_port()?;
-        let config = folder.path().join("proxy.toml");
-        fs::write(&config, proxy_config(port, self.database.server.port(), workers, folder.path()))?;
-        let mut command = dies_with_us(program);
-        command.args(["serve", "--config"]).arg(&config);
-        let process = Process::start(name, &command, folder.path())?;
-        self.add(name, port, process, folder)
-    }
-
-    fn start_pgbouncer(&mut self) -> Result<()> {
-        let missing = "no PgBouncer here to compare with; run `make provision`, which installs it, or leave it out of BENCH_VARIANTS";
-        let program = provisioned("PGBOUNCER").ok_or(missing)?;
-        let chroot = PathBuf::from(provisioned("PGBOUNCER_CHROOT").ok_or(missing)?);
-        let (user, group) = (provisioned("PG18_UID").ok_or(missing)?, provisioned("PG18_GID").ok_or(missing)?);
-        let folder = tempfile::Builder::new().prefix("sluicegate-").tempdir_in(chroot.join("tmp"))?;
-        let inside = Path::new("/").join(folder.path().strip_prefix(&chroot)?);
-        let port = free_port()?;
-        // The database's own verifier, as an operator would copy it: no password is hashed per login on either side.
-        let verifier = self
-            .database
-            .server
-            .run_sql("postgres", &format!("SELECT rolpassword FROM pg_authid WHERE rolname = '{APP}'"))?;
-        let users = format!("\"{APP}\" \"{verifier}\"\n");
-        let config = pgbouncer_config(port, self.database.server.port(), &inside);
-        for (name, text) in [("users.txt", users), ("pgbouncer.ini", config)] {
-            let file = folder.path().join(name);
-            fs::write(&file, text)?;
-            fs::set_permissions(&file, fs::Permissions::from_mode(0o600))?;
-            chown(&file, Some(user.parse()?), Some(group.parse()?))?;
-        }
-        chown(folder.path(), Some(user.parse()?), Some(group.parse()?))?;
-        let mut command = Command::new("chroot");
-        command.arg(&chroot).args(["setpriv", "--reuid", &user, "--regid", &group, "--clear-groups"]);
-        command.args(["--pdeathsig", "KILL", "--", "prlimit", "--nofile=16384", &program, "-q"]);
-        command.arg(inside.join("pgbouncer.ini"));
-        let process = Process::start("pgbouncer", &command, folder.path())?;
-        self.add("pgbouncer", port, process, folder)
+        Ok(Self { variants, starter, database })
     }
 
     /// One cell of the table: every variant in every round, each round beginning with another.
     fn rounds(
         &self,
         results: &mut Results,
-        section: &str,
+        (section, entry): (&str, Entry),
         clients: u32,
         rounds: u32,
         seconds: u32,
@@ -189,8 +137,10 @@ impl Bed {
         for round in 0..rounds {
             for turn in 0..self.variants.len() {
                 let variant = &self.variants[(turn + round as usize) % self.variants.len()];
+                let token = variant.token()?;
+                let Some(door) = variant.door(entry, &token) else { continue };
                 let process = variant.process.as_ref();
-                let sample = self.database.pgbench(variant.port, clients, seconds, args, process);
+                let sample = self.database.pgbench(door, clients, seconds, args, process);
                 let sample =
                     sample.map_err(|error| format!("{section}, {clients} clients, {}: {error}", variant.name))?;
                 results.add(section, clients, variant.name, sample)?;
@@ -205,7 +155,7 @@ impl Bed {
                 let variant = &self.variants[(turn + round as usize) % self.variants.len()];
                 let cpu = || variant.process.as_ref().map(Process::cpu).transpose();
                 let (before, started) = (cpu()?, Instant::now());
-                let mut psql = self.database.client("psql", variant.port);
+                let mut psql = self.database.client("psql", Door::plain(variant.port));
                 let status = psql.args(["-Xqc", COPY.1]).stdout(Stdio::null()).status()?;
                 if !status.success() {
                     return Err(format!("copy, {}: psql failed ({status})", variant.name).into());
@@ -214,6 +164,33 @@ impl Bed {
                 let per_second = COPY.0 / started.elapsed().as_secs_f64();
                 let sample = Sample { per_second, p50_us: f64::NAN, p99_us: f64::NAN, cpu_us: spent / COPY.0 };
                 results.add("copy", 1, variant.name, sample)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What a client that does nothing costs, in KiB of the proxy's resident memory: every figure from a process that was
+    /// started for it, since what a process has once held it may keep.
+    fn memory(&self, rounds: u32) -> Result<()> {
+        let tls = self.starter.client_tls()?;
+        println!("\n## memory of a client that is logged in, has asked once, and is idle\n");
+        println!("| clients | variant | KiB, plain | KiB, TLS | KiB that stay when all have left, plain | TLS |");
+        println!("|---|---|---|---|---|---|");
+        for clients in list("BENCH_IDLE", "2000,5000") {
+            let clients = clients.parse()?;
+            for variant in self.variants.iter().filter(|variant| variant.process.is_some()) {
+                let mut figures = [const { Vec::new() }; 4];
+                for _ in 0..rounds {
+                    for (entry, place) in [(Entry::Plain, 0), (Entry::Tls, 1)] {
+                        let fresh = self.starter.start(variant.name, &self.database)?.ok_or("nothing to start")?;
+                        let (held, kept) = memory_of(&fresh, entry, clients, &tls)
+                            .map_err(|error| format!("memory, {clients} clients, {}: {error}", fresh.name))?;
+                        figures[place].push(held);
+                        figures[place + 2].push(kept);
+                    }
+                }
+                let [plain, tls, plain_kept, tls_kept] = figures.map(median);
+                println!("| {clients} | {} | {plain:.2} | {tls:.2} | {plain_kept:.2} | {tls_kept:.2} |", variant.name);
             }
         }
         Ok(())
@@ -229,7 +206,7 @@ impl Bed {
                     let load = scope.spawn(|| {
                         let args = ["-S", "-M", &mode];
                         // Boxed errors can't cross threads.
-                        let sample = self.database.pgbench(variant.port, 64, seconds, &args, None);
+                        let sample = self.database.pgbench(Door::plain(variant.port), 64, seconds, &args, None);
                         sample.map_err(|error| error.to_string())
                     });
                     thread::sleep(Duration::from_secs(1));
@@ -249,6 +226,19 @@ impl Bed {
         }
         Ok(())
     }
+}
+
+/// KiB per client: while they are there, and once they have gone.
+fn memory_of(way: &Way, entry: Entry, clients: u32, tls: &std::sync::Arc<rustls::ClientConfig>) -> Result<(f64, f64)> {
+    let (process, door) = (way.process.as_ref().ok_or("no process")?, way.door(entry, "").ok_or("no such door")?);
+    let before = process.memory_kib()?;
+    let idle = Idle::start(door, clients, tls)?;
+    let each = |memory: f64| (memory - before) / f64::from(clients);
+    thread::sleep(QUIET);
+    let held = each(process.memory_kib()?);
+    drop(idle);
+    thread::sleep(QUIET);
+    Ok((held, each(process.memory_kib()?)))
 }
 
 /// Samples by section, clients and variant, in the order of the rounds.
@@ -282,7 +272,7 @@ impl Results {
             if of != section {
                 continue;
             }
-            for Variant { name, .. } in &bed.variants {
+            for Way { name, .. } in bed.variants.iter().filter(|way| cells.contains_key(way.name)) {
                 let all = |variant: &str, figure: fn(&Sample) -> f64| -> Vec<f64> {
                     cells.get(variant).into_iter().flatten().map(figure).collect()
                 };
@@ -312,72 +302,4 @@ impl Results {
         fs::write(&file, head.to_owned() + &self.lines)?;
         Ok(file)
     }
-}
-
-fn proxy_config(port: u16, database: u16, workers: u32, folder: &Path) -> String {
-    let (connections, folder) = (CONNECTIONS + OWN_CONNECTIONS, folder.display());
-    format!(
-        r#"
-[[endpoint]]
-name         = "bench"
-listen       = "127.0.0.1:{port}"
-target_group = "bench"
-tls          = "off"
-
-[[target_group]]
-name    = "bench"
-engine  = "postgres"
-targets = ["127.0.0.1:{database}"]
-tls     = "off"
-
-  [target_group.pool]
-  max_connections              = {connections}
-  max_idle_connections_percent = 100
-  pool_mode                    = "transaction"
-  max_prepared_statements      = 200
-
-  [target_group.health]
-  user     = "{MONITOR}"
-  password = {{ value = "{MONITOR_PASSWORD}" }}
-
-[[user]]
-name     = "{APP}"
-auth     = ["scram-sha-256"]
-password = {{ value = "{APP_PASSWORD}" }}
-
-[admin]
-listen = ""
-
-[log]
-level = "warn"
-
-[runtime]
-workers   = {workers}
-state_dir = "{folder}"
-"#
-    )
-}
-
-fn pgbouncer_config(port: u16, database: u16, inside: &Path) -> String {
-    let inside = inside.display();
-    format!(
-        r"
-[databases]
-* = host=127.0.0.1 port={database}
-[pgbouncer]
-listen_addr = 127.0.0.1
-listen_port = {port}
-unix_socket_dir =
-auth_type = scram-sha-256
-auth_file = {inside}/users.txt
-pool_mode = transaction
-default_pool_size = {CONNECTIONS}
-max_client_conn = 5000
-max_prepared_statements = 200
-log_connections = 0
-log_disconnections = 0
-log_pooler_errors = 1
-logfile = {inside}/pgbouncer-own.log
-"
-    )
 }

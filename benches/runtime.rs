@@ -16,7 +16,7 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::thread;
 
-use load::{Database, Process, Result, Sample, dies_with_us, free_port, list, median, number, ratio};
+use load::{Database, Door, Process, Result, Sample, dies_with_us, free_port, list, median, number, ratio};
 use socket2::{Domain, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -61,7 +61,8 @@ fn bench() -> Result<()> {
                     let which = (turn + round) % relays.len();
                     let (_, port, process) = &relays[which];
                     let args = ["-S", "-M", &mode];
-                    let sample = database.pgbench(*port, clients.parse()?, seconds, &args, Some(process))?;
+                    let sample =
+                        database.pgbench(Door::plain(*port), clients.parse()?, seconds, &args, Some(process))?;
                     samples.entry(which).or_default().push(sample);
                 }
             }

@@ -4,6 +4,9 @@
 //! Everything measured runs in a session of its own (`setsid`): the scheduler groups processes by session, and a proxy
 //! in the same group as its load generator gets less of the processor than one that is not.
 
+pub mod idle;
+pub mod ways;
+
 use std::error::Error;
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
@@ -22,6 +25,22 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// Of all transactions, how many have their latency written down.
 const SAMPLING_RATE: &str = "0.1";
 
+/// How pgbench comes in.
+#[derive(Clone, Copy)]
+pub struct Door<'a> {
+    pub port: u16,
+    pub tls: bool,
+    pub user: &'a str,
+    pub password: &'a str,
+}
+
+impl Door<'static> {
+    /// The application with its password, without TLS.
+    pub fn plain(port: u16) -> Self {
+        Self { port, tls: false, user: APP, password: APP_PASSWORD }
+    }
+}
+
 /// A database with pgbench's tables, on the newest PostgreSQL there is.
 pub struct Database {
     pub server: PostgresServer,
@@ -35,15 +54,17 @@ impl Database {
         let installation = Installation::find(Feature::Protocol3_2).or_else(|_| Installation::find(Feature::Any))?;
         let settings = [("shared_buffers", "128MB"), ("autovacuum", "off"), ("max_wal_size", "1GB")];
         let settings = settings.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
-        let server =
-            PostgresServer::start(&installation, Options { max_connections: 600, settings, ..Options::default() })?;
+        let server = PostgresServer::start(
+            &installation,
+            Options { max_connections: 600, ssl: true, settings, ..Options::default() },
+        )?;
         let folder = server.socket_dir().to_owned();
         let folder_inside = match provisioned("PG18_CHROOT") {
             Some(chroot) => folder.strip_prefix(chroot).map_or(folder.clone(), |rest| Path::new("/").join(rest)),
             None => folder.clone(),
         };
         let database = Self { server, folder, folder_inside };
-        let mut init = database.client("pgbench", database.server.port());
+        let mut init = database.client("pgbench", Door::plain(database.server.port()));
         let done = init.args(["-i", "-q"]).output()?;
         if !done.status.success() {
             return Err(format!("pgbench -i failed: {}", String::from_utf8_lossy(&done.stderr)).into());
@@ -57,14 +78,15 @@ impl Database {
         Ok(self.folder_inside.join(name).display().to_string())
     }
 
-    /// `psql` or `pgbench` as the application, connected to this port of loopback; in a session of its own.
-    pub fn client(&self, program: &str, port: u16) -> Command {
+    /// `psql` or `pgbench` at a port of loopback; in a session of its own.
+    pub fn client(&self, program: &str, door: Door<'_>) -> Command {
         let plain = self.server.installation().program(program);
         let mut command = Command::new("setsid");
         command.arg(plain.get_program()).args(plain.get_args()).env_clear();
         command.envs(plain.get_envs().filter_map(|(name, value)| Some((name, value?))));
-        command.envs([("PGHOST", "127.0.0.1"), ("PGUSER", APP), ("PGDATABASE", APP), ("PGPASSWORD", APP_PASSWORD)]);
-        command.envs([("PGPORT", port.to_string()), ("PGSSLMODE", "disable".to_owned())]);
+        let tls = if door.tls { "require" } else { "disable" };
+        command.envs([("PGHOST", "127.0.0.1"), ("PGUSER", door.user), ("PGPASSWORD", door.password)]);
+        command.envs([("PGDATABASE", APP), ("PGPORT", &door.port.to_string()), ("PGSSLMODE", tls)]);
         command.current_dir("/").stdin(Stdio::null());
         command
     }
@@ -73,7 +95,7 @@ impl Database {
     pub fn wait_for(&self, port: u16, process: &mut Process) -> Result<()> {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            let said = self.client("psql", port).args(["-XAtc", "SELECT 1"]).output()?;
+            let said = self.client("psql", Door::plain(port)).args(["-XAtc", "SELECT 1"]).output()?;
             if said.status.success() {
                 return Ok(());
             }
@@ -86,17 +108,17 @@ impl Database {
         }
     }
 
-    /// Runs pgbench at `port` and looks at `process` meanwhile. The measured window is `seconds` long and begins a
+    /// Runs pgbench at `door` and looks at `process` meanwhile. The measured window is `seconds` long and begins a
     /// second after all clients have connected.
     pub fn pgbench(
         &self,
-        port: u16,
+        door: Door<'_>,
         clients: u32,
         seconds: u32,
         args: &[&str],
         process: Option<&Process>,
     ) -> Result<Sample> {
-        let mut command = self.client("pgbench", port);
+        let mut command = self.client("pgbench", door);
         command.args(["-n", "-P", "1", "--progress-timestamp", "-l", "--sampling-rate", SAMPLING_RATE]);
         command.arg("--log-prefix").arg(self.folder_inside.join("latency"));
         command.args(["-c", &clients.to_string(), "-j", &clients.min(2).to_string(), "-T", &(seconds + 2).to_string()]);
@@ -218,6 +240,13 @@ impl Process {
             total += text.split(' ').next().and_then(|ns| ns.parse::<u64>().ok()).unwrap_or(0);
         }
         Ok(Duration::from_nanos(total))
+    }
+
+    /// Resident memory now, in KiB.
+    pub fn memory_kib(&self) -> Result<f64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.id()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).ok_or("no VmRSS")?;
+        Ok(line.trim().trim_end_matches(" kB").parse()?)
     }
 
     /// System calls of a second or so, from strace; by name, the most frequent first. Slows the process down.
