@@ -211,7 +211,7 @@ async fn serve(
             biased;
             () = &mut first => break,
             read = reload() => {
-                reloader.take(read);
+                reloader.take(read).await;
                 // The users' passwords may be others now, with other times.
                 refreshing = Refreshing::start(&access);
             }
@@ -271,7 +271,7 @@ fn start_group(
     let lookup = lookup(group, &address, tls.clone())?;
     let (mut snapshots, _monitor) =
         topology::start(&group.name, Target::new(address.clone()), group.health.clone(), prober);
-    let logins = GroupLogins::new(Arc::clone(access), lookup.clone(), &address);
+    let logins = GroupLogins::new(Arc::clone(access), lookup.clone(), &address, group.tls.mode);
     let target = pool::connect::Target {
         lifetime: group.pool.connection_max_lifetime,
         max_prepared_statements: group.pool.max_prepared_statements,

@@ -159,6 +159,11 @@ impl Authenticator {
         })
     }
 
+    /// Goes on asking those who do not exist for the same things as the other does.
+    pub fn feign_as(&mut self, other: &Self) {
+        self.mock_key = other.mock_key.clone();
+    }
+
     /// What a client must prove to come in at this endpoint as this user. One that is not known is asked for what one of
     /// the endpoint's users is asked for, always the same for the same name, so that nobody learns who exists.
     pub fn credentials(&self, endpoint: &str, user: &str) -> Credentials {
@@ -226,6 +231,11 @@ impl Authenticator {
         };
         // Said last: it costs the same to be unknown.
         Err(Refused { reason: if found.is_some() { reason } else { PasswordRefusal::UnknownUser }, told })
+    }
+
+    /// The name at the database of a user whom the configuration names.
+    pub fn database_user(&self, user: &str) -> Option<&str> {
+        self.users.find(user).map(|found| found.database_user.as_str())
     }
 
     /// How the proxy logs in at the database for this user.

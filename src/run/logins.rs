@@ -4,7 +4,7 @@
 //! Where it is another, clients prove the new one from then on, and the refused login is tried once more.
 
 use crate::auth::{DatabaseProof, Rotating};
-use crate::config::TargetAddress;
+use crate::config::{TargetAddress, TargetTlsMode};
 use crate::pool::connect::Logins;
 use crate::protocol::{LoginSecret, Password};
 use crate::session::Access;
@@ -18,15 +18,22 @@ use tokio::task::JoinSet;
 pub(super) struct GroupLogins {
     access: Arc<ArcSwap<Access>>,
     lookup: Option<Arc<Lookup>>,
-    /// What tokens are made for; `None`: a local socket, which takes none.
+    /// What tokens are made for; `None`: a database that this group has not been speaking to by TCP and `verify-full` since
+    /// it was started. Whatever a reload says, a token goes to no other.
     place: Option<(String, u16)>,
 }
 
 impl GroupLogins {
-    pub(super) fn new(access: Arc<ArcSwap<Access>>, lookup: Option<Arc<Lookup>>, address: &TargetAddress) -> Self {
+    /// For the group as it was started.
+    pub(super) fn new(
+        access: Arc<ArcSwap<Access>>,
+        lookup: Option<Arc<Lookup>>,
+        address: &TargetAddress,
+        tls: TargetTlsMode,
+    ) -> Self {
         let place = match address {
-            TargetAddress::Tcp { host, port } => Some((host.clone(), *port)),
-            TargetAddress::Unix(_) => None,
+            TargetAddress::Tcp { host, port } if tls == TargetTlsMode::VerifyFull => Some((host.clone(), *port)),
+            TargetAddress::Tcp { .. } | TargetAddress::Unix(_) => None,
         };
         Self { access, lookup, place }
     }
@@ -42,6 +49,12 @@ impl Logins for GroupLogins {
             DatabaseProof::Nothing => None,
             DatabaseProof::Password(password) => Some(Password::new(password.current().expose())),
             DatabaseProof::Token(signer) => {
+                if self.place.is_none() {
+                    tracing::warn!(
+                        user,
+                        "no token is sent: the target group was not started with tls = \"verify-full\", which takes a restart"
+                    );
+                }
                 self.place.as_ref().and_then(|(host, port)| signer.token(host, *port, &login.user))
             }
         };

@@ -231,7 +231,7 @@ async fn log_in<P: Protocol>(
     let span = tracing::Span::current();
     span.record("user", &login.user);
     span.record("database", &login.database);
-    let greeting = unless_gone(&mut stream, &mut input, greeting(worker, endpoint, &login)).await?;
+    let greeting = unless_gone(&mut stream, &mut input, greeting(worker, endpoint, &access, &login)).await?;
     let (pool, parameters) = match greeting {
         Ok(greeting) => greeting,
         Err(error) => return Err(Stop::Refused(refuse::<P>(&mut machine, &mut stream, error).await)),
@@ -398,10 +398,14 @@ async fn unless_gone<T>(stream: &mut Stream, input: &mut Vec<u8>, work: impl Fut
 async fn greeting<P: Protocol>(
     worker: &Worker,
     endpoint: &Endpoint<P>,
+    access: &Access,
     login: &Login,
 ) -> Result<(PoolUse<P>, Arc<Parameters>), ClientError> {
     let pools = &endpoint.pools;
-    let key = PoolKey { user: login.user.clone(), database: login.database.clone(), fixed: login.fixed.clone() };
+    // Whom the configuration does not name, the database knows by the same name.
+    let account = access.authenticator.database_user(&login.user).unwrap_or(&login.user).to_owned();
+    let key =
+        PoolKey { user: login.user.clone(), account, database: login.database.clone(), fixed: login.fixed.clone() };
     let pool = pools.pool(key)?;
     let known = (Arc::clone(pool.pool_key()), Arc::clone(&login.baseline));
     if let Some(parameters) = endpoint.greetings.find(&known) {
