@@ -3,7 +3,7 @@
 //! A password that a database has refused is read again where it came from; one with `refresh`, as often as that says.
 //! Where it is another, clients prove the new one from then on, and the refused login is tried once more.
 
-use crate::auth::{DatabaseProof, Rotating};
+use crate::auth::DatabaseProof;
 use crate::config::{TargetAddress, TargetTlsMode};
 use crate::pool::connect::Logins;
 use crate::protocol::{LoginSecret, Password};
@@ -72,27 +72,14 @@ impl Logins for GroupLogins {
             let Ok(refused) = std::str::from_utf8(refused.expose()) else { return false };
             let is_new = password.renew(refused, user).await;
             if is_new {
-                prove_the_new_one(&self.access, user, &password);
+                Access::prove_anew(&self.access, user, &password);
             }
             is_new
         })
     }
 }
 
-/// From now on clients prove this password as it is now.
-fn prove_the_new_one(access: &ArcSwap<Access>, user: &str, password: &Arc<Rotating>) {
-    let now = access.load();
-    // A reload may have been faster; what it has read is newer.
-    if !now.authenticator.passwords().any(|(name, known)| name == user && Arc::ptr_eq(known, password)) {
-        return;
-    }
-    match now.authenticator.renewed(user) {
-        Ok(authenticator) => access.store(Arc::new(Access { authenticator, ..Access::clone(&now) })),
-        Err(error) => tracing::warn!(user, %error, "clients go on proving the old password"),
-    }
-}
-
-/// Reads passwords again as often as their `refresh` says, until it is dropped.
+/// Reads passwords and access keys again as often as their `refresh` says, until it is dropped.
 pub(super) struct Refreshing(#[allow(dead_code, reason = "ends its tasks when dropped")] JoinSet<()>);
 
 impl Refreshing {
@@ -106,8 +93,18 @@ impl Refreshing {
                 loop {
                     tokio::time::sleep(every).await;
                     if password.refresh(&user).await {
-                        prove_the_new_one(&access, &user, &password);
+                        Access::prove_anew(&access, &user, &password);
                     }
+                }
+            });
+        }
+        for (id, secret) in access.load().authenticator.keys() {
+            let Some(every) = secret.current().refresh() else { continue };
+            let (id, secret) = (id.to_owned(), Arc::clone(secret));
+            tasks.spawn_local(async move {
+                loop {
+                    tokio::time::sleep(every).await;
+                    secret.refresh(&id).await;
                 }
             });
         }

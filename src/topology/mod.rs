@@ -3,6 +3,7 @@
 //! A snapshot never changes; the newest one is published through a `watch` channel. A target's health is what the
 //! probes found: it says nothing about errors in traffic, and nothing here opens or closes a client's connection.
 
+mod cleartext;
 mod control;
 mod lookup;
 mod monitor;
@@ -16,7 +17,7 @@ use tokio::time::Instant;
 use crate::config::{ConnectionLimit, TargetAddress};
 
 pub use control::{Account, CONTROL_CONNECTIONS_MAX, Control, ControlError, postgres_control};
-pub use lookup::{FoundUser, Lookup, LookupFailed};
+pub use lookup::{FoundUser, Lookup, LookupError};
 pub use monitor::start;
 pub use probe::{Finding, ProbeError, Prober};
 
