@@ -105,7 +105,6 @@ pub struct Doors {
     allow_from: Vec<IpNet>,
     proxy_protocol_from: Vec<IpNet>,
     login_timeout: Duration,
-    rate: Option<Mutex<Rate>>,
     sources: Arc<Sources>,
     /// When a balancer's mistake was last logged.
     complained: Mutex<Option<Instant>>,
@@ -165,7 +164,6 @@ impl Doors {
             allow_from: endpoint.allow_from.clone(),
             proxy_protocol_from: endpoint.proxy_protocol_from.clone(),
             login_timeout: endpoint.login_timeout,
-            rate: endpoint.max_logins_per_second.map(|limit| Mutex::new(Rate::new(limit, Instant::now()))),
             sources: Sources::new(*max_clients),
             complained: Mutex::new(None),
             places: Arc::new(Semaphore::new((*max_clients).min(Semaphore::MAX_PERMITS))),
@@ -287,20 +285,10 @@ impl Doors {
             // Who may open it is said by the folder's permissions.
             Peer::Unix | Peer::Memory => None,
         };
-        let pending = pending.transpose().map_err(|too_much| match too_much {
+        pending.transpose().map_err(|too_much| match too_much {
             TooMuch::Logins(limit) => ClientError::TooManyLoginsAtOnce { endpoint: endpoint(), limit },
             TooMuch::Tries => ClientError::TooManyFailedLogins,
-        })?;
-        match self.over_rate() {
-            Some(limit) => Err(ClientError::TooManyLogins { endpoint: endpoint(), limit }),
-            None => Ok(pending),
-        }
-    }
-
-    /// `max_logins_per_second`, if this login is above it.
-    fn over_rate(&self) -> Option<u32> {
-        let mut rate = self.rate.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner);
-        if rate.admits(Instant::now()) { None } else { Some(rate.limit) }
+        })
     }
 
     fn allows(&self, peer: Peer) -> bool {
@@ -314,32 +302,6 @@ impl Doors {
 fn contains(ranges: &[IpNet], address: IpAddr) -> bool {
     let address = address.to_canonical();
     ranges.iter().any(|range| range.contains(&address))
-}
-
-/// So many a second, and as many at once behind a quiet second.
-#[derive(Debug)]
-struct Rate {
-    limit: u32,
-    /// What may still be admitted.
-    room: f64,
-    at: Instant,
-}
-
-impl Rate {
-    fn new(limit: u32, now: Instant) -> Self {
-        Self { limit, room: f64::from(limit), at: now }
-    }
-
-    fn admits(&mut self, now: Instant) -> bool {
-        let gained = now.saturating_duration_since(self.at).as_secs_f64() * f64::from(self.limit);
-        self.room = (self.room + gained).min(f64::from(self.limit));
-        self.at = now;
-        let admits = self.room >= 1.0;
-        if admits {
-            self.room -= 1.0;
-        }
-        admits
-    }
 }
 
 /// Drives all of them, for as long as any runs.
@@ -392,24 +354,4 @@ fn bind_unix(path: &Path) -> io::Result<Door> {
     // As PostgreSQL's own: who may come in is said by the login, and by the folder's permissions.
     std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o777))?;
     Ok(Door::Unix(listener, SocketFile(path.to_owned())))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_rate_admits_a_seconds_worth_at_once_and_no_more() {
-        let start = Instant::now();
-        let mut rate = Rate::new(5, start);
-        let mut admitted = |milliseconds: u64, tries: usize| {
-            (0..tries).filter(|_| rate.admits(start + Duration::from_millis(milliseconds))).count()
-        };
-        assert_eq!(admitted(0, 20), 5);
-        assert_eq!(admitted(199, 20), 0);
-        assert_eq!(admitted(400, 20), 2);
-        assert_eq!(admitted(60_000, 20), 5);
-        // Asked all the time, it is the same.
-        assert_eq!((0..1000).map(|step| admitted(61_000 + step, 1)).sum::<usize>(), 9);
-    }
 }

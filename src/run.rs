@@ -15,6 +15,7 @@ use crate::config::{
 };
 use crate::listener::{Arrival, BindError, Doors, Workers};
 use crate::metrics::{EndpointName, GroupMetrics, GroupName, Metrics};
+use crate::net::rate::Rate;
 use crate::net::tls::{self, TlsError};
 use crate::pool::{self, Dial, Pools};
 use crate::postgres::Postgres;
@@ -28,7 +29,7 @@ use std::io;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinSet, LocalSet};
@@ -136,6 +137,7 @@ async fn serve(
             places: (number, place),
             tls: tls_offer(endpoint),
             login_timeout: endpoint.login_timeout,
+            rate: endpoint.max_logins_per_second.map(|limit| Rate::new(limit, Instant::now())),
             rules: Rules {
                 pool_mode: group.map_or(crate::config::PoolMode::Transaction, |group| group.pool.pool_mode),
                 transaction_idle_timeout: group.and_then(|group| group.pool.transaction_idle_timeout),
@@ -207,7 +209,7 @@ async fn serve(
             biased;
             () = &mut first => break,
             read = reload() => {
-                reloader.take(read);
+                reloader.take(read).await;
                 // The users' passwords may be others now, with other times.
                 refreshing = Refreshing::start(&access);
             }
@@ -279,10 +281,11 @@ fn start_group(
     let named = tls.clone().map(|config| Ok::<_, TlsError>((config, tls::server_name(&address)?))).transpose()?;
     let dial = Dial::new(address.clone(), named, group.pool.connect_timeout);
     let (pools, orders) = Pools::new(&group.name, dial, group.pool.clone(), Arc::clone(&counts));
-    let lookup = lookup(group, &address, tls.clone())?;
+    let lookup = lookup_control(group)?
+        .map(|(config, control)| Lookup::start(&group.name, config, control, group.pool.connect_timeout));
     let (mut snapshots, _monitor) =
         topology::start(&group.name, Target::new(address.clone()), group.health.clone(), prober, counts);
-    let logins = GroupLogins::new(Arc::clone(access), lookup.clone(), &address);
+    let logins = GroupLogins::new(Arc::clone(access), lookup.clone(), &address, group.tls.mode);
     let target = pool::connect::Target {
         lifetime: group.pool.connection_max_lifetime,
         max_prepared_statements: group.pool.max_prepared_statements,
@@ -313,17 +316,16 @@ fn own_connections(group: &TargetGroupConfig) -> usize {
     if group.auth_query.is_some() { 2 * CONTROL_CONNECTIONS_MAX } else { CONTROL_CONNECTIONS_MAX }
 }
 
-fn lookup(
-    group: &TargetGroupConfig,
-    address: &TargetAddress,
-    tls: Option<Arc<rustls::ClientConfig>>,
-) -> Result<Option<Arc<Lookup>>, RunError> {
-    let Some(config) = group.auth_query.clone() else { return Ok(None) };
+/// Users that stand in the group's database alone, and how they are asked about.
+fn lookup_control(group: &TargetGroupConfig) -> Result<Option<(AuthQueryConfig, Control)>, RunError> {
+    let (Some(config), Some(address)) = (group.auth_query.clone(), group.targets.first()) else { return Ok(None) };
+    let is_local = matches!(address, TargetAddress::Unix(_));
+    let tls = if is_local { None } else { tls::client_config(&group.tls)? };
     let timeout = group.pool.connect_timeout;
     let AuthQueryConfig { user, password, database, .. } = &config;
     let account = Account { user, password, database, timeout };
     let control = topology::postgres_control(&Target::new(address.clone()), &account, timeout, tls)?;
-    Ok(Some(Lookup::start(&group.name, config, control, timeout)))
+    Ok(Some((config, control)))
 }
 
 fn prober(group: &TargetGroupConfig) -> Result<(Prober, Option<Arc<rustls::ClientConfig>>), RunError> {
@@ -459,6 +461,13 @@ pub fn check(config: &Config, mut report: impl FnMut(bool, String)) -> Result<()
                 failed += 1;
                 report(false, format!("{place}: {error} ({})", error.reason()));
             }
+        }
+        if let Some((config, control)) = lookup_control(group)? {
+            let timeout = group.pool.connect_timeout;
+            let asked = runtime.block_on(Lookup::try_out(&group.name, config, control, timeout));
+            let (is_good, words) = asked.map_or_else(|words| (false, words), |words| (true, words));
+            failed += usize::from(!is_good);
+            report(is_good, format!("{place}: auth_query {words}"));
         }
     }
     if failed > 0 { Err(RunError::Check(failed)) } else { Ok(()) }

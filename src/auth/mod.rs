@@ -4,6 +4,7 @@
 //! use the endpoint, is given a secret that nobody can fulfil: its login looks and takes the same as with a wrong
 //! password.
 
+mod feigned;
 mod iam;
 mod rotating;
 mod users;
@@ -20,6 +21,7 @@ use crate::protocol::{ClientError, Credentials, Password, Proof, ScramSecret};
 use iam::{Claim, Iam, is_token};
 use users::Users;
 
+pub use feigned::Forms;
 pub use iam::{Keys, TokenRefusal, make_token};
 pub use rotating::Rotating;
 
@@ -159,6 +161,11 @@ impl Authenticator {
         })
     }
 
+    /// Goes on asking those who do not exist for the same things as the other does.
+    pub fn feign_as(&mut self, other: &Self) {
+        self.mock_key = other.mock_key.clone();
+    }
+
     /// What a client must prove to come in at this endpoint as this user. One that is not known is asked for what one of
     /// the endpoint's users is asked for, always the same for the same name, so that nobody learns who exists.
     pub fn credentials(&self, endpoint: &str, user: &str) -> Credentials {
@@ -178,9 +185,9 @@ impl Authenticator {
         }
     }
 
-    /// What is asked of a user that nobody knows, where users are looked up in the database.
-    pub fn unknown(&self, user: &str) -> Credentials {
-        Credentials { proof: Proof::Scram(ScramSecret::mock(&self.mock_key, user)), known: false }
+    /// What is asked of a user that nobody knows, where users are looked up in the database: what one of its users is asked.
+    pub fn unknown(&self, user: &str, forms: &Forms) -> Credentials {
+        feigned::credentials(&self.mock_key, forms, user)
     }
 
     /// Whether the configuration names this user, for whatever endpoint.
@@ -190,10 +197,7 @@ impl Authenticator {
 
     fn mock_method(&self, endpoint: &str, user: &str) -> AuthMethod {
         let methods = self.endpoints.get(endpoint).map_or(&[][..], |door| &door.methods);
-        let tag = hmac::sign(&self.mock_key, format!("method {user}").as_bytes());
-        let number = tag.as_ref().iter().fold(0_usize, |number, byte| number.wrapping_mul(31) ^ usize::from(*byte));
-        let chosen = number.checked_rem(methods.len()).and_then(|chosen| methods.get(chosen));
-        chosen.copied().unwrap_or(AuthMethod::ScramSha256)
+        feigned::method(&self.mock_key, methods, user)
     }
 
     /// Whether this password, or token, lets the user in at this endpoint.
@@ -201,6 +205,7 @@ impl Authenticator {
         let password = password.expose();
         let found = self.users.find(user).filter(|found| found.may_use(endpoint));
         let method = found.map_or_else(|| self.mock_method(endpoint, user), |found| found.method);
+        let wants_token = method == AuthMethod::Iam || (method == AuthMethod::IamOrPassword && is_token(password));
         let verdict = match (&self.iam, method) {
             (Some(iam), AuthMethod::Iam | AuthMethod::IamOrPassword) if is_token(password) => {
                 let hostnames = self.endpoints.get(endpoint).map_or(&[][..], |door| &door.hostnames);
@@ -214,18 +219,19 @@ impl Authenticator {
             }
         };
         let user = user.to_owned();
-        let (reason, told) = match verdict {
-            Ok(()) if found.is_some() => return Ok(()),
-            Ok(()) => (PasswordRefusal::UnknownUser, ClientError::LoginRefused { user }),
-            Err(reason @ (PasswordRefusal::Token(_) | PasswordRefusal::NotToken)) => {
-                (reason, ClientError::TokenRefused { user })
-            }
-            Err(reason @ (PasswordRefusal::Wrong | PasswordRefusal::UnknownUser)) => {
-                (reason, ClientError::LoginRefused { user })
-            }
-        };
-        // Said last: it costs the same to be unknown.
-        Err(Refused { reason: if found.is_some() { reason } else { PasswordRefusal::UnknownUser }, told })
+        // By what was asked for and came, not by what was wrong with it.
+        let told = if wants_token { ClientError::TokenRefused { user } } else { ClientError::LoginRefused { user } };
+        // Looked at last: it costs the same to be unknown.
+        match verdict {
+            _ if found.is_none() => Err(Refused { reason: PasswordRefusal::UnknownUser, told }),
+            Err(reason) => Err(Refused { reason, told }),
+            Ok(()) => Ok(()),
+        }
+    }
+
+    /// The name at the database of a user whom the configuration names.
+    pub fn database_user(&self, user: &str) -> Option<&str> {
+        self.users.find(user).map(|found| found.database_user.as_str())
     }
 
     /// How the proxy logs in at the database for this user.
@@ -242,6 +248,16 @@ impl Authenticator {
     /// The same, with what this user proves made anew of its password as it is now.
     pub fn renewed(&self, user: &str) -> Result<Self, AuthError> {
         Ok(Self { users: self.users.renewed(user)?, ..self.clone() })
+    }
+
+    /// A user's password.
+    pub fn password(&self, user: &str) -> Option<&Arc<Rotating>> {
+        self.users.find(user)?.password.as_ref()
+    }
+
+    /// The secrets of the access keys that tokens are signed with, with the keys' ids.
+    pub fn keys(&self) -> impl Iterator<Item = (&str, &Arc<Rotating>)> {
+        self.iam.iter().flat_map(|iam| iam.secrets())
     }
 
     /// The users that have a password, with it.

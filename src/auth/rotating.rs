@@ -38,20 +38,38 @@ impl Rotating {
         self.current.load_full()
     }
 
+    /// Reading it again may give another, and is not under way nor was done a moment ago.
+    pub fn may_be_read(&self) -> bool {
+        self.current.load().can_change() && self.has_rested() && self.turn.available_permits() > 0
+    }
+
+    fn has_rested(&self) -> bool {
+        self.read_at.lock().unwrap_or_else(PoisonError::into_inner).elapsed() >= PAUSE
+    }
+
     /// This one was refused. True: there is another now.
     pub async fn renew(&self, refused: &str, whose: &str) -> bool {
         let Ok(_turn) = self.turn.acquire().await else { return false };
         if self.current().expose() != refused {
             return true;
         }
-        let rested = { self.read_at.lock().unwrap_or_else(PoisonError::into_inner).elapsed() >= PAUSE };
-        rested && self.read(whose).await
+        self.has_rested() && self.read(whose).await
     }
 
     /// It is old. True: there is another now.
     pub async fn refresh(&self, whose: &str) -> bool {
         let Ok(_turn) = self.turn.acquire().await else { return false };
         self.read(whose).await
+    }
+
+    /// The password, read again if its `refresh` says so.
+    pub async fn fresh(&self, whose: &str) -> Arc<Secret> {
+        let refresh = self.current.load().refresh();
+        let age = { self.read_at.lock().unwrap_or_else(PoisonError::into_inner).elapsed() };
+        if refresh.is_some_and(|refresh| age >= refresh) {
+            self.refresh(whose).await;
+        }
+        self.current()
     }
 
     async fn read(&self, whose: &str) -> bool {
@@ -112,9 +130,11 @@ mod tests {
         let rotating = rotating(folder.path());
         assert_eq!((rotating.current().expose(), runs(folder.path())), ("old", 1));
         // Refused, and nothing new: read once, then left alone for a while.
+        assert!(rotating.may_be_read());
         let renewed = tokio::join!(rotating.renew("old", "u"), rotating.renew("old", "u"), rotating.renew("old", "u"));
         assert_eq!((renewed, runs(folder.path())), ((false, false, false), 2));
         write("new");
+        assert!(!rotating.may_be_read());
         assert!(!rotating.renew("old", "u").await);
         assert_eq!(runs(folder.path()), 2);
         // Its time is up: read whatever anybody says. Who was refused with the old one learns it at once.
@@ -140,6 +160,7 @@ mod tests {
     #[tokio::test]
     async fn one_that_stands_in_the_configuration_never_changes() {
         let rotating = Rotating::new(Secret::new("fixed".to_owned()));
+        assert!(!rotating.may_be_read());
         assert!(!rotating.renew("fixed", "u").await && !rotating.refresh("u").await);
         assert_eq!(format!("{rotating:?}"), "Rotating(***)");
     }

@@ -1,19 +1,22 @@
 //! What one address may do before it has shown who it is: hold places, and try passwords.
 //!
-//! No address takes all of an endpoint's places with logins that are not done, and none that has had a hundred proofs
-//! refused gets more than ten tries a second. Nobody is shut out for longer than that: behind one address there may be
-//! many. Of IPv6 the first 64 bits count, which is what one customer gets.
+//! No address takes all of an endpoint's places with logins that are not done, and none that has had a hundred tries
+//! come to nothing gets more than ten a second. A try is taken before a proof is judged, a cancel key looked up or the
+//! database asked about a user, and given back when that was right: however many come at the same time, no more are
+//! judged. Nothing is owed beyond that: a tenth of a second after the last one the next is heard, for behind one address
+//! there may be many. Who goes on failing ten times a second does shut out the others there: nobody can tell them apart.
+//! Of IPv6 the first 64 bits count, which is what one customer gets.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-/// Refused proofs that an address may have in hand.
+/// Tries that an address may have in hand.
 const TRIES: f64 = 100.0;
 /// How fast they come back.
 const TRIES_PER_SECOND: f64 = 10.0;
-/// Addresses that are remembered for their refused proofs; one more forgets the others, but not the places they hold.
+/// Addresses that are remembered for their tries; one more forgets the others, but not the places they hold.
 const SOURCES_MAX: usize = 100_000;
 
 /// The addresses that come to one endpoint.
@@ -28,7 +31,7 @@ pub struct Sources {
 struct Source {
     /// Logins that are not done.
     logins: usize,
-    /// Proofs that may still be refused.
+    /// Tries that it has left; never below none.
     tries: f64,
     at: Instant,
 }
@@ -38,7 +41,7 @@ struct Source {
 pub enum TooMuch {
     /// It has so many logins that are not done.
     Logins(usize),
-    /// Too many of its proofs were refused.
+    /// Too many of its tries came to nothing.
     Tries,
 }
 
@@ -86,15 +89,23 @@ impl Source {
 }
 
 impl PendingLogin {
-    /// Its proof was refused.
-    pub fn refused(&self, now: Instant) {
+    /// Takes a try. False: there is none; what it was for must not be done.
+    #[must_use]
+    pub fn take(&self, now: Instant) -> bool {
         let mut known = self.sources.known();
-        if known.len() > SOURCES_MAX {
-            known.retain(|_, source| source.logins > 0);
-        }
-        if let Some(source) = known.get_mut(&self.key) {
-            source.recover(now);
+        let Some(source) = known.get_mut(&self.key) else { return true };
+        source.recover(now);
+        let has_one = source.tries >= 1.0;
+        if has_one {
             source.tries -= 1.0;
+        }
+        has_one
+    }
+
+    /// What a try was taken for was right.
+    pub fn give_back(&self) {
+        if let Some(source) = self.sources.known().get_mut(&self.key) {
+            source.tries = (source.tries + 1.0).min(TRIES);
         }
     }
 }
@@ -104,9 +115,11 @@ impl Drop for PendingLogin {
         let mut known = self.sources.known();
         let Some(source) = known.get_mut(&self.key) else { return };
         source.logins -= 1;
-        // Nothing to remember: most addresses never have a proof refused.
+        // Nothing to remember: most addresses never do anything wrong.
         if source.logins == 0 && source.tries >= TRIES {
             known.remove(&self.key);
+        } else if known.len() > SOURCES_MAX {
+            known.retain(|_, source| source.logins > 0);
         }
     }
 }
@@ -143,13 +156,37 @@ mod tests {
     }
 
     #[test]
+    fn so_many_at_once_are_no_more_tries_and_owe_nothing() {
+        let (sources, start) = (Sources::new(10_000), Instant::now());
+        let logins: Vec<_> = (0..7500).map(|_| sources.admit(address("10.0.0.1"), start).unwrap()).collect();
+        assert_eq!(logins.iter().filter(|login| login.take(start)).count(), 100);
+        drop(logins);
+        // A tenth of a second later the next one is heard.
+        let now = start + Duration::from_millis(101);
+        let login = sources.admit(address("10.0.0.1"), now).unwrap();
+        assert!(login.take(now) && !login.take(now));
+        assert_eq!(sources.admit(address("10.0.0.1"), now).unwrap_err(), TooMuch::Tries);
+        // Right ones cost nothing, and give no more than there was.
+        login.give_back();
+        for _ in 0..1000 {
+            assert!(login.take(now));
+            login.give_back();
+        }
+        let later = start + Duration::from_secs(60);
+        assert!(login.take(later));
+        login.give_back();
+        login.give_back();
+        assert_eq!((0..200).filter(|_| login.take(later)).count(), 100);
+    }
+
+    #[test]
     fn refused_proofs_are_so_many_a_second() {
         let (sources, start) = (Sources::new(1000), Instant::now());
         let tries = |milliseconds: u64, address: &str| {
             let now = start + Duration::from_millis(milliseconds);
             let login = |_: &i32| match sources.admit(self::address(address), now) {
                 Ok(login) => {
-                    login.refused(now);
+                    assert!(login.take(now));
                     true
                 }
                 Err(too_much) => {

@@ -144,9 +144,15 @@ pub fn server_config(tls: &TlsConfig, alpn: Option<&[u8]>) -> Result<ServerTls, 
         }
     })?;
     config.max_fragment_size = Some(RECORD_BYTES_MAX + RECORD_HEADER_BYTES);
-    config.ticketer = aws_lc_rs::Ticketer::new().map_err(TlsError::Setup)?;
-    // Each costs as much as a small reply, and one is enough for a driver that resumes at all.
-    config.send_tls13_tickets = 1;
+    if tls.client_ca.is_none() {
+        config.ticketer = aws_lc_rs::Ticketer::new().map_err(TlsError::Setup)?;
+        // Each costs as much as a small reply, and one is enough for a driver that resumes at all.
+        config.send_tls13_tickets = 1;
+    } else {
+        // A ticket brings the client's certificate with it, which is then looked at no more: neither at its end nor at who
+        // has signed it.
+        config.send_tls13_tickets = 0;
+    }
     // Tickets make a memory of sessions, shared behind a lock, superfluous.
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.alpn_protocols = alpn.into_iter().map(<[u8]>::to_vec).collect();
@@ -359,6 +365,8 @@ fn common_name(name: &str) -> rcgen::DistinguishedName {
 mod tests {
     use super::*;
     use crate::net::Stream;
+    use rustls::HandshakeKind;
+    use std::io::{Read, Write};
 
     struct Files {
         folder: tempfile::TempDir,
@@ -461,6 +469,59 @@ mod tests {
             }
         }
         assert!(client_config(&files.target(TargetTlsMode::Off, "missing.pem")).unwrap().is_none());
+    }
+
+    /// Says "hello" and hears it again; how the handshake went.
+    fn greets(server: &ServerTls, client: &Arc<ClientConfig>) -> HandshakeKind {
+        let name = ServerName::try_from("localhost").unwrap();
+        let mut client = rustls::ClientConnection::new(Arc::clone(client), name).unwrap();
+        let mut server = rustls::ServerConnection::new(Arc::clone(&server.config)).unwrap();
+        let mut carry = Vec::new();
+        client.writer().write_all(b"hello").unwrap();
+        // Until neither has anything to say: tickets come behind the handshake.
+        while client.wants_write() || server.wants_write() {
+            carry.clear();
+            client.write_tls(&mut carry).unwrap();
+            server.read_tls(&mut carry.as_slice()).unwrap();
+            server.process_new_packets().unwrap();
+            carry.clear();
+            server.write_tls(&mut carry).unwrap();
+            client.read_tls(&mut carry.as_slice()).unwrap();
+            client.process_new_packets().unwrap();
+        }
+        let mut heard = [0; 5];
+        server.reader().read_exact(&mut heard).unwrap();
+        assert_eq!(&heard, b"hello");
+        client.handshake_kind().unwrap()
+    }
+
+    #[test]
+    fn tickets_are_good_until_the_next_configuration_and_never_beside_client_certificates() {
+        let made = self_signed(&["localhost"]).unwrap();
+        let files =
+            Files::new(&[("ca.pem", &made.ca), ("leaf.pem", &made.certificate), ("leaf.key", &made.private_key)]);
+        let plain = files.tls("leaf.pem", "leaf.key");
+        let asking = TlsConfig { client_ca: Some(files.folder.path().join("ca.pem")), ..plain.clone() };
+        let of = |tls: &TlsConfig| server_config(tls, None).unwrap();
+        for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+            // A client that keeps its tickets.
+            let client = || {
+                let builder = ClientConfig::builder_with_provider(provider()).with_protocol_versions(&[version]);
+                let roots = roots(Some(&files.folder.path().join("ca.pem"))).unwrap();
+                Arc::new(builder.unwrap().with_root_certificates(roots).with_no_client_auth())
+            };
+            let (server, ours) = (of(&plain), client());
+            assert_eq!(greets(&server, &ours), HandshakeKind::Full, "{version:?}");
+            assert_eq!(greets(&server, &ours), HandshakeKind::Resumed, "{version:?}");
+            assert_eq!(greets(&of(&plain), &ours), HandshakeKind::Full, "{version:?}");
+            // What was handed out without a look at certificates does not help either.
+            let (server, asking) = (of(&plain), of(&asking));
+            let ours = client();
+            greets(&server, &ours);
+            for _ in 0..3 {
+                assert_eq!(greets(&asking, &ours), HandshakeKind::Full, "{version:?}");
+            }
+        }
     }
 
     #[tokio::test]

@@ -21,6 +21,9 @@ use tokio::sync::mpsc;
 /// Codes that a client may see as the database said them: no such database, too many connections.
 const PASSED_CODES: &[&str] = &["3D000", "53300"];
 
+/// The one code that is about what was proven. Others of its class are about addresses, databases and roles.
+const WRONG_PASSWORD: &str = "28P01";
+
 /// How to log in.
 pub struct Target {
     /// Connections are not given out again after this time, spread a little so that they don't all end at once.
@@ -60,6 +63,14 @@ pub enum ConnectError {
     /// Nobody knows how to log in for this user.
     #[error("there is no user {0:?} in the configuration")]
     UnknownUser(String),
+    /// The client has come in when its user was another one's there.
+    #[error("the client came in when its account was {then:?}; since a reload it is {now:?}")]
+    OtherAccount {
+        /// The database's user at that time.
+        then: String,
+        /// The database's user now.
+        now: String,
+    },
 }
 
 /// Performs the logins that the pools order, until they are gone. Run it inside a `LocalSet`.
@@ -82,9 +93,14 @@ pub async fn run<P: Protocol>(
     }
 }
 
-/// Logs in; once more if the database has refused a password that has changed meanwhile.
+/// Logs in; once more if the database has refused a password that has changed meanwhile. Never as another one than those
+/// who wait for it came in for.
 async fn open<P: Protocol>(target: &Target, dial: &Dial, key: &PoolKey) -> Result<Box<ServerConn<P>>, ConnectError> {
-    let login = || target.logins.login(&key.user).ok_or_else(|| ConnectError::UnknownUser(key.user.clone()));
+    let login = || match target.logins.login(&key.user) {
+        Some((account, secret)) if account == key.account => Ok((account, secret)),
+        Some((now, _)) => Err(ConnectError::OtherAccount { then: key.account.clone(), now }),
+        None => Err(ConnectError::UnknownUser(key.user.clone())),
+    };
     let within = |login: (String, Option<LoginSecret>)| async {
         let limit = dial.timeout();
         let login = tokio::time::timeout(limit, log_in::<P>(target, dial, key, login)).await;
@@ -92,7 +108,7 @@ async fn open<P: Protocol>(target: &Target, dial: &Dial, key: &PoolKey) -> Resul
     };
     let (user, secret) = login()?;
     match within((user, secret.clone())).await {
-        Err(error) if failure(&error) == OpenFailure::Login && target.logins.refused(&key.user, secret).await => {
+        Err(error) if blames(&error, secret.as_ref()) && target.logins.refused(&key.user, secret).await => {
             within(login()?).await
         }
         ended => ended,
@@ -180,8 +196,18 @@ impl<P: Protocol> Pools<P> {
             ConnectError::Login(HandshakeError::Standby) => "that it is a standby, not the writer".to_owned(),
             ConnectError::Login(_) => "in a way the proxy can't use".to_owned(),
             ConnectError::UnknownUser(_) => "nothing: the user is not configured".to_owned(),
+            ConnectError::OtherAccount { .. } => "nothing: the user has another account since a reload".to_owned(),
         };
         Some(ClientError::TargetLogin { group: self.group.clone(), user: key.user.clone(), code })
+    }
+}
+
+/// The secret is to blame, or that there was none; not the database's rules about who may come from where.
+pub(super) fn blames(error: &ConnectError, secret: Option<&LoginSecret>) -> bool {
+    match error {
+        ConnectError::Login(HandshakeError::Server(error)) => error.code == WRONG_PASSWORD,
+        ConnectError::Login(HandshakeError::NoPassword(_)) => secret.is_none(),
+        _ => false,
     }
 }
 
@@ -198,6 +224,6 @@ fn failure(error: &ConnectError) -> OpenFailure {
         ConnectError::Login(HandshakeError::Server(error)) if error.code.starts_with("28") => OpenFailure::Login,
         ConnectError::Login(HandshakeError::Server(_) | HandshakeError::Standby) => OpenFailure::Database,
         ConnectError::Login(HandshakeError::Violation(_)) => OpenFailure::Protocol,
-        ConnectError::Login(_) | ConnectError::UnknownUser(_) => OpenFailure::Login,
+        ConnectError::Login(_) | ConnectError::UnknownUser(_) | ConnectError::OtherAccount { .. } => OpenFailure::Login,
     }
 }

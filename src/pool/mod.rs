@@ -30,8 +30,10 @@ const POOLS_MAX: usize = 1000;
 /// What is fixed when a connection logs in: connections of different keys never serve each other's clients.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PoolKey {
-    /// The client's user; the database's user belongs to it.
+    /// The client's user.
     pub user: String,
+    /// The database's user that was the client's when it came in.
+    pub account: String,
     /// The database.
     pub database: String,
     /// Startup-only parameters.

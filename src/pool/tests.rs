@@ -34,8 +34,7 @@ impl Fixture {
         let dial = Dial::new(TargetAddress::Unix("/nowhere".into()), None, Duration::ZERO);
         let (pools, orders) = Pools::new("main", dial, config, Arc::default());
         pools.set_budget(budget);
-        let key = |user: &str| PoolKey { user: user.into(), database: "app".into(), fixed: Vec::new() };
-        let uses = ["a", "b"].map(|user| pools.pool(key(user)).unwrap());
+        let uses = ["a", "b"].map(|user| pools.pool(key(user, "app")).unwrap());
         Self { _runtime: RUNTIME.enter(), pools, orders, uses, databases: Vec::new() }
     }
 
@@ -62,6 +61,10 @@ impl Fixture {
             self.pools.opened(key, connection);
         }
     }
+}
+
+fn key(user: &str, database: &str) -> PoolKey {
+    PoolKey { user: user.into(), account: user.into(), database: database.into(), fixed: Vec::new() }
 }
 
 fn now(borrow: Borrow<Postgres>) -> Lease<Postgres> {
@@ -257,7 +260,7 @@ proptest! {
 #[test]
 fn pools_that_nobody_uses_are_forgotten() {
     let mut f = Fixture::new(PoolConfig::default(), 2);
-    let key = |database: usize| PoolKey { user: "c".into(), database: database.to_string(), fixed: Vec::new() };
+    let key = |database: usize| key("c", &database.to_string());
     let uses: Vec<_> = (0..POOLS_MAX).map(|database| f.pools.pool(key(database)).unwrap()).collect();
     let error = f.pools.pool(key(POOLS_MAX)).err().unwrap();
     assert!(matches!(error, ClientError::TooManyPools { .. }), "{error}");
@@ -270,4 +273,60 @@ fn pools_that_nobody_uses_are_forgotten() {
     assert_eq!(f.pools.lock().keys.len(), 2);
     let new = f.pools.pool(key(POOLS_MAX)).unwrap();
     assert!(new.key().index() < POOLS_MAX + 2);
+}
+
+mod logins {
+    use super::super::connect::{Logins, Target, blames, run};
+    use super::*;
+    use crate::protocol::{HandshakeError, LoginSecret, ServerError};
+    use std::pin::Pin;
+
+    fn server_says(code: &str) -> ConnectError {
+        ConnectError::Login(HandshakeError::Server(ServerError {
+            code: code.into(),
+            message: "no".into(),
+            is_fatal: true,
+            frame: Vec::new(),
+        }))
+    }
+
+    #[test]
+    fn a_secret_is_blamed_for_nothing_but_itself() {
+        let secret = LoginSecret::Md5([b'0'; 32]);
+        assert!(blames(&server_says("28P01"), Some(&secret)));
+        // pg_hba.conf, a role that may not log in, too many connections of the role, no such database.
+        for code in ["28000", "53300", "3D000", "57P03", "42501"] {
+            assert!(!blames(&server_says(code), Some(&secret)), "{code}");
+        }
+        let lacking = || ConnectError::Login(HandshakeError::NoPassword("by MD5, and none is known here"));
+        assert!(blames(&lacking(), None) && !blames(&lacking(), Some(&secret)));
+    }
+
+    /// The user's account has become another one since the client came in.
+    struct Elsewhere;
+
+    impl Logins for Elsewhere {
+        fn login(&self, _: &str) -> Option<(String, Option<LoginSecret>)> {
+            Some(("app_ro".into(), None))
+        }
+
+        fn refused<'a>(&'a self, _: &'a str, _: Option<LoginSecret>) -> Pin<Box<dyn Future<Output = bool> + 'a>> {
+            Box::pin(async { false })
+        }
+    }
+
+    #[test]
+    fn nobody_gets_a_connection_of_another_account() {
+        let Fixture { pools, orders, uses, .. } = Fixture::new(PoolConfig::default(), 1);
+        let mut waiting = later(pools.borrow(Ask { key: uses[0].key(), label: 0, worker: 0 }));
+        let target =
+            Target { lifetime: None, max_prepared_statements: 1, statement_key: [0; 16], logins: Box::new(Elsewhere) };
+        let local = tokio::task::LocalSet::new();
+        let outcome = local.block_on(&RUNTIME, async {
+            tokio::task::spawn_local(run(pools, orders, target));
+            (&mut waiting.outcome).await.unwrap()
+        });
+        let words = outcome.err().unwrap().to_string();
+        assert!(words.contains("another account since a reload"), "{words}");
+    }
 }

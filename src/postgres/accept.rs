@@ -6,7 +6,7 @@
 //! Promises: a client that must use TLS proves nothing without it; an unknown user's login takes the same path as a
 //! known one's; no byte of a frame is taken before the frame is whole, and a head that announces too much fails at once.
 
-use super::frame::{PASSWORD_FRAME_BYTES_MAX, cstr, startup_head, whole};
+use super::frame::{PASSWORD_FRAME_BYTES_MAX, PROOF_FRAME_BYTES_MAX, cstr, startup_head, whole};
 use super::message::{self, Severity, from_client, request_code};
 use super::scram::{self, ScramError};
 use super::startup::Startup;
@@ -348,7 +348,7 @@ impl Known {
 impl Known {
     /// Takes the PasswordMessage.
     fn take_password(self, input: &[u8], out: &mut Vec<u8>) -> Result<Moved, HandshakeError> {
-        let Some((len, body)) = response(input, "password", &self.login.user, out)? else {
+        let Some((len, body)) = response(input, "password", PASSWORD_FRAME_BYTES_MAX, &self.login.user, out)? else {
             return Ok((0, State::AwaitingPassword(self), Some(Step::NeedInput)));
         };
         let password = Password::new(password(body, &self.login.user, out)?);
@@ -360,7 +360,7 @@ impl AwaitingMd5 {
     /// Takes the PasswordMessage with the hash.
     fn step(self, input: &[u8], out: &mut Vec<u8>) -> Result<Moved, HandshakeError> {
         let Self { known, expected, user_exists } = self;
-        let Some((len, body)) = response(input, "password", &known.login.user, out)? else {
+        let Some((len, body)) = response(input, "password", PROOF_FRAME_BYTES_MAX, &known.login.user, out)? else {
             return Ok((0, State::AwaitingMd5(Self { known, expected, user_exists }), Some(Step::NeedInput)));
         };
         let shown = password(body, &known.login.user, out)?;
@@ -374,7 +374,7 @@ impl AwaitingMd5 {
 impl AwaitingFirst {
     /// Takes a SASLInitialResponse, or the SASLResponse that brings the first message after one without.
     fn step(self, input: &[u8], out: &mut Vec<u8>) -> Result<Moved, HandshakeError> {
-        let Some((len, body)) = response(input, "SASL", &self.known.login.user, out)? else {
+        let Some((len, body)) = response(input, "SASL", PROOF_FRAME_BYTES_MAX, &self.known.login.user, out)? else {
             return Ok((0, State::AwaitingFirst(self), Some(Step::NeedInput)));
         };
         let (is_plus, client_first) = match self.chosen {
@@ -396,7 +396,7 @@ impl AwaitingFirst {
 impl AwaitingFinal {
     /// Takes the SASLResponse with the proof.
     fn step(self, input: &[u8], out: &mut Vec<u8>) -> Result<Moved, HandshakeError> {
-        let Some((len, body)) = response(input, "SASL", &self.known.login.user, out)? else {
+        let Some((len, body)) = response(input, "SASL", PROOF_FRAME_BYTES_MAX, &self.known.login.user, out)? else {
             return Ok((0, State::AwaitingFinal(self), Some(Step::NeedInput)));
         };
         let Self { known, proof, user_exists } = self;
@@ -449,6 +449,7 @@ fn password<'a>(body: &'a [u8], user: &str, out: &mut Vec<u8>) -> Result<&'a [u8
 fn response<'a>(
     input: &'a [u8],
     wanted: &str,
+    bytes_max: usize,
     user: &str,
     out: &mut Vec<u8>,
 ) -> Result<Option<(usize, &'a [u8])>, HandshakeError> {
@@ -456,7 +457,7 @@ fn response<'a>(
         fatal("08P01", &format!("expected {wanted} response, got message type {kind}"), out);
         return Err(Violation::UnexpectedFrame(kind).into());
     }
-    match whole(input, PASSWORD_FRAME_BYTES_MAX) {
+    match whole(input, bytes_max) {
         Ok(frame) => Ok(frame.map(|(head, body)| (head.len, body))),
         Err(violation) => {
             message::client_error(&ClientError::LoginRefused { user: user.to_owned() }, true, out);
@@ -1061,7 +1062,7 @@ mod tests {
         check(b"X\0\0\0\x04", "08P01", Violation::UnexpectedFrame(b'X'));
         check(b"p\0\0\0\x03", "28P01", Violation::InvalidLength);
         check(b"p\x80\0\0\0", "28P01", Violation::InvalidLength);
-        check(b"p\0\x01\0\x06", "28P01", Violation::FrameTooLong);
+        check(b"p\0\0\x04\x05", "28P01", Violation::FrameTooLong);
         check(b"p\0\0\0\x04", "08P01", Violation::MalformedAuthentication);
         check(&initial("FOO", b""), "08P01", Violation::MalformedAuthentication);
         check(&initial("SCRAM-SHA-256-PLUS", b"n,,n=,r=a"), "08P01", Violation::MalformedAuthentication);
@@ -1073,7 +1074,11 @@ mod tests {
         // The longest there may be is waited for.
         let mut core = Core::new(TlsOffer::Off);
         core.feed(&startup(0, &[("user", "u")]));
-        assert_eq!(core.feed(b"p\0\0\xff\xff"), End::Open);
+        assert_eq!(core.feed(b"p\0\0\x04\x04"), End::Open);
+        let mut core = Core::new(TlsOffer::LocalSocket);
+        core.proof = Some(Proof::Password);
+        core.feed(&startup(0, &[("user", "u")]));
+        assert_eq!(core.feed(b"p\0\x01\0\x05"), End::Open);
     }
 
     #[test]

@@ -10,7 +10,10 @@ use crate::protocol::Violation;
 /// sender has not authenticated, so what it may make us hold is small.
 pub const STARTUP_BYTES_MAX: usize = 10_000;
 
-/// Bytes of a whole PasswordMessage or SASL response, head included. PostgreSQL's `PG_MAX_AUTH_TOKEN_LENGTH`: tickets and
+/// Bytes of a whole SASL response or MD5 hash, head included. PostgreSQL's `PG_MAX_SASL_MESSAGE_LENGTH`.
+pub const PROOF_FRAME_BYTES_MAX: usize = 1024 + HEAD_BYTES;
+
+/// Bytes of a whole PasswordMessage with a password or token, head included. PostgreSQL's `PG_MAX_AUTH_TOKEN_LENGTH`: tickets and
 /// tokens are long, but the sender has not authenticated.
 pub const PASSWORD_FRAME_BYTES_MAX: usize = 64 * 1024 + HEAD_BYTES + 1;
 

@@ -3,8 +3,8 @@
 //! A password that a database has refused is read again where it came from; one with `refresh`, as often as that says.
 //! Where it is another, clients prove the new one from then on, and the refused login is tried once more.
 
-use crate::auth::{DatabaseProof, Rotating};
-use crate::config::TargetAddress;
+use crate::auth::DatabaseProof;
+use crate::config::{TargetAddress, TargetTlsMode};
 use crate::pool::connect::Logins;
 use crate::protocol::{LoginSecret, Password};
 use crate::session::Access;
@@ -18,15 +18,22 @@ use tokio::task::JoinSet;
 pub(super) struct GroupLogins {
     access: Arc<ArcSwap<Access>>,
     lookup: Option<Arc<Lookup>>,
-    /// What tokens are made for; `None`: a local socket, which takes none.
+    /// What tokens are made for; `None`: a database that this group has not been speaking to by TCP and `verify-full` since
+    /// it was started. Whatever a reload says, a token goes to no other.
     place: Option<(String, u16)>,
 }
 
 impl GroupLogins {
-    pub(super) fn new(access: Arc<ArcSwap<Access>>, lookup: Option<Arc<Lookup>>, address: &TargetAddress) -> Self {
+    /// For the group as it was started.
+    pub(super) fn new(
+        access: Arc<ArcSwap<Access>>,
+        lookup: Option<Arc<Lookup>>,
+        address: &TargetAddress,
+        tls: TargetTlsMode,
+    ) -> Self {
         let place = match address {
-            TargetAddress::Tcp { host, port } => Some((host.clone(), *port)),
-            TargetAddress::Unix(_) => None,
+            TargetAddress::Tcp { host, port } if tls == TargetTlsMode::VerifyFull => Some((host.clone(), *port)),
+            TargetAddress::Tcp { .. } | TargetAddress::Unix(_) => None,
         };
         Self { access, lookup, place }
     }
@@ -42,6 +49,12 @@ impl Logins for GroupLogins {
             DatabaseProof::Nothing => None,
             DatabaseProof::Password(password) => Some(Password::new(password.current().expose())),
             DatabaseProof::Token(signer) => {
+                if self.place.is_none() {
+                    tracing::warn!(
+                        user,
+                        "no token is sent: the target group was not started with tls = \"verify-full\", which takes a restart"
+                    );
+                }
                 self.place.as_ref().and_then(|(host, port)| signer.token(host, *port, &login.user))
             }
         };
@@ -59,27 +72,14 @@ impl Logins for GroupLogins {
             let Ok(refused) = std::str::from_utf8(refused.expose()) else { return false };
             let is_new = password.renew(refused, user).await;
             if is_new {
-                prove_the_new_one(&self.access, user, &password);
+                Access::prove_anew(&self.access, user, &password);
             }
             is_new
         })
     }
 }
 
-/// From now on clients prove this password as it is now.
-fn prove_the_new_one(access: &ArcSwap<Access>, user: &str, password: &Arc<Rotating>) {
-    let now = access.load();
-    // A reload may have been faster; what it has read is newer.
-    if !now.authenticator.passwords().any(|(name, known)| name == user && Arc::ptr_eq(known, password)) {
-        return;
-    }
-    match now.authenticator.renewed(user) {
-        Ok(authenticator) => access.store(Arc::new(Access { authenticator, ..Access::clone(&now) })),
-        Err(error) => tracing::warn!(user, %error, "clients go on proving the old password"),
-    }
-}
-
-/// Reads passwords again as often as their `refresh` says, until it is dropped.
+/// Reads passwords and access keys again as often as their `refresh` says, until it is dropped.
 pub(super) struct Refreshing(#[allow(dead_code, reason = "ends its tasks when dropped")] JoinSet<()>);
 
 impl Refreshing {
@@ -93,8 +93,18 @@ impl Refreshing {
                 loop {
                     tokio::time::sleep(every).await;
                     if password.refresh(&user).await {
-                        prove_the_new_one(&access, &user, &password);
+                        Access::prove_anew(&access, &user, &password);
                     }
+                }
+            });
+        }
+        for (id, secret) in access.load().authenticator.keys() {
+            let Some(every) = secret.current().refresh() else { continue };
+            let (id, secret) = (id.to_owned(), Arc::clone(secret));
+            tasks.spawn_local(async move {
+                loop {
+                    tokio::time::sleep(every).await;
+                    secret.refresh(&id).await;
                 }
             });
         }

@@ -35,15 +35,28 @@ impl Reloader {
     }
 
     /// Takes what was read; says in the log what came of it.
-    pub(super) fn take(&self, read: Result<Config, ConfigErrors>) {
+    pub(super) async fn take(&self, read: Result<Config, ConfigErrors>) {
         let config = match read {
             Ok(config) => config,
             Err(error) => return tracing::error!(%error, "nothing is reloaded: the configuration is wrong"),
         };
-        let access = match access(&config) {
-            Ok(access) => access,
-            Err(error) => return tracing::error!(%error, "nothing is reloaded"),
+        let running = self.access.load_full();
+        let config = Arc::new(config);
+        // Off this thread, which lets clients in meanwhile: secrets take a millisecond each.
+        let made = {
+            let config = Arc::clone(&config);
+            tokio::task::spawn_blocking(move || access(&config)).await
         };
+        let mut access = match made {
+            Ok(Ok(access)) => access,
+            Ok(Err(error)) => return tracing::error!(%error, "nothing is reloaded"),
+            Err(_) => return tracing::error!("nothing is reloaded: the thread that should have done it has ended"),
+        };
+        access.authenticator.feign_as(&running.authenticator);
+        if access.tls.is_none() {
+            // Endpoints go on offering TLS until a restart, and must have something to show.
+            access.tls.clone_from(&running.tls);
+        }
         self.access.store(Arc::new(access));
         for warning in &config.warnings {
             tracing::warn!("{warning}");

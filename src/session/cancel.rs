@@ -98,11 +98,16 @@ impl CancelKeys {
         Some((IssuedKey { keys: Arc::clone(self), process_id }, key))
     }
 
-    /// Cancels what the session of this key does. Returns once that has been acted upon; false: there is no such key.
+    /// Whether somebody was given this key.
+    pub(super) fn knows(&self, shown: &CancelKey) -> bool {
+        self.find(shown).is_some()
+    }
+
+    /// Cancels what the session of this key does. Returns once that has been acted upon, or if there is no such key.
     ///
     /// Cancel safe: who goes away does not take the cancel back.
-    pub(super) async fn cancel(&self, shown: &CancelKey) -> bool {
-        let Some((client_id, worker)) = self.find(shown) else { return false };
+    pub(super) async fn cancel(&self, shown: &CancelKey) {
+        let Some((client_id, worker)) = self.find(shown) else { return };
         let (asker, acted) = oneshot::channel();
         if let Some(worker) = self.workers.get(worker) {
             // A worker with so many orders before it, or one that is gone, comes too late for this one.
@@ -110,7 +115,6 @@ impl CancelKeys {
         }
         // Dropped, whatever came of it.
         let _ = acted.await;
-        true
     }
 
     fn find(&self, shown: &CancelKey) -> Option<(u64, usize)> {

@@ -6,12 +6,12 @@
 
 use super::relay::settle;
 use super::tally::{Presence, Tally};
-use super::{CancelKeys, Rules, Session, Worker};
-use crate::auth::{Authenticator, Refused};
+use super::{Access, CancelKeys, Rules, Session, Worker};
+use crate::auth::Refused;
 use crate::metrics::LoginRefusal;
 use crate::net::certificate;
+use crate::net::rate::Rate;
 use crate::net::sources::PendingLogin;
-use crate::net::tls::ServerTls;
 use crate::net::{Peer, Stream};
 use crate::pool::line::Ask;
 use crate::pool::{Borrow, Lease, PoolKey, PoolUse, Pools};
@@ -20,7 +20,7 @@ use crate::protocol::{
     LoginSecret, Parameters, Protocol, Question, Secured, ServerSide, Settings, Status, Step, TlsOffer, Violation,
     Welcome,
 };
-use crate::topology::{FoundUser, Lookup, LookupFailed};
+use crate::topology::{FoundUser, Lookup, LookupError};
 use arc_swap::ArcSwap;
 use std::collections::HashMap;
 use std::future::Future;
@@ -52,6 +52,9 @@ pub struct Endpoint<P: Protocol> {
     pub access: Arc<ArcSwap<Access>>,
     /// From the first byte to the proof of identity.
     pub login_timeout: Duration,
+    /// How fast clients may come: counted as they say something, so that those who only look whether somebody is there
+    /// take nothing from the others.
+    pub rate: Option<Rate>,
     /// What sessions may do.
     pub rules: Rules,
     /// The target group's connections.
@@ -64,15 +67,6 @@ pub struct Endpoint<P: Protocol> {
     pub cancel_keys: Arc<CancelKeys>,
     /// See [`Welcome::statement_key`].
     pub statement_key: [u8; 16],
-}
-
-/// What a reload changes for those who come in after it.
-#[derive(Clone)]
-pub struct Access {
-    /// Who may come in.
-    pub authenticator: Authenticator,
-    /// What clients are shown.
-    pub tls: Option<ServerTls>,
 }
 
 /// What clients of a pool with a certain baseline are told of the server.
@@ -152,12 +146,6 @@ impl Stop {
         })
     }
 
-    /// It did not prove who it said it is.
-    fn is_refused_proof(&self) -> bool {
-        matches!(self, Self::UnknownKey)
-            || matches!(self.reason(), Some(LoginRefusal::Password | LoginRefusal::Token | LoginRefusal::Certificate))
-    }
-
     fn log(&self) {
         match self {
             Self::Quiet => debug!("left before logging in"),
@@ -214,12 +202,19 @@ async fn log_in<P: Protocol>(
     visitor: Visitor,
     presence: &Presence,
 ) -> Result<Box<Session<P>>, Stop> {
-    let Visitor { mut stream, client_id, refusal, pending } = visitor;
+    let Visitor { mut stream, client_id, mut refusal, pending } = visitor;
     // A unix socket is as safe as TLS, whatever else the endpoint listens on.
     let tls = if stream.peer() == Peer::Unix { TlsOffer::LocalSocket } else { endpoint.tls };
     let access = endpoint.access.load_full();
     let deadline = tokio::time::Instant::now() + endpoint.login_timeout;
-    let Ok(direct_tls) = tokio::time::timeout_at(deadline, direct_tls::<P>(&access, tls, &mut stream)).await else {
+    let opening = async {
+        let first = first_byte(&mut stream).await?;
+        if let Some(limit) = endpoint.rate.as_ref().and_then(|rate| rate.exceeded(Instant::now())) {
+            refusal.get_or_insert(ClientError::TooManyLogins { endpoint: endpoint.name.clone(), limit });
+        }
+        direct_tls::<P>(&access, tls, &mut stream, first).await
+    };
+    let Ok(direct_tls) = tokio::time::timeout_at(deadline, opening).await else {
         return Err(Stop::Refused(ClientError::LoginTimeout));
     };
     if stream.is_tls() {
@@ -227,20 +222,18 @@ async fn log_in<P: Protocol>(
     }
     let mut machine = P::accept(AcceptOptions { tls, direct_tls: direct_tls?, nonce: rand::random() });
     let (mut input, mut out) = (Vec::new(), Vec::new());
-    let proving = prove::<P>(endpoint, &access, (presence, refusal), &mut machine, &mut stream, &mut input, &mut out);
+    let tries = Tries(pending.as_ref());
+    let beside = (presence, refusal, &tries);
+    let proving = prove::<P>(endpoint, &access, beside, &mut machine, &mut stream, &mut input, &mut out);
     let login = match tokio::time::timeout_at(deadline, proving).await {
-        Ok(login) => login.inspect_err(|stop| {
-            if let (Some(pending), true) = (&pending, stop.is_refused_proof()) {
-                pending.refused(Instant::now());
-            }
-        })?,
+        Ok(login) => login?,
         Err(_) => return Err(Stop::Refused(refuse::<P>(&mut machine, &mut stream, ClientError::LoginTimeout).await)),
     };
     drop(pending);
     let span = tracing::Span::current();
     span.record("user", &login.user);
     span.record("database", &login.database);
-    let greeting = unless_gone(&mut stream, &mut input, greeting(worker, endpoint, &login)).await?;
+    let greeting = unless_gone(&mut stream, &mut input, greeting(worker, endpoint, &access, &login)).await?;
     let (pool, parameters) = match greeting {
         Ok(greeting) => greeting,
         Err(error) => return Err(Stop::Refused(refuse::<P>(&mut machine, &mut stream, error).await)),
@@ -262,13 +255,26 @@ async fn log_in<P: Protocol>(
     Ok(Box::new(Session::new(watch, endpoint, pool, stream, client, issued, (input, out))))
 }
 
+/// Waits for the client to say something; its first byte, which stays to be read. `None`: only of TCP can that be known.
+async fn first_byte(stream: &mut Stream) -> Result<Option<u8>, Stop> {
+    if stream.peer() == Peer::Unix || stream.peer() == Peer::Memory {
+        return Ok(None);
+    }
+    stream.peek().await.map_err(Stop::Network)?.map(Some).ok_or(Stop::Quiet)
+}
+
 /// Starts TLS for a client that begins with it at once, where its protocol allows that. `None`: it does not.
 ///
 /// Such a client must say what it wants to speak, so that nobody talks it into speaking to another kind of server
 /// (<https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-FLOW-SSL>).
-async fn direct_tls<P: Protocol>(access: &Access, tls: TlsOffer, stream: &mut Stream) -> Result<Option<Secured>, Stop> {
+async fn direct_tls<P: Protocol>(
+    access: &Access,
+    tls: TlsOffer,
+    stream: &mut Stream,
+    first: Option<u8>,
+) -> Result<Option<Secured>, Stop> {
     let (Some(alpn), TlsOffer::Required | TlsOffer::Optional) = (P::DIRECT_TLS, tls) else { return Ok(None) };
-    if stream.peek().await.map_err(Stop::Network)? != Some(TLS_HANDSHAKE) {
+    if first != Some(TLS_HANDSHAKE) {
         return Ok(None);
     }
     let secured = start_tls(access, stream).await?;
@@ -288,23 +294,73 @@ async fn start_tls(access: &Access, stream: &mut Stream) -> Result<Secured, Stop
     Ok(Secured { end_point: tls.end_point.clone(), client_names })
 }
 
+/// The account of the client's address, where it has one ([`sources`](crate::net::sources)).
+struct Tries<'a>(Option<&'a PendingLogin>);
+
+impl Tries<'_> {
+    fn take(&self) -> bool {
+        self.0.is_none_or(|pending| pending.take(Instant::now()))
+    }
+
+    fn give_back(&self) {
+        if let Some(pending) = self.0 {
+            pending.give_back();
+        }
+    }
+}
+
+/// This is what somebody gets who guesses: a refused proof, or a broken rule.
+fn is_guess(error: &HandshakeError) -> bool {
+    match error {
+        HandshakeError::Refused(error) => matches!(
+            error,
+            ClientError::LoginRefused { .. }
+                | ClientError::TokenRefused { .. }
+                | ClientError::CertificateRefused { .. }
+        ),
+        HandshakeError::Violation(_) => true,
+        HandshakeError::Server(_)
+        | HandshakeError::TlsDeclined
+        | HandshakeError::UnsupportedMethod(_)
+        | HandshakeError::NoPassword(_)
+        | HandshakeError::ServerNotProven
+        | HandshakeError::Standby => false,
+    }
+}
+
 /// Drives the login up to the client's proof.
+#[allow(clippy::too_many_arguments)]
 async fn prove<P: Protocol>(
     endpoint: &Endpoint<P>,
     access: &Access,
-    (presence, mut refusal): (&Presence, Option<ClientError>),
+    (presence, mut refusal, tries): (&Presence, Option<ClientError>, &Tries<'_>),
     machine: &mut P::Accept,
     stream: &mut Stream,
     input: &mut Vec<u8>,
     out: &mut Vec<u8>,
 ) -> Result<Login, Stop> {
     let mut looked_up = None;
+    // Whether a proof may be what comes next; and whether a try is held for a question to the database.
+    let (mut has_asked, mut holds_try) = (false, false);
     loop {
+        // Before the step, which judges: nobody learns whether a proof would have been good when no try is left.
+        if has_asked && !tries.take() {
+            return Err(tell::<P>(machine, stream, out, ClientError::TooManyFailedLogins).await);
+        }
         let step = machine.step(input, out);
-        if let (Some(lookup), Err(HandshakeError::Refused(ClientError::LoginRefused { user }))) =
-            (&endpoint.lookup, &step)
-        {
-            lookup.proof_failed(user);
+        match step.as_ref().err().is_some_and(is_guess) {
+            // One is enough for both.
+            true if has_asked && holds_try => tries.give_back(),
+            true if has_asked => {}
+            true => _ = tries.take(),
+            false if has_asked => tries.give_back(),
+            false => {}
+        }
+        if let Err(HandshakeError::Refused(ClientError::LoginRefused { user })) = &step {
+            Access::refused(&endpoint.access, user);
+            if let Some(lookup) = &endpoint.lookup {
+                lookup.proof_failed(user);
+            }
         }
         stream.write_whole(out).await.map_err(Stop::Network)?;
         let (taken, step) = step?;
@@ -322,21 +378,16 @@ async fn prove<P: Protocol>(
             }
             Step::Ask(Question::Credentials { user, .. }) => {
                 if let Some(error) = refusal.take() {
-                    machine.refuse(&error, out);
-                    stream.write_whole(out).await.map_err(Stop::Network)?;
-                    return Err(Stop::Refused(error));
+                    return Err(tell::<P>(machine, stream, out, error).await);
                 }
-                let credentials = match credentials(endpoint, access, &user).await {
+                let credentials = match credentials(endpoint, access, &user, tries, &mut holds_try).await {
                     Ok((credentials, found)) => {
                         looked_up = found;
                         credentials
                     }
-                    Err(error) => {
-                        machine.refuse(&error, out);
-                        stream.write_whole(out).await.map_err(Stop::Network)?;
-                        return Err(Stop::Refused(error));
-                    }
+                    Err(error) => return Err(tell::<P>(machine, stream, out, error).await),
                 };
+                has_asked = true;
                 machine.answer(Answer::Credentials(credentials));
             }
             Step::Ask(Question::Password { user, password }) => {
@@ -347,6 +398,9 @@ async fn prove<P: Protocol>(
                 machine.answer(Answer::Judged(judged.map_err(|refused| refused.told)));
             }
             Step::Ask(Question::Welcome(login)) => {
+                if holds_try {
+                    tries.give_back();
+                }
                 if let (Some(lookup), Some(found)) = (&endpoint.lookup, looked_up) {
                     let keys = login.keys.clone().map(LoginSecret::Scram);
                     if let Some(secret) = keys.or_else(|| found.md5().map(LoginSecret::Md5)) {
@@ -356,29 +410,67 @@ async fn prove<P: Protocol>(
                 return Ok(login);
             }
             Step::Done(Accepted::Cancel(key)) => {
-                let is_known = endpoint.cancel_keys.cancel(&key).await;
-                return Err(if is_known { Stop::Cancel } else { Stop::UnknownKey });
+                if !tries.take() {
+                    return Err(Stop::Quiet);
+                }
+                if !endpoint.cancel_keys.knows(&key) {
+                    return Err(Stop::UnknownKey);
+                }
+                tries.give_back();
+                endpoint.cancel_keys.cancel(&key).await;
+                return Err(Stop::Cancel);
             }
             Step::Done(Accepted::Client(_)) => return Err(Stop::Quiet),
         }
     }
 }
 
-/// What this user must prove, and what the database keeps of it, if that is what was asked.
+/// What this user must prove, and what the database keeps of it, if that is what was asked. A question to the database
+/// takes a try, which is held from then on.
 async fn credentials<P: Protocol>(
     endpoint: &Endpoint<P>,
     access: &Access,
     user: &str,
+    tries: &Tries<'_>,
+    holds_try: &mut bool,
 ) -> Result<(Credentials, Option<Arc<FoundUser>>), ClientError> {
     if let Some(lookup) = endpoint.lookup.as_ref().filter(|_| !access.authenticator.is_listed(user)) {
-        let found = lookup.find(user).await;
-        let found = found.map_err(|LookupFailed| ClientError::LookupFailed { group: lookup.group().to_owned() })?;
+        let may_ask = || {
+            *holds_try = tries.take();
+            *holds_try
+        };
+        let found = lookup.find(user, may_ask).await.map_err(|error| match error {
+            LookupError::NotAllowed => ClientError::TooManyFailedLogins,
+            LookupError::Failed => {
+                // Not the client's fault.
+                if std::mem::take(holds_try) {
+                    tries.give_back();
+                }
+                ClientError::LookupFailed { group: lookup.group().to_owned() }
+            }
+        })?;
+        // Made for everybody, so that it takes everybody the same time.
+        let unknown = access.authenticator.unknown(user, &lookup.forms());
         return Ok(match found {
             Some(found) => (Credentials { proof: found.proof.clone(), known: true }, Some(found)),
-            None => (access.authenticator.unknown(user), None),
+            None => (unknown, None),
         });
     }
     Ok((access.authenticator.credentials(&endpoint.name, user), None))
+}
+
+/// Tells a client that is still to prove itself.
+async fn tell<P: Protocol>(
+    machine: &mut P::Accept,
+    stream: &mut Stream,
+    out: &mut Vec<u8>,
+    error: ClientError,
+) -> Stop {
+    machine.refuse(&error, out);
+    match stream.write_whole(out).await {
+        Ok(()) => Stop::Refused(error),
+        Err(error) => Stop::Network(error),
+    }
 }
 
 /// Tells the client, if it still listens.
@@ -411,10 +503,14 @@ async fn unless_gone<T>(stream: &mut Stream, input: &mut Vec<u8>, work: impl Fut
 async fn greeting<P: Protocol>(
     worker: &Worker,
     endpoint: &Endpoint<P>,
+    access: &Access,
     login: &Login,
 ) -> Result<(PoolUse<P>, Arc<Parameters>), ClientError> {
     let pools = &endpoint.pools;
-    let key = PoolKey { user: login.user.clone(), database: login.database.clone(), fixed: login.fixed.clone() };
+    // Whom the configuration does not name, the database knows by the same name.
+    let account = access.authenticator.database_user(&login.user).unwrap_or(&login.user).to_owned();
+    let key =
+        PoolKey { user: login.user.clone(), account, database: login.database.clone(), fixed: login.fixed.clone() };
     let pool = pools.pool(key)?;
     let known = (Arc::clone(pool.pool_key()), Arc::clone(&login.baseline));
     if let Some(parameters) = endpoint.greetings.find(&known) {

@@ -12,14 +12,16 @@
 //! no buffer. Both directions are always polled together; each stops reading when the other side does not take what
 //! was read (`HIGH_WATER`), which bounds memory and cannot deadlock as long as the client reads.
 
+mod access;
 mod cancel;
 mod login;
 mod relay;
 mod tally;
 mod worker;
 
+pub use access::Access;
 pub use cancel::{CancelKeys, Orders};
-pub use login::{Access, Endpoint, Greetings, Visitor, serve};
+pub use login::{Endpoint, Greetings, Visitor, serve};
 pub use worker::Worker;
 
 use crate::config::PoolMode;

@@ -4,17 +4,21 @@
 //! The one user of the database drivers; no client's query ever comes here. deadpool puts a connection back on every
 //! drop, also in the middle of a question: [`Borrowed`] lets only those back that were answered.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use deadpool::managed::{self, Object, RecycleError};
 use rustls::ClientConfig;
+use socket2::SockRef;
+use tokio::net::TcpStream;
 use tokio_postgres::config::SslMode;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{NoTls, Row, SimpleQueryMessage, SimpleQueryRow};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::Target;
+use super::cleartext::Guarded;
 use crate::auth::Rotating;
 use crate::config::{HealthConfig, Secret, TargetAddress};
 
@@ -33,6 +37,9 @@ pub enum ControlError {
     /// The driver's word.
     #[error("{0}")]
     Postgres(#[from] tokio_postgres::Error),
+    /// It can't be reached.
+    #[error("{0}")]
+    Network(#[from] io::Error),
     /// Connecting and logging in took too long.
     #[error("no connection within {0:?}")]
     ConnectTimeout(Duration),
@@ -103,7 +110,11 @@ pub fn postgres_control(
     }
     let tls = tls.map(|tls| MakeRustlsConnect::new(tls.as_ref().clone()));
     let password = Rotating::new(account.password.clone());
-    let manager = Postgres { config, password, tls, connect_timeout };
+    let in_the_clear = match &target.address {
+        TargetAddress::Tcp { host, port } if tls.is_none() => Some((host.clone(), *port)),
+        TargetAddress::Tcp { .. } | TargetAddress::Unix(_) => None,
+    };
+    let manager = Postgres { config, password, tls, in_the_clear, connect_timeout };
     // Times are limited by those who ask, so the pool needs no runtime of its own.
     let pool = managed::Pool::builder(manager).max_size(CONTROL_CONNECTIONS_MAX).build();
     Ok(Control { pool: pool.map_err(|_| ControlError::Closed)? })
@@ -178,6 +189,8 @@ pub(super) struct Postgres {
     config: tokio_postgres::Config,
     password: Rotating,
     tls: Option<MakeRustlsConnect>,
+    /// Where it is, if what is said to it can be read on the way.
+    in_the_clear: Option<(String, u16)>,
     connect_timeout: Duration,
 }
 
@@ -186,11 +199,12 @@ impl managed::Manager for Postgres {
     type Error = ControlError;
 
     async fn create(&self) -> Result<Self::Type, Self::Error> {
-        let password = self.password.current();
+        let user = self.config.get_user().unwrap_or_default();
+        let password = self.password.fresh(user).await;
         match self.connect(password.expose()).await {
             Err(ControlError::Postgres(error)) if is_about_the_password(&error) => {
                 // It may have been changed since it was read.
-                if !self.password.renew(password.expose(), self.config.get_user().unwrap_or_default()).await {
+                if !self.password.renew(password.expose(), user).await {
                     return Err(error.into());
                 }
                 self.connect(self.password.current().expose()).await
@@ -210,16 +224,28 @@ impl Postgres {
         let mut config = self.config.clone();
         config.password(password);
         // The driver's own limit ends with the TCP handshake; this one covers TLS and the login.
-        match &self.tls {
-            Some(tls) => {
-                let connecting = tokio::time::timeout(self.connect_timeout, config.connect(tls.clone()));
+        let limit = self.connect_timeout;
+        match (&self.tls, &self.in_the_clear) {
+            (Some(tls), _) => {
+                let connecting = tokio::time::timeout(limit, config.connect(tls.clone()));
                 let (client, connection) = connecting.await.map_err(timeout)??;
                 // Ends with its client. Its errors reach those who ask.
                 tokio::spawn(async { drop(connection.await) });
                 Ok(client)
             }
-            None => {
-                let connecting = tokio::time::timeout(self.connect_timeout, config.connect(NoTls));
+            (None, Some((host, port))) => {
+                let connecting = async {
+                    let socket = TcpStream::connect((host.as_str(), *port)).await?;
+                    socket.set_nodelay(true)?;
+                    SockRef::from(&socket).set_tcp_user_timeout(Some(UNACKNOWLEDGED_MAX))?;
+                    Ok::<_, ControlError>(config.connect_raw(Guarded::new(socket), NoTls).await?)
+                };
+                let (client, connection) = tokio::time::timeout(limit, connecting).await.map_err(timeout)??;
+                tokio::spawn(async { drop(connection.await) });
+                Ok(client)
+            }
+            (None, None) => {
+                let connecting = tokio::time::timeout(limit, config.connect(NoTls));
                 let (client, connection) = connecting.await.map_err(timeout)??;
                 tokio::spawn(async { drop(connection.await) });
                 Ok(client)
@@ -236,5 +262,71 @@ fn is_about_the_password(error: &tokio_postgres::Error) -> bool {
 impl std::fmt::Debug for Postgres {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Postgres(***)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use std::fs;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    fn asks_at(port: u16, password: &Secret) -> Control {
+        let target = Target::new(TargetAddress::Tcp { host: "127.0.0.1".to_owned(), port });
+        let account = Account { user: "m", password, database: "d", timeout: Duration::from_secs(1) };
+        postgres_control(&target, &account, Duration::from_secs(20), None).unwrap()
+    }
+
+    /// Reads the startup packet, answers with this, and gives what the client says then.
+    async fn answers(listener: &TcpListener, question: &[u8]) -> Vec<u8> {
+        let (mut client, _) = listener.accept().await.unwrap();
+        let mut length = [0; 4];
+        client.read_exact(&mut length).await.unwrap();
+        let mut startup = vec![0; u32::from_be_bytes(length) as usize - 4];
+        client.read_exact(&mut startup).await.unwrap();
+        client.write_all(question).await.unwrap();
+        client.shutdown().await.unwrap();
+        let mut said = Vec::new();
+        client.read_to_end(&mut said).await.unwrap();
+        said
+    }
+
+    #[tokio::test]
+    async fn no_password_is_said_in_the_clear() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let control = asks_at(listener.local_addr().unwrap().port(), &Secret::new("hunter2".to_owned()));
+        let (said, refused) = tokio::join!(answers(&listener, b"R\0\0\0\x08\0\0\0\x03"), control.borrow());
+        assert_eq!(said, b"");
+        let error = refused.unwrap_err();
+        let causes = std::iter::successors(Some(&error as &dyn std::error::Error), |error| error.source());
+        assert!(causes.map(ToString::to_string).any(|words| words.contains("in the clear")), "{error:?}");
+        // A challenge is answered.
+        let (said, _) = tokio::join!(answers(&listener, b"R\0\0\0\x0c\0\0\0\x05salt"), control.borrow());
+        assert!(said.starts_with(b"p\0\0\0") && !said.windows(7).any(|window| window == b"hunter2"));
+    }
+
+    #[tokio::test]
+    async fn a_password_with_refresh_is_read_again_in_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("password");
+        fs::write(&file, "old").unwrap();
+        let text = format!(
+            "[[endpoint]]\nname='e'\nlisten='127.0.0.1:1'\ntarget_group='g'\ntls='off'\n\
+             [[target_group]]\nname='g'\nengine='postgres'\ntargets=['db:1']\n[target_group.health]\nuser='m'\n\
+             password={{ command=['cat', '{}'], refresh='1ms' }}\n",
+            file.display()
+        );
+        let config = Config::parse(&text, "proxy.toml", &|_| None).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let control = asks_at(listener.local_addr().unwrap().port(), &config.target_groups[0].health.password);
+        let question = b"R\0\0\0\x0c\0\0\0\x05salt";
+        let (old, _) = tokio::join!(answers(&listener, question), control.borrow());
+        fs::write(&file, "new").unwrap();
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        let (new, _) = tokio::join!(answers(&listener, question), control.borrow());
+        assert_eq!(old.len(), new.len());
+        assert_ne!(old, new);
     }
 }

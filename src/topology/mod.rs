@@ -4,6 +4,7 @@
 //! probes found: it says nothing about errors in traffic, and nothing here opens or closes a client's connection.
 
 mod availability;
+mod cleartext;
 mod control;
 mod lookup;
 mod monitor;
@@ -17,7 +18,7 @@ use tokio::time::Instant;
 use crate::config::{ConnectionLimit, TargetAddress};
 
 pub use control::{Account, CONTROL_CONNECTIONS_MAX, Control, ControlError, postgres_control};
-pub use lookup::{FoundUser, Lookup, LookupFailed};
+pub use lookup::{FoundUser, Lookup, LookupError};
 pub use monitor::start;
 pub use probe::{Finding, ProbeError, Prober};
 

@@ -62,7 +62,7 @@ impl ProbeError {
                 None => Reason::Network,
             },
             Self::Control(ControlError::NoRow) | Self::Answer(..) => Reason::Database,
-            Self::Control(ControlError::Closed) | Self::GoingDown => Reason::Network,
+            Self::Control(ControlError::Closed | ControlError::Network(_)) | Self::GoingDown => Reason::Network,
         }
     }
 }

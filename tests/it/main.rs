@@ -25,6 +25,7 @@ mod operations;
 mod pool;
 mod prepared;
 mod query;
+mod reload;
 mod secrets;
 mod servers;
 mod state;

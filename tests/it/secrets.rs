@@ -108,51 +108,94 @@ fn the_monitors_password_is_picked_up_too() {
     proxy.logs("the password was read again, and is another one whose=\"sluicegate_monitor\"");
 }
 
-/// A second proxy plays the database that takes tokens: it makes all checks.
+/// What the proxy signs its own tokens with.
+const ENVIRONMENT: [(&str, &str); 4] = [
+    ("AWS_ACCESS_KEY_ID", KEY_ID),
+    ("AWS_SECRET_ACCESS_KEY", SECRET_KEY),
+    ("AWS_SESSION_TOKEN", "temporary-secret"),
+    ("AWS_REGION", "eu-central-1"),
+];
+
+/// A second proxy plays the database that takes tokens: it makes all checks. `text` is the configuration of a proxy before
+/// it.
+struct TokenDatabase {
+    _server: PostgresServer,
+    folder: tempfile::TempDir,
+    database: ProxyHandle,
+    text: String,
+}
+
+impl TokenDatabase {
+    fn new() -> Self {
+        let server = own_server();
+        let folder = tempfile::tempdir().unwrap();
+        let identities = folder.path().join("identities.toml");
+        fs::write(
+            &identities,
+            format!(
+                "[[identity]]\naccess_key_id = '{KEY_ID}'\nsecret_access_key = {{ value = '{SECRET_KEY}' }}\n\
+                 session_token = {{ value = 'temporary-secret' }}\n\
+                 [[identity.statement]]\neffect = 'Allow'\naction = 'rds-db:connect'\nresource = '*'\n"
+            ),
+        )
+        .unwrap();
+        fs::set_permissions(&identities, PermissionsExt::from_mode(0o600)).unwrap();
+        let file = |name: &str| format!("{:?}", server.socket_dir().join(name));
+        let stand_in = set(&config(server.address(), 12), "endpoint", "tls", "\"required\"");
+        let stand_in = set(&stand_in, "endpoint", "hostnames", "[\"localhost\"]");
+        let stand_in = set(&stand_in, "tls", "certificate", &file("server.crt"));
+        let stand_in = set(&stand_in, "tls", "private_key", &file("server.key"));
+        let stand_in = set(&stand_in, "user", "auth", "[\"iam\"]");
+        let database = start(&format!(
+            "{stand_in}\n[iam]\nregion = 'eu-central-1'\naccount = '1'\nresource_id = 'db-1'\nidentities_file = '{}'\n\
+             [[user]]\nname = '{MONITOR}'\npassword = {{ value = '{MONITOR_PASSWORD}' }}\n",
+            identities.display()
+        ));
+        let text = config(database.address, 6).replace("\"127.0.0.1:", "\"localhost:");
+        let text = set(&text, "endpoint", "listen", "\"127.0.0.1:{port}\"");
+        let text = set(&text, "admin", "listen", "\"127.0.0.1:{admin_port}\"");
+        let text = set(&text, "target_group", "tls", "\"verify-full\"");
+        let text = set(&text, "target_group", "ca_file", &file("ca.crt"));
+        let text = set(&text, "user", "database_auth", "\"iam\"");
+        Self { _server: server, folder, database, text }
+    }
+}
+
+/// It says `verify-full` now, but the connections that would carry the token are those of the start.
+#[test]
+fn a_reload_shows_no_token_to_an_unverified_database() {
+    let TokenDatabase { database, text, _server, .. } = TokenDatabase::new();
+    let lenient = set(&text, "target_group", "tls", "\"require\"");
+    let proxy = start_with(&set(&lenient, "user", "database_auth", "\"password\""), &ENVIRONMENT);
+    proxy.logs("the target is up");
+    proxy.reload(&text);
+    proxy.logs("takes a restart");
+    let refused = psycopg(&proxy, APP_PASSWORD);
+    assert!(refused.stderr.contains("could not log in"), "{refused}");
+    proxy.logs("no token is sent");
+    let log = database.log();
+    assert!(!log.contains(&format!("user=\"{APP}\" database=\"app\"}}: logged in")), "{log}");
+    // In the other direction, too: started as it should be, it goes on.
+    drop(proxy);
+    let proxy = start_with(&text, &ENVIRONMENT);
+    proxy.reload(&set(&lenient, "user", "database_auth", "\"password\""));
+    proxy.logs("takes a restart");
+    proxy.reload(&text);
+    let began = std::time::Instant::now();
+    while !psycopg(&proxy, APP_PASSWORD).status.success() {
+        assert!(began.elapsed() < crate::harness::wire::PATIENCE, "{}", proxy.log());
+    }
+}
+
 #[test]
 fn tokens_of_our_own_at_databases() {
-    let server = own_server();
-    let folder = tempfile::tempdir().unwrap();
-    let identities = folder.path().join("identities.toml");
-    fs::write(
-        &identities,
-        format!(
-            "[[identity]]\naccess_key_id = '{KEY_ID}'\nsecret_access_key = {{ value = '{SECRET_KEY}' }}\n\
-             session_token = {{ value = 'temporary-secret' }}\n\
-             [[identity.statement]]\neffect = 'Allow'\naction = 'rds-db:connect'\nresource = '*'\n"
-        ),
-    )
-    .unwrap();
-    fs::set_permissions(&identities, PermissionsExt::from_mode(0o600)).unwrap();
-    let file = |name: &str| format!("{:?}", server.socket_dir().join(name));
-    let stand_in = set(&config(server.address(), 12), "endpoint", "tls", "\"required\"");
-    let stand_in = set(&stand_in, "endpoint", "hostnames", "[\"localhost\"]");
-    let stand_in = set(&stand_in, "tls", "certificate", &file("server.crt"));
-    let stand_in = set(&stand_in, "tls", "private_key", &file("server.key"));
-    let stand_in = set(&stand_in, "user", "auth", "[\"iam\"]");
-    let database = start(&format!(
-        "{stand_in}\n[iam]\nregion = 'eu-central-1'\naccount = '1'\nresource_id = 'db-1'\nidentities_file = '{}'\n\
-         [[user]]\nname = '{MONITOR}'\npassword = {{ value = '{MONITOR_PASSWORD}' }}\n",
-        identities.display()
-    ));
-    let text = config(database.address, 6).replace("\"127.0.0.1:", "\"localhost:");
-    let text = set(&text, "endpoint", "listen", "\"127.0.0.1:{port}\"");
-    let text = set(&text, "admin", "listen", "\"127.0.0.1:{admin_port}\"");
-    let text = set(&text, "target_group", "tls", "\"verify-full\"");
-    let text = set(&text, "target_group", "ca_file", &file("ca.crt"));
-    let text = set(&text, "user", "database_auth", "\"iam\"");
-    let environment = [
-        ("AWS_ACCESS_KEY_ID", KEY_ID),
-        ("AWS_SECRET_ACCESS_KEY", SECRET_KEY),
-        ("AWS_SESSION_TOKEN", "temporary-secret"),
-        ("AWS_REGION", "eu-central-1"),
-    ];
-    let proxy = start_with(&text, &environment);
+    let TokenDatabase { database, text, folder, _server } = TokenDatabase::new();
+    let proxy = start_with(&text, &ENVIRONMENT);
     assert_eq!(psycopg(&proxy, APP_PASSWORD).quietly(), "app\n");
     assert!(database.logs("logged in").contains(&format!("user=\"{APP}\"")));
     drop(proxy);
     // With another key the database lets nobody in; the client learns no more than that.
-    let other = environment.map(|(name, value)| (name, if value == SECRET_KEY { "another-secret" } else { value }));
+    let other = ENVIRONMENT.map(|(name, value)| (name, if value == SECRET_KEY { "another-secret" } else { value }));
     let proxy = start_with(&text, &other);
     let refused = psycopg(&proxy, APP_PASSWORD);
     assert!(refused.stderr.contains("could not log in") && refused.stderr.contains("28000"), "{refused}");
@@ -173,5 +216,5 @@ fn tokens_of_our_own_at_databases() {
     };
     assert!(check(&text, &[]).contains("AWS_ACCESS_KEY_ID is not set"));
     let lenient = set(&text, "target_group", "tls", "\"verify-ca\"");
-    assert!(check(&lenient, &environment).contains("tls = \"verify-full\" only"));
+    assert!(check(&lenient, &ENVIRONMENT).contains("tls = \"verify-full\" only"));
 }

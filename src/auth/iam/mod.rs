@@ -13,6 +13,7 @@ mod token;
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use aws_credential_types::Credentials;
@@ -23,7 +24,8 @@ use aws_sigv4::sign::v4;
 use time::{Date, Month, OffsetDateTime, PrimitiveDateTime, Time};
 use tracing::subscriber::NoSubscriber;
 
-use crate::config::{IamConfig, IdentityConfig, Secret};
+use super::rotating::Rotating;
+use crate::config::{IamConfig, IdentityConfig, Secret, StatementConfig};
 use policy::Verdict;
 use token::Token;
 
@@ -133,11 +135,28 @@ pub struct Iam {
     region: String,
     account: String,
     resource_id: String,
-    identities: HashMap<String, IdentityConfig>,
+    identities: HashMap<String, Identity>,
     max_token_age: Duration,
     clock_skew: Duration,
     /// What an unknown key's signature is computed with.
     mock_key: Secret,
+}
+
+/// An access key: what it signs with may change while the proxy runs.
+struct Identity {
+    secret_access_key: Arc<Rotating>,
+    session_token: Option<Arc<Rotating>>,
+    statements: Vec<StatementConfig>,
+}
+
+impl Identity {
+    fn new(config: &IdentityConfig) -> Self {
+        Self {
+            secret_access_key: Arc::new(Rotating::new(config.secret_access_key.clone())),
+            session_token: config.session_token.clone().map(|token| Arc::new(Rotating::new(token))),
+            statements: config.statements.clone(),
+        }
+    }
 }
 
 impl fmt::Debug for Iam {
@@ -149,7 +168,7 @@ impl fmt::Debug for Iam {
 impl Iam {
     /// Takes the configuration's keys; `mock_key` is anything nobody knows.
     pub fn new(config: &IamConfig, mock_key: Secret) -> Self {
-        let identities = config.identities.iter().map(|identity| (identity.access_key_id.clone(), identity.clone()));
+        let identities = config.identities.iter().map(|known| (known.access_key_id.clone(), Identity::new(known)));
         Self {
             region: config.region.clone(),
             account: config.account.clone(),
@@ -159,6 +178,14 @@ impl Iam {
             clock_skew: config.clock_skew,
             mock_key,
         }
+    }
+
+    /// The keys and security tokens, with their access key's id.
+    pub fn secrets(&self) -> impl Iterator<Item = (&str, &Arc<Rotating>)> {
+        self.identities.iter().flat_map(|(id, identity)| {
+            let secrets = std::iter::once(&identity.secret_access_key).chain(&identity.session_token);
+            secrets.map(|secret| (id.as_str(), secret))
+        })
     }
 
     /// Makes all checks.
@@ -182,11 +209,12 @@ impl Iam {
             (None, Some(_)) if identity.is_some() => Err(TokenRefusal::NeedlessSecurityToken),
             (Some(_), None) => Err(TokenRefusal::NoSecurityToken),
             (Some(ours), Some(theirs)) => {
-                check(is_same(ours.expose().as_bytes(), theirs.as_bytes()), TokenRefusal::SecurityToken)
+                check(is_same(ours.current().expose().as_bytes(), theirs.as_bytes()), TokenRefusal::SecurityToken)
             }
             _ => Ok(()),
         };
-        let secret = identity.map_or(&self.mock_key, |identity| &identity.secret_access_key);
+        let secret = identity.map(|identity| identity.secret_access_key.current());
+        let secret = secret.as_deref().unwrap_or(&self.mock_key);
         let is_signed = self.is_signed(&token, (key_id, secret), made, expires);
         let identity = identity.ok_or(TokenRefusal::UnknownKey)?;
         security_token?;

@@ -44,6 +44,11 @@ impl Secret {
         Ok(Self { text, origin: Some(Arc::new(Origin { source, refresh })) })
     }
 
+    /// It came from a file or a command, where another may stand meanwhile.
+    pub fn can_change(&self) -> bool {
+        self.origin.is_some()
+    }
+
     /// Reads it once more where it came from: a file or a command. `None`: it came from elsewhere and can't change.
     /// Blocks, for up to 10 s.
     pub fn read_again(&self) -> Option<Result<Self, Problem>> {
