@@ -56,13 +56,11 @@ test: provision check
 bench: provision
 	@$(stage) bench $(CARGO) bench --bench end_to_end $(CARGO_FLAGS)
 
-# cargo-fuzz asks for a nightly compiler's flags; RUSTC_BOOTSTRAP lets the stable one take them.
 fuzz: provision
 	@command -v cargo-fuzz >/dev/null || $(stage) cargo-fuzz $(CARGO) install cargo-fuzz --locked
 	@targets="$(FUZZ_TARGETS)"; \
 	[[ -n $$targets ]] || targets=$$($(CARGO) fuzz list --fuzz-dir tests/fuzz); \
 	[[ -n $$targets ]] || { echo "fuzz: tests/fuzz has no target" >&2; exit 1; }; \
 	for target in $$targets; do \
-	  RUSTC_BOOTSTRAP=1 $(stage) "fuzz $$target" \
-	    $(CARGO) fuzz run --fuzz-dir tests/fuzz "$$target" -- -max_total_time=$(FUZZ_SECONDS); \
+	  $(stage) "fuzz $$target" .ci/fuzz "$$target" $(FUZZ_SECONDS); \
 	done

@@ -8,16 +8,19 @@
 use super::frame::{self, Head};
 use super::message;
 use super::server::begins;
-use super::statement::Statement;
+use super::statement::{Id, Statement};
 use crate::protocol::{
     ClientError, ClientSide, Detached, Intent, Login, Parameters, PinReason, Pins, Settings, Violation, Welcome,
 };
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use crate::sql::Dialect;
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 /// Prepared statements a client may have by name; one more stays on its connection (and pins).
 const STATEMENTS_MAX: usize = 10_000;
+/// Families of statements that are remembered as stale; of one more only the connection forgets.
+const STALE_MAX: usize = 1_000;
 /// Length of a Sync or Flush.
 const SYNC_BYTES: usize = 5;
 /// Bytes of their texts that are kept.
@@ -41,6 +44,10 @@ pub struct Client {
     pub(super) pins: Pins,
     pub(super) statements: Statements,
     pub(super) unnamed: Unnamed,
+    /// Families of statements whose result changed under this client: it does not share them again.
+    stale: HashSet<Id>,
+    /// Statements made that no other client shares.
+    own_statements: u64,
     pub(super) ended: bool,
     dropping: Dropping,
 }
@@ -167,6 +174,8 @@ struct Slot {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Bound {
     pub(super) intent: Intent,
+    /// How the server read its text when it was classified.
+    pub(super) dialect: Dialect,
     pub(super) deallocates: Option<Box<[u8]>>,
 }
 
@@ -249,8 +258,30 @@ impl Client {
             pins: Pins::NONE,
             statements: Statements::default(),
             unnamed: Unnamed::default(),
+            stale: HashSet::new(),
+            own_statements: 0,
             ended: false,
             dropping: Dropping::Nothing,
+        }
+    }
+
+    /// Identity of a statement that this client parses: one that is shared with other clients, or its own if
+    /// `settings_open` (settings may differ for the rest of the transaction), or its settings differ, or the shared one
+    /// has failed it.
+    pub(super) fn identify(&mut self, body: &[u8], settings_open: bool) -> (Id, Id) {
+        let family = Id::of(&self.statement_key, body, self.settings.label());
+        let differs = [PinReason::Setting, PinReason::OpaqueCode, PinReason::Unreadable];
+        if !settings_open && !differs.iter().any(|pin| self.pins.contains(*pin)) && !self.stale.contains(&family) {
+            return (family, family);
+        }
+        self.own_statements += 1;
+        (Id::own(&self.statement_key, family, self.id, self.own_statements), family)
+    }
+
+    /// The server has said of such a statement that its result has changed.
+    pub(super) fn distrust(&mut self, family: Id) {
+        if self.stale.len() < STALE_MAX {
+            self.stale.insert(family);
         }
     }
 
@@ -439,6 +470,7 @@ mod tests {
         pins_when_done: Pins::NONE,
         clears: crate::protocol::Clears::Nothing,
         asks_sequence: false,
+        changes_settings: false,
     });
 
     /// Scenarios 9 and 92.
@@ -516,7 +548,8 @@ mod tests {
         let statement = |text: &str| {
             let body: Box<[u8]> = parse_body(text).into();
             let id = crate::postgres::statement::Id::of(&[0; 16], &body, 0);
-            Prepared::Anywhere(Arc::new(Statement { id, body, intent: Intent::default(), deallocates: None }))
+            let (intent, dialect) = Default::default();
+            Prepared::Anywhere(Arc::new(Statement { id, family: id, body, intent, dialect, deallocates: None }))
         };
         statements.insert((*b"a").into(), statement("A"));
         statements.insert((*b"a").into(), statement("longer"));
