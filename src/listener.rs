@@ -106,8 +106,10 @@ pub struct Doors {
     login_timeout: Duration,
     rate: Option<Mutex<Rate>>,
     sources: Arc<Sources>,
-    /// When a balancer's mistake was last logged.
-    complained: Mutex<Option<Instant>>,
+    /// Mistakes of balancers, in the log.
+    complained: Seldom,
+    /// Accepts that failed, in the log.
+    stuck: Seldom,
     places: Arc<Semaphore>,
     refusals: Arc<Semaphore>,
     sockets: Vec<Door>,
@@ -164,7 +166,8 @@ impl Doors {
             login_timeout: endpoint.login_timeout,
             rate: endpoint.max_logins_per_second.map(|limit| Mutex::new(Rate::new(limit, Instant::now()))),
             sources: Sources::new(*max_clients),
-            complained: Mutex::new(None),
+            complained: Seldom::default(),
+            stuck: Seldom::default(),
             places: Arc::new(Semaphore::new((*max_clients).min(Semaphore::MAX_PERMITS))),
             refusals: Arc::new(Semaphore::new(REFUSALS_MAX)),
             sockets,
@@ -214,7 +217,9 @@ impl Doors {
                 Ok(()) => {}
                 Err(error) if is_clients_own(&error) => {}
                 Err(error) => {
-                    tracing::warn!(endpoint = self.name, %error, "can't accept clients; trying again");
+                    if self.stuck.is_due(Instant::now()) {
+                        tracing::warn!(endpoint = self.name, %error, "can't accept clients; trying again");
+                    }
                     tokio::time::sleep(BACK_OFF).await;
                 }
             }
@@ -244,10 +249,7 @@ impl Doors {
 
     /// Logs what is wrong with a balancer, now and then.
     fn complain(&self, balancer: IpAddr, error: &str) {
-        let now = Instant::now();
-        let mut complained = self.complained.lock().unwrap_or_else(PoisonError::into_inner);
-        if complained.is_none_or(|last| now.saturating_duration_since(last) >= QUIET) {
-            *complained = Some(now);
+        if self.complained.is_due(Instant::now()) {
             tracing::warn!(endpoint = self.name, %balancer, error, "a balancer's connection was closed");
         }
     }
@@ -302,6 +304,21 @@ impl Doors {
 fn contains(ranges: &[IpNet], address: IpAddr) -> bool {
     let address = address.to_canonical();
     ranges.iter().any(|range| range.contains(&address))
+}
+
+/// One line of a kind in the log per [`QUIET`].
+#[derive(Debug, Default)]
+struct Seldom(Mutex<Option<Instant>>);
+
+impl Seldom {
+    fn is_due(&self, now: Instant) -> bool {
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_due = last.is_none_or(|last| now.saturating_duration_since(last) >= QUIET);
+        if is_due {
+            *last = Some(now);
+        }
+        is_due
+    }
 }
 
 /// So many a second, and as many at once behind a quiet second.
@@ -385,6 +402,13 @@ fn bind_unix(path: &Path) -> io::Result<Door> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_line_is_logged_now_and_then() {
+        let (seldom, start) = (Seldom::default(), Instant::now());
+        let due: Vec<u64> = (0..300).filter(|step| seldom.is_due(start + BACK_OFF * (*step as u32))).collect();
+        assert_eq!(due, [0, 100, 200], "of a wait of {BACK_OFF:?} each, with {QUIET:?} between lines");
+    }
 
     #[test]
     fn a_rate_admits_a_seconds_worth_at_once_and_no_more() {

@@ -6,6 +6,7 @@
 //! nothing.
 
 use super::RunError;
+use crate::admin::Readiness;
 use crate::auth::Authenticator;
 use crate::config::{Config, ConfigErrors};
 use crate::net::tls;
@@ -27,23 +28,24 @@ pub(super) fn access(config: &Config) -> Result<Access, RunError> {
 pub(super) struct Reloader {
     started_with: Config,
     access: Arc<ArcSwap<Access>>,
+    readiness: Arc<Readiness>,
 }
 
 impl Reloader {
-    pub(super) fn new(started_with: Config, access: Arc<ArcSwap<Access>>) -> Self {
-        Self { started_with, access }
+    pub(super) fn new(started_with: Config, access: Arc<ArcSwap<Access>>, readiness: Arc<Readiness>) -> Self {
+        Self { started_with, access, readiness }
     }
 
-    /// Takes what was read; says in the log what came of it.
+    /// Takes what was read; says in the log what came of it, and `/readyz` whether it was good: a proxy that would not
+    /// start again is to be looked at before that is needed.
     pub(super) fn take(&self, read: Result<Config, ConfigErrors>) {
-        let config = match read {
-            Ok(config) => config,
-            Err(error) => return tracing::error!(%error, "nothing is reloaded: the configuration is wrong"),
-        };
-        let access = match access(&config) {
-            Ok(access) => access,
-            Err(error) => return tracing::error!(%error, "nothing is reloaded"),
-        };
+        let config = read.map_err(|error| tracing::error!(%error, "nothing is reloaded: the configuration is wrong"));
+        let read = config.and_then(|config| match access(&config) {
+            Ok(access) => Ok((config, access)),
+            Err(error) => Err(tracing::error!(%error, "nothing is reloaded")),
+        });
+        self.readiness.config_valid(read.is_ok());
+        let Ok((config, access)) = read else { return };
         self.access.store(Arc::new(access));
         for warning in &config.warnings {
             tracing::warn!("{warning}");

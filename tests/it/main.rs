@@ -11,6 +11,7 @@ mod arrival;
 mod auth_query;
 mod clients;
 mod copy;
+mod databases;
 mod flow;
 mod leaks;
 mod login;
