@@ -306,7 +306,7 @@ impl Client {
             match self.dropping {
                 Dropping::Nothing => return Ok(at),
                 Dropping::Request => {
-                    let Some(head) = frame::head(rest)? else { return Ok(at) };
+                    let Some(head) = frame::client_head(rest)? else { return Ok(at) };
                     self.dropping = match head.kind {
                         b'Q' | b'F' => Dropping::Frame { left: head.len, ready: true },
                         _ => Dropping::ToSync(0),
@@ -325,7 +325,7 @@ impl Client {
                     self.dropping = Dropping::Nothing;
                 }
                 Dropping::ToSync(0) => {
-                    let Some(head) = frame::head(rest)? else { return Ok(at) };
+                    let Some(head) = frame::client_head(rest)? else { return Ok(at) };
                     match head.kind {
                         b'S' => self.dropping = Dropping::Frame { left: head.len, ready: true },
                         b'X' => {
@@ -360,7 +360,7 @@ impl ClientSide for Client {
                 return Ok((at, Detached::NeedInput));
             }
             let rest = input.get(at..).unwrap_or_default();
-            let Some(Head { kind, len }) = frame::head(rest)? else { return Ok((at, Detached::NeedInput)) };
+            let Some(Head { kind, len }) = frame::client_head(rest)? else { return Ok((at, Detached::NeedInput)) };
             self.dropping = match (kind, len) {
                 (b'S', SYNC_BYTES) => Dropping::Frame { left: len, ready: true },
                 (b'H', SYNC_BYTES) => Dropping::Frame { left: len, ready: false },
@@ -512,6 +512,8 @@ mod tests {
             assert_eq!(say(&[&raw(kind, b"")], 0), Err(Violation::UnexpectedFrame(kind)));
         }
         assert_eq!(say(&[b"Q\0\0\0\x03"], 0), Err(Violation::InvalidLength));
+        assert_eq!(say(&[b"B\x3f\xff\xff\xff"], 0), Err(Violation::InvalidLength));
+        assert!(say(&[b"B\x3f\xff\xff\xfe"], 0).is_ok());
     }
 
     #[test]

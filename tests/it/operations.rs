@@ -233,7 +233,10 @@ fn docker_compose_describes_what_is_there() {
     }
     let asked = RefCell::new(BTreeSet::new());
     let config = Config::parse(&text, "/etc/sluicegate/proxy.toml", &|name| {
-        asked.borrow_mut().insert(name.to_owned());
+        // These are looked for whether the file names them or not.
+        if !name.starts_with("AWS_") {
+            asked.borrow_mut().insert(name.to_owned());
+        }
         Some("a password".to_owned())
     });
     let config = config.unwrap_or_else(|errors| panic!("{errors}"));

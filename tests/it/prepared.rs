@@ -96,10 +96,22 @@ fn pg_023_the_unnamed_statement_and_portal() {
         .ready(1)
         .send(batch([execute("", 1), sync()]))
         .ready(1)
-        .run("ROLLBACK");
+        .run("ROLLBACK")
+        // A Bind that fails takes the old portal with it, the statement stays.
+        .run("BEGIN")
+        .send(batch([parse("", "SELECT $1::int"), bind("", "", &[Some("5")]), sync()]))
+        .ready(1)
+        .send(batch([bind("", "", &[Some("five")]), sync(), describe_portal(""), sync()]))
+        .ready(2)
+        .run("ROLLBACK")
+        .send(batch([parse("", "SELECT $1::int"), sync(), bind("", "", &[Some("six")]), sync()]))
+        .ready(2)
+        .send(batch([bind("", "", &[Some("6")]), execute("", 0), sync()]))
+        .ready(1);
     let scenario = Scenario::new("pg_023_the_unnamed_statement_and_portal");
-    let shape = "1Z 2DCZ TDCZ EZ 1Z EZ EZ CZ 12Ds TDCZ EZ CZ .";
-    scenario.shape(shape).errors(&["26000", "42601", "26000", "34000"]).check(script);
+    let shape = "1Z 2DCZ TDCZ EZ 1Z EZ EZ CZ 12Ds TDCZ EZ CZ CZ 12Z EZ nZ CZ 1Z EZ 2DCZ .";
+    let errors = ["26000", "42601", "26000", "34000", "22P02", "22P02"];
+    scenario.shape(shape).errors(&errors).check(script);
 }
 
 #[test]

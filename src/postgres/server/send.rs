@@ -70,7 +70,7 @@ impl Server {
                 return Ok(at);
             }
             let rest = input.get(at..).unwrap_or_default();
-            let Some(head) = frame::head(rest)? else { return Ok(at) };
+            let Some(head) = frame::client_head(rest)? else { return Ok(at) };
             match self.send_frame(head, rest, at, client, out)? {
                 Taken::Bytes(bytes) => {
                     at += bytes;
