@@ -22,8 +22,8 @@ stage := .ci/stage
 # nextest where it is, else cargo's own runner. Not for tests/it: its tests share the servers of one process.
 test := $(CARGO) $(if $(shell command -v cargo-nextest),nextest run,test) $(CARGO_FLAGS)
 
-# Property tests try the same cases on every run, so that a failure belongs to the change that caused it. Other
-# cases: PROPTEST_RNG_SEED=$RANDOM PROPTEST_CASES=5000 make check
+# Property tests try the same cases on every run, so that a failure belongs to the change that caused it; then others for
+# a while (`random`), by a seed that is printed. More of them: PROPTEST_RNG_SEED=$RANDOM PROPTEST_CASES=5000 make check
 export PROPTEST_RNG_SEED ?= 1
 
 # Clippy looks for it from the folder it runs in: give it the whole path.
@@ -48,6 +48,7 @@ check:
 	@$(stage) fuzz-check $(CARGO) check --manifest-path tests/fuzz/Cargo.toml --target-dir $(target_dir) --bins $(CARGO_FLAGS)
 	@RUSTDOCFLAGS="-D warnings $${RUSTDOCFLAGS:-}" $(stage) doc $(CARGO) doc --no-deps --document-private-items $(CARGO_FLAGS)
 	@$(stage) unit $(test) --lib --bins
+	@$(stage) random env PROPTEST_RNG_SEED=$$RANDOM$$RANDOM $(test) --lib
 
 test: provision check
 	@$(stage) servers $(CARGO) test $(CARGO_FLAGS) --test '*'
@@ -56,13 +57,11 @@ test: provision check
 bench: provision
 	@$(stage) bench $(CARGO) bench --bench end_to_end $(CARGO_FLAGS)
 
-# cargo-fuzz asks for a nightly compiler's flags; RUSTC_BOOTSTRAP lets the stable one take them.
 fuzz: provision
 	@command -v cargo-fuzz >/dev/null || $(stage) cargo-fuzz $(CARGO) install cargo-fuzz --locked
 	@targets="$(FUZZ_TARGETS)"; \
 	[[ -n $$targets ]] || targets=$$($(CARGO) fuzz list --fuzz-dir tests/fuzz); \
 	[[ -n $$targets ]] || { echo "fuzz: tests/fuzz has no target" >&2; exit 1; }; \
 	for target in $$targets; do \
-	  RUSTC_BOOTSTRAP=1 $(stage) "fuzz $$target" \
-	    $(CARGO) fuzz run --fuzz-dir tests/fuzz "$$target" -- -max_total_time=$(FUZZ_SECONDS); \
+	  $(stage) "fuzz $$target" .ci/fuzz "$$target" $(FUZZ_SECONDS); \
 	done

@@ -34,6 +34,8 @@ const CONNECTION_TIME_MAX: Duration = Duration::from_secs(30);
 const HEADER_BYTES_MAX: usize = 8 * 1024;
 /// Without file descriptors accept fails at once, again and again.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Between two lines in the log about that.
+const QUIET: Duration = Duration::from_secs(10);
 
 /// Whether clients should be sent here. Shared by those who know and `/readyz`, which asks. Never the databases'
 /// state: taking every proxy out of the balancer because their database is down helps nobody.
@@ -108,6 +110,8 @@ pub async fn serve(
     let bound = listener.local_addr()?.ip();
     let service = TowerToHyperService::new(router(Admin { metrics, readiness, hostnames, bound }));
     let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    // When a failure to accept was last logged.
+    let mut complained: Option<tokio::time::Instant> = None;
     loop {
         // The semaphore is never closed.
         let Ok(permit) = permits.clone().acquire_owned().await else { return Ok(()) };
@@ -121,7 +125,10 @@ pub async fn serve(
                 });
             }
             Err(error) => {
-                warn!(%error, "the admin listener can't accept");
+                if complained.is_none_or(|last| last.elapsed() >= QUIET) {
+                    complained = Some(tokio::time::Instant::now());
+                    warn!(%error, "the admin listener can't accept; trying again");
+                }
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }

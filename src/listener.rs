@@ -106,8 +106,10 @@ pub struct Doors {
     proxy_protocol_from: Vec<IpNet>,
     login_timeout: Duration,
     sources: Arc<Sources>,
-    /// When a balancer's mistake was last logged.
-    complained: Mutex<Option<Instant>>,
+    /// Mistakes of balancers, in the log.
+    complained: Seldom,
+    /// Accepts that failed, in the log.
+    stuck: Seldom,
     places: Arc<Semaphore>,
     refusals: Arc<Semaphore>,
     sockets: Vec<Door>,
@@ -165,7 +167,8 @@ impl Doors {
             proxy_protocol_from: endpoint.proxy_protocol_from.clone(),
             login_timeout: endpoint.login_timeout,
             sources: Sources::new(*max_clients),
-            complained: Mutex::new(None),
+            complained: Seldom::default(),
+            stuck: Seldom::default(),
             places: Arc::new(Semaphore::new((*max_clients).min(Semaphore::MAX_PERMITS))),
             refusals: Arc::new(Semaphore::new(REFUSALS_MAX)),
             sockets,
@@ -216,7 +219,9 @@ impl Doors {
                 Ok(()) => {}
                 Err(error) if is_clients_own(&error) => {}
                 Err(error) => {
-                    tracing::warn!(endpoint = self.name, %error, "can't accept clients; trying again");
+                    if self.stuck.is_due(Instant::now()) {
+                        tracing::warn!(endpoint = self.name, %error, "can't accept clients; trying again");
+                    }
                     tokio::time::sleep(BACK_OFF).await;
                 }
             }
@@ -246,10 +251,7 @@ impl Doors {
 
     /// Logs what is wrong with a balancer, now and then.
     fn complain(&self, balancer: IpAddr, error: &str) {
-        let now = Instant::now();
-        let mut complained = self.complained.lock().unwrap_or_else(PoisonError::into_inner);
-        if complained.is_none_or(|last| now.saturating_duration_since(last) >= QUIET) {
-            *complained = Some(now);
+        if self.complained.is_due(Instant::now()) {
             tracing::warn!(endpoint = self.name, %balancer, error, "a balancer's connection was closed");
         }
     }
@@ -304,6 +306,21 @@ fn contains(ranges: &[IpNet], address: IpAddr) -> bool {
     ranges.iter().any(|range| range.contains(&address))
 }
 
+/// One line of a kind in the log per [`QUIET`].
+#[derive(Debug, Default)]
+struct Seldom(Mutex<Option<Instant>>);
+
+impl Seldom {
+    fn is_due(&self, now: Instant) -> bool {
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_due = last.is_none_or(|last| now.saturating_duration_since(last) >= QUIET);
+        if is_due {
+            *last = Some(now);
+        }
+        is_due
+    }
+}
+
 /// Drives all of them, for as long as any runs.
 async fn all<F: Future<Output = ()>>(futures: impl Iterator<Item = F>) {
     let mut futures: Vec<_> = futures.map(Box::pin).collect();
@@ -354,4 +371,16 @@ fn bind_unix(path: &Path) -> io::Result<Door> {
     // As PostgreSQL's own: who may come in is said by the login, and by the folder's permissions.
     std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o777))?;
     Ok(Door::Unix(listener, SocketFile(path.to_owned())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_logged_now_and_then() {
+        let (seldom, start) = (Seldom::default(), Instant::now());
+        let due: Vec<u64> = (0..300).filter(|step| seldom.is_due(start + BACK_OFF * (*step as u32))).collect();
+        assert_eq!(due, [0, 100, 200], "of a wait of {BACK_OFF:?} each, with {QUIET:?} between lines");
+    }
 }

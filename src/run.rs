@@ -202,7 +202,7 @@ async fn serve(
     ready(&addresses);
 
     let mut refreshing = Refreshing::start(&access);
-    let reloader = Reloader::new(config, Arc::clone(&access));
+    let reloader = Reloader::new(config, Arc::clone(&access), Arc::clone(&readiness));
     let mut first = Box::pin(shutdown());
     loop {
         tokio::select! {

@@ -57,7 +57,12 @@ pub async fn read(socket: &TcpStream) -> Result<Option<SocketAddr>, HeaderError>
             }
         }
     }
-    let (parsed, length) = ProxyHeader::parse(&header, ParseConfig::default()).map_err(|_| HeaderError::Malformed)?;
+    parse(&header)
+}
+
+/// Reads a header that [`missing`] says is whole.
+pub fn parse(header: &[u8]) -> Result<Option<SocketAddr>, HeaderError> {
+    let (parsed, length) = ProxyHeader::parse(header, ParseConfig::default()).map_err(|_| HeaderError::Malformed)?;
     if length != header.len() {
         return Err(HeaderError::Malformed);
     }
@@ -66,17 +71,20 @@ pub async fn read(socket: &TcpStream) -> Result<Option<SocketAddr>, HeaderError>
 
 /// What of a header is still to come.
 #[derive(Debug, PartialEq, Eq)]
-enum Missing {
+pub enum Missing {
+    /// It is whole.
     Nothing,
     /// So many bytes at least.
     Bytes(usize),
     /// The rest of a line.
     Line {
+        /// Its bytes, with the line's end.
         at_most: usize,
     },
 }
 
-fn missing(header: &[u8]) -> Result<Missing, HeaderError> {
+/// What of a header that begins so is still to come, or why it is none.
+pub fn missing(header: &[u8]) -> Result<Missing, HeaderError> {
     const V2_SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
     if !header.starts_with(V1_PREFIX) && !header.starts_with(V2_SIGNATURE) {
         let could_be =

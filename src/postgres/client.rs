@@ -8,16 +8,19 @@
 use super::frame::{self, Head};
 use super::message;
 use super::server::begins;
-use super::statement::Statement;
+use super::statement::{Id, Statement};
 use crate::protocol::{
     ClientError, ClientSide, Detached, Intent, Login, Parameters, PinReason, Pins, Settings, Violation, Welcome,
 };
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use crate::sql::Dialect;
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 /// Prepared statements a client may have by name; one more stays on its connection (and pins).
 const STATEMENTS_MAX: usize = 10_000;
+/// Families of statements that are remembered as stale; of one more only the connection forgets.
+const STALE_MAX: usize = 1_000;
 /// Length of a Sync or Flush.
 const SYNC_BYTES: usize = 5;
 /// Bytes of their texts that are kept.
@@ -41,6 +44,10 @@ pub struct Client {
     pub(super) pins: Pins,
     pub(super) statements: Statements,
     pub(super) unnamed: Unnamed,
+    /// Families of statements whose result changed under this client: it does not share them again.
+    stale: HashSet<Id>,
+    /// Statements made that no other client shares.
+    own_statements: u64,
     pub(super) ended: bool,
     dropping: Dropping,
     cancel_secret: Box<[u8]>,
@@ -168,6 +175,8 @@ struct Slot {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Bound {
     pub(super) intent: Intent,
+    /// How the server read its text when it was classified.
+    pub(super) dialect: Dialect,
     pub(super) deallocates: Option<Box<[u8]>>,
 }
 
@@ -250,9 +259,31 @@ impl Client {
             pins: Pins::NONE,
             statements: Statements::default(),
             unnamed: Unnamed::default(),
+            stale: HashSet::new(),
+            own_statements: 0,
             ended: false,
             dropping: Dropping::Nothing,
             cancel_secret: cancel_secret.into(),
+        }
+    }
+
+    /// Identity of a statement that this client parses: one that is shared with other clients, or its own if
+    /// `settings_open` (settings may differ for the rest of the transaction), or its settings differ, or the shared one
+    /// has failed it.
+    pub(super) fn identify(&mut self, body: &[u8], settings_open: bool) -> (Id, Id) {
+        let family = Id::of(&self.statement_key, body, self.settings.label());
+        let differs = [PinReason::Setting, PinReason::OpaqueCode, PinReason::Unreadable];
+        if !settings_open && !differs.iter().any(|pin| self.pins.contains(*pin)) && !self.stale.contains(&family) {
+            return (family, family);
+        }
+        self.own_statements += 1;
+        (Id::own(&self.statement_key, family, self.id, self.own_statements), family)
+    }
+
+    /// The server has said of such a statement that its result has changed.
+    pub(super) fn distrust(&mut self, family: Id) {
+        if self.stale.len() < STALE_MAX {
+            self.stale.insert(family);
         }
     }
 
@@ -277,7 +308,7 @@ impl Client {
             match self.dropping {
                 Dropping::Nothing => return Ok(at),
                 Dropping::Request => {
-                    let Some(head) = frame::head(rest)? else { return Ok(at) };
+                    let Some(head) = frame::client_head(rest)? else { return Ok(at) };
                     self.dropping = match head.kind {
                         b'Q' | b'F' => Dropping::Frame { left: head.len, ready: true },
                         _ => Dropping::ToSync(0),
@@ -296,7 +327,7 @@ impl Client {
                     self.dropping = Dropping::Nothing;
                 }
                 Dropping::ToSync(0) => {
-                    let Some(head) = frame::head(rest)? else { return Ok(at) };
+                    let Some(head) = frame::client_head(rest)? else { return Ok(at) };
                     match head.kind {
                         b'S' => self.dropping = Dropping::Frame { left: head.len, ready: true },
                         b'X' => {
@@ -331,7 +362,7 @@ impl ClientSide for Client {
                 return Ok((at, Detached::NeedInput));
             }
             let rest = input.get(at..).unwrap_or_default();
-            let Some(Head { kind, len }) = frame::head(rest)? else { return Ok((at, Detached::NeedInput)) };
+            let Some(Head { kind, len }) = frame::client_head(rest)? else { return Ok((at, Detached::NeedInput)) };
             self.dropping = match (kind, len) {
                 (b'S', SYNC_BYTES) => Dropping::Frame { left: len, ready: true },
                 (b'H', SYNC_BYTES) => Dropping::Frame { left: len, ready: false },
@@ -452,6 +483,7 @@ mod tests {
         pins_when_done: Pins::NONE,
         clears: crate::protocol::Clears::Nothing,
         asks_sequence: false,
+        changes_settings: false,
     });
 
     /// Scenarios 9 and 92.
@@ -493,6 +525,8 @@ mod tests {
             assert_eq!(say(&[&raw(kind, b"")], 0), Err(Violation::UnexpectedFrame(kind)));
         }
         assert_eq!(say(&[b"Q\0\0\0\x03"], 0), Err(Violation::InvalidLength));
+        assert_eq!(say(&[b"B\x3f\xff\xff\xff"], 0), Err(Violation::InvalidLength));
+        assert!(say(&[b"B\x3f\xff\xff\xfe"], 0).is_ok());
     }
 
     #[test]
@@ -529,7 +563,8 @@ mod tests {
         let statement = |text: &str| {
             let body: Box<[u8]> = parse_body(text).into();
             let id = crate::postgres::statement::Id::of(&[0; 16], &body, 0);
-            Prepared::Anywhere(Arc::new(Statement { id, body, intent: Intent::default(), deallocates: None }))
+            let (intent, dialect) = Default::default();
+            Prepared::Anywhere(Arc::new(Statement { id, family: id, body, intent, dialect, deallocates: None }))
         };
         statements.insert((*b"a").into(), statement("A"));
         statements.insert((*b"a").into(), statement("longer"));

@@ -20,6 +20,9 @@ pub const PASSWORD_FRAME_BYTES_MAX: usize = 64 * 1024 + HEAD_BYTES + 1;
 /// Bytes of a frame's head: the kind byte and the length.
 pub const HEAD_BYTES: usize = 5;
 
+/// Bytes of a client's frame, the kind byte included. PostgreSQL's `PQ_LARGE_MESSAGE_LIMIT`, which leaves that out.
+pub const CLIENT_FRAME_BYTES_MAX: usize = 0x3fff_fffe + 1;
+
 /// The head of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Head {
@@ -43,6 +46,13 @@ pub fn head(input: &[u8]) -> Result<Option<Head>, Violation> {
     let length = usize::try_from(length).map_err(|_| Violation::InvalidLength)?;
     let len = length.checked_add(1).ok_or(Violation::InvalidLength)?;
     Ok(Some(Head { kind, len }))
+}
+
+/// The same for what a client sends: what is longer than any server takes is refused here, in the same words as a length
+/// that is too short, before a database connection is spent on it.
+pub fn client_head(input: &[u8]) -> Result<Option<Head>, Violation> {
+    let head = head(input)?;
+    if head.is_some_and(|head| head.len > CLIENT_FRAME_BYTES_MAX) { Err(Violation::InvalidLength) } else { Ok(head) }
 }
 
 /// The frame at the front of the input with its body, if it is all there. Fails as soon as the head announces more

@@ -49,8 +49,8 @@ pub struct Server {
     owed: Queue,
     /// What may be sent now.
     hold: Hold,
-    /// Statements the server has, and when each was last used (in binds, not in time).
-    prepared: HashMap<Id, u64>,
+    /// Statements the server has.
+    prepared: HashMap<Id, Held>,
     prepared_max: usize,
     binds: u64,
     /// Whose unnamed statement the server has, as far as is known: client and generation.
@@ -59,6 +59,11 @@ pub struct Server {
     client: Option<u64>,
     /// Another client than the present one may have drawn from a sequence here.
     foreign_sequences: bool,
+    /// What may change settings has been sent, and what was sent since has not been answered to the end of its
+    /// transaction: settings may not be what they are outside, nor what was reported.
+    settings_open: bool,
+    /// How often that has ended.
+    settings_closed: u64,
     /// `DISCARD ALL` has taken the present client's settings with it; they come back before its next segment.
     settings_lost: bool,
     /// Syncs sent.
@@ -86,6 +91,27 @@ pub struct Server {
     /// What the client is told instead of the next error that says it was cancelled, or is in a failed transaction.
     explanation: Option<ClientError>,
     tally: Tally,
+}
+
+/// A prepared statement that the server has.
+#[derive(Debug, Clone, Copy)]
+struct Held {
+    /// In binds, not in time.
+    last_used: u64,
+    /// How the server read its text.
+    dialect: Dialect,
+    usable: Usable,
+}
+
+/// How long a statement that the server has is good.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Usable {
+    /// As long as it is there.
+    Always,
+    /// Parsed under settings that may differ: until these end (`Server::settings_closed`).
+    While(u64),
+    /// Its result has changed. It is parsed anew.
+    Never,
 }
 
 /// As ReadyForQuery says.
@@ -148,6 +174,8 @@ impl Server {
             unnamed: None,
             client: None,
             foreign_sequences: false,
+            settings_open: false,
+            settings_closed: 0,
             settings_lost: false,
             segment: 0,
             unsynced: false,
@@ -179,7 +207,13 @@ impl Server {
                 "client_encoding",
                 &["SJIS", "BIG5", "GBK", "UHC", "GB18030", "JOHAB", "SHIFT_JIS_2004"],
             ),
+            unsure: false,
         };
+    }
+
+    /// How the server will read what is sent now. What was changed before the last ReadyForQuery has been reported.
+    fn reads_in(&self) -> Dialect {
+        Dialect { unsure: self.settings_open && (self.unsynced || !self.owed.is_empty()), ..self.dialect }
     }
 
     fn owe(&mut self, kind: Kind, effect: Effect) {

@@ -3,8 +3,13 @@
 //! The name is a keyed 128-bit hash of everything that decides what the server makes of the text: the text, the
 //! declared parameter types, and the session's settings. Equal statements of different clients share one server
 //! statement; unequal ones never do. The key is secret, so nobody can search for two texts with one name.
+//!
+//! The server fixes what a statement returns when it parses it. So a statement is shared only if it is parsed under the
+//! settings that clients start with: one that is parsed after a `SET` is its client's own, and so is one that replaces a
+//! statement whose result had changed.
 
 use crate::protocol::Intent;
+use crate::sql::Dialect;
 use siphasher::sip128::{Hasher128, SipHasher13};
 use std::hash::Hasher;
 
@@ -20,10 +25,14 @@ const NAME_BYTES_MAX: usize = 63;
 pub(super) struct Statement {
     /// Tells it from every other statement; see the module's head.
     pub(super) id: Id,
+    /// What equal statements of clients without settings of their own have as `id`.
+    pub(super) family: Id,
     /// Body of its Parse message behind the name: text, NUL, number of types, types.
     pub(super) body: Box<[u8]>,
     /// What its text intends.
     pub(super) intent: Intent,
+    /// How the server read its text when it was classified.
+    pub(super) dialect: Dialect,
     /// Its text is `DEALLOCATE` of this statement of the client.
     pub(super) deallocates: Option<Box<[u8]>>,
 }
@@ -38,6 +47,15 @@ impl Id {
         let mut hasher = SipHasher13::new_with_key(key);
         hasher.write_u64(settings_label);
         hasher.write(body);
+        Self(hasher.finish128().as_u128())
+    }
+
+    /// Of a statement of this client's that no other shares, nor an equal one of its own.
+    pub(super) fn own(key: &[u8; 16], family: Self, client_id: u64, number: u64) -> Self {
+        let mut hasher = SipHasher13::new_with_key(key);
+        hasher.write_u64(client_id);
+        hasher.write_u64(number);
+        hasher.write(&family.0.to_be_bytes());
         Self(hasher.finish128().as_u128())
     }
 
@@ -91,6 +109,8 @@ mod tests {
         assert_ne!(id, Id::of(&[1; 16], b"SELECT 2\0\0\0", 0));
         assert_ne!(id, Id::of(&[1; 16], body, 1));
         assert_ne!(id, Id::of(&[2; 16], body, 0));
+        let own = Id::own(&[1; 16], id, 1, 1);
+        assert!(own != id && own != Id::own(&[1; 16], id, 1, 2) && own != Id::own(&[1; 16], id, 2, 1));
         let name = id.name();
         assert!(name.starts_with(PREFIX));
         assert!(name.iter().skip(3).all(u8::is_ascii_hexdigit));

@@ -13,6 +13,8 @@ pub struct Intent {
     pub clears: Clears,
     /// Asks for the last value of a sequence: must not see one that another client drew.
     pub asks_sequence: bool,
+    /// May change a setting, be it for its transaction only: what is sent behind it may be read in another way.
+    pub changes_settings: bool,
 }
 
 /// What a statement clears on its connection when it completes.

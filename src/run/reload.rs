@@ -6,6 +6,7 @@
 //! nothing.
 
 use super::RunError;
+use crate::admin::Readiness;
 use crate::auth::Authenticator;
 use crate::config::{Config, ConfigErrors};
 use crate::net::tls;
@@ -27,36 +28,20 @@ pub(super) fn access(config: &Config) -> Result<Access, RunError> {
 pub(super) struct Reloader {
     started_with: Config,
     access: Arc<ArcSwap<Access>>,
+    readiness: Arc<Readiness>,
 }
 
 impl Reloader {
-    pub(super) fn new(started_with: Config, access: Arc<ArcSwap<Access>>) -> Self {
-        Self { started_with, access }
+    pub(super) fn new(started_with: Config, access: Arc<ArcSwap<Access>>, readiness: Arc<Readiness>) -> Self {
+        Self { started_with, access, readiness }
     }
 
-    /// Takes what was read; says in the log what came of it.
+    /// Takes what was read; says in the log what came of it, and `/readyz` whether it was good: a proxy that would not
+    /// start again is to be looked at before that is needed.
     pub(super) async fn take(&self, read: Result<Config, ConfigErrors>) {
-        let config = match read {
-            Ok(config) => config,
-            Err(error) => return tracing::error!(%error, "nothing is reloaded: the configuration is wrong"),
-        };
-        let running = self.access.load_full();
-        let config = Arc::new(config);
-        // Off this thread, which lets clients in meanwhile: secrets take a millisecond each.
-        let made = {
-            let config = Arc::clone(&config);
-            tokio::task::spawn_blocking(move || access(&config)).await
-        };
-        let mut access = match made {
-            Ok(Ok(access)) => access,
-            Ok(Err(error)) => return tracing::error!(%error, "nothing is reloaded"),
-            Err(_) => return tracing::error!("nothing is reloaded: the thread that should have done it has ended"),
-        };
-        access.authenticator.feign_as(&running.authenticator);
-        if access.tls.is_none() {
-            // Endpoints go on offering TLS until a restart, and must have something to show.
-            access.tls.clone_from(&running.tls);
-        }
+        let made = self.make(read).await;
+        self.readiness.config_valid(made.is_some());
+        let Some((config, access)) = made else { return };
         self.access.store(Arc::new(access));
         for warning in &config.warnings {
             tracing::warn!("{warning}");
@@ -66,6 +51,27 @@ impl Reloader {
         if !kept.is_empty() {
             tracing::warn!(tables = kept.join(" "), "what has changed in these tables takes a restart");
         }
+    }
+
+    /// What those who come in from now on are met with. `None`: nothing is changed; the log says why.
+    async fn make(&self, read: Result<Config, ConfigErrors>) -> Option<(Arc<Config>, Access)> {
+        let wrong = |error| tracing::error!(%error, "nothing is reloaded: the configuration is wrong");
+        let config = Arc::new(read.map_err(wrong).ok()?);
+        let running = self.access.load_full();
+        // Off this thread, which lets clients in meanwhile: secrets take a millisecond each.
+        let made = {
+            let config = Arc::clone(&config);
+            tokio::task::spawn_blocking(move || access(&config)).await
+        };
+        let ended = |_| tracing::error!("nothing is reloaded: the thread that should have done it has ended");
+        let mut access =
+            made.map_err(ended).ok()?.map_err(|error| tracing::error!(%error, "nothing is reloaded")).ok()?;
+        access.authenticator.feign_as(&running.authenticator);
+        if access.tls.is_none() {
+            // Endpoints go on offering TLS until a restart, and must have something to show.
+            access.tls.clone_from(&running.tls);
+        }
+        Some((config, access))
     }
 
     /// The tables that have changed and were left as they are.

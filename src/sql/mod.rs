@@ -23,6 +23,8 @@ pub struct Dialect {
     /// `client_encoding` has characters whose second byte may be a quote or a backslash (SJIS, BIG5, GBK, UHC,
     /// GB18030, JOHAB, SHIFT_JIS_2004).
     pub multibyte_unsafe: bool,
+    /// What was sent before may change both by the time the server reads the text.
+    pub unsure: bool,
 }
 
 /// A text of any number of statements, as far as it could be read.
@@ -36,6 +38,11 @@ pub struct Statement {
     /// The text is a single `DEALLOCATE name`: where the name stands, quotes included (see [`identifier_value`]). No
     /// pin is set for it: the caller knows whose name it is.
     pub deallocates: Option<Range<usize>>,
+}
+
+/// The text may be read in different ways in different dialects.
+pub fn depends_on_dialect(sql: &[u8]) -> bool {
+    !sql.is_ascii() || sql.contains(&b'\\')
 }
 
 /// Reads a text as PostgreSQL would. It ends at a NUL byte, where the server sees its end.

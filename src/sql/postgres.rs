@@ -7,8 +7,12 @@
 use std::ops::Range;
 
 use super::lexer::{Kind, Lexer, Token};
-use super::{Dialect, Statement};
+use super::{Dialect, Statement, depends_on_dialect};
 use crate::protocol::{Clears, PinReason, Pins};
+
+/// What pins for these reasons may change settings, for its transaction too.
+const CHANGE_SETTINGS: [PinReason; 4] =
+    [PinReason::Setting, PinReason::PreparedStatement, PinReason::OpaqueCode, PinReason::Unreadable];
 
 pub(super) fn classify(sql: &[u8], dialect: Dialect) -> Statement {
     let mut scan = Scan::default();
@@ -17,7 +21,9 @@ pub(super) fn classify(sql: &[u8], dialect: Dialect) -> Statement {
         scan.token(token, lexer.bytes(token));
     }
     scan.end_of_statement();
-    if dialect.multibyte_unsafe && !sql.is_ascii() {
+    if dialect.multibyte_unsafe && !sql.is_ascii() || dialect.unsure && depends_on_dialect(sql) {
+        // Any statement may hide in it, also one that leaves something behind if it fails.
+        scan.found.intent.pins_when_sent.add(PinReason::Unreadable);
         scan.unreadable = true;
     }
     scan.finish()
@@ -146,7 +152,11 @@ impl Scan {
             State::Rest => State::Rest,
             State::Start => self.first(word),
             State::Set => match word {
-                Word::Local | Word::Transaction | Word::Constraints => State::SetLocal,
+                Word::Local => {
+                    self.found.intent.changes_settings = true;
+                    State::SetLocal
+                }
+                Word::Transaction | Word::Constraints => State::SetLocal,
                 Word::Session => State::SetSession,
                 _ => self.rest(PinReason::Setting),
             },
@@ -286,7 +296,10 @@ impl Scan {
         }
         if self.unreadable {
             intent.pins_when_done.add(PinReason::Unreadable);
+            intent.asks_sequence = true;
         }
+        let pins = intent.pins_when_sent.and(intent.pins_when_done);
+        intent.changes_settings |= CHANGE_SETTINGS.iter().any(|reason| pins.contains(*reason));
         self.found
     }
 }

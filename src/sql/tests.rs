@@ -13,9 +13,9 @@ use super::lexer::{Kind, Lexer, Token};
 use super::{Dialect, Statement, classify, identifier_value};
 use crate::protocol::Clears;
 
-const STANDARD: Dialect = Dialect { backslash_quotes: false, multibyte_unsafe: false };
-const BACKSLASH: Dialect = Dialect { backslash_quotes: true, multibyte_unsafe: false };
-const MULTIBYTE: Dialect = Dialect { backslash_quotes: false, multibyte_unsafe: true };
+const STANDARD: Dialect = Dialect { backslash_quotes: false, multibyte_unsafe: false, unsure: false };
+const BACKSLASH: Dialect = Dialect { backslash_quotes: true, multibyte_unsafe: false, unsure: false };
+const MULTIBYTE: Dialect = Dialect { backslash_quotes: false, multibyte_unsafe: true, unsure: false };
 
 fn reading(sql: &[u8], dialect: Dialect) -> String {
     let Statement { intent, statements, deallocates } = classify(sql, dialect);
@@ -49,6 +49,45 @@ fn check_in(dialect: Dialect, table: &[(&str, &str)]) {
 
 fn check(table: &[(&str, &str)]) {
     check_in(STANDARD, table);
+}
+
+/// For its transaction alone, too: what is prepared behind it is not what others prepare.
+#[test]
+fn what_may_change_settings() {
+    for (sql, changes) in [
+        ("set x = 1", true),
+        ("set local x = 1", true),
+        ("SET LOCAL TIME ZONE 'UTC'", true),
+        ("set session x to 1", true),
+        ("reset x", true),
+        ("reset all", true),
+        ("begin; set local x = 1; select 1", true),
+        ("select set_config('x', '1', true)", true),
+        ("update pg_settings set setting = '1'", true),
+        ("execute s", true),
+        ("do $$$$", true),
+        ("call p()", true),
+        ("select 'a", true),
+        ("discard all; select 1", true),
+        ("set transaction read only", false),
+        ("set session transaction read only", false),
+        ("set constraints all deferred", false),
+        ("select 1", false),
+        ("update t set x = 1", false),
+        ("alter role r set x = 1", false),
+    ] {
+        assert_eq!(classify(sql.as_bytes(), STANDARD).intent.changes_settings, changes, "{sql}");
+    }
+}
+
+#[test]
+fn in_a_dialect_that_is_not_sure_what_is_ambiguous_is_unreadable() {
+    let unsure = Dialect { unsure: true, ..STANDARD };
+    let hidden = "1 !unreadable +unreadable asks";
+    for sql in ["select 'a\\'', set_config() --'", "select e'\\n'", "select '\u{e9}'"] {
+        assert_eq!(reading(sql.as_bytes(), unsure), hidden, "{sql}");
+    }
+    check_in(unsure, &[("select 'a'", "1"), ("deallocate a", "1 name a")]);
 }
 
 #[test]
@@ -419,7 +458,7 @@ fn quoting() {
         ("select (1; set x = 1)", "1"),
         ("select 1); set x = 1", "2 +setting"),
         ("select 1\0; set x = 1", "1"),
-        ("select 'a\0'; set x = 1", "1 +unreadable"),
+        ("select 'a\0'; set x = 1", "1 +unreadable asks"),
     ]);
 }
 
@@ -444,34 +483,34 @@ fn plain_strings_may_take_backslashes() {
 #[test]
 fn what_can_not_be_read_pins() {
     check(&[
-        ("select 'a", "1 +unreadable"),
-        ("select E'a\\'", "1 +unreadable"),
-        ("select E'a\\", "1 +unreadable"),
-        ("select 'a'\n'b", "1 +unreadable"),
-        ("select \"a", "1 +unreadable"),
-        ("select U&\"a", "1 +unreadable"),
-        ("select $$a", "1 +unreadable"),
-        ("select $a$ $", "1 +unreadable"),
-        ("select $a$ $a", "1 +unreadable"),
-        ("select 1 /* a", "1 +unreadable"),
-        ("/* /* */", "1 +unreadable"),
-        ("/*", "1 +unreadable"),
-        ("/*/", "1 +unreadable"),
-        ("/*/*/*/", "1 +unreadable"),
-        ("discard all /*", "1 +unreadable"),
-        ("select U&\"d\\0061t\\+000061\"", "1 !unreadable +unreadable"),
-        ("select u&\"pg!005fx\" uescape '!'", "1 !unreadable +unreadable"),
+        ("select 'a", "1 +unreadable asks"),
+        ("select E'a\\'", "1 +unreadable asks"),
+        ("select E'a\\", "1 +unreadable asks"),
+        ("select 'a'\n'b", "1 +unreadable asks"),
+        ("select \"a", "1 +unreadable asks"),
+        ("select U&\"a", "1 +unreadable asks"),
+        ("select $$a", "1 +unreadable asks"),
+        ("select $a$ $", "1 +unreadable asks"),
+        ("select $a$ $a", "1 +unreadable asks"),
+        ("select 1 /* a", "1 +unreadable asks"),
+        ("/* /* */", "1 +unreadable asks"),
+        ("/*", "1 +unreadable asks"),
+        ("/*/", "1 +unreadable asks"),
+        ("/*/*/*/", "1 +unreadable asks"),
+        ("discard all /*", "1 +unreadable asks"),
+        ("select U&\"d\\0061t\\+000061\"", "1 !unreadable +unreadable asks"),
+        ("select u&\"pg!005fx\" uescape '!'", "1 !unreadable +unreadable asks"),
         ("select u & \"a\"", "1"),
-        ("deallocate U&\"a\"", "1 !unreadable +setting +prepared_statement +unreadable"),
+        ("deallocate U&\"a\"", "1 !unreadable +setting +prepared_statement +unreadable asks"),
     ]);
     check_in(
         MULTIBYTE,
         &[
             ("select 'abc'", "1"),
-            ("select '\u{e9}'", "1 +unreadable"),
-            ("-- \u{e9}", "0 +unreadable"),
-            ("discard all -- \u{e9}", "1 +setting +prepared_statement +unreadable"),
-            ("deallocate \u{e9}", "1 +setting +prepared_statement +unreadable"),
+            ("select '\u{e9}'", "1 !unreadable +unreadable asks"),
+            ("-- \u{e9}", "0 !unreadable +unreadable asks"),
+            ("discard all -- \u{e9}", "1 !unreadable +setting +prepared_statement +unreadable asks"),
+            ("deallocate \u{e9}", "1 !unreadable +setting +prepared_statement +unreadable asks"),
             ("deallocate e", "1 name e"),
         ],
     );
@@ -540,8 +579,11 @@ fn text() -> impl Strategy<Value = Vec<u8>> {
 }
 
 fn dialect() -> impl Strategy<Value = Dialect> {
-    (any::<bool>(), any::<bool>())
-        .prop_map(|(backslash_quotes, multibyte_unsafe)| Dialect { backslash_quotes, multibyte_unsafe })
+    (any::<bool>(), any::<bool>()).prop_map(|(backslash_quotes, multibyte_unsafe)| Dialect {
+        backslash_quotes,
+        multibyte_unsafe,
+        unsure: false,
+    })
 }
 
 /// What is left when places in the text don't count.

@@ -121,3 +121,18 @@ fn pg_092_flush_inside_copy_is_ignored() {
         .ready(1);
     scenario("pg_092_flush_inside_copy_is_ignored").shape("GCZ 12GC Z .").check(script);
 }
+
+/// The server has read no more of it than its type, and gives the connection up.
+#[test]
+fn a_query_in_the_middle_of_copy_data() {
+    let middle = |copy: Vec<u8>| {
+        Script::new()
+            .send(copy)
+            .until(b'G', 1)
+            .send(batch([copy_data("1\ta\n"), query("SELECT 1"), sync()]))
+            .until_closed()
+    };
+    for (name, copy) in [("a_query_in_a_copy", query(COPY)), ("a_query_in_an_extended_copy", extended())] {
+        scenario(name).errors(&["08P01", "08P01"]).check(middle(copy));
+    }
+}

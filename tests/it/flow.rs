@@ -84,6 +84,38 @@ fn pg_090_copy_of_300_mb_to_a_slow_reader() {
     });
 }
 
+/// Made, counted and dropped on the way: neither end stores it. `SLUICEGATE_RESULT_GB` asks for another size.
+#[test]
+fn a_result_of_two_gigabytes_in_constant_memory() {
+    let gigabytes: u64 = std::env::var("SLUICEGATE_RESULT_GB").ok().map_or(2, |size| size.parse().unwrap());
+    let rows = gigabytes * 1_000;
+    let server = server(Feature::Protocol3_2);
+    let proxy = start(&config(server.address(), 4));
+    let mut stream = logged_in(proxy.address, &Login::app().database("app"));
+    let sql = format!("SELECT m FROM repeat('x', 1000000) m, generate_series(1, {rows})");
+    let mut peaks = Vec::new();
+    // A small one first: more of it must not take more.
+    for rows in [100, rows] {
+        let sql = sql.replace(&format!(", {})", gigabytes * 1_000), &format!(", {rows})"));
+        stream.write_all(&query(&sql)).unwrap();
+        let (mut total, mut buffer) = (0_u64, vec![0; 1 << 20]);
+        let mut last = [0; 6];
+        while last != *b"Z\0\0\0\x05I" {
+            let length = stream.read(&mut buffer).unwrap();
+            assert!(length > 0, "after {total} bytes");
+            total += u64::try_from(length).unwrap();
+            let joined =
+                [&last[..], &buffer[..length.min(6)], &buffer[length.saturating_sub(6).max(length.min(6))..length]];
+            let joined = joined.concat();
+            last.copy_from_slice(&joined[joined.len() - 6..]);
+        }
+        assert!(total > rows * 1_000_000 && total < rows * 1_000_100 + 1_000, "{total}");
+        peaks.push(proxy.memory_peak_kib());
+    }
+    assert!(peaks[1] < MEMORY_MAX_KIB && peaks[1] < peaks[0] + (4 << 10), "{peaks:?} KiB");
+    println!("{gigabytes} GB: {peaks:?} KiB at the peak");
+}
+
 #[test]
 fn pg_090_a_slow_reader_that_leaves() {
     each("pg_090_reader_leaves", 3, &[], |_, database, proxy| {

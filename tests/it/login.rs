@@ -1,5 +1,6 @@
 //! Logins: versions, TLS, refusals and their words, broken packets, time and number limits, unix sockets.
 
+use std::cell::Cell;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
@@ -9,7 +10,7 @@ use sluicegate::demo::servers::{APP, APP_PASSWORD, Feature, Installation, Option
 use crate::harness::forward::Forwarder;
 use crate::harness::programs::{Ended, conninfo, python, run};
 use crate::harness::proxy::{ProxyHandle, config, set, start};
-use crate::harness::wire::{Frame, Login, PATIENCE, PROTOCOL_3_2, Wire, message, query, read_frame};
+use crate::harness::wire::{Frame, Login, PATIENCE, PROTOCOL_3_2, Wire, kinds, message, query, read_frame};
 use crate::harness::{each, each_with, server, servers};
 
 const PROTOCOL_3_9999: u32 = 0x0003_270f;
@@ -89,6 +90,55 @@ fn pg_103_versions_and_their_keys() {
         let answer = String::from_utf8_lossy(&answer).into_owned();
         assert!(answer.starts_with("EFATAL:  unsupported frontend protocol 2.0"), "{answer:?}");
     });
+}
+
+/// libpq 18 takes no other key of a server that speaks 3.0.
+#[test]
+fn pg_104_a_client_of_3_0_gets_a_key_of_four_bytes() {
+    each("pg_104_keys", 4, &[], |_, database, proxy| {
+        for (version, bytes) in [(0x0003_0000, 4), (PROTOCOL_3_2, 32)] {
+            let wire = Wire::connect(proxy.address, &Login { version, ..login(database) }).unwrap();
+            let keys: Vec<_> = wire.login().iter().filter(|frame| frame.kind == b'K').collect();
+            assert_eq!(keys.iter().map(|key| key.body.len() - 4).collect::<Vec<_>>(), [bytes], "{version:x}");
+        }
+    });
+}
+
+#[test]
+fn pg_105_a_server_with_a_bad_cancel_key() {
+    for body in [&b"\0\0\0\x07"[..], &[7; 4 + 300], b"\0", b""] {
+        // Not for the monitor, whose own client can't read it. A connection has a thread of its own in the forwarder.
+        thread_local!(static IS_CLIENTS: Cell<bool> = const { Cell::new(false) });
+        let forwarder = Forwarder::changing(server(Feature::Any).address(), move |frame| {
+            if frame.body.starts_with(b"session_authorization\0app\0") {
+                IS_CLIENTS.set(true);
+            }
+            let body = if frame.kind == b'K' && IS_CLIENTS.get() { body.into() } else { frame.body };
+            vec![Frame { kind: frame.kind, body }]
+        });
+        let proxy = start(&config(forwarder.address, 4));
+        let mut wire = match Wire::connect(proxy.address, &login("app")) {
+            Ok(wire) => wire,
+            Err(failed) => panic!("{:?}: {:#?}\n{}", body, failed.frames, proxy.log()),
+        };
+        assert_eq!(wire.value("SELECT 1"), "1");
+    }
+}
+
+/// A database may have something to say while the proxy logs in there: that is nobody's.
+#[test]
+fn pg_020_notices_at_the_login_at_a_database() {
+    for server in servers() {
+        let notice = Frame { kind: b'N', body: b"SNOTICE\0VNOTICE\0C00000\0Mwelcome\0\0"[..].into() };
+        let forwarder = Forwarder::changing(server.address(), move |frame| match frame.kind {
+            b'K' | b'S' => vec![notice.clone(), frame],
+            _ => vec![frame],
+        });
+        let proxy = start(&config(forwarder.address, 4));
+        let mut wire = Wire::connect(proxy.address, &login("app")).unwrap();
+        assert!(wire.login().iter().all(|frame| frame.kind != b'N'), "{:#?}", wire.login());
+        assert_eq!(kinds(&wire.ask(&query("SELECT 1"), 1)), "TDCZ", "{}", proxy.log());
+    }
 }
 
 #[test]
@@ -278,7 +328,7 @@ fn pg_094_password_messages_of_bad_length() {
 fn pg_094_messages_of_bad_length_in_a_session() {
     each("pg_094_messages", 4, &[], |server, database, proxy| {
         for kind in *b"QPBEDCSHFdcf" {
-            for length in [0_u32, 3, 1 << 31] {
+            for length in [0_u32, 3, 1 << 31, u32::MAX, (1 << 31) - 1, (1 << 30) + (1 << 20)] {
                 let bytes = [&[kind][..], &length.to_be_bytes(), b"SELECT 1\0"].concat();
                 let ends = |address| {
                     let mut wire = Wire::connect(address, &login(database)).unwrap();

@@ -13,6 +13,7 @@ mod burst;
 mod cancel;
 mod clients;
 mod copy;
+mod databases;
 mod drivers;
 mod flow;
 mod kills;

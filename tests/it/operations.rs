@@ -1,14 +1,17 @@
 //! What those who run it see: signals, health, metrics, logs, `check`, and the files that are shipped.
 
+use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use sluicegate::config::Config;
 use sluicegate::demo::servers::Feature;
 
 use crate::harness::programs::{Ended, run};
-use crate::harness::proxy::{config, set, start};
+use crate::harness::proxy::{config, set, start, start_within};
 use crate::harness::wire::{Login, PATIENCE, Wire, batch, bind, execute, kinds, parse, query, sync};
 use crate::harness::{each, server, until_running};
 
@@ -238,7 +241,90 @@ fn docker_compose_describes_what_is_there() {
     assert!(
         top.join(services[&yaml_rust2::Yaml::from_str("proxy")]["build"].as_str().unwrap()).join("Dockerfile").exists()
     );
-    // The configuration it mounts is one, but for files and variables that exist in the containers alone.
-    let config = std::fs::read_to_string(top.join("deploy/compose/proxy.toml")).unwrap();
-    assert!(config.parse::<toml::Table>().unwrap().contains_key("endpoint"));
+    // The configuration it mounts is one, and the variables it names are those that the container is given.
+    let variables = |service: &str| -> BTreeSet<String> {
+        let environment = services[&yaml_rust2::Yaml::from_str(service)]["environment"].as_hash().unwrap();
+        environment.keys().map(|name| name.as_str().unwrap().to_owned()).collect()
+    };
+    let text = std::fs::read_to_string(top.join("deploy/compose/proxy.toml")).unwrap();
+    // The files are made in the containers.
+    let certificates = tempfile::tempdir().unwrap();
+    let text = text.replace("\"/certs/", &format!("\"{}/", certificates.path().display()));
+    for name in ["ca.crt", "proxy/server.crt", "proxy/server.key"] {
+        let file = certificates.path().join(name);
+        std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+        std::fs::write(file, "").unwrap();
+    }
+    let asked = RefCell::new(BTreeSet::new());
+    let config = Config::parse(&text, "/etc/sluicegate/proxy.toml", &|name| {
+        // These are looked for whether the file names them or not.
+        if !name.starts_with("AWS_") {
+            asked.borrow_mut().insert(name.to_owned());
+        }
+        Some("a password".to_owned())
+    });
+    let config = config.unwrap_or_else(|errors| panic!("{errors}"));
+    assert_eq!(config.endpoints.len(), 1);
+    assert_eq!(*asked.borrow(), variables("proxy"));
+    // The database makes the roles with the same ones.
+    assert!(asked.borrow().is_subset(&variables("db")));
+    let published = &services[&yaml_rust2::Yaml::from_str("proxy")]["ports"][0];
+    let listens = config.endpoints[0].listen[0].to_string();
+    assert_eq!(published.as_str().unwrap().rsplit(':').next(), listens.rsplit(':').next());
+}
+
+/// SIGHUP with a file that is wrong: the balancer is told, and what ran goes on.
+#[test]
+fn a_reload_that_fails_shows_in_readyz() {
+    let server = server(Feature::Any);
+    let good = config(server.address(), 4);
+    let proxy = start(&good);
+    let ready = || get(proxy.admin, "/readyz", "localhost");
+    let becomes = |status: u32| {
+        let deadline = Instant::now() + PATIENCE;
+        while ready().0 != status {
+            assert!(Instant::now() < deadline, "{:?}", ready());
+        }
+        ready().1
+    };
+    let mut wire = Wire::connect(proxy.address, &login("app")).unwrap();
+    assert_eq!(ready().0, 200);
+    let no_certificate = format!("{good}[tls]\ncertificate = \"/nowhere/a\"\nprivate_key = \"/nowhere/b\"\n");
+    for bad in [set(&good, "endpoint", "lisen", "\"x\""), no_certificate, "not a [[table".to_owned()] {
+        proxy.reload(&bad);
+        assert!(becomes(503).contains("configuration"), "{bad}");
+        assert_eq!(get(proxy.admin, "/healthz", "localhost").0, 200);
+        assert_eq!(wire.value("SELECT 1"), "1");
+        assert_eq!(Wire::connect(proxy.address, &login("app")).unwrap().value("SELECT 2"), "2");
+        proxy.reload(&good);
+        assert_eq!(becomes(200), "ready\n");
+    }
+}
+
+/// Out of open files: it says so at the start, waits, says it once, and goes on when there are some again.
+#[test]
+fn without_open_files_clients_wait() {
+    let server = server(Feature::Any);
+    let proxy = start_within(&config(server.address(), 4), &[], &["prlimit", "--nofile=80:80", "--"]);
+    assert!(proxy.log().contains("more open files than the system grants"), "{}", proxy.log());
+    let crowd: Vec<TcpStream> = (0..100).map(|_| TcpStream::connect(proxy.address).unwrap()).collect();
+    proxy.logs("can't accept clients");
+    // A few more tries of its.
+    std::thread::sleep(Duration::from_millis(350));
+    drop(crowd);
+    assert_eq!(Wire::connect(proxy.address, &login("app")).unwrap().value("SELECT 1"), "1");
+    let log = proxy.log();
+    assert_eq!(log.matches("can't accept clients").count(), 1, "{log}");
+}
+
+#[test]
+fn an_endpoint_by_ipv6() {
+    let server = server(Feature::Any);
+    let proxy =
+        start(&set(&config(server.address(), 4), "endpoint", "listen", "[\"127.0.0.1:{port}\", \"[::1]:{port}\"]"));
+    let six = SocketAddr::from((std::net::Ipv6Addr::LOCALHOST, proxy.address.port()));
+    for address in [six, proxy.address] {
+        assert_eq!(Wire::connect(address, &login("app")).unwrap().value("SELECT current_user"), "app");
+    }
+    proxy.logs("peer=[::1]:");
 }

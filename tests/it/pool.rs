@@ -398,3 +398,31 @@ fn wait_for_connections(server: &PostgresServer, database: &str, expected: usize
         assert!(Instant::now() < deadline, "{open} connections, not {expected}");
     }
 }
+
+/// A database that says what no database says, in the middle of a pipeline: the client has what it had been answered before,
+/// is told, and the connection is not used again.
+#[test]
+fn pg_024_an_unknown_message_of_the_server() {
+    for server in servers() {
+        let forwarder = Forwarder::changing(server.address(), |frame| {
+            let is_marked = frame.kind == b'D' && frame.body.ends_with(b"strange");
+            let strange = Frame { kind: b'y', body: b"what is this"[..].into() };
+            if is_marked { vec![strange, frame] } else { vec![frame] }
+        });
+        let proxy = start(&config(forwarder.address, ONE));
+        let mut one = client(&proxy, "app");
+        one.send(&batch([
+            query("SELECT 1"),
+            extended("SELECT 2"),
+            extended("SELECT 'strange'"),
+            sync(),
+            query("SELECT 3"),
+        ]));
+        let frames = one.until_closed();
+        let (last, before) = frames.split_last().unwrap();
+        assert!(kinds(before).starts_with("TDCZ"), "{frames:#?}");
+        assert_eq!((last.field(b'V').as_deref(), last.kind), (Some("FATAL"), b'E'), "{frames:#?}");
+        let mut other = client(&proxy, "app");
+        assert_eq!(other.value("SELECT 4"), "4", "{}", proxy.log());
+    }
+}

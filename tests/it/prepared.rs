@@ -96,10 +96,22 @@ fn pg_023_the_unnamed_statement_and_portal() {
         .ready(1)
         .send(batch([execute("", 1), sync()]))
         .ready(1)
-        .run("ROLLBACK");
+        .run("ROLLBACK")
+        // A Bind that fails takes the old portal with it, the statement stays.
+        .run("BEGIN")
+        .send(batch([parse("", "SELECT $1::int"), bind("", "", &[Some("5")]), sync()]))
+        .ready(1)
+        .send(batch([bind("", "", &[Some("five")]), sync(), describe_portal(""), sync()]))
+        .ready(2)
+        .run("ROLLBACK")
+        .send(batch([parse("", "SELECT $1::int"), sync(), bind("", "", &[Some("six")]), sync()]))
+        .ready(2)
+        .send(batch([bind("", "", &[Some("6")]), execute("", 0), sync()]))
+        .ready(1);
     let scenario = Scenario::new("pg_023_the_unnamed_statement_and_portal");
-    let shape = "1Z 2DCZ TDCZ EZ 1Z EZ EZ CZ 12Ds TDCZ EZ CZ .";
-    scenario.shape(shape).errors(&["26000", "42601", "26000", "34000"]).check(script);
+    let shape = "1Z 2DCZ TDCZ EZ 1Z EZ EZ CZ 12Ds TDCZ EZ CZ CZ 12Z EZ nZ CZ 1Z EZ 2DCZ .";
+    let errors = ["26000", "42601", "26000", "34000", "22P02", "22P02"];
+    scenario.shape(shape).errors(&errors).check(script);
 }
 
 #[test]
@@ -177,6 +189,105 @@ fn pg_030_a_name_closed_and_prepared_anew_in_one_segment() {
         .run("COMMIT");
     let scenario = Scenario::new("pg_030_a_name_closed_and_prepared_anew");
     scenario.shape("12DCZ 312DCZ 312DCZ 2DC3EZ .").errors(&["26000"]).check(script);
+}
+
+/// A table of that name in either schema, of different columns.
+const TWO_SCHEMAS: &str = "CREATE SCHEMA b; CREATE TABLE t (id int); CREATE TABLE b.t (name text, id bigint); \
+    INSERT INTO t VALUES (1); INSERT INTO b.t VALUES ('b', 2)";
+
+fn anew(name: &str, sql: &str) -> Vec<u8> {
+    batch([parse(name, sql), describe_statement(name), use_of(name), sync()])
+}
+
+/// What another client prepared under another path is another statement.
+#[test]
+fn statements_under_different_search_paths() {
+    let sql = "SELECT * FROM t";
+    let sets = [("SET search_path = b", "SELECT 1"), ("BEGIN; SET LOCAL search_path = b", "COMMIT")];
+    let ways = sets.into_iter().zip(["statements_behind_a_set", "statements_behind_a_set_local"]);
+    for ((set, end), name) in ways {
+        let script = Script::new()
+            .client(1)
+            .send(anew("s1", sql))
+            .ready(1)
+            .client(0)
+            .run(set)
+            .send(anew("s1", sql))
+            .ready(1)
+            .send(anew("s2", sql))
+            .ready(1)
+            .run(end)
+            // And the other way round.
+            .client(2)
+            .send(anew("s3", sql))
+            .ready(1)
+            .send(batch([use_of("s3"), sync()]))
+            .ready(1)
+            .client(1)
+            .send(batch([use_of("s1"), sync()]))
+            .ready(1);
+        Scenario::new(name).setup(TWO_SCHEMAS).errors(&[]).check(script);
+    }
+    // In one go.
+    let script = Script::new()
+        .client(1)
+        .send(anew("s1", sql))
+        .ready(1)
+        .client(0)
+        .send(batch([query("BEGIN"), query("SET LOCAL search_path = b"), anew("s1", sql), query("COMMIT")]))
+        .ready(4)
+        .client(1)
+        .send(batch([use_of("s1"), sync(), close_statement("s1"), anew("s1", sql)]))
+        .ready(2);
+    Scenario::new("statements_behind_a_pipelined_set_local").setup(TWO_SCHEMAS).errors(&[]).check(script);
+}
+
+/// As drivers do: after this error the statement is closed and prepared anew, once; it must do then.
+#[test]
+fn a_result_that_changed_is_prepared_anew() {
+    // An expression: the row's description names no table.
+    let sql = "SELECT max(a) FROM changes";
+    let becomes = |kind: &str| format!("ALTER TABLE changes ALTER a TYPE {kind} USING a::{kind}");
+    let again = |old: &str, new: &str| batch([close_statement(old), sync(), anew(new, sql)]);
+    let script = Script::new()
+        .send(anew("s1", sql))
+        .ready(1)
+        // Both connections have it.
+        .client(1)
+        .run("BEGIN")
+        .client(0)
+        .send(batch([use_of("s1"), sync()]))
+        .ready(1)
+        .client(1)
+        .run("COMMIT")
+        .client(0)
+        .run(&becomes("text"))
+        .send(batch([use_of("s1"), sync()]))
+        .ready(1)
+        .send(again("s1", "s2"))
+        .ready(2)
+        .send(batch([use_of("s2"), sync()]))
+        .ready(1)
+        .run(&becomes("bigint"))
+        // The connection that has the new one may be taken.
+        .client(1)
+        .run("BEGIN")
+        .client(0)
+        .send(batch([use_of("s2"), sync()]))
+        .ready(1)
+        .send(again("s2", "s3"))
+        .ready(2)
+        .client(1)
+        .run("COMMIT")
+        .client(0)
+        .run(&becomes("text"))
+        .send(batch([describe_statement("s3"), sync()]))
+        .ready(1)
+        .send(again("s3", "s4"))
+        .ready(2);
+    let scenario =
+        Scenario::new("a_result_that_changed").setup("CREATE TABLE changes (a int); INSERT INTO changes VALUES (1)");
+    scenario.reset(&becomes("int")).errors(&["0A000", "0A000", "0A000"]).check(script);
 }
 
 #[test]

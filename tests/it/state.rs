@@ -5,7 +5,7 @@ use sluicegate::demo::servers::PostgresServer;
 
 use crate::harness::proxy::{ProxyHandle, config, set};
 use crate::harness::wire::{
-    Login, Wire, batch, bind, close_statement, describe_statement, execute, kinds, parse, query, sync,
+    Login, Wire, batch, bind, close_statement, describe_statement, execute, kinds, message, parse, query, sync,
 };
 use crate::harness::{each, each_with};
 
@@ -338,5 +338,70 @@ fn session_mode_keeps_a_connection_to_the_end() {
         assert_eq!(other.value("SHOW work_mem"), "4MB");
         assert_eq!(fails(&mut other, "SELECT a FROM mine"), "42P01");
         assert_eq!(fails(&mut other, "SELECT lastval()"), "55000");
+    });
+}
+
+/// A setting that decides how texts are read, changed by what is still on its way when a text behind it is sent: what
+/// hides in that text does not stay for the next client.
+#[test]
+fn what_hides_behind_a_change_of_the_dialect_stays_with_its_client() {
+    // Sets a variable if a backslash takes a quote with it, or if it does not.
+    let if_off = r"SELECT 'a\'', set_config('app.tenant', 'x', false) --'";
+    let if_on = r"SELECT '\', set_config('app.tenant', 'x', false) --'";
+    let extended = |sql: &str| batch([parse("", sql), bind("", "", &[]), execute("", 0)]);
+    let sjis = [&b"SELECT E'\x83\x5c', set_config('app.tenant', 'x', false) --'\0"[..]].concat();
+    let off = "standard_conforming_strings = off";
+    // What is sent and answered, what is sent in one go then, how many times the server is ready behind it.
+    let ways: Vec<(Option<String>, Vec<u8>, usize)> = vec![
+        (None, batch([query("BEGIN"), query(&format!("SET LOCAL {off}")), query(if_off), query("COMMIT")]), 4),
+        (None, batch([query(&format!("BEGIN; SET LOCAL {off}")), query(if_off), query("COMMIT")]), 3),
+        (Some("BEGIN".into()), batch([query(&format!("SET {off}")), query(if_off), query("ROLLBACK")]), 3),
+        (
+            Some("BEGIN".into()),
+            batch([
+                query("SELECT set_config('standard_' || 'conforming_strings', 'off', true)"),
+                query(if_off),
+                query("COMMIT"),
+            ]),
+            3,
+        ),
+        (None, batch([extended(&format!("SET LOCAL {off}")), extended(if_off), sync()]), 1),
+        (Some(format!("BEGIN; SET LOCAL {off}")), batch([query("ROLLBACK"), query(if_on)]), 2),
+        (Some(format!("BEGIN; SET LOCAL {off}")), batch([query("COMMIT"), query(if_on)]), 2),
+        (
+            Some(format!("BEGIN; SAVEPOINT s; SET LOCAL {off}")),
+            batch([query("ROLLBACK TO s"), query(if_on), query("COMMIT")]),
+            3,
+        ),
+        (
+            None,
+            batch([query("BEGIN"), query("SET LOCAL client_encoding = SJIS"), message(b'Q', &sjis), query("COMMIT")]),
+            4,
+        ),
+        // The server reads a query's text in one go, ahead of what it does.
+        (None, query(&format!("BEGIN; SET LOCAL {off}; SELECT 'a\\', 'b'; COMMIT")), 1),
+    ];
+    each("state_dialect", ONE, &[], |server, database, proxy| {
+        let mut direct = 0;
+        for (number, (first, pipelined, readies)) in ways.iter().enumerate() {
+            let play = |wire: &mut Wire| {
+                if let Some(sql) = first {
+                    wire.query(sql);
+                }
+                let frames = wire.ask(pipelined, *readies);
+                assert!(frames.iter().all(|frame| frame.kind != b'E'), "way {number}: {frames:#?}");
+            };
+            // It does what it is meant to.
+            let mut wire = Wire::connect(server.address(), &Login::app().database(database)).unwrap();
+            play(&mut wire);
+            direct += usize::from(wire.value("SELECT coalesce(current_setting('app.tenant', true), '')") == "x");
+            let mut wire = client(proxy, database);
+            play(&mut wire);
+            drop(wire);
+            let seen = client(proxy, database).value("SELECT coalesce(current_setting('app.tenant', true), '')");
+            assert_eq!(seen, "", "way {number}");
+        }
+        // All but the one that is rolled back and the last.
+        assert_eq!(direct, ways.len() - 2);
     });
 }

@@ -1,7 +1,10 @@
 //! Transactions: where they begin and end, implicit ones included, and who keeps a database connection meanwhile.
 
-use crate::harness::Scenario;
-use crate::harness::wire::{Script, batch, bind, execute, parse, query, sync};
+use sluicegate::demo::servers::PostgresServer;
+
+use crate::harness::proxy::{config, set};
+use crate::harness::wire::{Login, Script, Wire, batch, bind, execute, kinds, parse, query, sync};
+use crate::harness::{Scenario, each_with};
 
 const TABLE: &str = "CREATE TABLE t (id int PRIMARY KEY, v text)";
 
@@ -139,4 +142,25 @@ fn pg_052_idle_in_an_aborted_transaction() {
         .run("SELECT 3");
     let scenario = scenario("pg_052_idle_in_an_aborted_transaction");
     scenario.shape("CZ CZ EZ EZ EZ CZ TDCZ .").errors(&["42601", "25P02", "25P02"]).check(script);
+}
+
+/// Longer than `transaction_idle_timeout`: told, and rolled back.
+#[test]
+fn pg_052_an_aborted_transaction_is_not_held_for_ever() {
+    let config = |server: &PostgresServer| {
+        let text = config(server.address(), 3);
+        set(&text, "target_group.pool", "transaction_idle_timeout", "\"300ms\"")
+    };
+    each_with("pg_052_timeout", &["CREATE TABLE t (id int)"], config, |_, database, proxy| {
+        let login = Login::app().database(database);
+        let mut wire = Wire::connect(proxy.address, &login).unwrap();
+        wire.query("BEGIN; INSERT INTO t VALUES (1)");
+        let frames = wire.ask(&query("SELEC"), 1);
+        assert_eq!((kinds(&frames).as_str(), &frames[1].body[..]), ("EZ", &b"E"[..]));
+        let frames = wire.until_closed();
+        let told = |name| frames.last().and_then(|frame| frame.field(name)).unwrap_or_default();
+        assert_eq!((kinds(&frames).as_str(), told(b'V').as_str(), told(b'C').as_str()), ("E", "FATAL", "25P03"));
+        // The only connection is free, and nothing stayed.
+        assert_eq!(Wire::connect(proxy.address, &login).unwrap().value("SELECT count(*) FROM t"), "0");
+    });
 }

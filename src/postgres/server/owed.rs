@@ -73,6 +73,8 @@ pub(super) enum Effect {
     Evicted(Id),
     /// The client is pinned.
     Pin(Pins),
+    /// This statement is in use, and its use pins the client.
+    Uses(Arc<Statement>, Pins),
     /// The connection has these settings.
     Applied(Arc<Settings>),
     /// A simple query: pins once a command of it has completed; a statement it deallocates.
@@ -265,6 +267,7 @@ impl Queue {
             | Effect::Prepared(_)
             | Effect::Evicted(_)
             | Effect::Pin(_)
+            | Effect::Uses(..)
             | Effect::Applied(_)
             | Effect::SequencesDiscarded
             | Effect::Fail => false,
@@ -350,6 +353,7 @@ impl Effect {
             | Self::UndefineUnnamed
             | Self::RestoreUnnamed
             | Self::Pin(_)
+            | Self::Uses(..)
             | Self::Applied(_)
             | Self::Query { deallocates: None, .. }
             | Self::SequencesDiscarded
@@ -371,6 +375,7 @@ impl Effect {
             | Self::UndefineUnnamed
             | Self::RestoreUnnamed
             | Self::Pin(_)
+            | Self::Uses(..)
             | Self::Applied(_)
             | Self::Query { .. }
             | Self::SequencesDiscarded

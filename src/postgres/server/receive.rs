@@ -4,16 +4,19 @@
 //! Rows and COPY data are passed by their length. What ends a request, reports a state or an error is read whole.
 
 use super::owed::{Effect, Kind, Owed};
-use super::{Body, Hold, Server, Transaction};
+use super::{Body, Held, Hold, Server, Transaction, Usable};
 use crate::postgres::client::{Client, Prepared};
 use crate::postgres::frame::{self, HEAD_BYTES, Head};
 use crate::postgres::message::{self, from_server as kind};
 use crate::postgres::statement::{Id, PREFIX, STAND_IN};
 use crate::protocol::{ClientError, ClientSide, Out, PinReason, Pins, Violation};
+use crate::sql::Dialect;
 use std::sync::Arc;
 
 /// Errors, notices, tags and reports are read whole, and are never near this long.
 const READ_BYTES_MAX: usize = 1 << 20;
+/// feature_not_supported: what a statement's use fails with when its result is no longer what it was.
+const RESULT_CHANGED: &str = "0A000";
 /// ParseComplete.
 const PARSE_COMPLETE: &[u8] = b"1\0\0\0\x04";
 /// Bytes of a statement's name on servers: the prefix and 32 hexadecimal digits.
@@ -78,6 +81,10 @@ impl Server {
             self.hold = Hold::Open;
             if self.transaction != Transaction::Failed {
                 self.explanation = None;
+            }
+            if self.settings_open && self.transaction == Transaction::None && !self.unsynced {
+                self.settings_open = false;
+                self.settings_closed += 1;
             }
         }
     }
@@ -195,7 +202,9 @@ impl Server {
         match owed.effect {
             Effect::Nothing | Effect::Taken(_) | Effect::Query { .. } | Effect::Fail => {}
             Effect::Prepared(id) => {
-                self.has_prepared(id);
+                // The shared one must not stay as these settings made it.
+                let usable = if self.settings_open { Usable::While(self.settings_closed) } else { Usable::Always };
+                self.has_prepared(id, usable);
             }
             Effect::Evicted(id) => {
                 self.prepared.remove(&id);
@@ -212,7 +221,7 @@ impl Server {
             Effect::SequencesDiscarded => self.foreign_sequences = false,
             Effect::Define { name, prepared } => {
                 if let (Prepared::Anywhere(statement), Kind::Parse) = (&prepared, owed.kind) {
-                    self.has_prepared(statement.id);
+                    self.has_prepared(statement.id, Usable::Always);
                 }
                 if let Some(client) = client {
                     client.statements.insert(name, prepared);
@@ -238,7 +247,7 @@ impl Server {
                 }
                 return;
             }
-            Effect::Pin(pins) => {
+            Effect::Pin(pins) | Effect::Uses(_, pins) => {
                 if let Some(client) = client {
                     client.pins = client.pins.and(pins);
                 }
@@ -253,10 +262,26 @@ impl Server {
         }
     }
 
-    fn has_prepared(&mut self, id: Id) {
+    fn has_prepared(&mut self, id: Id, usable: Usable) {
         // Younger than all that was bound before.
         self.binds += 1;
-        self.prepared.insert(id, self.binds);
+        let dialect = Dialect { unsure: self.settings_open, ..self.dialect };
+        self.prepared.insert(id, Held { last_used: self.binds, dialect, usable });
+    }
+
+    /// A Bind or Describe failed. The result of a statement can't change (`RevalidateCachedQuery` in the server's
+    /// `plancache.c`); a fresh one under the same name can, so nobody else need meet the error on this connection.
+    fn forget_stale(&mut self, code: &str, client: Option<&mut Client>) {
+        let Some(Owed { effect: Effect::Uses(statement, _), .. }) = self.owed.front() else { return };
+        if code != RESULT_CHANGED {
+            return;
+        }
+        if let Some(held) = self.prepared.get_mut(&statement.id) {
+            held.usable = Usable::Never;
+        }
+        if let Some(client) = client {
+            client.distrust(statement.family);
+        }
     }
 
     /// The server's own word for what a command was.
@@ -305,8 +330,15 @@ impl Server {
         }
     }
 
-    fn error(&mut self, frame: &[u8], at: usize, client: Option<&mut Client>, out: &mut Out) -> Result<(), Violation> {
+    fn error(
+        &mut self,
+        frame: &[u8],
+        at: usize,
+        mut client: Option<&mut Client>,
+        out: &mut Out,
+    ) -> Result<(), Violation> {
         let error = message::server_error(frame).ok_or(Violation::MalformedFrame(kind::ERROR_RESPONSE))?;
+        self.forget_stale(&error.code, client.as_deref_mut());
         let front = self.owed.front();
         let hidden = front.is_some_and(|owed| owed.hidden);
         // A replay of settings, which nothing of the client's is sent behind.

@@ -5,13 +5,13 @@
 //! server's own error stands at the right place; a name in the proxy's own form never does.
 
 use super::owed::{Effect, Kind, Presence, lookup};
-use super::{Body, Hold, Server, Transaction};
+use super::{Body, Hold, Server, Transaction, Usable};
 use crate::postgres::client::{Bound, Client, Prepared};
 use crate::postgres::frame::{self, HEAD_BYTES, Head};
 use crate::postgres::message::{self, from_client as kind};
 use crate::postgres::statement::{Id, PREFIX, STAND_IN, Statement, name_key, without_our_names};
 use crate::protocol::{Clears, ClientSide, Intent, Out, PinReason, Pins, ServerSide, Settings, Status, Violation};
-use crate::sql;
+use crate::sql::{self, Dialect};
 use std::sync::Arc;
 
 /// A query's text is read up to this length; a longer one pins, unread, and is passed by its length.
@@ -70,7 +70,7 @@ impl Server {
                 return Ok(at);
             }
             let rest = input.get(at..).unwrap_or_default();
-            let Some(head) = frame::head(rest)? else { return Ok(at) };
+            let Some(head) = frame::client_head(rest)? else { return Ok(at) };
             match self.send_frame(head, rest, at, client, out)? {
                 Taken::Bytes(bytes) => {
                     at += bytes;
@@ -154,13 +154,14 @@ impl Server {
     ) -> Result<Taken, Violation> {
         if head.len > QUERY_BYTES_MAX {
             client.pins.add(PinReason::Unreadable);
+            self.settings_open = true;
             self.begin_query(Effect::Nothing);
             return Ok(self.pass(head.len));
         }
         let Some(frame) = rest.get(..head.len) else { return Ok(Taken::NeedMore) };
         let text = frame.get(HEAD_BYTES..).unwrap_or_default();
         let text = frame::cstr(text).map_or(text, |(text, _)| text);
-        let statement = sql::classify(text, self.dialect);
+        let statement = sql::classify(text, self.reads_in());
         let deallocated = statement.deallocates.clone().and_then(|range| text.get(range));
         if deallocated.is_some_and(|name| self.awaits(name_key(&sql::identifier_value(name)), out)) {
             return Ok(Taken::NeedMore);
@@ -170,12 +171,8 @@ impl Server {
         if let Some(range) = statement.deallocates.clone() {
             let name = sql::identifier_value(text.get(range.clone()).unwrap_or_default());
             if matches!(lookup(&self.owed, client, name_key(&name)), Some(Prepared::Anywhere(_))) {
-                if !self.owed.is_empty() && !self.copy_in {
-                    // What is in flight may fail and take this query with it: only its replies tell.
-                    if self.unsynced {
-                        out.write(|out| frame::frame(out, kind::FLUSH, |_| ()));
-                    }
-                    self.hold = Hold::UntilAnswered;
+                // What is in flight may fail and take this query with it: only its replies tell.
+                if !self.owed.is_empty() && self.waits_for_replies(out) {
                     return Ok(Taken::NeedMore);
                 }
                 self.send_deallocate(text, range, name_key(&name), out);
@@ -188,6 +185,7 @@ impl Server {
             Some(hidden) => out.write(|out| message::query(&hidden, out)),
         }
         self.begin_query(Effect::Query { pins: statement.intent.pins_when_done, deallocates: None });
+        self.settings_open |= statement.intent.changes_settings;
         if statement.intent.clears != Clears::Nothing {
             self.hold = Hold::UntilAnswered;
         }
@@ -227,6 +225,7 @@ impl Server {
         let number = number.iter().fold(0, |number, byte| number << 8 | u32::from(*byte));
         if !LARGE_OBJECT_FUNCTIONS.contains(&number) {
             client.pins.add(PinReason::OpaqueCode);
+            self.settings_open = true;
         }
         self.tally.requests += 1;
         self.owe(Kind::Function, Effect::Nothing);
@@ -251,7 +250,8 @@ impl Server {
         let malformed = || Violation::MalformedFrame(head.kind);
         let (name, body) = frame::cstr(frame.get(HEAD_BYTES..).unwrap_or_default()).ok_or_else(malformed)?;
         let (text, types) = frame::cstr(body).ok_or_else(malformed)?;
-        let mut statement = sql::classify(text, self.dialect);
+        let dialect = self.reads_in();
+        let mut statement = sql::classify(text, dialect);
         let deallocated = statement.deallocates.clone().and_then(|range| text.get(range));
         if name.is_empty() && self.is_full_of_unnamed(client, out)
             || !name.is_empty() && self.awaits(name_key(name), out)
@@ -272,29 +272,27 @@ impl Server {
         if let Some((dropped, mut rewritten)) = deallocates {
             rewritten.push(0);
             rewritten.extend_from_slice(types);
-            self.parse(name_key(name), None, &rewritten, statement.intent, Some(dropped), client, out);
-        } else if let Some(hidden) = hidden {
-            self.parse(name_key(name), None, &hidden, statement.intent, None, client, out);
+            let bound = Bound { intent: statement.intent, dialect, deallocates: Some(dropped) };
+            self.parse(name_key(name), None, &rewritten, bound, client, out);
         } else {
-            let as_it_is = Some(at..at + head.len);
-            self.parse(name_key(name), as_it_is, body, statement.intent, None, client, out);
+            let bound = Bound { intent: statement.intent, dialect, deallocates: None };
+            let as_it_is = hidden.is_none().then_some(at..at + head.len);
+            self.parse(name_key(name), as_it_is, hidden.as_deref().unwrap_or(body), bound, client, out);
         }
         Ok(Taken::Bytes(head.len))
     }
 
-    #[allow(clippy::too_many_arguments)]
     fn parse(
         &mut self,
         name: &[u8],
         as_it_is: Option<std::ops::Range<usize>>,
         body: &[u8],
-        intent: Intent,
-        deallocates: Option<Box<[u8]>>,
+        bound: Bound,
         client: &mut Client,
         out: &mut Out,
     ) {
         if name.is_empty() {
-            let generation = client.unnamed.send(body, Bound { intent, deallocates });
+            let generation = client.unnamed.send(body, bound);
             self.unnamed = Some((client.id, generation));
             self.owe(Kind::Parse, Effect::DefineUnnamed { client: client.id, generation });
             match as_it_is {
@@ -303,13 +301,10 @@ impl Server {
             }
             return;
         }
-        let label = client.settings().label();
-        let id = Id::of(&client.statement_key, body, label);
-        let statement = Arc::new(Statement { id, body: body.into(), intent, deallocates });
         match lookup(&self.owed, client, name) {
             // The name is taken: prepare the old statement once more, and the server says so itself.
             Some(Prepared::Anywhere(old)) => {
-                self.ensure_prepared(&old, out);
+                self.ensure_prepared(&old, client, out);
                 self.owe(Kind::Parse, Effect::Taken(name.into()));
                 out.write(|out| write_parse(&old.id.name(), body, out));
             }
@@ -322,7 +317,12 @@ impl Server {
                 self.owe(Kind::Parse, Effect::Define { name: name.into(), prepared: Prepared::OnConnection });
                 out.write(|out| write_parse(&never_ours(name), body, out));
             }
-            None => self.define(name, statement, out),
+            None => {
+                let (id, family) = client.identify(body, self.settings_open);
+                let Bound { intent, dialect, deallocates } = bound;
+                let statement = Statement { id, family, body: body.into(), intent, dialect, deallocates };
+                self.define(name, Arc::new(statement), out);
+            }
         }
     }
 
@@ -363,6 +363,7 @@ impl Server {
         self.unsynced = true;
         client.pins.add(PinReason::LargeStatement);
         client.pins.add(PinReason::Unreadable);
+        self.settings_open = true;
         let key = name_key(name);
         if key.is_empty() {
             let generation = client.unnamed.send(b"", Bound::default());
@@ -372,7 +373,7 @@ impl Server {
         }
         let taken_name = match lookup(&self.owed, client, key) {
             Some(Prepared::Anywhere(old)) => {
-                self.ensure_prepared(&old, out);
+                self.ensure_prepared(&old, client, out);
                 self.owe(Kind::Parse, Effect::Taken(key.into()));
                 Some(old.id.name().to_vec())
             }
@@ -419,7 +420,6 @@ impl Server {
         self.bound_deallocates = None;
         let skipped = HEAD_BYTES + portal.len() + 1 + name.len() + 1;
         let sent_name = self.resolve(name, true, client, out);
-        let pins = sent_name.pins;
         match sent_name.rewritten {
             None => {
                 out.pass(at..at + skipped);
@@ -429,7 +429,7 @@ impl Server {
                 frame::put_cstr(out, &sent_name);
             }),
         }
-        self.owe(Kind::Bind, if pins.is_empty() { Effect::Nothing } else { Effect::Pin(pins) });
+        self.owe(Kind::Bind, sent_name.effect);
         self.sending = Body { left: head.len - skipped, passes: true };
         Ok(Taken::Bytes(skipped))
     }
@@ -472,7 +472,7 @@ impl Server {
                 });
             }),
         }
-        self.owe(Kind::DescribeStatement, Effect::Nothing);
+        self.owe(Kind::DescribeStatement, sent_name.effect);
         Ok(Taken::Bytes(head.len))
     }
 
@@ -594,12 +594,13 @@ impl Server {
                 if binds {
                     self.bind(statement.intent, statement.deallocates.clone(), client, out);
                 }
-                self.ensure_prepared(&statement, out);
+                self.ensure_prepared(&statement, client, out);
                 let pins = if binds { statement.intent.pins_when_done } else { Pins::NONE };
-                SentName { rewritten: Some(statement.id.name().to_vec()), pins }
+                let name = statement.id.name().to_vec();
+                SentName { rewritten: Some(name), effect: Effect::Uses(statement, pins) }
             }
             Some(Prepared::OnConnection) | None => {
-                SentName { rewritten: key.starts_with(PREFIX).then(|| never_ours(key)), pins: Pins::NONE }
+                SentName { rewritten: key.starts_with(PREFIX).then(|| never_ours(key)), effect: Effect::Nothing }
             }
         }
     }
@@ -611,18 +612,23 @@ impl Server {
             out.write(|out| message::close_statement(b"", out));
             self.owe_hidden(Kind::Close, Effect::Nothing);
             self.unnamed = None;
-            return SentName { rewritten: None, pins: Pins::NONE };
+            return SentName { rewritten: None, effect: Effect::Nothing };
         };
+        let Bound { intent, dialect, deallocates } = bound.clone();
+        let mut misreads = false;
         if self.unnamed != Some((client.id, generation)) && !body.is_empty() {
+            misreads = self.misreads(body, dialect, self.reads_in());
             out.write(|out| write_parse(b"", body, out));
             self.owe_hidden(Kind::Parse, Effect::RestoreUnnamed);
             self.unnamed = Some((client.id, generation));
         }
-        let Bound { intent, deallocates } = bound.clone();
+        if misreads {
+            self.distrust_text(client, out);
+        }
         if binds {
             self.bind(intent, deallocates, client, out);
         }
-        SentName { rewritten: None, pins: if binds { intent.pins_when_done } else { Pins::NONE } }
+        SentName { rewritten: None, effect: if binds { Effect::Pin(intent.pins_when_done) } else { Effect::Nothing } }
     }
 
     /// A statement of this intent is being bound.
@@ -630,6 +636,7 @@ impl Server {
         client.pins = client.pins.and(intent.pins_when_sent);
         self.guard_sequences(intent, out);
         self.bound_clears |= intent.clears != Clears::Nothing;
+        self.settings_open |= intent.changes_settings;
         if let Some(name) = deallocates {
             if matches!(lookup(&self.owed, client, &name), Some(Prepared::Anywhere(_))) {
                 self.prepare_stand_in(out);
@@ -644,15 +651,23 @@ impl Server {
     }
 
     /// Sees to it that the server has the statement by the time it reads what is sent next.
-    fn ensure_prepared(&mut self, statement: &Statement, out: &mut Out) {
+    fn ensure_prepared(&mut self, statement: &Statement, client: &mut Client, out: &mut Out) {
         self.binds += 1;
-        match self.presence(statement.id) {
-            Presence::Yes => {
-                if let Some(last_used) = self.prepared.get_mut(&statement.id) {
-                    *last_used = self.binds;
-                }
-                return;
+        let presence = self.presence(statement.id);
+        let mut dialect = self.reads_in();
+        if presence == Presence::Yes {
+            // What is not there yet was sent in this segment, and looked at then.
+            dialect = statement.dialect;
+            if let Some(held) = self.prepared.get_mut(&statement.id) {
+                held.last_used = self.binds;
+                dialect = held.dialect;
             }
+        }
+        if self.misreads(&statement.body, statement.dialect, dialect) {
+            self.distrust_text(client, out);
+        }
+        match presence {
+            Presence::Yes => return,
             Presence::No => {}
             Presence::Unsure => self.close_hidden(statement.id, out),
         }
@@ -662,11 +677,24 @@ impl Server {
         self.unsynced = true;
     }
 
+    /// The text of this body was classified as one dialect has it, and the server reads it in another.
+    fn misreads(&self, body: &[u8], classified: Dialect, read: Dialect) -> bool {
+        classified != read && sql::depends_on_dialect(frame::cstr(body).map_or(body, |(text, _)| text))
+    }
+
+    /// Whatever may hide in a text must neither stay for the next client nor see what the last one left.
+    fn distrust_text(&mut self, client: &mut Client, out: &mut Out) {
+        client.pins.add(PinReason::Unreadable);
+        self.settings_open = true;
+        self.guard_sequences(Intent { asks_sequence: true, ..Intent::default() }, out);
+    }
+
     fn presence(&self, id: Id) -> Presence {
-        self.owed.presence(id, self.segment).unwrap_or(if self.prepared.contains_key(&id) {
-            Presence::Yes
-        } else {
-            Presence::No
+        self.owed.presence(id, self.segment).unwrap_or_else(|| match self.prepared.get(&id).map(|held| held.usable) {
+            None => Presence::No,
+            Some(Usable::Always) => Presence::Yes,
+            Some(Usable::While(number)) if self.settings_open && number == self.settings_closed => Presence::Yes,
+            Some(Usable::While(_) | Usable::Never) => Presence::Unsure,
         })
     }
 
@@ -684,7 +712,7 @@ impl Server {
                 .prepared
                 .iter()
                 .filter(|(id, _)| **id != newcomer && !self.owed.touches(**id))
-                .min_by_key(|(_, last_used)| **last_used)
+                .min_by_key(|(_, held)| held.last_used)
                 .map(|(id, _)| *id);
             let Some(oldest) = oldest else { return };
             self.close_hidden(oldest, out);
@@ -789,8 +817,8 @@ fn our_names_hidden(statement: &sql::Statement, text: &[u8]) -> Option<Vec<u8>> 
 struct SentName {
     /// `None`: as the client wrote it.
     rewritten: Option<Vec<u8>>,
-    /// What its completion pins.
-    pins: Pins,
+    /// What its completion changes.
+    effect: Effect,
 }
 
 /// A name of the client's that can't be one of ours.

@@ -5,6 +5,7 @@
 mod limits;
 mod model;
 mod properties;
+mod settings;
 pub(crate) mod wire;
 
 use super::*;
@@ -1104,6 +1105,9 @@ fn deallocate_inside_an_extended_pipeline() {
     let sent = format!("DEALLOCATE {}", stand_in());
     // Whether the query is reached at all only the replies to what is before it tell.
     let start = || client([b("", "a"), e(""), q("DEALLOCATE a"), s()], [b("", &name("A")), e(""), h()], Owing);
+    // They are asked for: the session does not take the wait for an idle transaction's.
+    let asked = check_on(|| prepared("a", "A"), &[start()]);
+    assert!(asked.server.needs_client() && !asked.server.awaits_client());
     let bench = check_on(
         || prepared("a", "A"),
         &[

@@ -8,7 +8,8 @@ use sluicegate::sql::{Dialect, classify, identifier_value};
 
 fuzz_target!(|input: &[u8]| {
     let [flags, sql @ ..] = input else { return };
-    let dialect = Dialect { backslash_quotes: flags & 1 != 0, multibyte_unsafe: flags & 2 != 0 };
+    let dialect =
+        Dialect { backslash_quotes: flags & 1 != 0, multibyte_unsafe: flags & 2 != 0, unsure: flags & 4 != 0 };
     let mut at = 0;
     for token in Lexer::new(sql, dialect) {
         assert!(at <= token.start && token.start < token.end && token.end <= sql.len());

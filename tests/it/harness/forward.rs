@@ -26,8 +26,8 @@ struct Sending {
 enum Passing {
     /// As they come, and written down.
     Recording,
-    /// Message by message, where this function says so.
-    Frames(fn(&Frame) -> bool),
+    /// Message by message, each as what this function makes of it.
+    Frames(Box<dyn Fn(Frame) -> Vec<Frame> + Send + Sync>),
 }
 
 impl Forwarder {
@@ -38,7 +38,12 @@ impl Forwarder {
 
     /// Passes on those of the server's messages that `passes` says.
     pub fn filtering(server: SocketAddr, passes: fn(&Frame) -> bool) -> Self {
-        Self::start(server, Passing::Frames(passes))
+        Self::changing(server, move |frame| if passes(&frame) { vec![frame] } else { Vec::new() })
+    }
+
+    /// Passes on what `change` makes of each of the server's messages.
+    pub fn changing(server: SocketAddr, change: impl Fn(Frame) -> Vec<Frame> + Send + Sync + 'static) -> Self {
+        Self::start(server, Passing::Frames(Box::new(change)))
     }
 
     fn start(server: SocketAddr, passing: Passing) -> Self {
@@ -89,9 +94,8 @@ impl Forwarder {
 
 fn to_client(mut source: TcpStream, client: &Mutex<Sending>, passing: &Passing) -> std::io::Result<()> {
     match passing {
-        Passing::Frames(passes) => loop {
-            let frame = read_frame(&mut source)?;
-            if passes(&frame) {
+        Passing::Frames(change) => loop {
+            for frame in change(read_frame(&mut source)?) {
                 client.lock().unwrap().stream.write_all(&message(frame.kind, &frame.body))?;
             }
         },

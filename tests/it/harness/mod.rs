@@ -34,6 +34,8 @@ use wire::{Cut, Login, PATIENCE, Script, Seen, Target, Transcript, Wire};
 
 /// Database connections a scenario's clients share; two are enough to show state that leaks and few enough to meet it.
 const CLIENT_CONNECTIONS: u32 = 2;
+/// In session mode each client has one.
+const SESSION_CONNECTIONS: u32 = 12;
 /// What the proxy's own questions may take beside them; it counts against the same limit.
 const CONTROL_CONNECTIONS: u32 = 2;
 /// Random cuts per script and version.
@@ -108,6 +110,7 @@ pub struct Scenario {
     setup: Vec<String>,
     reset: Option<String>,
     state: Option<String>,
+    state_is: Option<String>,
     shape: Option<String>,
     errors: Option<Vec<String>>,
     every_offset: bool,
@@ -116,8 +119,8 @@ pub struct Scenario {
 impl Scenario {
     /// `name` is that of the test: it names the database too.
     pub fn new(name: &'static str) -> Self {
-        let [reset, state, shape] = [None, None, None];
-        Self { name, setup: Vec::new(), reset, state, shape, errors: None, every_offset: false }
+        let [reset, state, state_is, shape] = [None, None, None, None];
+        Self { name, setup: Vec::new(), reset, state, state_is, shape, errors: None, every_offset: false }
     }
 
     /// SQL that the owner of the new database runs once, before anything.
@@ -135,6 +138,12 @@ impl Scenario {
     /// A query whose rows after the run must be the same too: what really happened in the database.
     pub fn state(mut self, sql: &str) -> Self {
         self.state = Some(sql.into());
+        self
+    }
+
+    /// What those rows must be, as text, after the direct run.
+    pub fn state_is(mut self, rows: &str) -> Self {
+        self.state_is = Some(rows.into());
         self
     }
 
@@ -178,19 +187,29 @@ impl Scenario {
             let direct = run(server.address(), Cut::Whole);
             self.expect(version, &direct);
 
-            let proxy = start_proxy(server);
-            let address = proxy.as_ref().map_or(server.address(), |proxy| proxy.address);
-            for cut in self.cuts(&script) {
-                let context = Context { name: self.name, version, cut, proxy: proxy.as_ref() };
-                let proxied = run(address, cut);
-                if let Err(difference) = mask::compare(&direct, &proxied) {
-                    panic!("{difference}--- all of the direct conversation\n{direct}--- all of the proxied\n{proxied}");
+            let mut check = |way: Way, cuts: Vec<Cut>| {
+                let proxy = start_proxy(server, way);
+                let address = proxy.as_ref().map_or(server.address(), |proxy| proxy.address);
+                for cut in cuts {
+                    let context = Context { name: self.name, version, cut, way, proxy: proxy.as_ref() };
+                    let proxied = run(address, cut);
+                    if let Err(difference) = mask::compare(&direct, &proxied) {
+                        panic!(
+                            "{difference}--- all of the direct conversation\n{direct}--- all of the proxied\n{proxied}"
+                        );
+                    }
+                    drop(context);
                 }
+                let context = Context { name: self.name, version, cut: Cut::Whole, way, proxy: proxy.as_ref() };
+                look_behind(server, &database, address);
                 drop(context);
+            };
+            check(Way::Multiplexed, self.cuts(&script));
+            // The other ways to lend a connection, once each: they are simpler.
+            if std::ptr::eq(server, self::server(Feature::Protocol3_2)) {
+                check(Way::Session, vec![Cut::Whole]);
+                check(Way::ResetFull, vec![Cut::Whole]);
             }
-            let context = Context { name: self.name, version, cut: Cut::Whole, proxy: proxy.as_ref() };
-            look_behind(server, &database, address);
-            drop(context);
         }
     }
 
@@ -215,6 +234,10 @@ impl Scenario {
         }
         if let Some(errors) = &self.errors {
             assert_eq!(direct.errors(), *errors, "direct, version {version}:\n{direct}");
+        }
+        if let Some(state) = &self.state_is {
+            let expected = Some((0, Seen::State(state.clone())));
+            assert_eq!(direct.seen.last(), expected.as_ref(), "direct, version {version}:\n{direct}");
         }
     }
 }
@@ -292,14 +315,15 @@ struct Context<'a> {
     name: &'a str,
     version: u32,
     cut: Cut,
+    way: Way,
     proxy: Option<&'a ProxyHandle>,
 }
 
 impl Drop for Context<'_> {
     fn drop(&mut self) {
         if thread::panicking() {
-            let Self { name, version, cut, proxy } = self;
-            println!("--- {name} failed on PostgreSQL {version}, cut {cut:?}");
+            let Self { name, version, cut, way, proxy } = self;
+            println!("--- {name} failed on PostgreSQL {version}, {way:?}, cut {cut:?}");
             if let Cut::Random(seed) = cut {
                 println!("--- to repeat: SLUICEGATE_SEED={seed}");
             }
@@ -310,7 +334,18 @@ impl Drop for Context<'_> {
     }
 }
 
-fn start_proxy(server: &PostgresServer) -> Option<ProxyHandle> {
+/// How the proxy lends connections.
+#[derive(Clone, Copy, Debug)]
+enum Way {
+    /// Transaction by transaction, and few of them.
+    Multiplexed,
+    /// For as long as the client stays.
+    Session,
+    /// Transaction by transaction, cleaned between any two clients.
+    ResetFull,
+}
+
+fn start_proxy(server: &PostgresServer, way: Way) -> Option<ProxyHandle> {
     static SAID: AtomicBool = AtomicBool::new(false);
     if direct_only() {
         if !SAID.swap(true, Ordering::Relaxed) {
@@ -318,7 +353,14 @@ fn start_proxy(server: &PostgresServer) -> Option<ProxyHandle> {
         }
         return None;
     }
-    Some(proxy::start(&proxy::config(server.address(), CLIENT_CONNECTIONS + CONTROL_CONNECTIONS)))
+    let few = proxy::config(server.address(), CLIENT_CONNECTIONS + CONTROL_CONNECTIONS);
+    // One for each client of a script, there.
+    let many = proxy::config(server.address(), SESSION_CONNECTIONS + CONTROL_CONNECTIONS);
+    Some(proxy::start(&match way {
+        Way::Multiplexed => few,
+        Way::Session => proxy::set(&many, "target_group.pool", "pool_mode", "\"session\""),
+        Way::ResetFull => proxy::set(&few, "target_group.pool", "reset", "\"full\""),
+    }))
 }
 
 /// Waits until no session of the script's clients does anything: one that was cut off may still be at work.

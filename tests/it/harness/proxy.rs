@@ -161,6 +161,11 @@ pub fn start(config_text: &str) -> ProxyHandle {
 
 /// The same, with these environment variables.
 pub fn start_with(config_text: &str, environment: &[(&str, &str)]) -> ProxyHandle {
+    start_within(config_text, environment, &[])
+}
+
+/// The same, by a program that runs another one in limits (`prlimit --nofile=64 --`).
+pub fn start_within(config_text: &str, environment: &[(&str, &str)], limits: &[&str]) -> ProxyHandle {
     let [port, admin_port] = free_ports();
     let text = filled(config_text, port, admin_port);
     let mut config = tempfile::Builder::new().prefix("sluicegate-").suffix(".toml").tempfile().unwrap();
@@ -168,7 +173,8 @@ pub fn start_with(config_text: &str, environment: &[(&str, &str)]) -> ProxyHandl
 
     // The signal comes at the end of the thread that starts it, which is the test's: right for a proxy of its own.
     let mut command = Command::new("setpriv");
-    command.args(["--pdeathsig", "KILL", "--", env!("CARGO_BIN_EXE_sluicegate"), "serve", "--config"]);
+    command.args(["--pdeathsig", "KILL", "--"]).args(limits);
+    command.args([env!("CARGO_BIN_EXE_sluicegate"), "serve", "--config"]);
     command.envs(environment.iter().copied());
     command.arg(config.path()).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();

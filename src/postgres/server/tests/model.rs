@@ -50,12 +50,17 @@ pub(super) struct Model {
     /// What a session starts with, and what it has now.
     defaults: BTreeMap<String, String>,
     settings: BTreeMap<String, String>,
+    /// What comes back at the transaction's end.
+    outside: BTreeMap<String, String>,
     transaction: Transaction,
     /// Rows inserted in the transaction.
     pending: Vec<String>,
     ignoring: bool,
     unsynced: bool,
     copy: Option<Copy>,
+    /// A request came in the middle of COPY data: a server reads no more of it than its type and ends the connection,
+    /// which no program here is to lead to.
+    pub(super) lost_synchronization: bool,
     input: Vec<u8>,
     buffered: Vec<u8>,
     /// What has been sent.
@@ -73,11 +78,13 @@ impl Model {
             portals: BTreeMap::new(),
             settings: defaults.clone(),
             defaults,
+            outside: BTreeMap::new(),
             transaction: Transaction::None,
             pending: Vec::new(),
             ignoring: false,
             unsynced: false,
             copy: None,
+            lost_synchronization: false,
             input: Vec::new(),
             buffered: Vec::new(),
             out: Vec::new(),
@@ -204,6 +211,7 @@ impl Model {
     fn fail(&mut self, (code, message): Failure) {
         self.pending.clear();
         self.portals.clear();
+        self.end_local();
         self.transaction = match self.transaction {
             Transaction::Open | Transaction::Failed => Transaction::Failed,
             Transaction::None | Transaction::Implicit => Transaction::None,
@@ -234,7 +242,14 @@ impl Model {
             *self.tables.borrow_mut().entry(table).or_default() += 1;
         }
         self.portals.clear();
+        self.end_local();
         self.transaction = Transaction::None;
+    }
+
+    fn end_local(&mut self) {
+        for (name, value) in std::mem::take(&mut self.outside) {
+            let _ = self.set(&name, value);
+        }
     }
 
     fn begin_implicit(&mut self) {
@@ -473,6 +488,13 @@ impl Model {
                 "DISCARD ALL".to_owned()
             }
             ("DISCARD", what) => format!("DISCARD {what}"),
+            ("SET", local) => {
+                let (name, value) = local.strip_prefix("LOCAL ").and_then(|rest| rest.split_once('=')).unwrap();
+                let before = self.settings.get(name).cloned().unwrap_or_default();
+                self.outside.entry(name.to_owned()).or_insert(before);
+                self.set(name, value.to_owned())?;
+                "SET".to_owned()
+            }
             ("RESET", name) => {
                 let name = name.trim_matches('"').to_owned();
                 let value = self.defaults.get(&name).cloned().unwrap_or_default();
@@ -518,8 +540,10 @@ impl Model {
                 }
                 return;
             }
-            // The server names the type here. What the proxy puts in front of a client's message may be of another.
-            _ => ("08P01", "unexpected message type during COPY from stdin".to_owned()),
+            _ => {
+                self.lost_synchronization = true;
+                ("08P01", "unexpected message type during COPY from stdin".to_owned())
+            }
         };
         let is_simple = self.copy.take().is_some_and(|copy| copy.behind.is_some());
         self.fail(failure);
