@@ -56,7 +56,9 @@ pub fn run(mut command: Command, input: &str) -> Ended {
         Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
             let _ = child.kill();
             let _ = child.wait();
-            panic!("{command:?} took longer than {PATIENCE:?}");
+            // What it has said is there then, unless it has left a child behind.
+            let said = stdout.recv_timeout(Duration::from_secs(1)).unwrap_or_default();
+            panic!("{command:?} took longer than {PATIENCE:?}; it said\n{said}");
         }
     }
 }

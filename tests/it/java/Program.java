@@ -68,7 +68,6 @@ class Program {
 
     final int number;
     final int base;
-    final StringBuilder said = new StringBuilder();
     final MessageDigest digest;
     Connection connection;
 
@@ -82,19 +81,21 @@ class Program {
         try {
             open();
             all();
-            said.append("digest " + number + " " + hex(digest.digest()));
+            print("digest", hex(digest.digest()));
         } catch (Exception error) {
             error.printStackTrace();
-            said.append("failed " + number + " " + String.valueOf(error).replace('\n', ' '));
+            print("failed", String.valueOf(error).replace('\n', ' '));
         }
-        synchronized (System.out) {
-            System.out.println(said);
-        }
+    }
+
+    // At once, for those who wonder what takes so long.
+    void print(String what, String text) {
+        System.out.println(what + " " + number + " " + text);
     }
 
     void say(String line) {
         digest.update((line + "\n").getBytes(StandardCharsets.UTF_8));
-        said.append("line " + number + " " + line + "\n");
+        print("line", line);
     }
 
     void open() throws SQLException {

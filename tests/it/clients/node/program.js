@@ -159,7 +159,6 @@ function canonical (kind, value) {
 }
 
 async function client (Driver, number) {
-  const said = []
   try {
     const driver = new Driver()
     driver.base = number * 100_000
@@ -167,13 +166,13 @@ async function client (Driver, number) {
     const digest = createHash('sha256')
     for await (const line of program(driver)) {
       digest.update(line + '\n')
-      said.push(`line ${number} ${line}`)
+      // At once, for those who wonder what takes so long.
+      console.log(`line ${number} ${line}`)
     }
-    said.push(`digest ${number} ${digest.digest('hex')}`)
+    console.log(`digest ${number} ${digest.digest('hex')}`)
   } catch (error) {
-    said.push(`failed ${number} ${JSON.stringify(error?.stack ?? error)}`)
+    console.log(`failed ${number} ${JSON.stringify(error?.stack ?? error)}`)
   }
-  console.log(said.join('\n'))
 }
 
 async function main (name, version, Driver) {

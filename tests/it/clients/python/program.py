@@ -275,17 +275,20 @@ def main(driver_class):
     print("version", driver_class.name, driver_class.version)
     printing = threading.Lock()
 
+    def say(text):
+        # At once, for those who wonder what takes so long.
+        with printing:
+            print(text, flush=True)
+
     def client(number):
-        said, digest = [], hashlib.sha256()
+        digest = hashlib.sha256()
         try:
             for line in program(driver_class(number)):
                 digest.update(f"{line}\n".encode())
-                said.append(f"line {number} {line}")
-            said.append(f"digest {number} {digest.hexdigest()}")
+                say(f"line {number} {line}")
+            say(f"digest {number} {digest.hexdigest()}")
         except BaseException:  # noqa: BLE001
-            said.append(f"failed {number} {traceback.format_exc()!r}")
-        with printing:
-            print("\n".join(said), flush=True)
+            say(f"failed {number} {traceback.format_exc()!r}")
 
     numbers = range(int(FIRST), int(FIRST) + int(CLIENTS))
     threads = [threading.Thread(target=client, args=(number,)) for number in numbers]
