@@ -161,15 +161,10 @@ async fn log_in<P: Protocol>(
 
 impl<P: Protocol> Pools<P> {
     pub(super) fn opened(self: &Arc<Self>, key: Key, connection: Box<ServerConn<P>>) {
-        let mut state = self.lock();
-        state.line.opened(key);
-        state.unreachable = false;
-        let evicted = self.open_more(&mut state);
-        drop(state);
-        close_all(evicted);
+        self.lock().unreachable = false;
         self.counts.database_connections_opened.add(1);
         tracing::debug!(group = self.group, "database connection opened");
-        Lease::new(self, key, connection).release();
+        Lease::new(self, key, connection).arrive();
     }
 
     pub(super) fn open_failed(&self, key: Key, pool_key: &PoolKey, error: &ConnectError) {

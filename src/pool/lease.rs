@@ -154,9 +154,21 @@ impl<P: Protocol> Lease<P> {
 
     /// Gives the connection back if it is clean, else closes it.
     pub fn release(self) {
+        self.give_back(false);
+    }
+
+    /// The same with one that has just been opened.
+    pub(super) fn arrive(self) {
+        self.give_back(true);
+    }
+
+    fn give_back(self, is_new: bool) {
         let now = Instant::now();
         let Self { mut connection, claim } = self;
         if !connection.is_clean() || connection.is_old(now) {
+            if is_new {
+                claim.pools.lock().line.opened(claim.key);
+            }
             connection.close();
             return;
         }
@@ -167,7 +179,7 @@ impl<P: Protocol> Lease<P> {
             worker: connection.worker.unwrap_or(usize::MAX),
         };
         let pools = claim.disarm();
-        pools.put_back(connection, ask, now);
+        pools.put_back(connection, ask, now, is_new);
     }
 }
 

@@ -172,29 +172,32 @@ impl<P: Protocol> Pools<P> {
         }
     }
 
-    /// A leased connection comes back, clean: it goes to who is next, or stays idle.
-    fn put_back(self: &Arc<Self>, mut connection: Box<ServerConn<P>>, ask: Ask, now: Instant) {
+    /// A leased connection comes back, clean, or a login has ended well: it goes to who is next, or stays idle.
+    fn put_back(self: &Arc<Self>, mut connection: Box<ServerConn<P>>, ask: Ask, now: Instant, mut is_new: bool) {
         loop {
             let mut state = self.lock();
-            match state.line.release(connection, ask, now) {
-                Verdict::Kept => return,
-                Verdict::Close(connection) => {
-                    let evicted = self.open_more(&mut state);
-                    drop(state);
-                    close_all(evicted);
-                    connection.close();
-                    return;
-                }
-                Verdict::Hand(handed, waiter) => {
-                    drop(state);
-                    match waiter.send(Ok(Lease::new(self, ask.key, handed))) {
-                        Ok(()) => return,
-                        // That client has gone: the next one, then.
-                        Err(Ok(lease)) => connection = lease.into_connection(),
-                        Err(Err(_)) => return,
-                    }
-                }
+            let verdict =
+                if is_new { state.line.arrive(connection, ask, now) } else { state.line.release(connection, ask, now) };
+            if let Verdict::Trade(_, key) = &verdict {
+                self.order(&state, *key);
             }
+            // Unless it was handed on, a place or an idle connection may be somebody else's now; a new one leaves its
+            // place among the logins under way.
+            let has_left = is_new || !matches!(verdict, Verdict::Hand(..));
+            let evicted = if has_left { self.open_more(&mut state) } else { Vec::new() };
+            drop(state);
+            close_all(evicted);
+            match verdict {
+                Verdict::Kept => return,
+                Verdict::Close(connection) | Verdict::Trade(connection, _) => return connection.close(),
+                Verdict::Hand(handed, waiter) => match waiter.send(Ok(Lease::new(self, ask.key, handed))) {
+                    Ok(()) => return,
+                    // That client has gone: the next one, then.
+                    Err(Ok(lease)) => connection = lease.into_connection(),
+                    Err(Err(_)) => return,
+                },
+            }
+            is_new = false;
         }
     }
 
@@ -249,13 +252,21 @@ impl<P: Protocol> Pools<P> {
     #[must_use]
     fn open_more(&self, state: &mut State<P>) -> Vec<Box<ServerConn<P>>> {
         let mut evicted = Vec::new();
+        if state.line.figures().waiting == 0 {
+            return evicted;
+        }
         while let Some(opening) = state.line.next_opening(Instant::now()) {
             evicted.extend(opening.evicted);
-            let Some(slot) = state.by_key.get(opening.key.index()) else { continue };
-            // The receiver lives as long as the process serves; without it nobody is served any more.
-            let _ = self.openings.send((opening.key, Arc::clone(&slot.key)));
+            self.order(state, opening.key);
         }
         evicted
+    }
+
+    fn order(&self, state: &State<P>, key: Key) {
+        if let Some(slot) = state.by_key.get(key.index()) {
+            // The receiver lives as long as the process serves; without it nobody is served any more.
+            let _ = self.openings.send((key, Arc::clone(&slot.key)));
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, State<P>> {

@@ -84,12 +84,13 @@ fn lease(waiting: &mut Waiting<Postgres>) -> Lease<Postgres> {
 
 #[test]
 fn a_lease_is_given_back_or_closed() {
-    let mut f = Fixture::new(PoolConfig::default(), 1);
+    let mut f = Fixture::new(PoolConfig::default(), 3);
     let mut waiting = later(f.borrow(0));
     assert_eq!(f.pools.figures(), Figures { open: 1, idle: 0, openings: 1, waiting: 1 });
     f.open_all();
     let first = lease(&mut waiting);
     assert_eq!(f.pools.figures(), Figures { open: 1, ..Figures::default() });
+    assert!(f.orders.try_recv().is_err(), "one is enough");
     first.release();
     assert_eq!(f.pools.figures(), Figures { open: 1, idle: 1, ..Figures::default() });
     drop(now(f.borrow(0)));
@@ -139,6 +140,22 @@ fn one_handed_to_a_waiter_that_left_is_not_lost() {
     let mut third = later(f.borrow(0));
     f.open_all();
     lease(&mut third).release();
+}
+
+#[test]
+fn what_a_user_has_beyond_its_share_goes_to_who_waits_at_once() {
+    let mut f = Fixture::new(PoolConfig::default(), 5);
+    let mut leases = Vec::new();
+    for key in [0, 0, 0, 1, 1] {
+        let mut waiting = later(f.borrow(key));
+        f.open_all();
+        leases.push(lease(&mut waiting));
+    }
+    let mut waiting = later(f.borrow(1));
+    leases.remove(0).release();
+    f.open_all();
+    lease(&mut waiting).release();
+    assert_eq!(f.pools.figures(), Figures { open: 5, idle: 1, ..Figures::default() });
 }
 
 #[test]
