@@ -116,13 +116,16 @@ async fn serve(
     )?);
     let readiness = Arc::new(Readiness::default());
     let access = Arc::new(ArcSwap::from_pointee(reload::access(&config)?));
+    let clients = Arc::default();
     let statement_key = rand::random();
 
-    let mut groups = Vec::new();
+    let mut groups: Vec<Group> = Vec::new();
     for (number, group) in config.target_groups.iter().enumerate() {
         // The main thread's slots stand behind the workers'.
         let counts = metrics.thread(workers).and_then(|slots| slots.group(number)).unwrap_or_default();
-        groups.push(start_group(group, &access, statement_key, counts)?);
+        let (pools, lookup) = start_group(group, &access, statement_key, counts)?;
+        pools.set_user_limits(reload::connection_limits(&config));
+        groups.push((pools, lookup));
     }
     let mut endpoints = Vec::new();
     for (number, endpoint) in config.endpoints.iter().enumerate() {
@@ -143,6 +146,7 @@ async fn serve(
             },
             pools: Arc::clone(pools),
             access: Arc::clone(&access),
+            clients: Arc::clone(&clients),
             lookup: lookup.clone(),
             greetings: session::Greetings::default(),
             statement_key,
@@ -189,7 +193,8 @@ async fn serve(
     ready(&addresses);
 
     let mut refreshing = Refreshing::start(&access);
-    let reloader = Reloader::new(config, Arc::clone(&access));
+    let pools = groups.into_iter().map(|(pools, _)| pools).collect();
+    let reloader = Reloader::new(config, Arc::clone(&access), pools);
     let mut shutdown = pin!(shutdown);
     loop {
         tokio::select! {

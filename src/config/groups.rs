@@ -12,7 +12,7 @@ use super::{Names, Secret, values};
 use std::time::Duration;
 
 /// The highest `max_connections` Postgres itself takes.
-const CONNECTIONS_MAX: i64 = 262_143;
+pub(super) const CONNECTIONS_MAX: i64 = 262_143;
 /// Waiting clients are bounded by `max_clients`; a larger number is a slip.
 const WAITING_MAX: i64 = 1_000_000;
 /// A thundering herd of logins is what this limit is there to stop.

@@ -296,6 +296,10 @@ pub struct UserConfig {
     pub database_auth: DatabaseAuth,
     /// The endpoints where this user may come in; `None`: everywhere.
     pub endpoints: Option<Vec<String>>,
+    /// Clients that may be logged in as this user at a time, over the whole proxy; `None`: any number.
+    pub max_clients: Option<usize>,
+    /// Database connections that this user's clients may have at one target; `None`: as many as there are.
+    pub max_connections: Option<usize>,
 }
 
 impl UserConfig {

@@ -1,12 +1,16 @@
 //! The budget of one target and the fair line in front of it. Pure policy: events and times in, verdicts out.
 //!
-//! All pools (keys) of a target share one budget: connections idle, leased and being opened never exceed it. Users take
-//! turns, first come first served inside a user. A user below its share may take the place of another's connection as
+//! All pools (keys) of a target share one budget: connections idle, leased and being opened never exceed it, nor do
+//! those of a user exceed the user's own limit. Users take turns, first come first served inside a user. A user below its share may take the place of another's connection as
 //! it comes back; an idle connection of another pool is given up for a pool in need. Two things are worth more than
 //! the order of arrival, within bounds: a waiter may be passed over by a later one of the worker that releases a
 //! connection, at most [`PASSED_MAX`] times (it saves moving the connection's socket between workers), and by one of
 //! another of its user's pools that came at most [`LEAD_MAX`] places later (it saves a login). Nothing here does I/O or
 //! reads a clock.
+
+mod places;
+
+pub use places::Opening;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -19,14 +23,8 @@ pub const LEAD_MAX: u64 = 8;
 const LOOK_BEHIND: usize = 16;
 /// How many idle connections are looked at for one that has the client's settings already.
 const LOOK_IDLE: usize = 64;
-/// An idle connection that is younger than this is probably wanted again by its own pool: who has a connection already
-/// and is not entitled to more leaves it alone. Two logins cost about as much.
-const SETTLED: Duration = Duration::from_millis(50);
 /// Idle connections over their limit are kept for so long: a busy pool's connections are all idle now and then.
 const IDLE_GRACE: Duration = Duration::from_secs(10);
-/// First and longest pause after a failed login at the target.
-const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
-
 /// A pool of the target: its number in [`Line`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key(usize);
@@ -55,6 +53,17 @@ pub struct Ask {
     pub worker: usize,
 }
 
+/// A waiter whose time is up.
+#[derive(Debug)]
+pub struct Late<W> {
+    /// What wakes it.
+    pub handle: W,
+    /// The pool it waited for.
+    pub key: Key,
+    /// What held it: the limit of its user, if that is reached.
+    pub user_limit: Option<usize>,
+}
+
 /// What happens to a connection that comes back.
 #[derive(Debug)]
 pub enum Verdict<C, W> {
@@ -72,6 +81,8 @@ pub enum Verdict<C, W> {
 #[derive(Debug)]
 pub struct Line<C, W> {
     limits: Limits,
+    /// Connections of users that have a limit of their own.
+    user_limits: BTreeMap<String, usize>,
     pools: Vec<Pool<C, W>>,
     users: Vec<User>,
     /// Numbers of pools that are gone; the next ones take them.
@@ -115,6 +126,8 @@ struct Idle<C> {
 #[derive(Debug)]
 struct User {
     name: String,
+    /// Connections it may have; `None`: all of the budget.
+    limit: Option<usize>,
     /// How many pools it has.
     pools: usize,
     /// Of all its pools.
@@ -134,22 +147,6 @@ struct Waiter<W> {
     deadline: Instant,
     passed: u8,
     handle: W,
-}
-
-/// A login at the target that should begin.
-#[derive(Debug)]
-pub struct Opening<C> {
-    /// For this pool.
-    pub key: Key,
-    /// An idle connection of another pool that gives up its place: close it.
-    pub evicted: Option<C>,
-}
-
-/// Where the place for one more connection comes from.
-enum Room {
-    Free,
-    /// The connection of this pool that is idle for longest.
-    Idle(usize),
 }
 
 /// Figures for metrics and views.
@@ -177,6 +174,7 @@ impl<C, W> Line<C, W> {
     pub fn new(limits: Limits) -> Self {
         Self {
             limits,
+            user_limits: BTreeMap::new(),
             pools: Vec::new(),
             users: Vec::new(),
             free_pools: Vec::new(),
@@ -195,7 +193,8 @@ impl<C, W> Line<C, W> {
     pub fn add_pool(&mut self, user: &str) -> Key {
         let known = self.users.iter().position(|known| known.pools > 0 && known.name == user);
         let user = known.unwrap_or_else(|| {
-            let user = User { name: user.to_owned(), pools: 0, open: 0, fronts: BTreeMap::new(), arrivals: 0 };
+            let (name, limit) = (user.to_owned(), self.user_limits.get(user).copied());
+            let user = User { name, limit, pools: 0, open: 0, fronts: BTreeMap::new(), arrivals: 0 };
             put(&mut self.users, &mut self.free_users, user)
         });
         if let Some(user) = self.users.get_mut(user) {
@@ -228,6 +227,14 @@ impl<C, W> Line<C, W> {
     /// New limits; what is over them is closed as it comes back or at the next sweep.
     pub fn set_limits(&mut self, limits: Limits) {
         self.limits = limits;
+    }
+
+    /// New limits of users by name, in place of all that there were; what is over them is closed as above.
+    pub fn set_user_limits(&mut self, limits: BTreeMap<String, usize>) {
+        for user in &mut self.users {
+            user.limit = limits.get(&user.name).copied();
+        }
+        self.user_limits = limits;
     }
 
     /// The limits in force.
@@ -288,12 +295,16 @@ impl<C, W> Line<C, W> {
     }
 
     /// Waiters whose time is up.
-    pub fn expire(&mut self, now: Instant) -> Vec<W> {
+    pub fn expire(&mut self, now: Instant) -> Vec<Late<W>> {
         let mut late = Vec::new();
-        for pool in 0..self.pools.len() {
+        for number in 0..self.pools.len() {
             let is_late = |waiter: &Waiter<W>| waiter.deadline <= now;
-            while self.pools.get(pool).and_then(|pool| pool.queue.front()).is_some_and(is_late) {
-                late.extend(self.unqueue(pool, 0));
+            while let Some(pool) = self.pools.get(number)
+                && pool.queue.front().is_some_and(is_late)
+            {
+                let user_limit = self.users.get(pool.user).filter(|user| user.room() == 0).and_then(|user| user.limit);
+                let told = |handle| Late { handle, key: Key(number), user_limit };
+                late.extend(self.unqueue(number, 0).map(told));
             }
         }
         late
@@ -318,125 +329,13 @@ impl<C, W> Line<C, W> {
         Some(waiter.handle)
     }
 
-    // ------------------------------------------------------------------------------------------ logins
-
-    /// The next login that should begin, if any: call until `None`. The place in the budget is taken.
-    pub fn next_opening(&mut self, now: Instant) -> Option<Opening<C>> {
-        if self.turns.is_empty() || self.openings >= self.limits.openings {
-            return None;
-        }
-        let share = self.share();
-        let (pool, room) = self.opening(share, true, now).or_else(|| self.opening(share, false, now))?;
-        let evicted = match room {
-            Room::Free => None,
-            Room::Idle(of) => Some(self.evict(of)?),
-        };
-        self.begin(pool);
-        Some(Opening { key: Key(pool), evicted })
-    }
-
-    /// What should be opened, among users below their share or among the others, in the order of turns.
-    fn opening(&self, share: usize, below: bool, now: Instant) -> Option<(usize, Room)> {
-        let users = self.turns.iter().filter(|user| self.is_below(**user, share) == below);
-        users.into_iter().find_map(|user| {
-            let (_, pool) = self.wanting(*user, now)?;
-            Some((pool, self.room(pool, share, now)?))
-        })
-    }
-
-    /// The user's pool whose first waiter came first, of those that want a login now.
-    fn wanting(&self, user: usize, now: Instant) -> Option<(u64, usize)> {
-        if self.openings >= self.limits.openings {
-            return None;
-        }
-        let wants = |pool: &Pool<C, W>| pool.openings < pool.queue.len() && pool.is_ready(now);
-        let mut fronts = self.users.get(user)?.fronts.iter().map(|(arrival, pool)| (*arrival, *pool));
-        fronts.find(|(_, pool)| self.pools.get(*pool).is_some_and(wants))
-    }
-
-    fn room(&self, pool: usize, share: usize, now: Instant) -> Option<Room> {
-        // Over the budget there is nothing to trade: what comes back is closed until it holds again.
-        if self.open > self.limits.connections {
-            return None;
-        }
-        if self.open < self.limits.connections {
-            return Some(Room::Free);
-        }
-        let asks = self.pools.get(pool)?;
-        let is_below = self.is_below(asks.user, share);
-        let may_take = |other: &Pool<C, W>, idle: &Idle<C>| {
-            let entitled = if other.user == asks.user {
-                asks.open == 0
-            } else {
-                is_below || self.users.get(other.user).is_some_and(|user| user.open > share)
-            };
-            entitled || now.saturating_duration_since(idle.since) >= SETTLED
-        };
-        let oldest = self.pools.iter().enumerate().filter_map(|(index, other)| {
-            let idle = other.idle.first().filter(|idle| may_take(other, idle))?;
-            Some((idle.since, index))
-        });
-        Some(Room::Idle(oldest.min()?.1))
-    }
-
-    fn evict(&mut self, pool: usize) -> Option<C> {
-        let idle = &mut self.pools.get_mut(pool)?.idle;
-        let evicted = (!idle.is_empty()).then(|| idle.remove(0))?;
-        self.idle -= 1;
-        self.shrink(pool);
-        Some(evicted.connection)
-    }
-
-    /// A login takes a place.
-    fn begin(&mut self, pool: usize) {
-        self.grow(pool);
-        self.openings += 1;
-        if let Some(pool) = self.pools.get_mut(pool) {
-            pool.openings += 1;
-        }
-    }
-
-    /// A login succeeded: the connection counts as leased.
-    pub fn opened(&mut self, key: Key) {
-        self.openings -= 1;
-        if let Some(pool) = self.pools.get_mut(key.0) {
-            pool.openings -= 1;
-            pool.failures = 0;
-            pool.retry_at = None;
-        }
-    }
-
-    /// A login failed. The next one waits for a growing pause (`jitter` in 0..1 spreads it). If the database
-    /// `refused` and the pool has no other connection, nobody of it need wait longer: their handles come back.
-    pub fn open_failed(&mut self, key: Key, refused: bool, now: Instant, jitter: f64) -> Vec<W> {
-        self.openings -= 1;
-        self.shrink(key.0);
-        let Some(pool) = self.pools.get_mut(key.0) else { return Vec::new() };
-        pool.openings -= 1;
-        let pause = BACKOFF.0.saturating_mul(1 << pool.failures.min(10)).min(BACKOFF.1);
-        pool.failures = pool.failures.saturating_add(1);
-        pool.retry_at = Some(now + pause.mul_f64(0.5 + jitter.clamp(0.0, 1.0) / 2.0));
-        let mut told = Vec::new();
-        if refused && pool.open == pool.openings {
-            while let Some(handle) = self.unqueue(key.0, 0) {
-                told.push(handle);
-            }
-        }
-        told
-    }
-
     // ------------------------------------------------------------------------------------------ connections
-
-    /// A leased connection is gone.
-    pub fn closed(&mut self, key: Key) {
-        self.shrink(key.0);
-    }
 
     /// A login succeeded, and its connection is clean. It was opened for its pool's waiters: nobody's turn comes before.
     pub fn arrive(&mut self, connection: C, at: Ask, now: Instant) -> Verdict<C, W> {
         self.opened(at.key);
-        let is_wanted = self.pools.get(at.key.0).is_some_and(|pool| !pool.queue.is_empty());
-        if is_wanted && self.open <= self.limits.connections {
+        let pool = self.pools.get(at.key.0);
+        if pool.is_some_and(|pool| !pool.queue.is_empty() && !self.is_over(pool.user)) {
             return self.hand(connection, at);
         }
         self.release(connection, at, now)
@@ -445,13 +344,14 @@ impl<C, W> Line<C, W> {
     /// A leased connection comes back, clean.
     pub fn release(&mut self, connection: C, at: Ask, now: Instant) -> Verdict<C, W> {
         let Some(owner) = self.pools.get(at.key.0).map(|pool| pool.user) else { return Verdict::Close(connection) };
-        if self.open > self.limits.connections {
+        if self.is_over(owner) {
             self.closed(at.key);
             return Verdict::Close(connection);
         }
         let share = self.share();
         // While there is room a login need not wait for a place.
         let is_full = self.open == self.limits.connections;
+        let is_bound = is_full || self.users.get(owner).is_some_and(|user| user.room() == 0);
         for user in &self.turns {
             if *user != owner {
                 if is_full
@@ -462,7 +362,7 @@ impl<C, W> Line<C, W> {
                 }
                 continue;
             }
-            let wanting = self.wanting(owner, now).filter(|_| is_full);
+            let wanting = self.wanting(owner, now).filter(|_| is_bound);
             let first = self.pools.get(at.key.0).and_then(|pool| pool.queue.front()).map(|waiter| waiter.arrival);
             return match (first, wanting) {
                 (Some(first), Some((arrival, pool))) if arrival + LEAD_MAX < first => {
@@ -530,8 +430,9 @@ impl<C, W> Line<C, W> {
             {
                 let idle_for = now.saturating_duration_since(idle.since);
                 let stale = timeout.is_some_and(|timeout| idle_for >= timeout);
-                let over =
-                    self.open > self.limits.connections || (self.idle > self.limits.idle && idle_for >= IDLE_GRACE);
+                let over = self.open > self.limits.connections
+                    || self.users.get(pool.user).is_some_and(User::is_over)
+                    || (self.idle > self.limits.idle && idle_for >= IDLE_GRACE);
                 if stale || over || expired(&mut idle.connection) {
                     closed.push(pool.idle.remove(index).connection);
                     self.idle -= 1;
@@ -542,42 +443,6 @@ impl<C, W> Line<C, W> {
             }
         }
         closed
-    }
-
-    // ------------------------------------------------------------------------------------------ counts
-
-    /// Connections a user may hold while others want some too.
-    fn share(&self) -> usize {
-        (self.limits.connections / self.sharing.max(1)).max(1)
-    }
-
-    fn is_below(&self, user: usize, share: usize) -> bool {
-        self.users.get(user).is_some_and(|user| user.open < share)
-    }
-
-    fn grow(&mut self, pool: usize) {
-        let Some(pool) = self.pools.get_mut(pool) else { return };
-        let Some(user) = self.users.get_mut(pool.user) else { return };
-        self.sharing += usize::from(user.open == 0 && user.fronts.is_empty());
-        self.open += 1;
-        pool.open += 1;
-        user.open += 1;
-    }
-
-    fn shrink(&mut self, pool: usize) {
-        let Some(pool) = self.pools.get_mut(pool) else { return };
-        let Some(user) = self.users.get_mut(pool.user) else { return };
-        self.open -= 1;
-        pool.open -= 1;
-        user.open -= 1;
-        self.sharing -= usize::from(user.open == 0 && user.fronts.is_empty());
-    }
-}
-
-impl<C, W> Pool<C, W> {
-    /// It need not wait after a failure.
-    fn is_ready(&self, now: Instant) -> bool {
-        self.retry_at.is_none_or(|retry_at| retry_at <= now)
     }
 }
 

@@ -16,7 +16,7 @@ pub use lease::{Lease, ServerConn};
 use crate::config::{PoolConfig, ResetPolicy};
 use crate::metrics::GroupMetrics;
 use crate::protocol::{ClientError, Protocol};
-use line::{Ask, Figures, Key, Limits, Line, Verdict};
+use line::{Ask, Figures, Key, Late, Limits, Line, Verdict};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -142,6 +142,15 @@ impl<P: Protocol> Pools<P> {
         close_all(evicted);
     }
 
+    /// How many connections users may have, where they have limits of their own.
+    pub fn set_user_limits(&self, limits: BTreeMap<String, usize>) {
+        let mut state = self.lock();
+        state.line.set_user_limits(limits);
+        let evicted = self.open_more(&mut state);
+        drop(state);
+        close_all(evicted);
+    }
+
     /// How things stand.
     pub fn figures(&self) -> Figures {
         self.lock().line.figures()
@@ -216,6 +225,7 @@ impl<P: Protocol> Pools<P> {
         let now = Instant::now();
         let mut state = self.lock();
         let late = state.line.expire(now);
+        let late: Vec<_> = late.into_iter().map(|late| (state.user_held(&late), late.handle)).collect();
         let stale = state.line.sweep(now, self.config.connection_idle_timeout, |connection| connection.is_old(now));
         state.remove_unused();
         let figures = state.line.figures();
@@ -235,15 +245,15 @@ impl<P: Protocol> Pools<P> {
         for connection in stale {
             connection.close();
         }
-        let (group, waited) = (self.group.clone(), self.config.connection_borrow_timeout);
-        let error = if unreachable {
-            ClientError::NoWriter { group, waited }
-        } else {
-            ClientError::BorrowTimeout { group, waited }
-        };
-        for waiter in late {
+        for (held, waiter) in late {
+            let (group, waited) = (self.group.clone(), self.config.connection_borrow_timeout);
+            let error = match held {
+                _ if unreachable => ClientError::NoWriter { group, waited },
+                Some((user, limit)) => ClientError::UserBorrowTimeout { user, limit, group, waited },
+                None => ClientError::BorrowTimeout { group, waited },
+            };
             // One that has gone meanwhile need not be told.
-            let _ = waiter.send(Err(error.clone()));
+            let _ = waiter.send(Err(error));
         }
     }
 
@@ -285,6 +295,12 @@ impl<P: Protocol> State<P> {
         }
         self.keys.insert(key, number);
         number
+    }
+
+    /// The user whose limit held this waiter, and that limit.
+    fn user_held(&self, late: &Late<Waiter<P>>) -> Option<(String, usize)> {
+        let slot = self.by_key.get(late.key.index())?;
+        Some((slot.key.user.clone(), late.user_limit?))
     }
 
     /// Forgets the pools that nobody uses and that hold nothing.

@@ -143,6 +143,28 @@ fn one_handed_to_a_waiter_that_left_is_not_lost() {
 }
 
 #[test]
+fn the_words_of_a_users_own_limit() {
+    let config = PoolConfig { connection_borrow_timeout: Duration::ZERO, ..PoolConfig::default() };
+    let mut f = Fixture::new(config, 5);
+    f.pools.set_user_limits([("a".to_owned(), 1)].into());
+    let mut first = later(f.borrow(0));
+    f.open_all();
+    let held = lease(&mut first);
+    let mut waiting = later(f.borrow(0));
+    f.pools.tick();
+    let error = waiting.outcome.try_recv().unwrap().err().unwrap();
+    let words = "Timed-out waiting to acquire database connection: user \"a\" may have 1 at target group \"main\" \
+                 (max_connections of this user), and none of them became free within 0ns (connection_borrow_timeout)";
+    assert_eq!(error.to_string(), words);
+    // A limit that is raised is for those who wait, too.
+    let mut waiting = later(f.borrow(0));
+    f.pools.set_user_limits([("a".to_owned(), 2)].into());
+    f.open_all();
+    lease(&mut waiting).release();
+    drop(held);
+}
+
+#[test]
 fn what_a_user_has_beyond_its_share_goes_to_who_waits_at_once() {
     let mut f = Fixture::new(PoolConfig::default(), 5);
     let mut leases = Vec::new();
@@ -196,6 +218,7 @@ enum Event {
     Open { fails: bool },
     Die(usize),
     Budget(usize),
+    UserLimit(usize),
     Tick,
 }
 
@@ -209,6 +232,7 @@ fn event() -> impl Strategy<Value = Event> {
         4 => proptest::bool::weighted(0.2).prop_map(|fails| Event::Open { fails }),
         1 => any::<usize>().prop_map(Event::Die),
         1 => (1..4usize).prop_map(Event::Budget),
+        1 => (1..3usize).prop_map(Event::UserLimit),
         1 => Just(Event::Tick),
     ]
 }
@@ -218,7 +242,8 @@ proptest! {
     #[test]
     fn the_budget_holds(events in proptest::collection::vec(event(), 0..80)) {
         let mut f = Fixture::new(PoolConfig { max_waiting: 4, ..PoolConfig::default() }, 2);
-        let (mut waiting, mut leases, mut budget) = (Vec::new(), Vec::new(), 2);
+        f.pools.set_user_limits([("a".to_owned(), 1)].into());
+        let (mut waiting, mut leases, mut budget, mut limit) = (Vec::new(), Vec::new(), 2, 1);
         for event in events {
             match event {
                 Event::Borrow(key) => match f.borrow(key) {
@@ -253,12 +278,18 @@ proptest! {
                     f.pools.set_budget(connections);
                     budget = budget.max(connections);
                 }
+                Event::UserLimit(connections) => {
+                    f.pools.set_user_limits([("a".to_owned(), connections)].into());
+                    limit = limit.max(connections);
+                }
                 Event::Tick => f.pools.tick(),
                 Event::Look(_) | Event::Leave(_) | Event::Release(_) | Event::Lose(_) | Event::Die(_) => {}
             }
             let figures = f.pools.figures();
             prop_assert!(figures.open <= budget);
             prop_assert!(leases.len() + figures.idle + figures.openings <= figures.open);
+            let users = ["a", "b"].map(|user| f.pools.lock().line.open_of(user));
+            prop_assert!(users[0] <= limit && users[0] + users[1] == figures.open);
         }
         // Everybody leaves.
         waiting.clear();

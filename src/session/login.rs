@@ -6,7 +6,7 @@
 
 use super::relay::settle;
 use super::{Rules, Session, Worker};
-use crate::auth::{Authenticator, Refused};
+use crate::auth::{Authenticator, Clients, LoggedIn, Refused};
 use crate::metrics::LoginRefusal;
 use crate::net::certificate;
 use crate::net::sources::PendingLogin;
@@ -48,6 +48,8 @@ pub struct Endpoint<P: Protocol> {
     pub tls: TlsOffer,
     /// Who may come in, and with what certificate they are met. A login holds on to what it has begun with.
     pub access: Arc<ArcSwap<Access>>,
+    /// Who is logged in, here and at the other endpoints.
+    pub clients: Arc<Clients>,
     /// From the first byte to the proof of identity.
     pub login_timeout: Duration,
     /// What sessions may do.
@@ -132,6 +134,7 @@ impl Stop {
             Self::Refused(ClientError::CertificateRefused { .. }) => LoginRefusal::Certificate,
             Self::Refused(
                 ClientError::TooManyClients { .. }
+                | ClientError::TooManyUserClients { .. }
                 | ClientError::TooManyLogins { .. }
                 | ClientError::TooManyLoginsAtOnce { .. }
                 | ClientError::TooManyFailedLogins,
@@ -175,7 +178,7 @@ pub async fn serve<P: Protocol>(worker: Rc<Worker>, endpoint: Arc<Endpoint<P>>, 
         // Boxed, because a login needs kilobytes, and a task keeps room for the largest of its parts as long as it lives: an
         // idle client should not own that.
         match Box::pin(log_in(&worker, &endpoint, visitor)).await {
-            Ok(session) => {
+            Ok((session, _logged_in)) => {
                 info!("logged in");
                 let end = session.run().await;
                 info!(?end, "left");
@@ -200,7 +203,7 @@ async fn log_in<P: Protocol>(
     worker: &Rc<Worker>,
     endpoint: &Arc<Endpoint<P>>,
     visitor: Visitor,
-) -> Result<Box<Session<P>>, Stop> {
+) -> Result<(Box<Session<P>>, LoggedIn), Stop> {
     let Visitor { mut stream, client_id, refusal, pending } = visitor;
     // A unix socket is as safe as TLS, whatever else the endpoint listens on.
     let tls = if stream.peer() == Peer::Unix { TlsOffer::LocalSocket } else { endpoint.tls };
@@ -224,6 +227,11 @@ async fn log_in<P: Protocol>(
     let span = tracing::Span::current();
     span.record("user", &login.user);
     span.record("database", &login.database);
+    let limit = endpoint.access.load().authenticator.max_clients(&login.user);
+    let Some(logged_in) = endpoint.clients.admit(&login.user, limit) else {
+        let error = ClientError::TooManyUserClients { user: login.user, limit: limit.unwrap_or_default() };
+        return Err(Stop::Refused(refuse::<P>(&mut machine, &mut stream, error).await));
+    };
     let greeting = unless_gone(&mut stream, &mut input, greeting(worker, endpoint, &login)).await?;
     let (pool, parameters) = match greeting {
         Ok(greeting) => greeting,
@@ -241,7 +249,7 @@ async fn log_in<P: Protocol>(
     let Step::Done(Accepted::Client(client)) = step else { return Err(Stop::Quiet) };
     input.drain(..taken);
     let watch = worker.watch(client_id, &endpoint.rules);
-    Ok(Box::new(Session::new(watch, endpoint, pool, stream, client, (input, out))))
+    Ok((Box::new(Session::new(watch, endpoint, pool, stream, client, (input, out))), logged_in))
 }
 
 /// Starts TLS for a client that begins with it at once, where its protocol allows that. `None`: it does not.

@@ -13,6 +13,7 @@ mod clients;
 mod copy;
 mod flow;
 mod leaks;
+mod limits;
 mod login;
 mod operations;
 mod pool;

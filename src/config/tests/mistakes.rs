@@ -110,6 +110,12 @@ fn impossible_values() {
              tokens and passwords both, [\"iam-or-password\"]",
         ),
         ("#user", "auth = ['iam']", "21: user[0].auth: tokens need an [iam] table"),
+        ("#user", "max_clients = 0", "21: user[0].max_clients: found 0, allowed: a number from 1 to 1000000"),
+        (
+            "#user",
+            "max_connections = '5'",
+            "21: user[0].max_connections: found \"5\", allowed: a number from 1 to 262143",
+        ),
         (
             "#endpoint",
             "hostnames = ['orders.internal:0']",

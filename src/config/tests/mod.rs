@@ -126,6 +126,7 @@ fn defaults() {
     let user = &config.users[0];
     assert_eq!(user.auth, AuthMethod::ScramSha256);
     assert_eq!(user.database_user, "app");
+    assert_eq!((user.max_clients, user.max_connections), (None, None));
     assert!(user.endpoints.is_none() && user.may_use("orders"));
     assert!(config.tls.is_none());
     assert_eq!(config.admin.listen.unwrap().to_string(), "127.0.0.1:9632");
@@ -160,7 +161,11 @@ fn values_other_than_the_defaults() {
              max_prepared_statements = 1",
         )
         .replace("#health", "database = 'm'\ninterval = '1s'\nsuspect_interval = '2s'\ntimeout = '3s'\nfailures = 1")
-        .replace("#user", "auth = ['scram-sha-256']\ndatabase_user = 'app_rw'\nendpoints = ['orders']")
+        .replace(
+            "#user",
+            "auth = ['scram-sha-256']\ndatabase_user = 'app_rw'\nendpoints = ['orders']\nmax_clients = 9\n\
+             max_connections = 8",
+        )
         .replace(
             "#root",
             "[admin]\nlisten = ''\nhostnames = []\n[log]\nformat = 'json'\nlevel = 'debug'\n\
@@ -205,6 +210,7 @@ fn values_other_than_the_defaults() {
     assert_eq!(pool.max_prepared_statements, 1);
     let user = &config.users[0];
     assert_eq!(user.database_user, "app_rw");
+    assert_eq!((user.max_clients, user.max_connections), (Some(9), Some(8)));
     assert!(user.may_use("orders") && !user.may_use("other"));
     assert_eq!(config.admin.listen, None);
     assert!(config.admin.hostnames.is_empty());
@@ -244,11 +250,28 @@ fn warnings_name_what_is_probably_not_meant() {
              health = { user = 'm', password = { value = 'x' } }\n[[target_group]]",
             "target group \"spare\": no endpoint leads to it",
         ),
+        ("#user", "max_clients = 10001", "max_clients = 10001 has no effect, its endpoints take 10000 clients"),
+        (
+            "#user",
+            "max_clients = 4\nmax_connections = 5",
+            "max_connections = 5 has no effect, a client holds one connection at most and max_clients is 4",
+        ),
     ] {
         let config = good(&small_with(piece, replacement));
         let told = config.warnings.iter().any(|w| w.contains(expected));
         assert!(told, "{expected}: {:?}", config.warnings);
     }
+}
+
+#[test]
+fn limits_that_others_make_void_are_noted() {
+    let warnings = |pool: &str, user: &str| good(&SMALL.replace("#pool", pool).replace("#user", user)).warnings;
+    assert_eq!(
+        warnings("max_connections = 9", "max_connections = 10"),
+        ["user \"app\": max_connections = 10 has no effect at target group \"orders\", where all users together may \
+             have 9"]
+    );
+    assert_eq!(warnings("max_connections = 9", "max_connections = 9\nmax_clients = 9"), [""; 0]);
 }
 
 #[test]

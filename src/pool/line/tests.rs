@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, clippy::wildcard_enum_match_arm)]
 
+use super::places::{BACKOFF, SETTLED};
 use super::*;
 use proptest::prelude::*;
 
@@ -284,6 +285,42 @@ fn order_of_arrival_over_the_pools_of_a_user() {
 }
 
 #[test]
+fn a_user_at_its_limit_waits_for_its_own_connections() {
+    let mut f = Fixture::new(Limits { connections: 5, idle: 5, waiting: 100, openings: 8 });
+    f.line.set_user_limits([("small".to_owned(), 2)].into());
+    let [small, second, big] = ["small", "small", "big"].map(|user| f.line.add_pool(user));
+    f.wait_all(small, 0..4);
+    assert_eq!(f.open_all(), [0, 1]);
+    // The rest of the budget is the others'.
+    f.wait_all(big, 100..103);
+    assert_eq!(f.open_all(), [100, 101, 102]);
+    assert!(matches!(f.release(big), Verdict::Kept));
+    assert!(f.line.next_opening(f.now + SETTLED).is_none());
+    // In another of its pools it takes what it has itself.
+    f.wait_all(second, 200..201);
+    assert_eq!([f.handed(small), f.handed(small)], [2, 3]);
+    f.traded(small, second);
+    assert_eq!(f.open(second), 200);
+    assert!(matches!(f.release(small), Verdict::Kept));
+    f.wait_all(second, 201..202);
+    let opening = f.line.next_opening(f.now + SETTLED).unwrap();
+    assert_eq!((opening.key, opening.evicted), (second, Some(1)));
+    assert_eq!(f.open(second), 201);
+    // What holds a waiter is said.
+    f.wait_all(small, 4..5);
+    f.wait_all(big, 103..104);
+    let late = f.line.expire(f.now + Duration::from_secs(1));
+    assert_eq!(late.iter().map(|late| (late.handle, late.user_limit)).collect::<Vec<_>>(), [(4, Some(2)), (103, None)]);
+    // A lower limit closes what comes back, a higher one opens more.
+    f.line.set_user_limits([("small".to_owned(), 1)].into());
+    assert!(matches!(f.release(second), Verdict::Close(1)));
+    f.wait_all(small, 5..6);
+    assert!(f.line.next_opening(f.now).is_none());
+    f.line.set_user_limits(BTreeMap::new());
+    assert_eq!(f.open_all(), [5]);
+}
+
+#[test]
 fn an_unused_pools_number_is_used_again() {
     let mut f = Fixture::new(LIMITS);
     let (one, other) = (f.line.add_pool("app"), f.line.add_pool("app"));
@@ -321,7 +358,8 @@ fn a_refused_login_frees_its_waiters_and_backs_off() {
     assert!(f.line.next_opening(f.now + BACKOFF.0).is_some());
     assert!(f.line.open_failed(key, false, f.now, 1.0).is_empty());
     assert!(f.line.next_opening(f.now + BACKOFF.0).is_none());
-    assert_eq!(f.line.expire(f.now + Duration::from_secs(1)), [3]);
+    let late = f.line.expire(f.now + Duration::from_secs(1));
+    assert_eq!(late.iter().map(|late| (late.handle, late.user_limit)).collect::<Vec<_>>(), [(3, None)]);
     assert_eq!(f.line.figures(), Figures::default());
 }
 
@@ -333,6 +371,7 @@ enum Event {
     Lose { which: usize },
     Cancel { which: usize },
     Limit { connections: usize },
+    UserLimit { user: usize, connections: Option<usize> },
     Sweep,
     Later { ms: u64 },
 }
@@ -345,16 +384,22 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
         1 => any::<usize>().prop_map(|which| Event::Lose { which }),
         1 => any::<usize>().prop_map(|which| Event::Cancel { which }),
         1 => (1..5usize).prop_map(|connections| Event::Limit { connections }),
+        1 => (0..2usize, proptest::option::of(1..4usize))
+            .prop_map(|(user, connections)| Event::UserLimit { user, connections }),
         1 => Just(Event::Sweep),
         1 => (0..2000u64).prop_map(|ms| Event::Later { ms }),
     ];
     proptest::collection::vec(event, 0..200)
 }
 
+const USERS: [&str; 2] = ["a", "b"];
+
 /// What really is there, beside a line.
 struct World {
     f: Fixture,
     keys: [Key; 3],
+    /// Of the users.
+    limits: [Option<usize>; 2],
     leased: Vec<(Key, u32)>,
     openings: Vec<Key>,
     in_line: Vec<(Key, u64, u32)>,
@@ -365,8 +410,9 @@ impl World {
     fn new() -> Self {
         let mut f = Fixture::new(LIMITS);
         let keys = ["a", "b", "b"].map(|user| f.line.add_pool(user));
+        assert_eq!(USERS, ["a", "b"]);
         let (leased, openings, in_line) = (Vec::new(), Vec::new(), Vec::new());
-        Self { f, keys, leased, openings, in_line, next: 0 }
+        Self { f, keys, limits: [None; 2], leased, openings, in_line, next: 0 }
     }
 
     /// This waiter leaves the line; the pool it stood in line for.
@@ -377,9 +423,18 @@ impl World {
 
     fn order(&mut self) -> Result<(), TestCaseError> {
         while let Some(opening) = self.f.line.next_opening(self.f.now) {
-            self.openings.push(opening.key);
-            prop_assert!(self.f.line.figures().open <= self.f.line.limits().connections);
+            self.begins(opening.key)?;
         }
+        Ok(())
+    }
+
+    /// Nothing begins that is beyond a limit.
+    fn begins(&mut self, key: Key) -> Result<(), TestCaseError> {
+        self.openings.push(key);
+        prop_assert!(self.f.line.figures().open <= self.f.line.limits().connections);
+        let user = usize::from(key != self.keys[0]);
+        let open = self.f.line.open_of(USERS[user]);
+        prop_assert!(self.limits[user].is_none_or(|limit| open <= limit));
         Ok(())
     }
 
@@ -391,7 +446,7 @@ impl World {
             }
             Verdict::Trade(_, other) => {
                 prop_assert!(key != other && self.in_line.iter().any(|(waits, _, _)| *waits == other));
-                self.openings.push(other);
+                self.begins(other)?;
             }
             Verdict::Kept | Verdict::Close(_) => {}
         }
@@ -437,12 +492,17 @@ impl World {
                 prop_assert_eq!(self.f.line.cancel(key, ticket), Some(handle));
                 prop_assert_eq!(self.f.line.cancel(key, ticket), None);
             }
+            Event::UserLimit { user, connections } => {
+                self.limits[user] = connections;
+                let limit = |user: usize| Some((USERS[user].to_owned(), self.limits[user]?));
+                self.f.line.set_user_limits([0, 1].into_iter().filter_map(limit).collect());
+            }
             Event::Limit { connections } => self.f.line.set_limits(Limits { connections, ..LIMITS }),
             Event::Sweep => drop(self.f.line.sweep(self.f.now, Some(Duration::from_secs(1)), |_| false)),
             Event::Later { ms } => {
                 self.f.now += Duration::from_millis(ms);
-                for handle in self.f.line.expire(self.f.now) {
-                    self.gone(handle);
+                for late in self.f.line.expire(self.f.now) {
+                    prop_assert_eq!(self.gone(late.handle), late.key);
                 }
             }
             Event::Release { .. } | Event::Lose { .. } | Event::Cancel { .. } => {}
@@ -476,7 +536,7 @@ impl World {
 
 proptest! {
     /// Whatever happens: the counts agree with what is really leased, idle and being opened; nothing is opened beyond
-    /// the budget; no waiter is lost or served twice.
+    /// the budget or its user's limit; no waiter is lost or served twice.
     #[test]
     fn counts_agree_with_the_world(events in events()) {
         let mut world = World::new();
