@@ -6,7 +6,7 @@
 //! about options of the client's own that only a login can set).
 
 use super::line::Key;
-use super::{Lease, PoolKey, Pools, ServerConn, close_all};
+use super::{Lease, Order, PoolKey, Pools, ServerConn};
 use crate::config::TargetAddress;
 use crate::metrics::OpenFailure;
 use crate::net;
@@ -75,15 +75,14 @@ pub enum ConnectError {
 }
 
 /// Performs the logins that the pools order, until they are gone. Run it inside a `LocalSet`.
-pub async fn run<P: Protocol>(
-    pools: Arc<Pools<P>>,
-    mut orders: mpsc::UnboundedReceiver<(Key, Arc<PoolKey>)>,
-    target: Target,
-) {
+pub async fn run<P: Protocol>(pools: Arc<Pools<P>>, mut orders: mpsc::UnboundedReceiver<Order<P>>, target: Target) {
     let target = Rc::new(target);
-    while let Some((key, pool_key)) = orders.recv().await {
+    while let Some(Order { key, pool_key, instead_of }) = orders.recv().await {
         let (pools, target) = (Arc::clone(&pools), Rc::clone(&target));
         tokio::task::spawn_local(async move {
+            if let Some(connection) = instead_of {
+                connection.leave().await;
+            }
             match open::<P>(&target, &pool_key).await {
                 Ok(connection) => pools.opened(key, connection),
                 Err(error) => pools.open_failed(key, &pool_key, &error),
@@ -173,9 +172,8 @@ impl<P: Protocol> Pools<P> {
         let mut state = self.lock();
         let refused = state.line.open_failed(key, words.is_some(), Instant::now(), rand::random());
         state.unreachable = words.is_none();
-        let evicted = self.open_more(&mut state);
+        self.open_more(&mut state);
         drop(state);
-        close_all(evicted);
         tracing::warn!(
             group = self.group,
             user = pool_key.user,

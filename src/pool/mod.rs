@@ -43,8 +43,16 @@ pub struct Pools<P: Protocol> {
     /// The slot of the thread that runs [`connect::run`] and [`tick`](Self::tick).
     counts: Arc<GroupMetrics>,
     state: Mutex<State<P>>,
-    /// Logins that should begin; at most `max_logins_in_progress` are on their way at a time.
-    openings: mpsc::UnboundedSender<(Key, Arc<PoolKey>)>,
+    /// At most `max_logins_in_progress` are on their way at a time.
+    orders: mpsc::UnboundedSender<Order<P>>,
+}
+
+/// A login that should begin.
+pub struct Order<P: Protocol> {
+    key: Key,
+    pool_key: Arc<PoolKey>,
+    /// The connection whose place it takes. The database must have let go of it first.
+    instead_of: Option<Box<ServerConn<P>>>,
 }
 
 type Waiter<P> = oneshot::Sender<Result<Lease<P>, ClientError>>;
@@ -98,12 +106,12 @@ impl<P: Protocol> Pools<P> {
         group: &str,
         config: PoolConfig,
         counts: Arc<GroupMetrics>,
-    ) -> (Arc<Self>, mpsc::UnboundedReceiver<(Key, Arc<PoolKey>)>) {
-        let (openings, receiver) = mpsc::unbounded_channel();
+    ) -> (Arc<Self>, mpsc::UnboundedReceiver<Order<P>>) {
+        let (orders, receiver) = mpsc::unbounded_channel();
         let limits =
             Limits { connections: 0, idle: 0, waiting: config.max_waiting, openings: config.max_logins_in_progress };
         let state = State { line: Line::new(limits), keys: BTreeMap::new(), by_key: Vec::new(), unreachable: false };
-        (Arc::new(Self { group: group.to_owned(), config, counts, state: Mutex::new(state), openings }), receiver)
+        (Arc::new(Self { group: group.to_owned(), config, counts, state: Mutex::new(state), orders }), receiver)
     }
 
     /// The target group's name.
@@ -137,18 +145,14 @@ impl<P: Protocol> Pools<P> {
         if state.line.limits() != limits {
             state.line.set_limits(limits);
         }
-        let evicted = self.open_more(&mut state);
-        drop(state);
-        close_all(evicted);
+        self.open_more(&mut state);
     }
 
     /// How many connections users may have, where they have limits of their own.
     pub fn set_user_limits(&self, limits: BTreeMap<String, usize>) {
         let mut state = self.lock();
         state.line.set_user_limits(limits);
-        let evicted = self.open_more(&mut state);
-        drop(state);
-        close_all(evicted);
+        self.open_more(&mut state);
     }
 
     /// How things stand.
@@ -170,9 +174,8 @@ impl<P: Protocol> Pools<P> {
         let now = Instant::now();
         match state.line.wait(ask, now + self.config.connection_borrow_timeout, waiter) {
             Ok(ticket) => {
-                let evicted = self.open_more(&mut state);
+                self.open_more(&mut state);
                 drop(state);
-                close_all(evicted);
                 Borrow::Later(Waiting { outcome, pools: Arc::clone(self), key: ask.key, ticket, since: now })
             }
             Err(_full) => {
@@ -187,24 +190,27 @@ impl<P: Protocol> Pools<P> {
             let mut state = self.lock();
             let verdict =
                 if is_new { state.line.arrive(connection, ask, now) } else { state.line.release(connection, ask, now) };
-            if let Verdict::Trade(_, key) = &verdict {
-                self.order(&state, *key);
-            }
             // Unless it was handed on, a place or an idle connection may be somebody else's now; a new one leaves its
             // place among the logins under way.
-            let has_left = is_new || !matches!(verdict, Verdict::Hand(..));
-            let evicted = if has_left { self.open_more(&mut state) } else { Vec::new() };
-            drop(state);
-            close_all(evicted);
+            if is_new || !matches!(verdict, Verdict::Hand(..)) {
+                self.open_more(&mut state);
+            }
             match verdict {
                 Verdict::Kept => return,
-                Verdict::Close(connection) | Verdict::Trade(connection, _) => return connection.close(),
-                Verdict::Hand(handed, waiter) => match waiter.send(Ok(Lease::new(self, ask.key, handed))) {
-                    Ok(()) => return,
-                    // That client has gone: the next one, then.
-                    Err(Ok(lease)) => connection = lease.into_connection(),
-                    Err(Err(_)) => return,
-                },
+                Verdict::Trade(connection, key) => return self.order(&state, key, Some(connection)),
+                Verdict::Close(connection) => {
+                    drop(state);
+                    return connection.close();
+                }
+                Verdict::Hand(handed, waiter) => {
+                    drop(state);
+                    match waiter.send(Ok(Lease::new(self, ask.key, handed))) {
+                        Ok(()) => return,
+                        // That client has gone: the next one, then.
+                        Err(Ok(lease)) => connection = lease.into_connection(),
+                        Err(Err(_)) => return,
+                    }
+                }
             }
             is_new = false;
         }
@@ -214,9 +220,7 @@ impl<P: Protocol> Pools<P> {
     fn closed(&self, key: Key) {
         let mut state = self.lock();
         state.line.closed(key);
-        let evicted = self.open_more(&mut state);
-        drop(state);
-        close_all(evicted);
+        self.open_more(&mut state);
     }
 
     /// Time passes: waiters are told that theirs is up, stale idle connections are closed, pauses after failures end.
@@ -232,10 +236,9 @@ impl<P: Protocol> Pools<P> {
         // No budget: the target has not even told how many connections it takes.
         let has_budget = state.line.limits().connections > 0;
         let unreachable = figures.open == figures.openings && (state.unreachable || !has_budget);
-        let evicted = self.open_more(&mut state);
+        self.open_more(&mut state);
         let figures = state.line.figures();
         drop(state);
-        close_all(evicted);
         let made = figures.open.saturating_sub(figures.openings) as u64;
         self.counts.database_connections_idle.set(figures.idle as u64);
         self.counts.database_connections_in_use.set(made.saturating_sub(figures.idle as u64));
@@ -257,25 +260,21 @@ impl<P: Protocol> Pools<P> {
         }
     }
 
-    /// Orders the logins that the line wants. Returns the idle connections that make room for them: close them, once
-    /// the lock is free.
-    #[must_use]
-    fn open_more(&self, state: &mut State<P>) -> Vec<Box<ServerConn<P>>> {
-        let mut evicted = Vec::new();
+    /// Orders the logins that the line wants.
+    fn open_more(&self, state: &mut State<P>) {
         if state.line.figures().waiting == 0 {
-            return evicted;
+            return;
         }
         while let Some(opening) = state.line.next_opening(Instant::now()) {
-            evicted.extend(opening.evicted);
-            self.order(state, opening.key);
+            self.order(state, opening.key, opening.evicted);
         }
-        evicted
     }
 
-    fn order(&self, state: &State<P>, key: Key) {
+    fn order(&self, state: &State<P>, key: Key, instead_of: Option<Box<ServerConn<P>>>) {
         if let Some(slot) = state.by_key.get(key.index()) {
+            let pool_key = Arc::clone(&slot.key);
             // The receiver lives as long as the process serves; without it nobody is served any more.
-            let _ = self.openings.send((key, Arc::clone(&slot.key)));
+            let _ = self.orders.send(Order { key, pool_key, instead_of });
         }
     }
 
@@ -309,12 +308,6 @@ impl<P: Protocol> State<P> {
         self.keys.retain(|_, number| {
             by_key.get(number.index()).is_none_or(|slot| slot.uses > 0) || !line.remove_pool(*number)
         });
-    }
-}
-
-fn close_all<P: Protocol>(connections: Vec<Box<ServerConn<P>>>) {
-    for connection in connections {
-        connection.close();
     }
 }
 

@@ -22,7 +22,7 @@ static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Builder::new_current_thread
 struct Fixture {
     _runtime: EnterGuard<'static>,
     pools: Arc<Pools<Postgres>>,
-    orders: mpsc::UnboundedReceiver<(Key, Arc<PoolKey>)>,
+    orders: mpsc::UnboundedReceiver<Order<Postgres>>,
     uses: [PoolUse<Postgres>; 2],
     /// The databases' ends: while they are here their connections live.
     databases: Vec<DuplexStream>,
@@ -55,7 +55,7 @@ impl Fixture {
     }
 
     fn open_all(&mut self) {
-        while let Ok((key, _)) = self.orders.try_recv() {
+        while let Ok(Order { key, .. }) = self.orders.try_recv() {
             let connection = self.connection();
             self.pools.opened(key, connection);
         }
@@ -200,7 +200,7 @@ fn the_words_of_a_timeout() {
     // Nobody there to open one.
     let mut f = Fixture::new(config, 1);
     let mut waiting = later(f.borrow(0));
-    let (key, pool_key) = f.orders.try_recv().unwrap();
+    let Order { key, pool_key, .. } = f.orders.try_recv().unwrap();
     f.pools.open_failed(key, &pool_key, &ConnectError::Timeout(Duration::ZERO));
     f.pools.tick();
     let error = waiting.outcome.try_recv().unwrap().err().unwrap();
@@ -262,7 +262,7 @@ proptest! {
                 Event::Leave(which) if !waiting.is_empty() => drop(waiting.remove(which % waiting.len())),
                 Event::Release(which) if !leases.is_empty() => leases.remove(which % leases.len()).release(),
                 Event::Lose(which) if !leases.is_empty() => drop(leases.remove(which % leases.len())),
-                Event::Open { fails } => if let Ok((key, pool_key)) = f.orders.try_recv() {
+                Event::Open { fails } => if let Ok(Order { key, pool_key, .. }) = f.orders.try_recv() {
                     if fails {
                         f.pools.open_failed(key, &pool_key, &ConnectError::Timeout(Duration::ZERO));
                     } else {

@@ -3,10 +3,10 @@
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use sluicegate::demo::servers::{APP, PostgresServer};
+use sluicegate::demo::servers::{APP, Feature, Installation, Options, PostgresServer};
 
 use crate::harness::each_with;
-use crate::harness::proxy::{ProxyHandle, config, set};
+use crate::harness::proxy::{ProxyHandle, config, set, start};
 use crate::harness::wire::{Frame, Login, LoginFailed, PATIENCE, Wire, kinds, query};
 
 const SECOND: &str = "limits_second";
@@ -144,6 +144,33 @@ fn a_users_clients() {
             }
         },
     );
+}
+
+/// A login that takes another connection's place does not come before the database has let go of that one.
+#[test]
+fn places_change_hands_at_a_database_that_is_full() {
+    let installation = Installation::find(Feature::Any).unwrap();
+    let server = PostgresServer::start(&installation, Options { max_connections: 10, ..Options::default() }).unwrap();
+    // One for clients.
+    let proxy = start(&two_users(&server, 3));
+    let mut clients = [Login::app().database("app"), second("app")].map(|login| connect(proxy.address, &login));
+    let mut direct = Vec::new();
+    while let Ok(wire) = Wire::connect(server.address(), &Login::app().database("app")) {
+        direct.push(wire);
+    }
+    for round in 0..100 {
+        for client in &mut clients {
+            assert_eq!(kinds(&client.ask(&query("SELECT 1"), 1)), "TDCZ", "{round}\n{}", proxy.log());
+        }
+    }
+    // Also as they come back.
+    let [one, other] = &mut clients;
+    for round in 0..50 {
+        one.query("BEGIN");
+        other.send(&query("SELECT 1"));
+        one.query("COMMIT");
+        assert_eq!(kinds(&other.until_ready(1)), "TDCZ", "{round}\n{}", proxy.log());
+    }
 }
 
 /// Where an endpoint listens that has taken any port.
