@@ -414,6 +414,13 @@ pub fn check(config: &Config, mut report: impl FnMut(bool, String)) -> Result<()
                         finding.limits.max_connections
                     ),
                 );
+                let min = group.pool.min_connections;
+                if min > budget {
+                    report(
+                        true,
+                        format!("note: {place}: min_connections = {min} can't be reached: {budget} are for clients"),
+                    );
+                }
             }
             Err(error) => {
                 failed += 1;

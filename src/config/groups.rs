@@ -143,6 +143,8 @@ fn read_pool(table: Table<'_>) -> PoolConfig {
             default.max_idle_connections_percent,
             percent,
         ),
+        min_connections: table
+            .read("min_connections", default.min_connections, |field| field.integer(0..=CONNECTIONS_MAX)),
         connection_borrow_timeout: table.read(
             "connection_borrow_timeout",
             default.connection_borrow_timeout,
@@ -178,7 +180,6 @@ fn read_pool(table: Table<'_>) -> PoolConfig {
         max_prepared_statements: table
             .read("max_prepared_statements", default.max_prepared_statements, |field| field.integer(1..=PREPARED_MAX)),
     };
-    table.later("min_connections", Some("0"));
     table.later("init_query", Some("\"\""));
     table.later("transaction_max", Some("\"0\""));
     table.later("query_timeout", Some("\"0\""));

@@ -58,6 +58,13 @@ fn look_at_limits(user: &UserConfig, config: &Config, source: &Source<'_>) {
                 group.name
             ));
         }
+        if is_used && limit < group.pool.min_connections {
+            source.warn(format!(
+                "user \"{name}\": max_connections = {limit} is less than min_connections of target group \"{}\", which is \
+                 {}",
+                group.name, group.pool.min_connections
+            ));
+        }
     }
 }
 
@@ -101,6 +108,15 @@ fn look_at_group(group: &TargetGroupConfig, config: &Config, source: &Source<'_>
     let name = &group.name;
     if !config.endpoints.iter().any(|e| e.target_group == *name) {
         source.warn(format!("target group \"{name}\": no endpoint leads to it"));
+    }
+    let min = group.pool.min_connections;
+    if let ConnectionLimit::Absolute(max) = group.pool.max_connections
+        && min >= usize::try_from(max).unwrap_or(usize::MAX)
+    {
+        source.warn(format!(
+            "target group \"{name}\": min_connections = {min} can't be reached: max_connections is {max}, and the proxy's \
+             own connections count too"
+        ));
     }
     let is_remote = group.targets.iter().any(is_remote);
     match group.tls.mode {

@@ -25,6 +25,7 @@ const LOOK_BEHIND: usize = 16;
 const LOOK_IDLE: usize = 64;
 /// Idle connections over their limit are kept for so long: a busy pool's connections are all idle now and then.
 const IDLE_GRACE: Duration = Duration::from_secs(10);
+
 /// A pool of the target: its number in [`Line`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key(usize);
@@ -111,6 +112,8 @@ struct Pool<C, W> {
     /// Leased, idle and being opened.
     open: usize,
     openings: usize,
+    /// Connections that are opened ahead of need, and are not closed for being unused.
+    floor: usize,
     failures: u32,
     retry_at: Option<Instant>,
 }
@@ -201,8 +204,15 @@ impl<C, W> Line<C, W> {
             user.pools += 1;
         }
         let (idle, queue) = (Vec::new(), VecDeque::new());
-        let pool = Pool { user, idle, queue, open: 0, openings: 0, failures: 0, retry_at: None };
+        let pool = Pool { user, idle, queue, open: 0, openings: 0, floor: 0, failures: 0, retry_at: None };
         Key(put(&mut self.pools, &mut self.free_pools, pool))
+    }
+
+    /// How many connections the pool should have at any time: more are opened by [`next_ahead`](Self::next_ahead).
+    pub fn set_floor(&mut self, key: Key, floor: usize) {
+        if let Some(pool) = self.pools.get_mut(key.0) {
+            pool.floor = floor;
+        }
     }
 
     /// Removes a pool that has no connection and no waiter, which nobody may name again; false: it has some.
@@ -415,7 +425,8 @@ impl<C, W> Line<C, W> {
         }
     }
 
-    /// Idle connections that are older than `timeout`, are judged old by `expired`, or are over the limits.
+    /// Idle connections that are older than `timeout`, are judged old by `expired`, or are over the limits. A pool's floor
+    /// stands against all but its connections' age and the limits of what may be open.
     pub fn sweep(
         &mut self,
         now: Instant,
@@ -429,11 +440,10 @@ impl<C, W> Line<C, W> {
                 && let Some(idle) = pool.idle.get_mut(index)
             {
                 let idle_for = now.saturating_duration_since(idle.since);
-                let stale = timeout.is_some_and(|timeout| idle_for >= timeout);
-                let over = self.open > self.limits.connections
-                    || self.users.get(pool.user).is_some_and(User::is_over)
+                let stale = timeout.is_some_and(|timeout| idle_for >= timeout)
                     || (self.idle > self.limits.idle && idle_for >= IDLE_GRACE);
-                if stale || over || expired(&mut idle.connection) {
+                let over = self.open > self.limits.connections || self.users.get(pool.user).is_some_and(User::is_over);
+                if (stale && pool.open > pool.floor) || over || expired(&mut idle.connection) {
                     closed.push(pool.idle.remove(index).connection);
                     self.idle -= 1;
                     self.shrink(number);

@@ -134,7 +134,9 @@ impl<P: Protocol> Pools<P> {
         let number = known.unwrap_or_else(|| state.add_pool(key));
         let slot = state.by_key.get_mut(number.index()).ok_or(ClientError::Internal)?;
         slot.uses += 1;
-        Ok(PoolUse { pools: Arc::clone(self), pool_key: Arc::clone(&slot.key), key: number })
+        let pool_key = Arc::clone(&slot.key);
+        state.line.set_floor(number, self.config.min_connections);
+        Ok(PoolUse { pools: Arc::clone(self), pool_key, key: number })
     }
 
     /// How many connections the target grants now.
@@ -223,7 +225,8 @@ impl<P: Protocol> Pools<P> {
         self.open_more(&mut state);
     }
 
-    /// Time passes: waiters are told that theirs is up, stale idle connections are closed, pauses after failures end.
+    /// Time passes: waiters are told that theirs is up, stale idle connections are closed, pauses after failures end,
+    /// connections are opened ahead of need.
     /// Call a few times a second, on the thread of [`connect::run`].
     pub fn tick(&self) {
         let now = Instant::now();
@@ -237,6 +240,9 @@ impl<P: Protocol> Pools<P> {
         let has_budget = state.line.limits().connections > 0;
         let unreachable = figures.open == figures.openings && (state.unreachable || !has_budget);
         self.open_more(&mut state);
+        while let Some(key) = state.line.next_ahead(now) {
+            self.order(&state, key, None);
+        }
         let figures = state.line.figures();
         drop(state);
         let made = figures.open.saturating_sub(figures.openings) as u64;
@@ -325,8 +331,11 @@ impl<P: Protocol> PoolUse<P> {
 
 impl<P: Protocol> Drop for PoolUse<P> {
     fn drop(&mut self) {
-        if let Some(slot) = self.pools.lock().by_key.get_mut(self.key.index()) {
-            slot.uses = slot.uses.saturating_sub(1);
+        let mut state = self.pools.lock();
+        let Some(slot) = state.by_key.get_mut(self.key.index()) else { return };
+        slot.uses = slot.uses.saturating_sub(1);
+        if slot.uses == 0 {
+            state.line.set_floor(self.key, 0);
         }
     }
 }

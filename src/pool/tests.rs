@@ -241,7 +241,8 @@ proptest! {
     /// Whoever goes away at whatever moment: the places taken are those of connections that exist or are being opened.
     #[test]
     fn the_budget_holds(events in proptest::collection::vec(event(), 0..80)) {
-        let mut f = Fixture::new(PoolConfig { max_waiting: 4, ..PoolConfig::default() }, 2);
+        let config = PoolConfig { max_waiting: 4, min_connections: 1, ..PoolConfig::default() };
+        let mut f = Fixture::new(config, 2);
         f.pools.set_user_limits([("a".to_owned(), 1)].into());
         let (mut waiting, mut leases, mut budget, mut limit) = (Vec::new(), Vec::new(), 2, 1);
         for event in events {

@@ -146,6 +146,42 @@ fn a_users_clients() {
     );
 }
 
+#[test]
+fn connections_ahead_of_need() {
+    let config = |server: &PostgresServer| {
+        let text = set(&two_users(server, 12), "target_group.pool", "min_connections", "3");
+        set(&text, "target_group.pool", "connection_idle_timeout", "\"300ms\"")
+    };
+    each_with("limits_min", &[], config, |server, database, proxy| {
+        let one = connect(proxy.address, &Login::app().database(database));
+        let first = wait_for_connections(server, database, APP, 3);
+        let other = connect(proxy.address, &second(database));
+        wait_for_connections(server, database, SECOND, 3);
+        // While a client is there they stay, however long they are not used; then they go.
+        drop(other);
+        wait_for_connections(server, database, SECOND, 0);
+        assert_eq!(wait_for_connections(server, database, APP, 3), first);
+        drop(one);
+        wait_for_connections(server, database, APP, 0);
+    });
+}
+
+#[test]
+fn connections_ahead_of_need_are_given_up_for_those_who_wait() {
+    let config = |server: &PostgresServer| set(&two_users(server, 4), "target_group.pool", "min_connections", "2");
+    each_with("limits_min_given_up", &[], config, |server, database, proxy| {
+        let mut one = connect(proxy.address, &Login::app().database(database));
+        wait_for_connections(server, database, APP, 2);
+        let mut other = connect(proxy.address, &second(database));
+        other.query("BEGIN");
+        one.query("BEGIN");
+        wait_for_connections(server, database, APP, 1);
+        for client in [&mut one, &mut other] {
+            client.query("COMMIT");
+        }
+    });
+}
+
 /// A login that takes another connection's place does not come before the database has let go of that one.
 #[test]
 fn places_change_hands_at_a_database_that_is_full() {
@@ -182,17 +218,24 @@ fn listens(proxy: &ProxyHandle, endpoint: &str) -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], port.parse().unwrap()))
 }
 
-/// Until the server has so many sessions of this user in this database.
-fn wait_for_connections(server: &PostgresServer, database: &str, user: &str, expected: usize) {
+/// Until the server has so many sessions of this user in this database; their process ids.
+fn wait_for_connections(
+    server: &PostgresServer,
+    database: &str,
+    user: &str,
+    expected: usize,
+) -> Vec<Vec<Option<String>>> {
     let mut superuser = connect(server.address(), &Login::superuser().database("postgres"));
-    let count =
-        format!("SELECT pid FROM pg_stat_activity, pg_sleep(0.01) WHERE datname = '{database}' AND usename = '{user}'");
+    let count = format!(
+        "SELECT pid FROM pg_stat_activity, pg_sleep(0.01) WHERE datname = '{database}' AND usename = '{user}' \
+         ORDER BY pid"
+    );
     let deadline = Instant::now() + PATIENCE;
     loop {
-        let open = superuser.query(&count).len();
-        if open == expected {
-            return;
+        let open = superuser.query(&count);
+        if open.len() == expected {
+            return open;
         }
-        assert!(Instant::now() < deadline, "{open} connections, not {expected}");
+        assert!(Instant::now() < deadline, "{open:?}, not {expected}");
     }
 }

@@ -259,7 +259,7 @@ fn what_later_versions_bring() {
     let text = SMALL
         .replace(
             "#pool",
-            "min_connections = 0\ninit_query = ''\ntransaction_max = '0'\nquery_timeout = '0'\npin_on = {}\n\
+            "init_query = ''\ntransaction_max = '0'\nquery_timeout = '0'\npin_on = {}\n\
              pin_max_percent = 50\npin_idle_timeout = '0'",
         )
         .replace("#health", "[target_group.auth_query]\nenabled = false\ndeny = ['superuser', 'replication']")

@@ -113,6 +113,7 @@ fn defaults() {
     let pool = &group.pool;
     assert_eq!(pool.max_connections, ConnectionLimit::Percent(90));
     assert_eq!(pool.max_idle_connections_percent, 50);
+    assert_eq!(pool.min_connections, 0);
     assert_eq!(pool.connection_borrow_timeout, Duration::from_secs(120));
     assert_eq!(pool.max_waiting, 10_000);
     assert_eq!(pool.connect_timeout, Duration::from_secs(5));
@@ -155,7 +156,7 @@ fn values_other_than_the_defaults() {
         .replace("#group", "tls = 'verify-ca'")
         .replace(
             "#pool",
-            "max_connections = 80\nmax_idle_connections_percent = 100\nconnection_borrow_timeout = '1s'\n\
+            "max_connections = 80\nmax_idle_connections_percent = 100\nmin_connections = 3\nconnection_borrow_timeout = '1s'\n\
              max_waiting = 0\nconnect_timeout = '1s'\nmax_logins_in_progress = 1\nconnection_max_lifetime = '0'\n\
              connection_idle_timeout = '0'\npool_mode = 'session'\nreset = 'full'\ntransaction_idle_timeout = '0'\n\
              max_prepared_statements = 1",
@@ -198,6 +199,7 @@ fn values_other_than_the_defaults() {
     let pool = &group.pool;
     assert_eq!(pool.max_connections, ConnectionLimit::Absolute(80));
     assert_eq!(pool.max_idle_connections_percent, 100);
+    assert_eq!(pool.min_connections, 3);
     assert_eq!(pool.connection_borrow_timeout, Duration::from_secs(1));
     assert_eq!(pool.max_waiting, 0);
     assert_eq!(pool.connect_timeout, Duration::from_secs(1));
@@ -272,6 +274,14 @@ fn limits_that_others_make_void_are_noted() {
              have 9"]
     );
     assert_eq!(warnings("max_connections = 9", "max_connections = 9\nmax_clients = 9"), [""; 0]);
+    assert_eq!(
+        warnings("max_connections = 9\nmin_connections = 9", "max_connections = 8"),
+        [
+            "user \"app\": max_connections = 8 is less than min_connections of target group \"orders\", which is 9",
+            "target group \"orders\": min_connections = 9 can't be reached: max_connections is 9, and the proxy's own \
+             connections count too"
+        ]
+    );
 }
 
 #[test]

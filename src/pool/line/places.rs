@@ -41,6 +41,22 @@ impl<C, W> Line<C, W> {
         Some(Opening { key: Key(pool), evicted })
     }
 
+    /// A login that should begin ahead of need, once [`next_opening`](Self::next_opening) wants none: for a pool below its
+    /// floor, the poorest first. It takes no connection's place, and leaves half of the logins at a time to those who wait.
+    pub fn next_ahead(&mut self, now: Instant) -> Option<Key> {
+        if self.openings >= self.limits.openings.div_ceil(2) || self.open >= self.limits.connections {
+            return None;
+        }
+        let wants = |pool: &Pool<C, W>| {
+            let has_room = self.users.get(pool.user).is_some_and(|user| user.room() > 0);
+            pool.open < pool.floor && pool.is_ready(now) && has_room
+        };
+        let wanting = self.pools.iter().enumerate().filter(|(_, pool)| wants(pool));
+        let (pool, _) = wanting.min_by_key(|(_, pool)| pool.open)?;
+        self.begin(pool);
+        Some(Key(pool))
+    }
+
     /// What should be opened, among users below their share or among the others, in the order of turns.
     fn opening(&self, share: usize, below: bool, now: Instant) -> Option<(usize, Room)> {
         let users = self.turns.iter().filter(|user| self.is_below(**user, share) == below);

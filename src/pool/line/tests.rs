@@ -321,6 +321,41 @@ fn a_user_at_its_limit_waits_for_its_own_connections() {
 }
 
 #[test]
+fn connections_are_opened_ahead_of_need_where_there_is_room() {
+    let mut f = Fixture::new(Limits { connections: 4, idle: 1, waiting: 100, openings: 3 });
+    let [a, b] = ["a", "b"].map(|user| f.line.add_pool(user));
+    f.line.set_floor(a, 2);
+    f.line.set_floor(b, 3);
+    let ahead = |f: &mut Fixture| f.line.next_ahead(f.now);
+    assert_eq!([ahead(&mut f), ahead(&mut f), ahead(&mut f)], [Some(a), Some(b), None]);
+    // One of the logins at a time is left to those who wait.
+    f.wait_all(b, 0..1);
+    assert!(f.line.next_opening(f.now).is_none(), "one is on its way already");
+    assert_eq!(f.open(b), 0);
+    f.line.open_failed(a, false, f.now, 1.0);
+    assert_eq!(ahead(&mut f), Some(b), "the other has to wait behind its failure");
+    f.now += BACKOFF.0;
+    assert_eq!(ahead(&mut f), Some(a));
+    for key in [a, b] {
+        assert!(matches!(f.line.arrive(9, Fixture::ask(key, 0), f.now), Verdict::Kept));
+    }
+    assert_eq!([ahead(&mut f), ahead(&mut f)], [Some(a), None], "the budget is full");
+    assert!(matches!(f.line.arrive(9, Fixture::ask(a, 0), f.now), Verdict::Kept));
+    // Neither unused for long nor more than may be idle: kept all the same.
+    f.now += Duration::from_secs(3600);
+    let sweep = |f: &mut Fixture| f.line.sweep(f.now, Some(Duration::from_secs(1)), |_| false).len();
+    assert_eq!((sweep(&mut f), f.line.figures().idle), (0, 3));
+    // Who waits takes the place of one.
+    f.wait_all(b, 1..3);
+    assert_eq!(f.line.take(Fixture::ask(b, 0)), Some(9));
+    assert_eq!(f.line.next_opening(f.now).unwrap().evicted, Some(9));
+    assert_eq!((f.open(b), ahead(&mut f)), (1, None));
+    // Once nobody is there they go.
+    f.line.set_floor(a, 0);
+    assert_eq!((sweep(&mut f), f.line.figures().idle), (1, 0));
+}
+
+#[test]
 fn an_unused_pools_number_is_used_again() {
     let mut f = Fixture::new(LIMITS);
     let (one, other) = (f.line.add_pool("app"), f.line.add_pool("app"));
@@ -372,6 +407,7 @@ enum Event {
     Cancel { which: usize },
     Limit { connections: usize },
     UserLimit { user: usize, connections: Option<usize> },
+    Floor { key: usize, connections: usize },
     Sweep,
     Later { ms: u64 },
 }
@@ -386,6 +422,7 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
         1 => (1..5usize).prop_map(|connections| Event::Limit { connections }),
         1 => (0..2usize, proptest::option::of(1..4usize))
             .prop_map(|(user, connections)| Event::UserLimit { user, connections }),
+        1 => (0..3usize, 0..3usize).prop_map(|(key, connections)| Event::Floor { key, connections }),
         1 => Just(Event::Sweep),
         1 => (0..2000u64).prop_map(|ms| Event::Later { ms }),
     ];
@@ -498,7 +535,18 @@ impl World {
                 self.f.line.set_user_limits([0, 1].into_iter().filter_map(limit).collect());
             }
             Event::Limit { connections } => self.f.line.set_limits(Limits { connections, ..LIMITS }),
-            Event::Sweep => drop(self.f.line.sweep(self.f.now, Some(Duration::from_secs(1)), |_| false)),
+            Event::Floor { key, connections } => self.f.line.set_floor(self.keys[key], connections),
+            Event::Sweep => {
+                let line = &mut self.f.line;
+                let before: Vec<_> = line.pools.iter().map(|pool| (pool.open, line.is_over(pool.user))).collect();
+                line.sweep(self.f.now, Some(Duration::from_secs(1)), |_| false);
+                for (pool, (before, was_over)) in line.pools.iter().zip(before) {
+                    prop_assert!(pool.open >= before.min(pool.floor) || was_over);
+                }
+                while let Some(key) = self.f.line.next_ahead(self.f.now) {
+                    self.begins(key)?;
+                }
+            }
             Event::Later { ms } => {
                 self.f.now += Duration::from_millis(ms);
                 for late in self.f.line.expire(self.f.now) {
