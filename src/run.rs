@@ -115,13 +115,16 @@ async fn serve(
     let metrics = Arc::new(metrics(&config, workers + 1)?);
     let readiness = Arc::new(Readiness::default());
     let access = Arc::new(ArcSwap::from_pointee(reload::access(&config)?));
+    let clients = Arc::default();
     let statement_key = rand::random();
 
-    let mut groups = Vec::new();
+    let mut groups: Vec<Group> = Vec::new();
     for (number, group) in config.target_groups.iter().enumerate() {
         // The main thread's slots stand behind the workers'.
         let counts = metrics.thread(workers).and_then(|slots| slots.group(number)).unwrap_or_default();
-        groups.push(start_group(group, &access, statement_key, counts)?);
+        let (pools, lookup) = start_group(group, &access, statement_key, counts)?;
+        pools.set_user_limits(reload::connection_limits(&config));
+        groups.push((pools, lookup));
     }
     // One process is all there is so far; several would each get a number of their own.
     let (cancel_keys, orders) = CancelKeys::new(0, workers);
@@ -147,6 +150,7 @@ async fn serve(
             },
             pools: Arc::clone(pools),
             access: Arc::clone(&access),
+            clients: Arc::clone(&clients),
             lookup: lookup.clone(),
             greetings: session::Greetings::default(),
             cancel_keys: Arc::clone(&cancel_keys),
@@ -202,7 +206,8 @@ async fn serve(
     ready(&addresses);
 
     let mut refreshing = Refreshing::start(&access);
-    let reloader = Reloader::new(config, Arc::clone(&access), Arc::clone(&readiness));
+    let pools = groups.into_iter().map(|(pools, _)| pools).collect();
+    let reloader = Reloader::new(config, Arc::clone(&access), pools, Arc::clone(&readiness));
     let mut first = Box::pin(shutdown());
     loop {
         tokio::select! {
@@ -456,6 +461,13 @@ pub fn check(config: &Config, mut report: impl FnMut(bool, String)) -> Result<()
                         finding.limits.max_connections
                     ),
                 );
+                let min = group.pool.min_connections;
+                if min > budget {
+                    report(
+                        true,
+                        format!("note: {place}: min_connections = {min} can't be reached: {budget} are for clients"),
+                    );
+                }
             }
             Err(error) => {
                 failed += 1;

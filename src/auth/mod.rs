@@ -4,6 +4,7 @@
 //! use the endpoint, is given a secret that nobody can fulfil: its login looks and takes the same as with a wrong
 //! password.
 
+mod clients;
 mod feigned;
 mod iam;
 mod rotating;
@@ -21,6 +22,7 @@ use crate::protocol::{ClientError, Credentials, Password, Proof, ScramSecret};
 use iam::{Claim, Iam, is_token};
 use users::Users;
 
+pub use clients::{Clients, LoggedIn};
 pub use feigned::Forms;
 pub use iam::{Keys, TokenRefusal, make_token};
 pub use rotating::Rotating;
@@ -234,6 +236,11 @@ impl Authenticator {
         self.users.find(user).map(|found| found.database_user.as_str())
     }
 
+    /// How many clients may be logged in as this user; `None`: any number.
+    pub fn max_clients(&self, user: &str) -> Option<usize> {
+        self.users.find(user)?.max_clients
+    }
+
     /// How the proxy logs in at the database for this user.
     pub fn database_login(&self, user: &str) -> Option<DatabaseLogin> {
         let found = self.users.find(user)?;
@@ -286,6 +293,8 @@ mod tests {
             database_user: format!("{name}_rw"),
             database_auth: DatabaseAuth::Password,
             endpoints: endpoints.map(|names| names.iter().map(|name| (*name).to_owned()).collect()),
+            max_clients: None,
+            max_connections: None,
         }
     }
 

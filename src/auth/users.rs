@@ -28,6 +28,8 @@ pub(super) struct User {
     pub(super) password: Option<Arc<Rotating>>,
     /// `None`: everywhere.
     endpoints: Option<Vec<String>>,
+    /// `None`: any number.
+    pub(super) max_clients: Option<usize>,
 }
 
 impl Users {
@@ -76,6 +78,7 @@ impl User {
             database_auth: user.database_auth,
             password: user.password.clone().map(|password| Arc::new(Rotating::new(password))),
             endpoints: user.endpoints.clone(),
+            max_clients: user.max_clients,
         })
     }
 

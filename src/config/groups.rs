@@ -12,7 +12,7 @@ use super::{Names, Secret, values};
 use std::time::Duration;
 
 /// The highest `max_connections` Postgres itself takes.
-const CONNECTIONS_MAX: i64 = 262_143;
+pub(super) const CONNECTIONS_MAX: i64 = 262_143;
 /// Waiting clients are bounded by `max_clients`; a larger number is a slip.
 const WAITING_MAX: i64 = 1_000_000;
 /// A thundering herd of logins is what this limit is there to stop.
@@ -143,6 +143,8 @@ fn read_pool(table: Table<'_>) -> PoolConfig {
             default.max_idle_connections_percent,
             percent,
         ),
+        min_connections: table
+            .read("min_connections", default.min_connections, |field| field.integer(0..=CONNECTIONS_MAX)),
         connection_borrow_timeout: table.read(
             "connection_borrow_timeout",
             default.connection_borrow_timeout,
@@ -180,7 +182,6 @@ fn read_pool(table: Table<'_>) -> PoolConfig {
         max_prepared_statements: table
             .read("max_prepared_statements", default.max_prepared_statements, |field| field.integer(1..=PREPARED_MAX)),
     };
-    table.later("min_connections", Some("0"));
     table.later("init_query", Some("\"\""));
     table.later("pin_on", Some("{}"));
     table.later("pin_max_percent", Some("50"));

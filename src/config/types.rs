@@ -173,6 +173,8 @@ pub struct PoolConfig {
     pub max_connections: ConnectionLimit,
     /// The share of that maximum that may be idle, 1 to 100.
     pub max_idle_connections_percent: u8,
+    /// How many connections each pool has open while a client of it is there.
+    pub min_connections: usize,
     /// How long a client waits for a connection.
     pub connection_borrow_timeout: Duration,
     /// How many clients may wait; one more is refused at once.
@@ -204,6 +206,7 @@ impl Default for PoolConfig {
         Self {
             max_connections: ConnectionLimit::Percent(90),
             max_idle_connections_percent: 50,
+            min_connections: 0,
             connection_borrow_timeout: Duration::from_secs(120),
             max_waiting: 10_000,
             connect_timeout: Duration::from_secs(5),
@@ -302,6 +305,10 @@ pub struct UserConfig {
     pub database_auth: DatabaseAuth,
     /// The endpoints where this user may come in; `None`: everywhere.
     pub endpoints: Option<Vec<String>>,
+    /// Clients that may be logged in as this user at a time, over the whole proxy; `None`: any number.
+    pub max_clients: Option<usize>,
+    /// Database connections that this user's clients may have at one target; `None`: as many as there are.
+    pub max_connections: Option<usize>,
 }
 
 impl UserConfig {

@@ -3,6 +3,7 @@
 //! Checks beyond one key: the endpoints exist, and a method that needs a password has one.
 
 use super::field::Field;
+use super::groups::CONNECTIONS_MAX;
 use super::table::Table;
 use super::types::{
     AuthMethod, DatabaseAuth, EndpointConfig, TargetAddress, TargetGroupConfig, TargetTlsMode, UserConfig,
@@ -10,6 +11,9 @@ use super::types::{
 use super::{Names, secret, values};
 
 const NAME_FORM: &str = "1 to 63 bytes";
+
+/// As many as an endpoint may have.
+const CLIENTS_MAX: i64 = 1_000_000;
 
 const METHODS: [(&str, AuthMethod); 5] = [
     ("scram-sha-256", AuthMethod::ScramSha256),
@@ -111,10 +115,10 @@ fn read(
             .and_then(|field| field.choice(&[("password", DatabaseAuth::Password), ("iam", DatabaseAuth::Iam)], &[]))
             .unwrap_or(DatabaseAuth::Password),
         endpoints: table.read("endpoints", None, |field| read_endpoints(field, endpoints).map(Some)),
+        max_clients: table.read("max_clients", None, |field| field.integer(1..=CLIENTS_MAX).map(Some)),
+        max_connections: table.read("max_connections", None, |field| field.integer(1..=CONNECTIONS_MAX).map(Some)),
         name,
     };
-    table.later("max_clients", None);
-    table.later("max_connections", None);
     table.finish();
     user
 }

@@ -6,7 +6,8 @@ use std::net::IpAddr;
 
 use super::table::Source;
 use super::types::{
-    AuthMethod, Config, EndpointConfig, EndpointTls, ListenAddress, TargetAddress, TargetGroupConfig, TargetTlsMode,
+    AuthMethod, Config, ConnectionLimit, EndpointConfig, EndpointTls, ListenAddress, TargetAddress, TargetGroupConfig,
+    TargetTlsMode, UserConfig,
 };
 
 /// Looks the whole configuration over.
@@ -21,8 +22,49 @@ pub(super) fn look_at(config: &Config, source: &Source<'_>) {
             user.name
         ));
     }
+    for user in &config.users {
+        look_at_limits(user, config, source);
+    }
     for group in &config.target_groups {
         look_at_group(group, config, source);
+    }
+}
+
+/// Limits that another one makes void.
+fn look_at_limits(user: &UserConfig, config: &Config, source: &Source<'_>) {
+    let name = &user.name;
+    let endpoints = || config.endpoints.iter().filter(|endpoint| user.may_use(&endpoint.name));
+    let clients: usize = endpoints().map(|endpoint| endpoint.max_clients).sum();
+    if let Some(limit) = user.max_clients.filter(|limit| *limit > clients) {
+        source.warn(format!(
+            "user \"{name}\": max_clients = {limit} has no effect, its endpoints take {clients} clients (max_clients)"
+        ));
+    }
+    let Some(limit) = user.max_connections else { return };
+    if let Some(clients) = user.max_clients.filter(|clients| *clients < limit) {
+        source.warn(format!(
+            "user \"{name}\": max_connections = {limit} has no effect, a client holds one connection at most and \
+             max_clients is {clients}"
+        ));
+    }
+    for group in &config.target_groups {
+        let is_used = endpoints().any(|endpoint| endpoint.target_group == group.name);
+        if let (true, ConnectionLimit::Absolute(all)) = (is_used, group.pool.max_connections)
+            && limit > usize::try_from(all).unwrap_or(usize::MAX)
+        {
+            source.warn(format!(
+                "user \"{name}\": max_connections = {limit} has no effect at target group \"{}\", where all users \
+                 together may have {all}",
+                group.name
+            ));
+        }
+        if is_used && limit < group.pool.min_connections {
+            source.warn(format!(
+                "user \"{name}\": max_connections = {limit} is less than min_connections of target group \"{}\", which is \
+                 {}",
+                group.name, group.pool.min_connections
+            ));
+        }
     }
 }
 
@@ -66,6 +108,15 @@ fn look_at_group(group: &TargetGroupConfig, config: &Config, source: &Source<'_>
     let name = &group.name;
     if !config.endpoints.iter().any(|e| e.target_group == *name) {
         source.warn(format!("target group \"{name}\": no endpoint leads to it"));
+    }
+    let min = group.pool.min_connections;
+    if let ConnectionLimit::Absolute(max) = group.pool.max_connections
+        && min >= usize::try_from(max).unwrap_or(usize::MAX)
+    {
+        source.warn(format!(
+            "target group \"{name}\": min_connections = {min} can't be reached: max_connections is {max}, and the proxy's \
+             own connections count too"
+        ));
     }
     let is_remote = group.targets.iter().any(is_remote);
     match group.tls.mode {

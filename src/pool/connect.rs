@@ -7,7 +7,7 @@
 
 use super::dial::Dial;
 use super::line::Key;
-use super::{Lease, PoolKey, Pools, ServerConn, close_all};
+use super::{Lease, Order, PoolKey, Pools, ServerConn};
 use crate::metrics::OpenFailure;
 use crate::net;
 use crate::protocol::{ClientError, ConnectOptions, HandshakeError, LoginSecret, Protocol};
@@ -74,17 +74,16 @@ pub enum ConnectError {
 }
 
 /// Performs the logins that the pools order, until they are gone. Run it inside a `LocalSet`.
-pub async fn run<P: Protocol>(
-    pools: Arc<Pools<P>>,
-    mut orders: mpsc::UnboundedReceiver<(Key, Arc<PoolKey>)>,
-    target: Target,
-) {
+pub async fn run<P: Protocol>(pools: Arc<Pools<P>>, mut orders: mpsc::UnboundedReceiver<Order<P>>, target: Target) {
     let target = Rc::new(target);
     pools.counts.speaks_tls.set(u64::from(pools.dial.has_tls()));
-    while let Some((key, pool_key)) = orders.recv().await {
+    while let Some(Order { key, pool_key, instead_of }) = orders.recv().await {
         pools.counts.database_connection_requests.add(1);
         let (pools, target) = (Arc::clone(&pools), Rc::clone(&target));
         tokio::task::spawn_local(async move {
+            if let Some(connection) = instead_of {
+                connection.leave().await;
+            }
             match open::<P>(&target, &pools.dial, &pool_key).await {
                 Ok(connection) => pools.opened(key, connection),
                 Err(error) => pools.open_failed(key, &pool_key, &error),
@@ -140,15 +139,10 @@ async fn log_in<P: Protocol>(
 
 impl<P: Protocol> Pools<P> {
     pub(super) fn opened(self: &Arc<Self>, key: Key, connection: Box<ServerConn<P>>) {
-        let mut state = self.lock();
-        state.line.opened(key);
-        state.unreachable = false;
-        let evicted = self.open_more(&mut state);
-        drop(state);
-        close_all(evicted);
+        self.lock().unreachable = false;
         self.counts.database_connections_opened.add(1);
         tracing::debug!(group = self.group, "database connection opened");
-        Lease::new(self, key, connection).release();
+        Lease::new(self, key, connection).arrive();
     }
 
     pub(super) fn open_failed(&self, key: Key, pool_key: &PoolKey, error: &ConnectError) {
@@ -157,9 +151,8 @@ impl<P: Protocol> Pools<P> {
         let mut state = self.lock();
         let refused = state.line.open_failed(key, words.is_some(), Instant::now(), rand::random());
         state.unreachable = words.is_none();
-        let evicted = self.open_more(&mut state);
+        self.open_more(&mut state);
         drop(state);
-        close_all(evicted);
         tracing::warn!(
             group = self.group,
             user = pool_key.user,

@@ -5,9 +5,9 @@
 
 use super::Pools;
 use super::line::{Ask, Key};
-use crate::net::Stream;
+use crate::net::{Detached, Stream};
 use crate::protocol::{Out, Protocol, ServerSide, Status};
-use std::io::IoSlice;
+use std::io::{self, IoSlice};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
@@ -15,6 +15,9 @@ use std::time::{Duration, Instant};
 /// An idle connection is asked at the kernel whether it still lives, if it was idle for longer than this; before,
 /// what the runtime has heard of it will do.
 const TRUSTED: Duration = Duration::from_millis(50);
+/// How long a database may take to let go of a connection. It is done within milliseconds, or it has trouble that a
+/// login need not wait for.
+const LEAVING: Duration = Duration::from_secs(1);
 /// Bytes of reports and notices that may wait on an idle connection.
 const UNSOLICITED_BYTES_MAX: usize = 64 << 10;
 
@@ -61,6 +64,23 @@ impl<P: Protocol> ServerConn<P> {
             let _ = self.stream.poll_write(&mut cx, &[IoSlice::new(&goodbye)]);
             let _ = self.stream.poll_flush(&mut cx);
         }
+    }
+
+    /// Says goodbye, and waits until the database has let go of it. Cancel safe: it is closed then.
+    pub(super) async fn leave(self: Box<Self>) {
+        let Self { stream, machine, .. } = *self;
+        let Ok(mut stream) = stream.detach().and_then(Detached::attach) else { return };
+        let goodbye = async {
+            let mut bytes = Vec::new();
+            machine.terminate(&mut bytes);
+            stream.write_whole(&mut bytes).await?;
+            while stream.read_more(&mut bytes).await? > 0 {
+                bytes.clear();
+            }
+            io::Result::Ok(())
+        };
+        // Lost or slow: in either case there is nothing more to be done for it.
+        let _ = tokio::time::timeout(LEAVING, goodbye).await;
     }
 
     /// Puts the socket on this worker's runtime.
@@ -159,9 +179,21 @@ impl<P: Protocol> Lease<P> {
 
     /// Gives the connection back if it is clean, else closes it.
     pub fn release(self) {
+        self.give_back(false);
+    }
+
+    /// The same with one that has just been opened.
+    pub(super) fn arrive(self) {
+        self.give_back(true);
+    }
+
+    fn give_back(self, is_new: bool) {
         let now = Instant::now();
         let Self { mut connection, claim } = self;
         if !connection.is_clean() || connection.is_old(now) {
+            if is_new {
+                claim.pools.lock().line.opened(claim.key);
+            }
             connection.close();
             return;
         }
@@ -172,7 +204,7 @@ impl<P: Protocol> Lease<P> {
             worker: connection.worker.unwrap_or(usize::MAX),
         };
         let pools = claim.disarm();
-        pools.put_back(connection, ask, now);
+        pools.put_back(connection, ask, now, is_new);
     }
 }
 

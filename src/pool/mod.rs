@@ -18,7 +18,7 @@ pub use lease::{Lease, ServerConn};
 use crate::config::{PoolConfig, ResetPolicy};
 use crate::metrics::GroupMetrics;
 use crate::protocol::{ClientError, Protocol};
-use line::{Ask, Figures, Key, Limits, Line, Verdict};
+use line::{Ask, Figures, Key, Late, Limits, Line, Verdict};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -48,8 +48,16 @@ pub struct Pools<P: Protocol> {
     /// The slot of the thread that runs [`connect::run`] and [`tick`](Self::tick).
     counts: Arc<GroupMetrics>,
     state: Mutex<State<P>>,
-    /// Logins that should begin; at most `max_logins_in_progress` are on their way at a time.
-    openings: mpsc::UnboundedSender<(Key, Arc<PoolKey>)>,
+    /// At most `max_logins_in_progress` are on their way at a time.
+    orders: mpsc::UnboundedSender<Order<P>>,
+}
+
+/// A login that should begin.
+pub struct Order<P: Protocol> {
+    key: Key,
+    pool_key: Arc<PoolKey>,
+    /// The connection whose place it takes. The database must have let go of it first.
+    instead_of: Option<Box<ServerConn<P>>>,
 }
 
 type Waiter<P> = oneshot::Sender<Result<Lease<P>, ClientError>>;
@@ -104,12 +112,12 @@ impl<P: Protocol> Pools<P> {
         dial: Dial,
         config: PoolConfig,
         counts: Arc<GroupMetrics>,
-    ) -> (Arc<Self>, mpsc::UnboundedReceiver<(Key, Arc<PoolKey>)>) {
-        let (openings, receiver) = mpsc::unbounded_channel();
+    ) -> (Arc<Self>, mpsc::UnboundedReceiver<Order<P>>) {
+        let (orders, receiver) = mpsc::unbounded_channel();
         let limits =
             Limits { connections: 0, idle: 0, waiting: config.max_waiting, openings: config.max_logins_in_progress };
         let state = State { line: Line::new(limits), keys: BTreeMap::new(), by_key: Vec::new(), unreachable: false };
-        (Arc::new(Self { group: group.to_owned(), dial, config, counts, state: Mutex::new(state), openings }), receiver)
+        (Arc::new(Self { group: group.to_owned(), dial, config, counts, state: Mutex::new(state), orders }), receiver)
     }
 
     /// The target group's name.
@@ -137,7 +145,9 @@ impl<P: Protocol> Pools<P> {
         let number = known.unwrap_or_else(|| state.add_pool(key));
         let slot = state.by_key.get_mut(number.index()).ok_or(ClientError::Internal)?;
         slot.uses += 1;
-        Ok(PoolUse { pools: Arc::clone(self), pool_key: Arc::clone(&slot.key), key: number })
+        let pool_key = Arc::clone(&slot.key);
+        state.line.set_floor(number, self.config.min_connections);
+        Ok(PoolUse { pools: Arc::clone(self), pool_key, key: number })
     }
 
     /// How many connections the target grants now.
@@ -148,9 +158,14 @@ impl<P: Protocol> Pools<P> {
         if state.line.limits() != limits {
             state.line.set_limits(limits);
         }
-        let evicted = self.open_more(&mut state);
-        drop(state);
-        close_all(evicted);
+        self.open_more(&mut state);
+    }
+
+    /// How many connections users may have, where they have limits of their own.
+    pub fn set_user_limits(&self, limits: BTreeMap<String, usize>) {
+        let mut state = self.lock();
+        state.line.set_user_limits(limits);
+        self.open_more(&mut state);
     }
 
     /// How things stand.
@@ -172,9 +187,8 @@ impl<P: Protocol> Pools<P> {
         let now = Instant::now();
         match state.line.wait(ask, now + self.config.connection_borrow_timeout, waiter) {
             Ok(ticket) => {
-                let evicted = self.open_more(&mut state);
+                self.open_more(&mut state);
                 drop(state);
-                close_all(evicted);
                 Borrow::Later(Waiting { outcome, pools: Arc::clone(self), key: ask.key, ticket, since: now })
             }
             Err(_full) => {
@@ -183,18 +197,23 @@ impl<P: Protocol> Pools<P> {
         }
     }
 
-    /// A leased connection comes back, clean: it goes to who is next, or stays idle.
-    fn put_back(self: &Arc<Self>, mut connection: Box<ServerConn<P>>, ask: Ask, now: Instant) {
+    /// A leased connection comes back, clean, or a login has ended well: it goes to who is next, or stays idle.
+    fn put_back(self: &Arc<Self>, mut connection: Box<ServerConn<P>>, ask: Ask, now: Instant, mut is_new: bool) {
         loop {
             let mut state = self.lock();
-            match state.line.release(connection, ask, now) {
+            let verdict =
+                if is_new { state.line.arrive(connection, ask, now) } else { state.line.release(connection, ask, now) };
+            // Unless it was handed on, a place or an idle connection may be somebody else's now; a new one leaves its
+            // place among the logins under way.
+            if is_new || !matches!(verdict, Verdict::Hand(..)) {
+                self.open_more(&mut state);
+            }
+            match verdict {
                 Verdict::Kept => return,
+                Verdict::Trade(connection, key) => return self.order(&state, key, Some(connection)),
                 Verdict::Close(connection) => {
-                    let evicted = self.open_more(&mut state);
                     drop(state);
-                    close_all(evicted);
-                    connection.close();
-                    return;
+                    return connection.close();
                 }
                 Verdict::Hand(handed, waiter) => {
                     drop(state);
@@ -206,6 +225,7 @@ impl<P: Protocol> Pools<P> {
                     }
                 }
             }
+            is_new = false;
         }
     }
 
@@ -213,27 +233,29 @@ impl<P: Protocol> Pools<P> {
     fn closed(&self, key: Key) {
         let mut state = self.lock();
         state.line.closed(key);
-        let evicted = self.open_more(&mut state);
-        drop(state);
-        close_all(evicted);
+        self.open_more(&mut state);
     }
 
-    /// Time passes: waiters are told that theirs is up, stale idle connections are closed, pauses after failures end.
+    /// Time passes: waiters are told that theirs is up, stale idle connections are closed, pauses after failures end,
+    /// connections are opened ahead of need.
     /// Call a few times a second, on the thread of [`connect::run`].
     pub fn tick(&self) {
         let now = Instant::now();
         let mut state = self.lock();
         let late = state.line.expire(now);
+        let late: Vec<_> = late.into_iter().map(|late| (state.user_held(&late), late.handle)).collect();
         let stale = state.line.sweep(now, self.config.connection_idle_timeout, |connection| connection.is_old(now));
         state.remove_unused();
         let figures = state.line.figures();
         // No budget: the target has not even told how many connections it takes.
         let has_budget = state.line.limits().connections > 0;
         let unreachable = figures.open == figures.openings && (state.unreachable || !has_budget);
-        let evicted = self.open_more(&mut state);
+        self.open_more(&mut state);
+        while let Some(key) = state.line.next_ahead(now) {
+            self.order(&state, key, None);
+        }
         let (figures, allowed) = (state.line.figures(), state.line.limits().connections);
         drop(state);
-        close_all(evicted);
         self.counts.database_connections_allowed.set(allowed as u64);
         let made = figures.open.saturating_sub(figures.openings) as u64;
         self.counts.database_connections_idle.set(figures.idle as u64);
@@ -244,30 +266,34 @@ impl<P: Protocol> Pools<P> {
         for connection in stale {
             connection.close();
         }
-        let (group, waited) = (self.group.clone(), self.config.connection_borrow_timeout);
-        let error = if unreachable {
-            ClientError::NoWriter { group, waited }
-        } else {
-            ClientError::BorrowTimeout { group, waited }
-        };
-        for waiter in late {
+        for (held, waiter) in late {
+            let (group, waited) = (self.group.clone(), self.config.connection_borrow_timeout);
+            let error = match held {
+                _ if unreachable => ClientError::NoWriter { group, waited },
+                Some((user, limit)) => ClientError::UserBorrowTimeout { user, limit, group, waited },
+                None => ClientError::BorrowTimeout { group, waited },
+            };
             // One that has gone meanwhile need not be told.
-            let _ = waiter.send(Err(error.clone()));
+            let _ = waiter.send(Err(error));
         }
     }
 
-    /// Orders the logins that the line wants. Returns the idle connections that make room for them: close them, once
-    /// the lock is free.
-    #[must_use]
-    fn open_more(&self, state: &mut State<P>) -> Vec<Box<ServerConn<P>>> {
-        let mut evicted = Vec::new();
-        while let Some(opening) = state.line.next_opening(Instant::now()) {
-            evicted.extend(opening.evicted);
-            let Some(slot) = state.by_key.get(opening.key.index()) else { continue };
-            // The receiver lives as long as the process serves; without it nobody is served any more.
-            let _ = self.openings.send((opening.key, Arc::clone(&slot.key)));
+    /// Orders the logins that the line wants.
+    fn open_more(&self, state: &mut State<P>) {
+        if state.line.figures().waiting == 0 {
+            return;
         }
-        evicted
+        while let Some(opening) = state.line.next_opening(Instant::now()) {
+            self.order(state, opening.key, opening.evicted);
+        }
+    }
+
+    fn order(&self, state: &State<P>, key: Key, instead_of: Option<Box<ServerConn<P>>>) {
+        if let Some(slot) = state.by_key.get(key.index()) {
+            let pool_key = Arc::clone(&slot.key);
+            // The receiver lives as long as the process serves; without it nobody is served any more.
+            let _ = self.orders.send(Order { key, pool_key, instead_of });
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, State<P>> {
@@ -288,18 +314,18 @@ impl<P: Protocol> State<P> {
         number
     }
 
+    /// The user whose limit held this waiter, and that limit.
+    fn user_held(&self, late: &Late<Waiter<P>>) -> Option<(String, usize)> {
+        let slot = self.by_key.get(late.key.index())?;
+        Some((slot.key.user.clone(), late.user_limit?))
+    }
+
     /// Forgets the pools that nobody uses and that hold nothing.
     fn remove_unused(&mut self) {
         let (by_key, line) = (&self.by_key, &mut self.line);
         self.keys.retain(|_, number| {
             by_key.get(number.index()).is_none_or(|slot| slot.uses > 0) || !line.remove_pool(*number)
         });
-    }
-}
-
-fn close_all<P: Protocol>(connections: Vec<Box<ServerConn<P>>>) {
-    for connection in connections {
-        connection.close();
     }
 }
 
@@ -317,8 +343,11 @@ impl<P: Protocol> PoolUse<P> {
 
 impl<P: Protocol> Drop for PoolUse<P> {
     fn drop(&mut self) {
-        if let Some(slot) = self.pools.lock().by_key.get_mut(self.key.index()) {
-            slot.uses = slot.uses.saturating_sub(1);
+        let mut state = self.pools.lock();
+        let Some(slot) = state.by_key.get_mut(self.key.index()) else { return };
+        slot.uses = slot.uses.saturating_sub(1);
+        if slot.uses == 0 {
+            state.line.set_floor(self.key, 0);
         }
     }
 }

@@ -23,7 +23,7 @@ static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Builder::new_current_thread
 struct Fixture {
     _runtime: EnterGuard<'static>,
     pools: Arc<Pools<Postgres>>,
-    orders: mpsc::UnboundedReceiver<(Key, Arc<PoolKey>)>,
+    orders: mpsc::UnboundedReceiver<Order<Postgres>>,
     uses: [PoolUse<Postgres>; 2],
     /// The databases' ends: while they are here their connections live.
     databases: Vec<DuplexStream>,
@@ -56,7 +56,7 @@ impl Fixture {
     }
 
     fn open_all(&mut self) {
-        while let Ok((key, _)) = self.orders.try_recv() {
+        while let Ok(Order { key, .. }) = self.orders.try_recv() {
             let connection = self.connection();
             self.pools.opened(key, connection);
         }
@@ -89,12 +89,13 @@ fn lease(waiting: &mut Waiting<Postgres>) -> Lease<Postgres> {
 
 #[test]
 fn a_lease_is_given_back_or_closed() {
-    let mut f = Fixture::new(PoolConfig::default(), 1);
+    let mut f = Fixture::new(PoolConfig::default(), 3);
     let mut waiting = later(f.borrow(0));
     assert_eq!(f.pools.figures(), Figures { open: 1, idle: 0, openings: 1, waiting: 1 });
     f.open_all();
     let first = lease(&mut waiting);
     assert_eq!(f.pools.figures(), Figures { open: 1, ..Figures::default() });
+    assert!(f.orders.try_recv().is_err(), "one is enough");
     first.release();
     assert_eq!(f.pools.figures(), Figures { open: 1, idle: 1, ..Figures::default() });
     drop(now(f.borrow(0)));
@@ -147,6 +148,44 @@ fn one_handed_to_a_waiter_that_left_is_not_lost() {
 }
 
 #[test]
+fn the_words_of_a_users_own_limit() {
+    let config = PoolConfig { connection_borrow_timeout: Duration::ZERO, ..PoolConfig::default() };
+    let mut f = Fixture::new(config, 5);
+    f.pools.set_user_limits([("a".to_owned(), 1)].into());
+    let mut first = later(f.borrow(0));
+    f.open_all();
+    let held = lease(&mut first);
+    let mut waiting = later(f.borrow(0));
+    f.pools.tick();
+    let error = waiting.outcome.try_recv().unwrap().err().unwrap();
+    let words = "Timed-out waiting to acquire database connection: user \"a\" may have 1 at target group \"main\" \
+                 (max_connections of this user), and none of them became free within 0ns (connection_borrow_timeout)";
+    assert_eq!(error.to_string(), words);
+    // A limit that is raised is for those who wait, too.
+    let mut waiting = later(f.borrow(0));
+    f.pools.set_user_limits([("a".to_owned(), 2)].into());
+    f.open_all();
+    lease(&mut waiting).release();
+    drop(held);
+}
+
+#[test]
+fn what_a_user_has_beyond_its_share_goes_to_who_waits_at_once() {
+    let mut f = Fixture::new(PoolConfig::default(), 5);
+    let mut leases = Vec::new();
+    for key in [0, 0, 0, 1, 1] {
+        let mut waiting = later(f.borrow(key));
+        f.open_all();
+        leases.push(lease(&mut waiting));
+    }
+    let mut waiting = later(f.borrow(1));
+    leases.remove(0).release();
+    f.open_all();
+    lease(&mut waiting).release();
+    assert_eq!(f.pools.figures(), Figures { open: 5, idle: 1, ..Figures::default() });
+}
+
+#[test]
 fn the_words_of_a_timeout() {
     let config = PoolConfig { connection_borrow_timeout: Duration::ZERO, ..PoolConfig::default() };
     let mut f = Fixture::new(config.clone(), 1);
@@ -166,7 +205,7 @@ fn the_words_of_a_timeout() {
     // Nobody there to open one.
     let mut f = Fixture::new(config, 1);
     let mut waiting = later(f.borrow(0));
-    let (key, pool_key) = f.orders.try_recv().unwrap();
+    let Order { key, pool_key, .. } = f.orders.try_recv().unwrap();
     f.pools.open_failed(key, &pool_key, &ConnectError::Timeout(Duration::ZERO));
     f.pools.tick();
     let error = waiting.outcome.try_recv().unwrap().err().unwrap();
@@ -184,6 +223,7 @@ enum Event {
     Open { fails: bool },
     Die(usize),
     Budget(usize),
+    UserLimit(usize),
     Tick,
 }
 
@@ -197,6 +237,7 @@ fn event() -> impl Strategy<Value = Event> {
         4 => proptest::bool::weighted(0.2).prop_map(|fails| Event::Open { fails }),
         1 => any::<usize>().prop_map(Event::Die),
         1 => (1..4usize).prop_map(Event::Budget),
+        1 => (1..3usize).prop_map(Event::UserLimit),
         1 => Just(Event::Tick),
     ]
 }
@@ -205,8 +246,10 @@ proptest! {
     /// Whoever goes away at whatever moment: the places taken are those of connections that exist or are being opened.
     #[test]
     fn the_budget_holds(events in proptest::collection::vec(event(), 0..80)) {
-        let mut f = Fixture::new(PoolConfig { max_waiting: 4, ..PoolConfig::default() }, 2);
-        let (mut waiting, mut leases, mut budget) = (Vec::new(), Vec::new(), 2);
+        let config = PoolConfig { max_waiting: 4, min_connections: 1, ..PoolConfig::default() };
+        let mut f = Fixture::new(config, 2);
+        f.pools.set_user_limits([("a".to_owned(), 1)].into());
+        let (mut waiting, mut leases, mut budget, mut limit) = (Vec::new(), Vec::new(), 2, 1);
         for event in events {
             match event {
                 Event::Borrow(key) => match f.borrow(key) {
@@ -225,7 +268,7 @@ proptest! {
                 Event::Leave(which) if !waiting.is_empty() => drop(waiting.remove(which % waiting.len())),
                 Event::Release(which) if !leases.is_empty() => leases.remove(which % leases.len()).release(),
                 Event::Lose(which) if !leases.is_empty() => drop(leases.remove(which % leases.len())),
-                Event::Open { fails } => if let Ok((key, pool_key)) = f.orders.try_recv() {
+                Event::Open { fails } => if let Ok(Order { key, pool_key, .. }) = f.orders.try_recv() {
                     if fails {
                         f.pools.open_failed(key, &pool_key, &ConnectError::Timeout(Duration::ZERO));
                     } else {
@@ -241,12 +284,18 @@ proptest! {
                     f.pools.set_budget(connections);
                     budget = budget.max(connections);
                 }
+                Event::UserLimit(connections) => {
+                    f.pools.set_user_limits([("a".to_owned(), connections)].into());
+                    limit = limit.max(connections);
+                }
                 Event::Tick => f.pools.tick(),
                 Event::Look(_) | Event::Leave(_) | Event::Release(_) | Event::Lose(_) | Event::Die(_) => {}
             }
             let figures = f.pools.figures();
             prop_assert!(figures.open <= budget);
             prop_assert!(leases.len() + figures.idle + figures.openings <= figures.open);
+            let users = ["a", "b"].map(|user| f.pools.lock().line.open_of(user));
+            prop_assert!(users[0] <= limit && users[0] + users[1] == figures.open);
         }
         // Everybody leaves.
         waiting.clear();

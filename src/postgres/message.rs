@@ -128,10 +128,12 @@ fn sqlstate(error: &ClientError, fatal: bool) -> &str {
         | ClientError::ConnectionsLost { .. }
         | ClientError::TooManyPools { .. }
         | ClientError::TooManyClients { .. }
+        | ClientError::TooManyUserClients { .. }
         | ClientError::TooManyLoginsAtOnce { .. }
         | ClientError::TooManyFailedLogins
         | ClientError::TooManyLogins { .. }
         | ClientError::BorrowTimeout { .. }
+        | ClientError::UserBorrowTimeout { .. }
         | ClientError::LineFull { .. }
         | ClientError::TargetLogin { .. } => "53300",
         ClientError::Replication => "0A000",
@@ -149,12 +151,16 @@ fn sqlstate(error: &ClientError, fatal: bool) -> &str {
 fn hint(error: &ClientError) -> Option<&'static str> {
     match error {
         ClientError::TooManyClients { .. } => Some("Close connections, or raise max_clients of the endpoint."),
+        ClientError::TooManyUserClients { .. } => Some("Close connections, or raise max_clients of the user."),
         ClientError::TooManyLogins { .. } => {
             Some("Let clients keep their connections, or raise max_logins_per_second of the endpoint.")
         }
         ClientError::BorrowTimeout { .. } => Some(
             "Shorten transactions, look for pinned clients, or raise the share of connections that the target group may use.",
         ),
+        ClientError::UserBorrowTimeout { .. } => {
+            Some("Shorten transactions, look for pinned clients, or raise max_connections of the user.")
+        }
         ClientError::LineFull { .. } => {
             Some("Try again later with fewer clients at a time, or raise max_waiting of the target group.")
         }
@@ -563,12 +569,14 @@ mod tests {
             (ClientError::NoUserName, "28000"),
             (ClientError::LoginTimeout, "57014"),
             (ClientError::TooManyClients { endpoint: "e".into(), limit: 1 }, "53300"),
+            (ClientError::TooManyUserClients { user: "u".into(), limit: 1 }, "53300"),
             (ClientError::TooManyLogins { endpoint: "e".into(), limit: 1 }, "53300"),
             (ClientError::TooManyLoginsAtOnce { endpoint: "e".into(), limit: 1 }, "53300"),
             (ClientError::TooManyFailedLogins, "53300"),
             (ClientError::AddressNotAllowed { endpoint: "e".into() }, "28000"),
             (ClientError::Replication, "0A000"),
             (ClientError::BorrowTimeout { group: group(), waited: limit }, "53300"),
+            (ClientError::UserBorrowTimeout { user: "u".into(), limit: 1, group: group(), waited: limit }, "53300"),
             (ClientError::LineFull { group: group(), limit: 1 }, "53300"),
             (ClientError::LookupFailed { group: group() }, "57P03"),
             (ClientError::NoWriter { group: group(), waited: limit }, "53300"),

@@ -137,6 +137,14 @@ pub enum ClientError {
         /// Its limit.
         limit: usize,
     },
+    /// `max_clients` of the user.
+    #[error("too many clients already: user \"{user}\" may have {limit} (max_clients of this user)")]
+    TooManyUserClients {
+        /// The client's user.
+        user: String,
+        /// Its limit.
+        limit: usize,
+    },
     /// `max_logins_per_second`.
     #[error("too many logins: endpoint \"{endpoint}\" takes {limit} per second (max_logins_per_second)")]
     TooManyLogins {
@@ -175,6 +183,21 @@ pub enum ClientError {
         /// Target group.
         group: String,
         /// The limit.
+        waited: Duration,
+    },
+    /// No connection in time, because the user has as many as it may have.
+    #[error(
+        "Timed-out waiting to acquire database connection: user \"{user}\" may have {limit} at target group \"{group}\" \
+         (max_connections of this user), and none of them became free within {waited:?} (connection_borrow_timeout)"
+    )]
+    UserBorrowTimeout {
+        /// The client's user.
+        user: String,
+        /// Its limit.
+        limit: usize,
+        /// Target group.
+        group: String,
+        /// How long it may take.
         waited: Duration,
     },
     /// The waiting line is full.
@@ -325,10 +348,12 @@ impl ClientError {
             | Self::LoginTimeout
             | Self::AddressNotAllowed { .. } => ErrorKind::Auth,
             Self::TooManyClients { .. }
+            | Self::TooManyUserClients { .. }
             | Self::TooManyLoginsAtOnce { .. }
             | Self::TooManyFailedLogins
             | Self::TooManyLogins { .. }
             | Self::BorrowTimeout { .. }
+            | Self::UserBorrowTimeout { .. }
             | Self::LineFull { .. }
             | Self::TooManyPools { .. } => ErrorKind::Pool,
             Self::TargetLogin { .. } | Self::Server(_) => ErrorKind::Server,

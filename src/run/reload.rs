@@ -1,6 +1,6 @@
 //! A configuration that was read anew, put to work in a running proxy.
 //!
-//! What decides who may come in is exchanged as a whole: users and their secrets, `[iam]` and its identities, the
+//! What decides who may come in is exchanged as a whole: users, their secrets and limits, `[iam]` and its identities, the
 //! endpoints' `hostnames`, certificates. Clients that are here stay, with what they came in by; logins that are under way
 //! end by what they began with. What can't be exchanged yet is named in the log. A configuration that is wrong changes
 //! nothing.
@@ -10,10 +10,12 @@ use crate::admin::Readiness;
 use crate::auth::Authenticator;
 use crate::config::{Config, ConfigErrors};
 use crate::net::tls;
+use crate::pool::Pools;
 use crate::postgres::Postgres;
 use crate::protocol::Protocol;
 use crate::session::Access;
 use arc_swap::ArcSwap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// What a configuration says about who may come in. Reads the certificates' files.
@@ -24,16 +26,27 @@ pub(super) fn access(config: &Config) -> Result<Access, RunError> {
     Ok(Access { authenticator, tls })
 }
 
+/// The users' own limits of database connections.
+pub(super) fn connection_limits(config: &Config) -> BTreeMap<String, usize> {
+    config.users.iter().filter_map(|user| Some((user.name.clone(), user.max_connections?))).collect()
+}
+
 /// Holds what a running proxy was started with, and what can be exchanged of it.
 pub(super) struct Reloader {
     started_with: Config,
     access: Arc<ArcSwap<Access>>,
+    pools: Vec<Arc<Pools<Postgres>>>,
     readiness: Arc<Readiness>,
 }
 
 impl Reloader {
-    pub(super) fn new(started_with: Config, access: Arc<ArcSwap<Access>>, readiness: Arc<Readiness>) -> Self {
-        Self { started_with, access, readiness }
+    pub(super) fn new(
+        started_with: Config,
+        access: Arc<ArcSwap<Access>>,
+        pools: Vec<Arc<Pools<Postgres>>>,
+        readiness: Arc<Readiness>,
+    ) -> Self {
+        Self { started_with, access, pools, readiness }
     }
 
     /// Takes what was read; says in the log what came of it, and `/readyz` whether it was good: a proxy that would not
@@ -43,6 +56,9 @@ impl Reloader {
         self.readiness.config_valid(made.is_some());
         let Some((config, access)) = made else { return };
         self.access.store(Arc::new(access));
+        for pools in &self.pools {
+            pools.set_user_limits(connection_limits(&config));
+        }
         for warning in &config.warnings {
             tracing::warn!("{warning}");
         }

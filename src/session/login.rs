@@ -7,7 +7,7 @@
 use super::relay::settle;
 use super::tally::{Presence, Tally};
 use super::{Access, CancelKeys, Rules, Session, Worker};
-use crate::auth::Refused;
+use crate::auth::{Clients, LoggedIn, Refused};
 use crate::metrics::LoginRefusal;
 use crate::net::certificate;
 use crate::net::rate::Rate;
@@ -50,6 +50,8 @@ pub struct Endpoint<P: Protocol> {
     pub tls: TlsOffer,
     /// Who may come in, and with what certificate they are met. A login holds on to what it has begun with.
     pub access: Arc<ArcSwap<Access>>,
+    /// Who is logged in, here and at the other endpoints.
+    pub clients: Arc<Clients>,
     /// From the first byte to the proof of identity.
     pub login_timeout: Duration,
     /// How fast clients may come: counted as they say something, so that those who only look whether somebody is there
@@ -135,6 +137,7 @@ impl Stop {
             Self::Refused(ClientError::CertificateRefused { .. }) => LoginRefusal::Certificate,
             Self::Refused(
                 ClientError::TooManyClients { .. }
+                | ClientError::TooManyUserClients { .. }
                 | ClientError::TooManyLogins { .. }
                 | ClientError::TooManyLoginsAtOnce { .. }
                 | ClientError::TooManyFailedLogins,
@@ -175,7 +178,7 @@ pub async fn serve<P: Protocol>(worker: Rc<Worker>, endpoint: Arc<Endpoint<P>>, 
         // Boxed, because a login needs kilobytes, and a task keeps room for the largest of its parts as long as it lives: an
         // idle client should not own that.
         match Box::pin(log_in(&worker, &endpoint, visitor, &presence)).await {
-            Ok(session) => {
+            Ok((session, _logged_in)) => {
                 counts.0.client_connections_setup_succeeded.add(1);
                 info!("logged in");
                 let end = session.run().await;
@@ -201,7 +204,7 @@ async fn log_in<P: Protocol>(
     endpoint: &Arc<Endpoint<P>>,
     visitor: Visitor,
     presence: &Presence,
-) -> Result<Box<Session<P>>, Stop> {
+) -> Result<(Box<Session<P>>, LoggedIn), Stop> {
     let Visitor { mut stream, client_id, mut refusal, pending } = visitor;
     // A unix socket is as safe as TLS, whatever else the endpoint listens on.
     let tls = if stream.peer() == Peer::Unix { TlsOffer::LocalSocket } else { endpoint.tls };
@@ -233,6 +236,11 @@ async fn log_in<P: Protocol>(
     let span = tracing::Span::current();
     span.record("user", &login.user);
     span.record("database", &login.database);
+    let limit = endpoint.access.load().authenticator.max_clients(&login.user);
+    let Some(logged_in) = endpoint.clients.admit(&login.user, limit) else {
+        let error = ClientError::TooManyUserClients { user: login.user, limit: limit.unwrap_or_default() };
+        return Err(Stop::Refused(refuse::<P>(&mut machine, &mut stream, error).await));
+    };
     let greeting = unless_gone(&mut stream, &mut input, greeting(worker, endpoint, &access, &login)).await?;
     let (pool, parameters) = match greeting {
         Ok(greeting) => greeting,
@@ -252,7 +260,7 @@ async fn log_in<P: Protocol>(
     input.drain(..taken);
     issued.told(client.cancel_secret());
     let watch = worker.watch(client_id, &endpoint.rules);
-    Ok(Box::new(Session::new(watch, endpoint, pool, stream, client, issued, (input, out))))
+    Ok((Box::new(Session::new(watch, endpoint, pool, stream, client, issued, (input, out))), logged_in))
 }
 
 /// Waits for the client to say something; its first byte, which stays to be read. `None`: only of TCP can that be known.

@@ -1,22 +1,34 @@
-//! How long things may take: queries, transactions, silences. Every limit has its own words, and what it does not end goes
-//! on.
+//! Limits of users: how many of their clients come in, how many database connections these have, and what they are told.
 
-use crate::harness::proxy::{ProxyHandle, config, set};
-use crate::harness::wire::{
-    Frame, Login, Wire, batch, bind, copy_data, execute, flush, function_call, kinds, message, parse, query, sync,
-};
-use crate::harness::{each_with, until_running};
-use sluicegate::demo::servers::PostgresServer;
+use std::net::SocketAddr;
+use std::time::Instant;
 
-/// One for clients, two of the proxy's own.
-const ONE: u32 = 3;
+use sluicegate::demo::servers::{APP, Feature, Installation, Options, PostgresServer};
 
-fn client(proxy: &ProxyHandle, database: &str) -> Wire {
-    Wire::connect(proxy.address, &Login::app().database(database)).unwrap()
+use crate::harness::each_with;
+use crate::harness::proxy::{ProxyHandle, config, set, start};
+use crate::harness::wire::{Frame, Login, LoginFailed, PATIENCE, Wire, kinds, query};
+
+const SECOND: &str = "limits_second";
+const SECOND_PASSWORD: &str = "limits-second-secret";
+
+/// A configuration with a second user, who has no limits.
+fn two_users(server: &PostgresServer, connections: u32) -> String {
+    let role = format!(
+        "DO $$ BEGIN CREATE ROLE {SECOND} LOGIN PASSWORD '{SECOND_PASSWORD}'; EXCEPTION WHEN duplicate_object THEN NULL; \
+         END $$"
+    );
+    server.run_sql("postgres", &role).unwrap();
+    let second = format!("[[user]]\nname = \"{SECOND}\"\npassword = {{ value = \"{SECOND_PASSWORD}\" }}\n");
+    config(server.address(), connections) + &second
 }
 
-fn limited(key: &'static str, value: &'static str) -> impl Fn(&PostgresServer) -> String {
-    move |server| set(&config(server.address(), ONE), "target_group.pool", key, &format!("{value:?}"))
+fn second(database: &str) -> Login {
+    Login::new(SECOND, SECOND_PASSWORD).database(database)
+}
+
+fn connect(address: SocketAddr, login: &Login) -> Wire {
+    Wire::connect(address, login).unwrap()
 }
 
 /// Severity, code and words of the only error among these frames.
@@ -27,145 +39,203 @@ fn error(frames: &[Frame]) -> (String, String, String) {
     (field(b'V'), field(b'C'), field(b'M'))
 }
 
-fn is_told(frames: &[Frame], status: u8, words: &str) {
-    let (severity, code, message) = error(frames);
-    assert_eq!((severity.as_str(), code.as_str()), ("ERROR", "57014"));
-    assert!(message.contains(words), "{message}");
-    let last = frames.last().unwrap();
-    assert_eq!((last.kind, &last.body[..]), (b'Z', &[status][..]));
+fn refused(address: SocketAddr, login: &Login) -> (String, String, String) {
+    match Wire::connect(address, login) {
+        Err(LoginFailed { frames, .. }) => error(&frames),
+        Ok(_) => panic!("a login that should be refused"),
+    }
+}
+
+/// Until a client that has left is counted no more.
+fn comes_in(address: SocketAddr, login: &Login) -> Wire {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match Wire::connect(address, login) {
+            Ok(wire) => return wire,
+            Err(failed) => assert!(Instant::now() < deadline, "{failed}"),
+        }
+    }
 }
 
 #[test]
-fn a_query_that_runs_too_long() {
-    each_with("a_query_that_runs_too_long", &[], limited("query_timeout", "500ms"), |_, database, proxy| {
-        let [mut one, mut other] = [(); 2].map(|()| client(proxy, database));
-        let slow = "SELECT pg_sleep(600)";
-        let extended = batch([parse("", slow), bind("", "", &[]), execute("", 0), sync()]);
-        for bytes in [query(slow), extended] {
-            is_told(&one.ask(&bytes, 1), b'I', "query_timeout");
-            assert_eq!(one.value("SELECT 'goes on'"), "goes on");
-        }
-        one.query("BEGIN");
-        is_told(&one.ask(&query(slow), 1), b'E', "query_timeout");
-        // The database's own words from here on.
-        let (_, code, _) = error(&one.ask(&query("SELECT 1"), 1));
-        assert_eq!(code, "25P02");
-        // Standing in line is no query.
-        other.send(&query("SELECT 'waited'"));
-        proxy.until_metric("sluicegate_clients_waiting", 1);
-        one.query("ROLLBACK");
-        assert_eq!(kinds(&other.until_ready(1)), "TDCZ");
-        // Short ones, one after another, are short ones; and so are idle transactions.
-        one.query("BEGIN");
-        for _ in 0..4 {
-            one.query("SELECT pg_sleep(0.2)");
-        }
-        one.query("COMMIT");
-    });
-}
-
-#[test]
-fn a_transaction_that_is_open_too_long() {
-    let setup = ["CREATE TABLE t (i int)"];
-    each_with("a_transaction_open_too_long", &setup, limited("transaction_max", "500ms"), |server, database, proxy| {
-        let mut one = client(proxy, database);
-        let mut superuser = Wire::connect(server.address(), &Login::superuser().database(database)).unwrap();
-        let locks = "SELECT count(*) FROM pg_locks WHERE relation = 't'::regclass AND mode = 'RowExclusiveLock'";
-        let told = |one: &mut Wire, bytes: &[u8]| is_told(&one.ask(bytes, 1), b'E', "transaction_max");
-        let refused = |one: &mut Wire, sql: &str, expected: &str| {
-            let (_, code, _) = error(&one.ask(&query(sql), 1));
-            assert_eq!(code, expected, "{sql}");
-        };
-        let extended = batch([parse("", "SELECT 1"), bind("", "", &[]), execute("", 0), sync()]);
-        for first in [query("SELECT 1"), extended, query("RELEASE s")] {
-            for query in ["BEGIN", "INSERT INTO t VALUES (1)", "SAVEPOINT s", "INSERT INTO t VALUES (2)"] {
-                one.query(query);
+fn a_users_connections() {
+    let text = |server: &PostgresServer, connections: u32| {
+        let text = set(&two_users(server, 6), "user", "max_connections", &connections.to_string());
+        set(&text, "target_group.pool", "connection_borrow_timeout", "\"500ms\"")
+    };
+    each_with(
+        "limits_connections",
+        &[],
+        |server| text(server, 1),
+        |server, database, proxy| {
+            let app = Login::app().database(database);
+            let [mut holder, mut waiter] = [(); 2].map(|()| connect(proxy.address, &app));
+            let mut other = connect(proxy.address, &second(database));
+            holder.query("BEGIN");
+            waiter.send(&query("SELECT 1"));
+            // There are three more in the budget, for others.
+            assert_eq!(other.value("SELECT 'goes on'"), "goes on");
+            let frames = waiter.until_ready(1);
+            let (severity, code, words) = error(&frames);
+            assert_eq!((kinds(&frames).as_str(), severity.as_str(), code.as_str()), ("EZ", "ERROR", "53300"));
+            let expected = format!(
+                "Timed-out waiting to acquire database connection: user \"{APP}\" may have 1 at target group \"it\" \
+             (max_connections of this user), and none of them became free within 500ms (connection_borrow_timeout)"
+            );
+            assert_eq!(words, expected);
+            waiter.send(&query("SELECT 'as it comes back'"));
+            holder.query("COMMIT");
+            assert_eq!(kinds(&waiter.until_ready(1)), "TDCZ");
+            // A higher limit is for those who wait, too.
+            holder.query("BEGIN");
+            loop {
+                waiter.send(&query("SELECT 'now there are two'"));
+                proxy.reload(&text(server, 2));
+                let frames = waiter.until_ready(1);
+                if kinds(&frames) == "TDCZ" {
+                    break;
+                }
+                assert!(error(&frames).2.contains("max_connections of this user"), "{frames:#?}");
             }
-            // Its client does nothing: it is rolled back behind its back, and its locks are free.
-            superuser.until(locks, "0");
-            told(&mut one, &first);
-            refused(&mut one, "SELECT 1", "25P02");
-            refused(&mut one, "ROLLBACK TO s", "3B001");
-            let frames = one.ask(&query("COMMIT"), 1);
-            assert_eq!((kinds(&frames).as_str(), &frames[0].body[..]), ("CZ", &b"ROLLBACK\0"[..]));
-            assert_eq!(one.value("SELECT count(*) FROM t"), "0");
-        }
-        // Who ends it first is told by the tag alone, as behind any error.
-        for (last, tag) in [("COMMIT", &b"ROLLBACK\0"[..]), ("ROLLBACK", b"ROLLBACK\0")] {
-            one.query("BEGIN");
-            one.query("INSERT INTO t VALUES (1)");
-            superuser.until(locks, "0");
-            let frames = one.ask(&query(last), 1);
-            assert_eq!((kinds(&frames).as_str(), &frames[0].body[..]), ("CZ", tag));
-            assert_eq!(one.value("SELECT count(*) FROM t"), "0");
-        }
-        // What is running is cancelled, in a transaction block or not.
-        one.query("BEGIN");
-        told(&mut one, &query("SELECT pg_sleep(600)"));
-        one.query("ROLLBACK");
-        is_told(&one.ask(&query("SELECT pg_sleep(600)"), 1), b'I', "transaction_max");
-        // One that has failed already is left to its client.
-        one.query("BEGIN");
-        refused(&mut one, "SELECT 1/0", "22012");
-        proxy.logs("the transaction was open");
-        refused(&mut one, "SELECT 1", "25P02");
-        one.query("ROLLBACK");
-        // Prepared statements and all else that outlives a rollback are there.
-        let prepare = batch([parse("p", "SELECT 'still here'"), sync()]);
-        assert_eq!(kinds(&one.ask(&prepare, 1)), "1Z");
-        one.query("BEGIN");
-        one.query("INSERT INTO t VALUES (1)");
-        superuser.until(locks, "0");
-        one.query("ROLLBACK");
-        assert_eq!(kinds(&one.ask(&batch([bind("", "p", &[]), execute("", 0), sync()]), 1)), "2DCZ");
+            holder.query("COMMIT");
+            // Behind a lower one they become fewer.
+            proxy.reload(&text(server, 1));
+            wait_for_connections(server, database, APP, 1);
+        },
+    );
+}
+
+#[test]
+fn a_users_clients() {
+    let text = |server: &PostgresServer, clients: u32| {
+        let text = set(&two_users(server, 6), "user", "max_clients", &clients.to_string());
+        text + "[[endpoint]]\nname = \"other\"\nlisten = \"127.0.0.1:0\"\ntarget_group = \"it\"\ntls = \"off\"\n"
+    };
+    each_with(
+        "limits_clients",
+        &[],
+        |server| text(server, 2),
+        |server, database, proxy| {
+            let app = Login::app().database(database);
+            let other_endpoint = listens(proxy, "other");
+            let one = connect(proxy.address, &app);
+            let mut two = connect(other_endpoint, &app);
+            for address in [proxy.address, other_endpoint] {
+                let words = format!("too many clients already: user \"{APP}\" may have 2 (max_clients of this user)");
+                assert_eq!(refused(address, &app), ("FATAL".to_owned(), "53300".to_owned(), words));
+                // Nobody learns of it who has not proven who it is.
+                let wrong = Login::new(APP, "wrong-secret").database(database);
+                assert_eq!(refused(address, &wrong).1, "28P01");
+            }
+            assert_eq!(connect(proxy.address, &second(database)).value("SELECT 'not concerned'"), "not concerned");
+            drop(one);
+            let mut three = comes_in(proxy.address, &app);
+            assert_eq!(refused(proxy.address, &app).1, "53300");
+            proxy.reload(&text(server, 3));
+            let mut four = comes_in(other_endpoint, &app);
+            // Whoever is here stays.
+            proxy.reload(&text(server, 1));
+            let deadline = Instant::now() + PATIENCE;
+            while !refused(proxy.address, &app).2.contains("may have 1 ") {
+                assert!(Instant::now() < deadline);
+            }
+            for client in [&mut two, &mut three, &mut four] {
+                assert_eq!(client.value("SELECT 'goes on'"), "goes on");
+            }
+        },
+    );
+}
+
+#[test]
+fn connections_ahead_of_need() {
+    let config = |server: &PostgresServer| {
+        let text = set(&two_users(server, 12), "target_group.pool", "min_connections", "3");
+        set(&text, "target_group.pool", "connection_idle_timeout", "\"300ms\"")
+    };
+    each_with("limits_min", &[], config, |server, database, proxy| {
+        let one = connect(proxy.address, &Login::app().database(database));
+        let first = wait_for_connections(server, database, APP, 3);
+        let other = connect(proxy.address, &second(database));
+        wait_for_connections(server, database, SECOND, 3);
+        // While a client is there they stay, however long they are not used; then they go.
+        drop(other);
+        wait_for_connections(server, database, SECOND, 0);
+        assert_eq!(wait_for_connections(server, database, APP, 3), first);
+        drop(one);
+        wait_for_connections(server, database, APP, 0);
     });
 }
 
 #[test]
-fn pg_054_a_client_that_stops_in_the_middle_holds_nobody_up() {
-    let setup = ["CREATE TABLE t (i int)"];
-    let config = limited("transaction_idle_timeout", "500ms");
-    each_with("pg_054_a_client_that_stops", &setup, config, |server, database, proxy| {
-        let mut other = client(proxy, database);
-        let half = |bytes: &[u8]| bytes[..bytes.len() / 2].to_vec();
-        let large = message(b'Q', &vec![b' '; 2 << 20]);
-        let call = function_call(1598, &[&"1".repeat(40)]);
-        let copy = batch([query("COPY t FROM STDIN"), copy_data("1\n")]);
-        let extended = batch([parse("", "COPY t FROM STDIN"), bind("", "", &[]), execute("", 0), flush()]);
-        for (what, bytes) in [("query", half(&large)), ("call", half(&call)), ("copy", copy), ("extended", extended)] {
-            let mut one = client(proxy, database);
-            one.send(&bytes);
-            other.send(&query("SELECT 'served'"));
-            let last = one.until_closed().into_iter().filter(|frame| frame.kind == b'E').last();
-            let last = last.unwrap_or_else(|| panic!("{what}: not told"));
-            assert_eq!(last.field(b'C').unwrap(), "25P03", "{what}");
-            assert_eq!(kinds(&other.until_ready(1)), "TDCZ", "{what}");
+fn connections_ahead_of_need_are_given_up_for_those_who_wait() {
+    let config = |server: &PostgresServer| set(&two_users(server, 4), "target_group.pool", "min_connections", "2");
+    each_with("limits_min_given_up", &[], config, |server, database, proxy| {
+        let mut one = connect(proxy.address, &Login::app().database(database));
+        wait_for_connections(server, database, APP, 2);
+        let mut other = connect(proxy.address, &second(database));
+        other.query("BEGIN");
+        one.query("BEGIN");
+        wait_for_connections(server, database, APP, 1);
+        for client in [&mut one, &mut other] {
+            client.query("COMMIT");
         }
-        // One that does not read.
-        let deaf = Wire::log_in(proxy.address, &Login::app().database(database));
-        std::io::Write::write_all(&mut &deaf, &query("SELECT repeat('x', 1000) FROM generate_series(1, 100000)"))
-            .unwrap();
-        until_running(server, database, "%generate_series%", 1);
-        assert_eq!(other.value("SELECT 'served'"), "served");
-        assert_eq!(other.value("SELECT count(*) FROM t"), "0");
     });
 }
 
-/// A client that reads a large result slowly is not idle.
+/// A login that takes another connection's place does not come before the database has let go of that one.
 #[test]
-fn a_slow_reader_is_served() {
-    let config = limited("transaction_idle_timeout", "500ms");
-    each_with("a_slow_reader_is_served", &[], config, |_, database, proxy| {
-        let mut slow = Wire::log_in(proxy.address, &Login::app().database(database));
-        std::io::Write::write_all(&mut slow, &query("SELECT repeat('x', 1000) FROM generate_series(1, 20000)"))
-            .unwrap();
-        let (mut read, mut buffer) = (0, vec![0; 1 << 20]);
-        while read < 20_000_000 {
-            // Not a wait for anything: this is what slow means.
-            std::thread::sleep(std::time::Duration::from_millis(100));
-            let length = std::io::Read::read(&mut slow, &mut buffer).unwrap();
-            assert!(length > 0, "cut off after {read} bytes\n{}", proxy.log());
-            read += length;
+fn places_change_hands_at_a_database_that_is_full() {
+    let installation = Installation::find(Feature::Any).unwrap();
+    let server = PostgresServer::start(&installation, Options { max_connections: 10, ..Options::default() }).unwrap();
+    // One for clients.
+    let proxy = start(&two_users(&server, 3));
+    let mut clients = [Login::app().database("app"), second("app")].map(|login| connect(proxy.address, &login));
+    let mut direct = Vec::new();
+    while let Ok(wire) = Wire::connect(server.address(), &Login::app().database("app")) {
+        direct.push(wire);
+    }
+    for round in 0..100 {
+        for client in &mut clients {
+            assert_eq!(kinds(&client.ask(&query("SELECT 1"), 1)), "TDCZ", "{round}\n{}", proxy.log());
         }
-    });
+    }
+    // Also as they come back.
+    let [one, other] = &mut clients;
+    for round in 0..50 {
+        one.query("BEGIN");
+        other.send(&query("SELECT 1"));
+        one.query("COMMIT");
+        assert_eq!(kinds(&other.until_ready(1)), "TDCZ", "{round}\n{}", proxy.log());
+    }
+}
+
+/// Where an endpoint listens that has taken any port.
+fn listens(proxy: &ProxyHandle, endpoint: &str) -> SocketAddr {
+    let log = proxy.log();
+    let line = log.lines().find(|line| line.contains("listening") && line.contains(endpoint)).unwrap();
+    let address = line.rsplit("127.0.0.1:").next().unwrap();
+    let port: String = address.chars().take_while(char::is_ascii_digit).collect();
+    SocketAddr::from(([127, 0, 0, 1], port.parse().unwrap()))
+}
+
+/// Until the server has so many sessions of this user in this database; their process ids.
+fn wait_for_connections(
+    server: &PostgresServer,
+    database: &str,
+    user: &str,
+    expected: usize,
+) -> Vec<Vec<Option<String>>> {
+    let mut superuser = connect(server.address(), &Login::superuser().database("postgres"));
+    let count = format!(
+        "SELECT pid FROM pg_stat_activity, pg_sleep(0.01) WHERE datname = '{database}' AND usename = '{user}' \
+         ORDER BY pid"
+    );
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let open = superuser.query(&count);
+        if open.len() == expected {
+            return open;
+        }
+        assert!(Instant::now() < deadline, "{open:?}, not {expected}");
+    }
 }

@@ -31,6 +31,7 @@ mod secrets;
 mod servers;
 mod state;
 mod tidy;
+mod timeouts;
 mod tls;
 mod tokens;
 mod topology;

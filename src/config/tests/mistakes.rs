@@ -110,6 +110,12 @@ fn impossible_values() {
              tokens and passwords both, [\"iam-or-password\"]",
         ),
         ("#user", "auth = ['iam']", "21: user[0].auth: tokens need an [iam] table"),
+        ("#user", "max_clients = 0", "21: user[0].max_clients: found 0, allowed: a number from 1 to 1000000"),
+        (
+            "#user",
+            "max_connections = '5'",
+            "21: user[0].max_connections: found \"5\", allowed: a number from 1 to 262143",
+        ),
         (
             "#endpoint",
             "hostnames = ['orders.internal:0']",
@@ -253,7 +259,7 @@ fn what_later_versions_bring() {
     let text = SMALL
         .replace(
             "#pool",
-            "min_connections = 0\ninit_query = ''\ntransaction_max = '0'\nquery_timeout = '0'\npin_on = {}\n\
+            "init_query = ''\ntransaction_max = '0'\nquery_timeout = '0'\npin_on = {}\n\
              pin_max_percent = 50\npin_idle_timeout = '0'",
         )
         .replace("#health", "[target_group.auth_query]\nenabled = false\ndeny = ['superuser', 'replication']")

@@ -113,6 +113,7 @@ fn defaults() {
     let pool = &group.pool;
     assert_eq!(pool.max_connections, ConnectionLimit::Percent(90));
     assert_eq!(pool.max_idle_connections_percent, 50);
+    assert_eq!(pool.min_connections, 0);
     assert_eq!(pool.connection_borrow_timeout, Duration::from_secs(120));
     assert_eq!(pool.max_waiting, 10_000);
     assert_eq!(pool.connect_timeout, Duration::from_secs(5));
@@ -126,6 +127,7 @@ fn defaults() {
     let user = &config.users[0];
     assert_eq!(user.auth, AuthMethod::ScramSha256);
     assert_eq!(user.database_user, "app");
+    assert_eq!((user.max_clients, user.max_connections), (None, None));
     assert!(user.endpoints.is_none() && user.may_use("orders"));
     assert!(config.tls.is_none());
     assert_eq!(config.admin.listen.unwrap().to_string(), "127.0.0.1:9632");
@@ -154,13 +156,17 @@ fn values_other_than_the_defaults() {
         .replace("#group", "tls = 'verify-ca'")
         .replace(
             "#pool",
-            "max_connections = 80\nmax_idle_connections_percent = 100\nconnection_borrow_timeout = '1s'\n\
+            "max_connections = 80\nmax_idle_connections_percent = 100\nmin_connections = 3\nconnection_borrow_timeout = '1s'\n\
              max_waiting = 0\nconnect_timeout = '1s'\nmax_logins_in_progress = 1\nconnection_max_lifetime = '0'\n\
              connection_idle_timeout = '0'\npool_mode = 'session'\nreset = 'full'\ntransaction_idle_timeout = '0'\n\
              max_prepared_statements = 1",
         )
         .replace("#health", "database = 'm'\ninterval = '1s'\nsuspect_interval = '2s'\ntimeout = '3s'\nfailures = 1")
-        .replace("#user", "auth = ['scram-sha-256']\ndatabase_user = 'app_rw'\nendpoints = ['orders']")
+        .replace(
+            "#user",
+            "auth = ['scram-sha-256']\ndatabase_user = 'app_rw'\nendpoints = ['orders']\nmax_clients = 9\n\
+             max_connections = 8",
+        )
         .replace(
             "#root",
             "[admin]\nlisten = ''\nhostnames = []\n[log]\nformat = 'json'\nlevel = 'debug'\n\
@@ -193,6 +199,7 @@ fn values_other_than_the_defaults() {
     let pool = &group.pool;
     assert_eq!(pool.max_connections, ConnectionLimit::Absolute(80));
     assert_eq!(pool.max_idle_connections_percent, 100);
+    assert_eq!(pool.min_connections, 3);
     assert_eq!(pool.connection_borrow_timeout, Duration::from_secs(1));
     assert_eq!(pool.max_waiting, 0);
     assert_eq!(pool.connect_timeout, Duration::from_secs(1));
@@ -205,6 +212,7 @@ fn values_other_than_the_defaults() {
     assert_eq!(pool.max_prepared_statements, 1);
     let user = &config.users[0];
     assert_eq!(user.database_user, "app_rw");
+    assert_eq!((user.max_clients, user.max_connections), (Some(9), Some(8)));
     assert!(user.may_use("orders") && !user.may_use("other"));
     assert_eq!(config.admin.listen, None);
     assert!(config.admin.hostnames.is_empty());
@@ -244,11 +252,36 @@ fn warnings_name_what_is_probably_not_meant() {
              health = { user = 'm', password = { value = 'x' } }\n[[target_group]]",
             "target group \"spare\": no endpoint leads to it",
         ),
+        ("#user", "max_clients = 10001", "max_clients = 10001 has no effect, its endpoints take 10000 clients"),
+        (
+            "#user",
+            "max_clients = 4\nmax_connections = 5",
+            "max_connections = 5 has no effect, a client holds one connection at most and max_clients is 4",
+        ),
     ] {
         let config = good(&small_with(piece, replacement));
         let told = config.warnings.iter().any(|w| w.contains(expected));
         assert!(told, "{expected}: {:?}", config.warnings);
     }
+}
+
+#[test]
+fn limits_that_others_make_void_are_noted() {
+    let warnings = |pool: &str, user: &str| good(&SMALL.replace("#pool", pool).replace("#user", user)).warnings;
+    assert_eq!(
+        warnings("max_connections = 9", "max_connections = 10"),
+        ["user \"app\": max_connections = 10 has no effect at target group \"orders\", where all users together may \
+             have 9"]
+    );
+    assert_eq!(warnings("max_connections = 9", "max_connections = 9\nmax_clients = 9"), [""; 0]);
+    assert_eq!(
+        warnings("max_connections = 9\nmin_connections = 9", "max_connections = 8"),
+        [
+            "user \"app\": max_connections = 8 is less than min_connections of target group \"orders\", which is 9",
+            "target group \"orders\": min_connections = 9 can't be reached: max_connections is 9, and the proxy's own \
+             connections count too"
+        ]
+    );
 }
 
 #[test]

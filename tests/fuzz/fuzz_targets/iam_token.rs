@@ -49,6 +49,8 @@ fn authenticator(pattern: &str) -> Authenticator {
         database_user: "u".to_owned(),
         database_auth: DatabaseAuth::Password,
         endpoints: None,
+        max_clients: None,
+        max_connections: None,
     }];
     let endpoints = [EndpointConfig {
         name: "e".to_owned(),
