@@ -9,7 +9,7 @@ use crate::net::Stream;
 use crate::postgres::Postgres;
 use crate::postgres::connect::Connected;
 use crate::postgres::server::Server;
-use crate::protocol::Parameters;
+use crate::protocol::{Parameters, ServerError};
 use proptest::prelude::{Just, Strategy, any, prop_assert, prop_assert_eq, prop_oneof, proptest};
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -162,6 +162,24 @@ fn the_words_of_a_users_own_limit() {
     f.open_all();
     lease(&mut waiting).release();
     drop(held);
+}
+
+#[test]
+fn the_words_of_an_init_query() {
+    let error = |is_fatal| ServerError { code: "42601".into(), message: "secret".into(), is_fatal, frame: Vec::new() };
+    for (failure, answer) in [
+        (ConnectError::InitQuery(error(false)), Some("42601")),
+        (ConnectError::InitTimeout(Duration::from_secs(5)), Some("nothing within 5s")),
+        // It went down meanwhile.
+        (ConnectError::InitQuery(error(true)), None),
+    ] {
+        let mut f = Fixture::new(PoolConfig::default(), 1);
+        let mut waiting = later(f.borrow(0));
+        let Order { key, pool_key, .. } = f.orders.try_recv().unwrap();
+        f.pools.open_failed(key, &pool_key, &failure);
+        let told = waiting.outcome.try_recv().ok().and_then(|outcome| outcome.err());
+        assert_eq!(told, answer.map(|code| ClientError::InitQuery { group: "main".into(), code: code.into() }));
+    }
 }
 
 #[test]

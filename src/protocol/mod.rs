@@ -353,6 +353,11 @@ pub trait ServerSide {
     /// What the connection is doing.
     fn status(&self) -> Status;
 
+    /// A connection that has just logged in; writes the query that makes it what clients are to find. It is written again
+    /// whenever something has undone what it did. Ready once nothing is owed and nothing [has
+    /// failed](Self::attach_failure).
+    fn initialize(&mut self, query: &Arc<str>, out: &mut Vec<u8>);
+
     /// The client is gone or gives the connection back; writes what makes the connection clean for the next
     /// one. Only called when [`Status::Idle`]; the connection is clean when it is idle again.
     fn reset(&mut self, out: &mut Vec<u8>);
@@ -363,8 +368,8 @@ pub trait ServerSide {
     /// The settings the proxy has put on the connection.
     fn settings(&self) -> &Arc<Settings>;
 
-    /// The error with which the last [`attach`](Self::attach) failed, if it did: the connection must be closed.
-    fn attach_failure(&mut self) -> Option<ServerError>;
+    /// Why the connection could not be made what its client, or the next one, must find: it must be closed.
+    fn attach_failure(&mut self) -> Option<AttachFailure>;
 
     /// [`send`](Self::send) takes nothing for now, until replies have come.
     fn is_holding(&self) -> bool;
@@ -388,6 +393,15 @@ pub trait ServerSide {
 
     /// A polite goodbye, if the connection is in a state to take one.
     fn terminate(&self, out: &mut Vec<u8>);
+}
+
+/// Why a connection can't be used by a client.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AttachFailure {
+    /// The client's settings could not be put on it, or it could not be reset.
+    Settings(ServerError),
+    /// The query of [`ServerSide::initialize`] failed.
+    InitQuery(ServerError),
 }
 
 /// Counts of a server connection.

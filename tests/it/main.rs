@@ -12,6 +12,7 @@ mod auth_query;
 mod clients;
 mod copy;
 mod flow;
+mod init;
 mod leaks;
 mod limits;
 mod login;

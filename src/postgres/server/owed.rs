@@ -79,6 +79,8 @@ pub(super) enum Effect {
     Query { pins: Pins, deallocates: Option<Box<[u8]>> },
     /// No value of a sequence is left on the connection.
     SequencesDiscarded,
+    /// What every client is to find has been done.
+    Initialized,
 }
 
 /// An entry of the queue.
@@ -264,7 +266,8 @@ impl Queue {
             | Effect::Evicted(_)
             | Effect::Pin(_)
             | Effect::Applied(_)
-            | Effect::SequencesDiscarded => false,
+            | Effect::SequencesDiscarded
+            | Effect::Initialized => false,
         };
         let owed = self.entries.iter().rev().find(|owed| names_it(owed))?;
         let prepared = if let Effect::Define { prepared, .. } = &owed.effect { Some(prepared) } else { None };
@@ -349,7 +352,8 @@ impl Effect {
             | Self::Pin(_)
             | Self::Applied(_)
             | Self::Query { deallocates: None, .. }
-            | Self::SequencesDiscarded => false,
+            | Self::SequencesDiscarded
+            | Self::Initialized => false,
         }
     }
 
@@ -369,7 +373,8 @@ impl Effect {
             | Self::Pin(_)
             | Self::Applied(_)
             | Self::Query { .. }
-            | Self::SequencesDiscarded => None,
+            | Self::SequencesDiscarded
+            | Self::Initialized => None,
         }
     }
 

@@ -473,6 +473,10 @@ impl Model {
                 "DISCARD ALL".to_owned()
             }
             ("DISCARD", what) => format!("DISCARD {what}"),
+            ("INIT", value) => {
+                self.set("search_path", value.to_owned())?;
+                "SET".to_owned()
+            }
             ("RESET", name) => {
                 let name = name.trim_matches('"').to_owned();
                 let value = self.defaults.get(&name).cloned().unwrap_or_default();
