@@ -25,6 +25,7 @@ use crate::topology::{self, Account, CONTROL_CONNECTIONS_MAX, Control, ControlEr
 use arc_swap::ArcSwap;
 use logins::{GroupLogins, Refreshing};
 use reload::Reloader;
+use std::cell::Cell;
 use std::io;
 use std::pin::pin;
 use std::rc::Rc;
@@ -293,6 +294,8 @@ fn start_group(
     let logins = GroupLogins::new(Arc::clone(access), lookup.clone(), &address, group.tls.mode);
     let target = pool::connect::Target {
         lifetime: group.pool.connection_max_lifetime,
+        init_query: group.pool.init_query.clone(),
+        hung: Cell::default(),
         max_prepared_statements: group.pool.max_prepared_statements,
         statement_key,
         logins: Box::new(logins),

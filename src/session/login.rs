@@ -4,7 +4,6 @@
 //! earlier client with the same baseline was told; the first one borrows a connection for it, in the line like
 //! everybody, and gets the server's own error if its database or one of its settings does not exist.
 
-use super::relay::settle;
 use super::tally::{Presence, Tally};
 use super::{Access, CancelKeys, Rules, Session, Worker};
 use crate::auth::{Clients, LoggedIn, Refused};
@@ -526,6 +525,7 @@ async fn greeting<P: Protocol>(
     }
     let (own, groups) = worker.counters(endpoint.places.0, endpoint.places.1);
     let mut tally = Tally::new(own, groups, false);
+    let mut failed = ClientError::ConnectionsLost { group: pools.group().to_owned() };
     for _ in 0..ATTEMPTS_MAX {
         let ask = Ask { key: pool.key(), label: login.baseline.label(), worker: worker.number() };
         let Some(mut lease) = wait_for_lease(pools, ask, &mut tally).await? else { continue };
@@ -536,22 +536,26 @@ async fn greeting<P: Protocol>(
         }
         let connection = &mut lease.connection;
         connection.machine.prepare(&login.baseline, &mut connection.pending);
-        let Ok(settled) = tokio::time::timeout(endpoint.login_timeout, settle(connection)).await else { break };
-        match connection.machine.attach_failure() {
-            Some(error) if !error.is_fatal => {
+        let Ok(settled) = tokio::time::timeout(endpoint.login_timeout, connection.settle()).await else { break };
+        match lease.attach_failure() {
+            Some(error) => {
                 lease.discard();
-                return Err(ClientError::Server(error));
+                // Of these another connection need know nothing.
+                if !matches!(error, ClientError::ConnectionsLost { .. } | ClientError::InitQuery { .. }) {
+                    return Err(error);
+                }
+                failed = error;
+                continue;
             }
-            Some(_) => continue,
-            None if settled.is_err() || connection.machine.status() != Status::Idle => continue,
+            None if settled.is_err() || lease.connection.machine.status() != Status::Idle => continue,
             None => {}
         }
-        let parameters = connection.machine.parameters();
+        let parameters = lease.connection.machine.parameters();
         lease.release();
         endpoint.greetings.remember(known, &parameters);
         return Ok((pool, parameters));
     }
-    Err(ClientError::ConnectionsLost { group: pools.group().to_owned() })
+    Err(failed)
 }
 
 async fn wait_for_lease<P: Protocol>(

@@ -16,6 +16,7 @@ mod copy;
 mod databases;
 mod drivers;
 mod flow;
+mod init;
 mod kills;
 mod leaks;
 mod levels;
