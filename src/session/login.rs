@@ -171,8 +171,15 @@ impl Stop {
     }
 }
 
-/// Serves a client from its first byte to its last.
-pub async fn serve<P: Protocol>(worker: Rc<Worker>, endpoint: Arc<Endpoint<P>>, visitor: Visitor) {
+/// Serves a client from its first byte to its last; `place` is dropped behind it.
+///
+/// Not an async function, as it would keep room for what it is given, twice, for as long as the client stays.
+pub fn serve<P: Protocol>(
+    worker: Rc<Worker>,
+    endpoint: Arc<Endpoint<P>>,
+    visitor: Visitor,
+    place: impl Sized,
+) -> impl Future<Output = ()> {
     let span = tracing::info_span!(
         "client",
         client_id = visitor.client_id,
@@ -181,38 +188,39 @@ pub async fn serve<P: Protocol>(worker: Rc<Worker>, endpoint: Arc<Endpoint<P>>, 
         user = tracing::field::Empty,
         database = tracing::field::Empty
     );
-    let counts = worker.counters(endpoint.places.0, endpoint.places.1);
+    let (counts, _) = worker.counters(endpoint.places.0, endpoint.places.1);
+    let presence = Rc::new(Presence::new(Arc::clone(&counts)));
+    // Boxed, because a login needs kilobytes, and a task keeps room for the largest of its parts as long as it lives: an
+    // idle client should not own that.
+    let login = Box::pin(log_in(worker, endpoint, visitor, Rc::clone(&presence)));
     async move {
-        let presence = Presence::new(Arc::clone(&counts.0));
-        // Boxed, because a login needs kilobytes, and a task keeps room for the largest of its parts as long as it lives: an
-        // idle client should not own that.
-        match Box::pin(log_in(&worker, &endpoint, visitor, &presence)).await {
+        match login.await {
             Ok(session) => {
-                counts.0.client_connections_setup_succeeded.add(1);
+                counts.client_connections_setup_succeeded.add(1);
                 info!("logged in");
                 let end = session.run().await;
                 info!(?end, "left");
             }
             Err(stop) => {
                 if let Some(reason) = stop.reason() {
-                    counts.0.logins_refused.of(reason).add(1);
+                    counts.logins_refused.of(reason).add(1);
                 }
                 if let Stop::Refused(error) = &stop {
-                    counts.0.told(error);
+                    counts.told(error);
                 }
                 stop.log();
             }
         }
+        drop((presence, place));
     }
     .instrument(span)
-    .await;
 }
 
 async fn log_in<P: Protocol>(
-    worker: &Rc<Worker>,
-    endpoint: &Arc<Endpoint<P>>,
+    worker: Rc<Worker>,
+    endpoint: Arc<Endpoint<P>>,
     visitor: Visitor,
-    presence: &Presence,
+    presence: Rc<Presence>,
 ) -> Result<Box<Session<P>>, Stop> {
     let Visitor { mut stream, client_id, refusal, pending } = visitor;
     // A unix socket is as safe as TLS, whatever else the endpoint listens on.
@@ -227,7 +235,7 @@ async fn log_in<P: Protocol>(
     }
     let mut machine = P::accept(AcceptOptions { tls, direct_tls: direct_tls?, nonce: rand::random() });
     let (mut input, mut out) = (Vec::new(), Vec::new());
-    let proving = prove::<P>(endpoint, &access, (presence, refusal), &mut machine, &mut stream, &mut input, &mut out);
+    let proving = prove::<P>(&endpoint, &access, (&presence, refusal), &mut machine, &mut stream, &mut input, &mut out);
     let login = match tokio::time::timeout_at(deadline, proving).await {
         Ok(login) => login.inspect_err(|stop| {
             if let (Some(pending), true) = (&pending, stop.is_refused_proof()) {
@@ -240,7 +248,7 @@ async fn log_in<P: Protocol>(
     let span = tracing::Span::current();
     span.record("user", &login.user);
     span.record("database", &login.database);
-    let greeting = unless_gone(&mut stream, &mut input, greeting(worker, endpoint, &login)).await?;
+    let greeting = unless_gone(&mut stream, &mut input, greeting(&worker, &endpoint, &login)).await?;
     let (pool, parameters) = match greeting {
         Ok(greeting) => greeting,
         Err(error) => return Err(Stop::Refused(refuse::<P>(&mut machine, &mut stream, error).await)),
@@ -259,7 +267,7 @@ async fn log_in<P: Protocol>(
     input.drain(..taken);
     issued.told(client.cancel_secret());
     let watch = worker.watch(client_id, &endpoint.rules);
-    Ok(Box::new(Session::new(watch, endpoint, pool, stream, client, issued, (input, out))))
+    Ok(Box::new(Session::new(watch, &endpoint, pool, stream, client, issued, (input, out))))
 }
 
 /// Starts TLS for a client that begins with it at once, where its protocol allows that. `None`: it does not.
