@@ -406,11 +406,8 @@ async fn all_gone(clients: &mut JoinSet<()>) {
 fn admit(worker: &Rc<Worker>, endpoints: &Arc<[Arc<Endpoint<Postgres>>]>, arrival: Arrival, clients: &mut JoinSet<()>) {
     let Arrival { stream, endpoint, client_id, refusal, pending, claim } = arrival;
     let (Some(endpoint), Ok(stream)) = (endpoints.get(endpoint).cloned(), stream.attach()) else { return };
-    let serving = session::serve(Rc::clone(worker), endpoint, Visitor { stream, client_id, refusal, pending });
-    clients.spawn_local(async move {
-        serving.await;
-        drop(claim);
-    });
+    let visitor = Visitor { stream, client_id, refusal, pending };
+    clients.spawn_local(session::serve(Rc::clone(worker), endpoint, visitor, claim));
 }
 
 /// Takes as many open files as the system grants, and says so if the configuration may need more.

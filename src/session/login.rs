@@ -161,8 +161,15 @@ impl Stop {
     }
 }
 
-/// Serves a client from its first byte to its last.
-pub async fn serve<P: Protocol>(worker: Rc<Worker>, endpoint: Arc<Endpoint<P>>, visitor: Visitor) {
+/// Serves a client from its first byte to its last; `place` is dropped behind it.
+///
+/// Not an async function, as it would keep room for what it is given, twice, for as long as the client stays.
+pub fn serve<P: Protocol>(
+    worker: Rc<Worker>,
+    endpoint: Arc<Endpoint<P>>,
+    visitor: Visitor,
+    place: impl Sized,
+) -> impl Future<Output = ()> {
     let span = tracing::info_span!(
         "client",
         client_id = visitor.client_id,
@@ -171,38 +178,39 @@ pub async fn serve<P: Protocol>(worker: Rc<Worker>, endpoint: Arc<Endpoint<P>>, 
         user = tracing::field::Empty,
         database = tracing::field::Empty
     );
-    let counts = worker.counters(endpoint.places.0, endpoint.places.1);
+    let (counts, _) = worker.counters(endpoint.places.0, endpoint.places.1);
+    let presence = Rc::new(Presence::new(Arc::clone(&counts)));
+    // Boxed, because a login needs kilobytes, and a task keeps room for the largest of its parts as long as it lives: an
+    // idle client should not own that.
+    let login = Box::pin(log_in(worker, endpoint, visitor, Rc::clone(&presence)));
     async move {
-        let presence = Presence::new(Arc::clone(&counts.0));
-        // Boxed, because a login needs kilobytes, and a task keeps room for the largest of its parts as long as it lives: an
-        // idle client should not own that.
-        match Box::pin(log_in(&worker, &endpoint, visitor, &presence)).await {
+        match login.await {
             Ok((session, _logged_in)) => {
-                counts.0.client_connections_setup_succeeded.add(1);
+                counts.client_connections_setup_succeeded.add(1);
                 info!("logged in");
                 let end = session.run().await;
                 info!(?end, "left");
             }
             Err(stop) => {
                 if let Some(reason) = stop.reason() {
-                    counts.0.logins_refused.of(reason).add(1);
+                    counts.logins_refused.of(reason).add(1);
                 }
                 if let Stop::Refused(error) = &stop {
-                    counts.0.told(error);
+                    counts.told(error);
                 }
                 stop.log();
             }
         }
+        drop((presence, place));
     }
     .instrument(span)
-    .await;
 }
 
 async fn log_in<P: Protocol>(
-    worker: &Rc<Worker>,
-    endpoint: &Arc<Endpoint<P>>,
+    worker: Rc<Worker>,
+    endpoint: Arc<Endpoint<P>>,
     visitor: Visitor,
-    presence: &Presence,
+    presence: Rc<Presence>,
 ) -> Result<(Box<Session<P>>, LoggedIn), Stop> {
     let Visitor { mut stream, client_id, mut refusal, pending } = visitor;
     // A unix socket is as safe as TLS, whatever else the endpoint listens on.
@@ -225,8 +233,8 @@ async fn log_in<P: Protocol>(
     let mut machine = P::accept(AcceptOptions { tls, direct_tls: direct_tls?, nonce: rand::random() });
     let (mut input, mut out) = (Vec::new(), Vec::new());
     let tries = Tries(pending.as_ref());
-    let beside = (presence, refusal, &tries);
-    let proving = prove::<P>(endpoint, &access, beside, &mut machine, &mut stream, &mut input, &mut out);
+    let beside = (&*presence, refusal, &tries);
+    let proving = prove::<P>(&endpoint, &access, beside, &mut machine, &mut stream, &mut input, &mut out);
     let login = match tokio::time::timeout_at(deadline, proving).await {
         Ok(login) => login?,
         Err(_) => return Err(Stop::Refused(refuse::<P>(&mut machine, &mut stream, ClientError::LoginTimeout).await)),
@@ -240,7 +248,7 @@ async fn log_in<P: Protocol>(
         let error = ClientError::TooManyUserClients { user: login.user, limit: limit.unwrap_or_default() };
         return Err(Stop::Refused(refuse::<P>(&mut machine, &mut stream, error).await));
     };
-    let greeting = unless_gone(&mut stream, &mut input, greeting(worker, endpoint, &access, &login)).await?;
+    let greeting = unless_gone(&mut stream, &mut input, greeting(&worker, &endpoint, &access, &login)).await?;
     let (pool, parameters) = match greeting {
         Ok(greeting) => greeting,
         Err(error) => return Err(Stop::Refused(refuse::<P>(&mut machine, &mut stream, error).await)),
@@ -259,7 +267,7 @@ async fn log_in<P: Protocol>(
     input.drain(..taken);
     issued.told(client.cancel_secret());
     let watch = worker.watch(client_id, &endpoint.rules);
-    Ok((Box::new(Session::new(watch, endpoint, pool, stream, client, issued, (input, out))), logged_in))
+    Ok((Box::new(Session::new(watch, &endpoint, pool, stream, client, issued, (input, out))), logged_in))
 }
 
 /// Waits for the client to say something; its first byte, which stays to be read. `None`: only of TCP can that be known.
