@@ -277,11 +277,11 @@ impl<P: Protocol> Pools<P> {
 
 /// The secret is to blame, or that there was none; not the database's rules about who may come from where.
 pub(super) fn blames(error: &ConnectError, secret: Option<&LoginSecret>) -> bool {
-    match error {
-        ConnectError::Login(HandshakeError::Server(error)) => error.code == WRONG_PASSWORD,
-        ConnectError::Login(HandshakeError::NoPassword(_)) => secret.is_none(),
-        _ => false,
+    let ConnectError::Login(error) = error else { return false };
+    if let HandshakeError::Server(error) = error {
+        return error.code == WRONG_PASSWORD;
     }
+    matches!(error, HandshakeError::NoPassword(_)) && secret.is_none()
 }
 
 /// As counted.
