@@ -365,6 +365,8 @@ fn every_way_to_be_wrong_is_told_in_the_same_words() {
         database_user: name.to_owned(),
         database_auth: crate::config::DatabaseAuth::Password,
         endpoints: None,
+        max_clients: None,
+        max_connections: None,
     };
     let judge = |auth, iam: &IamConfig, name: &str, text: &str| {
         let users = [user("mySQLUser", auth)];
