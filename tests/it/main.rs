@@ -15,6 +15,7 @@ mod clients;
 mod copy;
 mod databases;
 mod drivers;
+mod fairness;
 mod flow;
 mod init;
 mod kills;
