@@ -39,13 +39,16 @@ impl Reloader {
     /// Takes what was read; says in the log what came of it, and `/readyz` whether it was good: a proxy that would not
     /// start again is to be looked at before that is needed.
     pub(super) fn take(&self, read: Result<Config, ConfigErrors>) {
-        let config = read.map_err(|error| tracing::error!(%error, "nothing is reloaded: the configuration is wrong"));
-        let read = config.and_then(|config| match access(&config) {
-            Ok(access) => Ok((config, access)),
-            Err(error) => Err(tracing::error!(%error, "nothing is reloaded")),
-        });
-        self.readiness.config_valid(read.is_ok());
-        let Ok((config, access)) = read else { return };
+        self.readiness.config_valid(false);
+        let config = match read {
+            Ok(config) => config,
+            Err(error) => return tracing::error!(%error, "nothing is reloaded: the configuration is wrong"),
+        };
+        let access = match access(&config) {
+            Ok(access) => access,
+            Err(error) => return tracing::error!(%error, "nothing is reloaded"),
+        };
+        self.readiness.config_valid(true);
         self.access.store(Arc::new(access));
         for warning in &config.warnings {
             tracing::warn!("{warning}");
