@@ -11,6 +11,7 @@ mod arrival;
 mod auth_query;
 mod clients;
 mod copy;
+mod fairness;
 mod flow;
 mod init;
 mod leaks;

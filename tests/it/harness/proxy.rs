@@ -56,7 +56,7 @@ impl ProxyHandle {
     }
 
     /// What it tells who measures it; none once it has ended.
-    fn metrics(&self) -> std::io::Result<String> {
+    pub fn metrics(&self) -> std::io::Result<String> {
         let mut stream = TcpStream::connect(self.admin)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         write!(stream, "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
