@@ -7,8 +7,8 @@
 
 use super::relay::clean;
 use super::{Cancelling, FAREWELL, Holding, Session};
-use crate::pool::{Cancelled, Lease, Pools};
-use crate::protocol::{CancelKey, ClientError, Protocol, ServerSide, Status};
+use crate::pool::{Cancelled, Lease, Pools, ServerConn};
+use crate::protocol::{CancelKey, ClientError, ClientSide, Protocol, ServerSide, Status};
 use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin;
@@ -169,7 +169,7 @@ impl<P: Protocol> Session<P> {
                     return;
                 }
                 if machine.has_sent_nothing() {
-                    // The proxy's own words are under way, which a cancel must not hit. The client's follow.
+                    // The proxy's own words are under way, which a cancel must not hit.
                     self.cancel_due.append(&mut askers);
                 } else {
                     self.send_cancel(askers);
@@ -178,15 +178,21 @@ impl<P: Protocol> Session<P> {
         }
     }
 
-    /// Something of the client's has been sent: what it has asked to cancel meanwhile can be.
-    pub(super) fn send_due_cancel(&mut self) {
-        if !self.cancel_due.is_empty()
-            && let Holding::Lease(lease) = &self.holding
-            && !lease.connection.machine.has_sent_nothing()
-        {
-            let askers = std::mem::take(&mut self.cancel_due);
-            self.cancel(askers);
+    /// The proxy's own words have been answered, and the client has asked meanwhile to cancel what stands behind them: that
+    /// is refused. Sent first and cancelled then, it could be met by the cancel before the database has begun with it, and
+    /// run on. False: there is nothing to refuse.
+    pub(super) fn refuse_cancelled(&mut self) -> bool {
+        let Holding::Lease(lease) = &self.holding else { return false };
+        let ServerConn { machine, pending, .. } = &*lease.connection;
+        let is_at_rest = machine.status() == Status::Idle && pending.is_empty();
+        if self.cancel_due.is_empty() || !is_at_rest || !self.client.pins().is_empty() {
+            return false;
         }
+        if let Holding::Lease(lease) = std::mem::replace(&mut self.holding, Holding::Nothing) {
+            lease.release();
+        }
+        self.refuse(&ClientError::Cancelled);
+        true
     }
 
     fn send_cancel(&mut self, askers: Vec<Asker>) {

@@ -91,7 +91,7 @@ pub struct Session<P: Protocol> {
     attempts: u8,
     /// The client, or the proxy, has asked the database to stop.
     cancelling: Option<Cancelling>,
-    /// What was asked to be cancelled has not been sent yet; it is cancelled once it has. Those who wait for it.
+    /// What was asked to be cancelled has not been sent yet, and will not be. Those who wait for it.
     cancel_due: Vec<Asker>,
     /// The client broke the protocol: it is told once what it has asked for before is answered.
     violation: Option<Violation>,
@@ -308,7 +308,7 @@ impl<P: Protocol> Session<P> {
         tracing::debug!(kind = error.kind().name(), %error, "request refused");
         self.tally.refused(error);
         self.client.refuse(error, &mut self.to_client);
-        // What was to be cancelled once it had been sent will not be sent.
+        // What was to be cancelled is what was refused.
         self.cancel_due.clear();
         self.look_again = true;
         self.attempts = 0;

@@ -135,6 +135,9 @@ impl<P: Protocol> Session<P> {
 
     /// Gives the connection back once it is clean and the client need not keep it.
     fn give_back(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
+        if self.refuse_cancelled() {
+            return Ok(true);
+        }
         let Holding::Lease(lease) = &mut self.holding else { return Ok(false) };
         let connection = &mut lease.connection;
         if self.look_again && !connection.machine.is_holding() {
@@ -258,7 +261,6 @@ impl<P: Protocol> Session<P> {
         let was_full = scratch.out.is_full();
         self.keep(input.get(taken..).unwrap_or_default());
         self.look_again |= was_full && !self.tail.is_empty();
-        self.send_due_cancel();
         Ok(())
     }
 
