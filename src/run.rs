@@ -25,6 +25,7 @@ use crate::topology::{self, Account, CONTROL_CONNECTIONS_MAX, Control, ControlEr
 use arc_swap::ArcSwap;
 use logins::{GroupLogins, Refreshing};
 use reload::Reloader;
+use std::cell::Cell;
 use std::io;
 use std::pin::pin;
 use std::rc::Rc;
@@ -293,6 +294,8 @@ fn start_group(
     let logins = GroupLogins::new(Arc::clone(access), lookup.clone(), &address, group.tls.mode);
     let target = pool::connect::Target {
         lifetime: group.pool.connection_max_lifetime,
+        init_query: group.pool.init_query.clone(),
+        hung: Cell::default(),
         max_prepared_statements: group.pool.max_prepared_statements,
         statement_key,
         logins: Box::new(logins),
@@ -403,11 +406,8 @@ async fn all_gone(clients: &mut JoinSet<()>) {
 fn admit(worker: &Rc<Worker>, endpoints: &Arc<[Arc<Endpoint<Postgres>>]>, arrival: Arrival, clients: &mut JoinSet<()>) {
     let Arrival { stream, endpoint, client_id, refusal, pending, claim } = arrival;
     let (Some(endpoint), Ok(stream)) = (endpoints.get(endpoint).cloned(), stream.attach()) else { return };
-    let serving = session::serve(Rc::clone(worker), endpoint, Visitor { stream, client_id, refusal, pending });
-    clients.spawn_local(async move {
-        serving.await;
-        drop(claim);
-    });
+    let visitor = Visitor { stream, client_id, refusal, pending };
+    clients.spawn_local(session::serve(Rc::clone(worker), endpoint, visitor, claim));
 }
 
 /// Takes as many open files as the system grants, and says so if the configuration may need more.

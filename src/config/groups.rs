@@ -9,6 +9,7 @@ use super::types::{
     TargetAddress, TargetGroupConfig, TargetTls, TargetTlsMode,
 };
 use super::{Names, Secret, values};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The highest `max_connections` Postgres itself takes.
@@ -17,6 +18,8 @@ pub(super) const CONNECTIONS_MAX: i64 = 262_143;
 const WAITING_MAX: i64 = 1_000_000;
 /// A thundering herd of logins is what this limit is there to stop.
 const LOGINS_MAX: i64 = 1_000;
+/// It is kept once and sent to each new connection; a longer one belongs into a function in the database.
+const INIT_QUERY_BYTES_MAX: usize = 64 << 10;
 /// Each costs memory on the database server.
 const PREPARED_MAX: i64 = 100_000;
 /// A target missed this often is gone by any measure.
@@ -164,6 +167,7 @@ fn read_pool(table: Table<'_>) -> PoolConfig {
             default.connection_idle_timeout,
             Field::duration_or_off,
         ),
+        init_query: table.read("init_query", None, read_init_query),
         pool_mode: table.read("pool_mode", default.pool_mode, |field| {
             let words = [("transaction", PoolMode::Transaction), ("session", PoolMode::Session)];
             field.choice(&words, &[])
@@ -182,12 +186,21 @@ fn read_pool(table: Table<'_>) -> PoolConfig {
         max_prepared_statements: table
             .read("max_prepared_statements", default.max_prepared_statements, |field| field.integer(1..=PREPARED_MAX)),
     };
-    table.later("init_query", Some("\"\""));
     table.later("pin_on", Some("{}"));
     table.later("pin_max_percent", Some("50"));
     table.later("pin_idle_timeout", Some("\"0\""));
     table.finish();
     pool
+}
+
+/// Never shown: it may hold what is nobody's business.
+fn read_init_query(field: &Field<'_>) -> Option<Option<Arc<str>>> {
+    let text = field.text("SQL statements")?;
+    if text.contains('\0') || text.len() > INIT_QUERY_BYTES_MAX {
+        field.report_conflict(format!("at most {INIT_QUERY_BYTES_MAX} bytes of SQL, and none of them zero"));
+        return None;
+    }
+    Some((!text.trim().is_empty()).then(|| text.into()))
 }
 
 fn percent(field: &Field<'_>) -> Option<u8> {

@@ -6,6 +6,7 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -187,6 +188,8 @@ pub struct PoolConfig {
     pub connection_max_lifetime: Option<Duration>,
     /// How long a connection stays open unused; `None`: for ever.
     pub connection_idle_timeout: Option<Duration>,
+    /// What is run on each new connection.
+    pub init_query: Option<Arc<str>>,
     /// When a connection goes back.
     pub pool_mode: PoolMode,
     /// What is reset between two clients.
@@ -213,6 +216,7 @@ impl Default for PoolConfig {
             max_logins_in_progress: 8,
             connection_max_lifetime: Some(Duration::from_secs(3600)),
             connection_idle_timeout: Some(Duration::from_secs(300)),
+            init_query: None,
             pool_mode: PoolMode::Transaction,
             reset: ResetPolicy::Smart,
             transaction_idle_timeout: Some(Duration::from_secs(300)),

@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 use tokio_postgres::{Client, NoTls};
 
 use super::scene::Scene;
-use super::servers::{APP, APP_PASSWORD, SUPERUSER};
+use super::servers::{APP, SUPERUSER};
 
 /// A program that takes longer than this hangs.
 const PROGRAM_PATIENCE: Duration = Duration::from_secs(120);
@@ -116,10 +116,10 @@ pub async fn psql(scene: &Scene, password: &str, script: &str) -> Result<Printed
     program(scene, "psql", password, &[&scene.conninfo(), "-XAtq", "-w"], script).await
 }
 
-/// A driver's connection through the proxy, over its unix socket.
+/// A driver's connection through the proxy, with a token of its own, over its unix socket.
 pub async fn connect(scene: &Scene) -> Result<Client, Wrong> {
     let mut config = tokio_postgres::Config::new();
-    config.host_path(scene.socket_dir()).port(scene.port).user(APP).password(APP_PASSWORD).dbname(APP);
+    config.host_path(scene.socket_dir()).port(scene.port).user(APP).password(scene.token()).dbname(APP);
     open(&config).await
 }
 

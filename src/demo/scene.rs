@@ -162,19 +162,27 @@ impl Scene {
         let ca_file = self.folder.path().join("ca.pem");
         let (conninfo, ca, port) = (self.conninfo_here(), ca_file.display(), self.port);
         report.line("\nThe proxy stays up for you. From another terminal:\n");
-        report.fact("psql", &format!("PGPASSWORD=\"$({})\" psql \"{conninfo}\"", self.token_command()));
-        report.fact("", &format!("PGPASSWORD={APP_PASSWORD} psql \"{conninfo}\""));
+        let token = self.token_command();
+        report.fact("psql", &format!("PGPASSWORD=\"$({token})\" psql \"{conninfo}\""));
         let socket_dir = self.socket_dir().display();
         report.fact(
             "",
-            &format!("PGPASSWORD={APP_PASSWORD} psql \"host={socket_dir} port={port} user={APP} dbname={APP}\""),
+            &format!("PGPASSWORD=\"$({token})\" psql \"host={socket_dir} port={port} user={APP} dbname={APP}\""),
         );
+        // In a URL the token's own signs must not be read as the URL's.
+        let fresh = self.token();
+        let encoded = fresh.bytes().map(|byte| match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' => char::from(byte).to_string(),
+            _ => format!("%{byte:02X}"),
+        });
+        let encoded = encoded.collect::<String>();
         report.fact(
             "JDBC",
             &format!(
-                "jdbc:postgresql://localhost:{port}/{APP}?user={APP}&password={APP_PASSWORD}&sslmode=verify-full&sslrootcert={ca}"
+                "jdbc:postgresql://localhost:{port}/{APP}?user={APP}&sslmode=verify-full&sslrootcert={ca}&password={encoded}"
             ),
         );
+        report.fact("", "the token in it is good for 15 minutes");
         report.fact("admin", &format!("http://{0}/metrics  http://{0}/readyz", self.admin));
         report.fact("log", &format!("tail -f {}", self.log().display()));
         report.line("\nCtrl-C stops and removes everything.");
@@ -270,7 +278,7 @@ tls     = "off"
 
 [[user]]
 name     = "{APP}"
-auth     = ["iam-or-password"]
+auth     = ["iam"]
 password = {{ value = "{APP_PASSWORD}" }}
 
 [iam]
@@ -348,9 +356,7 @@ mod tests {
         let text = config_text(folder.path(), SocketAddr::from((Ipv4Addr::LOCALHOST, 5432)), 6432, 9632);
         let origin = folder.path().join("proxy.toml").display().to_string();
         let config = Config::parse(&text, &origin, &|_| None).unwrap();
-        // That the user may use its password, too, is said, and meant.
-        let [warning] = &config.warnings[..] else { panic!("{:?}", config.warnings) };
-        assert!(warning.contains("iam-or-password"), "{warning}");
+        assert!(config.warnings.is_empty(), "{:?}", config.warnings);
     }
 
     #[test]

@@ -9,7 +9,6 @@ use tokio_postgres::Client;
 use super::clients::{Metrics, Wrong, ask, connect, expect, get, in_time, look_at_database, program, psql};
 use super::report::Report;
 use super::scene::{CONNECTIONS, DATABASE_CONNECTIONS, Scene};
-use super::servers::APP_PASSWORD;
 
 /// Clients of the crowd. The system must grant this many open files and some more to pgbench, and to the proxy.
 const CLIENTS: usize = 500;
@@ -81,7 +80,7 @@ async fn over_tls(scene: &Scene, report: &mut Report) -> Result<String, Wrong> {
 async fn crowd(scene: &Scene, report: &mut Report) -> Result<String, Wrong> {
     report.runs("pgbench -i ...");
     let conninfo = scene.conninfo();
-    let made = program(scene, "pgbench", APP_PASSWORD, &["-i", "-q", "-s", "1", &conninfo], "").await?;
+    let made = program(scene, "pgbench", &scene.token(), &["-i", "-q", "-s", "1", &conninfo], "").await?;
     expect(made.is_good, "100000 accounts", made.all())?;
     report.came("100000 accounts, made through the proxy");
 
@@ -175,7 +174,7 @@ async fn session(scene: &Scene, report: &mut Report) -> Result<String, Wrong> {
     let script = "CREATE TABLE visits (id int PRIMARY KEY);\n\
                   BEGIN;\nINSERT INTO visits VALUES (1);\nSELECT 1/0;\nSELECT 1;\nROLLBACK;\n\
                   SELECT count(*) FROM visits;\n";
-    let printed = psql(scene, APP_PASSWORD, script).await?;
+    let printed = psql(scene, &scene.token(), script).await?;
     let told = printed.errors.lines().filter_map(|line| line.split_once("ERROR:")).map(|(_, words)| words.trim());
     let told: Vec<&str> = told.collect();
     let left = printed.out.trim();
@@ -192,7 +191,7 @@ async fn session(scene: &Scene, report: &mut Report) -> Result<String, Wrong> {
         "\\copy visits from stdin\n{}\n\\.\n\\copy (SELECT count(*), sum(id) FROM visits) to stdout\nDROP TABLE visits;\n",
         numbers.join("\n")
     );
-    let printed = psql(scene, APP_PASSWORD, &script).await?;
+    let printed = psql(scene, &scene.token(), &script).await?;
     let copied = printed.out.trim().replace('\t', ", ");
     report.came(&format!("rows and sum: {copied}"));
     expect(printed.is_good && copied == "1000, 500500", "1000 rows and their sum 500500", printed.all())?;

@@ -126,6 +126,10 @@ async fn read_some(socket: &TcpStream, header: &mut Vec<u8>, bytes: usize) -> Re
                 return Ok(());
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            // Some of them close so.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset && header.is_empty() => {
+                return Err(HeaderError::Probe);
+            }
             Err(error) => return Err(error.into()),
         }
     }

@@ -1,4 +1,4 @@
-//! Opens server connections: drives the login machine over a new stream, within `connect_timeout`.
+//! Opens server connections: drives the login machine over a new stream, then `init_query`, within `connect_timeout`.
 //!
 //! How many logins are under way at once, and how long the pause after a failure is, the line says. The database's own
 //! words about a failed login hold addresses and blame the wrong password: they go to the log; the client learns the
@@ -10,7 +10,10 @@ use super::line::Key;
 use super::{Lease, Order, PoolKey, Pools, ServerConn};
 use crate::metrics::OpenFailure;
 use crate::net;
-use crate::protocol::{ClientError, ConnectOptions, HandshakeError, LoginSecret, Protocol};
+use crate::protocol::{
+    AttachFailure, ClientError, ConnectOptions, HandshakeError, LoginSecret, Protocol, ServerError, ServerSide,
+};
+use std::cell::Cell;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -18,6 +21,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
+/// Connections on which `init_query` hangs beyond its time; a login more would leave another one at the database.
+const HUNG_MAX: usize = 4;
+/// What may happen at every hand-over is logged no more often.
+const TOLD_AGAIN: Duration = Duration::from_secs(10);
 /// Codes that a client may see as the database said them: no such database, too many connections.
 const PASSED_CODES: &[&str] = &["3D000", "53300"];
 
@@ -28,6 +35,10 @@ const WRONG_PASSWORD: &str = "28P01";
 pub struct Target {
     /// Connections are not given out again after this time, spread a little so that they don't all end at once.
     pub lifetime: Option<Duration>,
+    /// What is run on each new connection.
+    pub init_query: Option<Arc<str>>,
+    /// Connections on which that has not ended in time: 0.
+    pub hung: Cell<usize>,
     /// Prepared statements a connection may hold.
     pub max_prepared_statements: usize,
     /// See [`ConnectOptions::statement_key`].
@@ -60,6 +71,12 @@ pub enum ConnectError {
     /// It took too long.
     #[error("the login took longer than {0:?} (connect_timeout)")]
     Timeout(Duration),
+    /// What is run on each new connection failed.
+    #[error("init_query failed: {0}")]
+    InitQuery(ServerError),
+    /// The login was done, and what is run behind it was not.
+    #[error("init_query took longer than connect_timeout leaves of {0:?}")]
+    InitTimeout(Duration),
     /// Nobody knows how to log in for this user.
     #[error("there is no user {0:?} in the configuration")]
     UnknownUser(String),
@@ -94,17 +111,26 @@ pub async fn run<P: Protocol>(pools: Arc<Pools<P>>, mut orders: mpsc::UnboundedR
 
 /// Logs in; once more if the database has refused a password that has changed meanwhile. Never as another one than those
 /// who wait for it came in for.
-async fn open<P: Protocol>(target: &Target, dial: &Dial, key: &PoolKey) -> Result<Box<ServerConn<P>>, ConnectError> {
+async fn open<P: Protocol>(
+    target: &Rc<Target>,
+    dial: &Dial,
+    key: &PoolKey,
+) -> Result<Box<ServerConn<P>>, ConnectError> {
     let login = || match target.logins.login(&key.user) {
         Some((account, secret)) if account == key.account => Ok((account, secret)),
         Some((now, _)) => Err(ConnectError::OtherAccount { then: key.account.clone(), now }),
         None => Err(ConnectError::UnknownUser(key.user.clone())),
     };
     let within = |login: (String, Option<LoginSecret>)| async {
-        let limit = dial.timeout();
-        let login = tokio::time::timeout(limit, log_in::<P>(target, dial, key, login)).await;
-        login.unwrap_or(Err(ConnectError::Timeout(limit)))
+        let (limit, now) = (dial.timeout(), tokio::time::Instant::now());
+        let deadline = now + limit;
+        let login = tokio::time::timeout_at(deadline, log_in::<P>(target, dial, key, login)).await;
+        let connection = login.unwrap_or(Err(ConnectError::Timeout(limit)))?;
+        initialize(target, connection, deadline, limit).await
     };
+    if target.hung.get() >= HUNG_MAX {
+        return Err(ConnectError::InitTimeout(dial.timeout()));
+    }
     let (user, secret) = login()?;
     match within((user, secret.clone())).await {
         Err(error) if blames(&error, secret.as_ref()) && target.logins.refused(&key.user, secret).await => {
@@ -112,6 +138,35 @@ async fn open<P: Protocol>(target: &Target, dial: &Dial, key: &PoolKey) -> Resul
         }
         ended => ended,
     }
+}
+
+/// Makes a new connection what clients are to find.
+async fn initialize<P: Protocol>(
+    target: &Rc<Target>,
+    mut connection: Box<ServerConn<P>>,
+    deadline: tokio::time::Instant,
+    timeout: Duration,
+) -> Result<Box<ServerConn<P>>, ConnectError> {
+    let Some(query) = &target.init_query else { return Ok(connection) };
+    let ServerConn { machine, pending, .. } = &mut *connection;
+    machine.initialize(query, pending);
+    let Ok(settled) = tokio::time::timeout_at(deadline, connection.settle()).await else {
+        // The database does not notice that nobody waits any more: it is watched until it does.
+        let target = Rc::clone(target);
+        target.hung.set(target.hung.get() + 1);
+        tokio::task::spawn_local(async move {
+            // However that ends (keepalive ends it where the peer has gone), the connection ends with it.
+            let _ = connection.settle().await;
+            target.hung.set(target.hung.get() - 1);
+        });
+        return Err(ConnectError::InitTimeout(timeout));
+    };
+    if let Some(AttachFailure::InitQuery(error) | AttachFailure::Settings(error)) = connection.machine.attach_failure()
+    {
+        return Err(ConnectError::InitQuery(error));
+    }
+    settled?;
+    Ok(connection)
 }
 
 async fn log_in<P: Protocol>(
@@ -138,6 +193,25 @@ async fn log_in<P: Protocol>(
 }
 
 impl<P: Protocol> Pools<P> {
+    /// What is told to a client whose connection could not be made what it must find.
+    pub(super) fn attach_failed(&self, failure: AttachFailure) -> ClientError {
+        let group = self.group.clone();
+        match failure {
+            AttachFailure::InitQuery(error) => {
+                let (mut state, now) = (self.lock(), Instant::now());
+                if state.init_told.is_none_or(|told| now.saturating_duration_since(told) >= TOLD_AGAIN) {
+                    state.init_told = Some(now);
+                    drop(state);
+                    tracing::warn!(group, %error, "init_query failed where it was run before");
+                }
+                ClientError::InitQuery { group, code: error.code }
+            }
+            // Words of a connection that ends would make the client's pool throw away a session that goes on.
+            AttachFailure::Settings(error) if error.is_fatal => ClientError::ConnectionsLost { group },
+            AttachFailure::Settings(error) => ClientError::Server(error),
+        }
+    }
+
     pub(super) fn opened(self: &Arc<Self>, key: Key, connection: Box<ServerConn<P>>) {
         self.lock().unreachable = false;
         self.counts.database_connections_opened.add(1);
@@ -171,7 +245,13 @@ impl<P: Protocol> Pools<P> {
 
     /// What clients are told; `None`: nothing yet, it may work the next time.
     fn words(&self, key: &PoolKey, error: &ConnectError) -> Option<ClientError> {
+        let group = self.group.clone();
         let code = match error {
+            ConnectError::InitQuery(error) if error.is_fatal => return None,
+            ConnectError::InitQuery(error) => return Some(ClientError::InitQuery { group, code: error.code.clone() }),
+            ConnectError::InitTimeout(limit) => {
+                return Some(ClientError::InitQuery { group, code: format!("nothing within {limit:?}") });
+            }
             ConnectError::Network(_) | ConnectError::Lost(_) | ConnectError::Timeout(_) => return None,
             ConnectError::Login(HandshakeError::Server(error)) if PASSED_CODES.contains(&error.code.as_str()) => {
                 return Some(ClientError::Server(error.clone()));
@@ -191,23 +271,26 @@ impl<P: Protocol> Pools<P> {
             ConnectError::UnknownUser(_) => "nothing: the user is not configured".to_owned(),
             ConnectError::OtherAccount { .. } => "nothing: the user has another account since a reload".to_owned(),
         };
-        Some(ClientError::TargetLogin { group: self.group.clone(), user: key.user.clone(), code })
+        Some(ClientError::TargetLogin { group, user: key.user.clone(), code })
     }
 }
 
 /// The secret is to blame, or that there was none; not the database's rules about who may come from where.
 pub(super) fn blames(error: &ConnectError, secret: Option<&LoginSecret>) -> bool {
-    match error {
-        ConnectError::Login(HandshakeError::Server(error)) => error.code == WRONG_PASSWORD,
-        ConnectError::Login(HandshakeError::NoPassword(_)) => secret.is_none(),
-        _ => false,
+    let ConnectError::Login(error) = error else { return false };
+    if let HandshakeError::Server(error) = error {
+        return error.code == WRONG_PASSWORD;
     }
+    matches!(error, HandshakeError::NoPassword(_)) && secret.is_none()
 }
 
 /// As counted.
 fn failure(error: &ConnectError) -> OpenFailure {
     match error {
-        ConnectError::Network(net::ConnectError::Timeout { .. }) | ConnectError::Timeout(_) => OpenFailure::Timeout,
+        ConnectError::Network(net::ConnectError::Timeout { .. })
+        | ConnectError::Timeout(_)
+        | ConnectError::InitTimeout(_) => OpenFailure::Timeout,
+        ConnectError::InitQuery(_) => OpenFailure::Database,
         ConnectError::Lost(error) if error.get_ref().is_some_and(|source| source.is::<rustls::Error>()) => {
             OpenFailure::Tls
         }

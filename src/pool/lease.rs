@@ -6,7 +6,7 @@
 use super::Pools;
 use super::line::{Ask, Key};
 use crate::net::{Detached, Stream};
-use crate::protocol::{Out, Protocol, ServerSide, Status};
+use crate::protocol::{ClientError, Out, Protocol, ServerSide, Status};
 use std::io::{self, IoSlice};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -52,6 +52,21 @@ impl<P: Protocol> ServerConn<P> {
     /// Nothing is under way on it in either direction.
     fn is_clean(&self) -> bool {
         self.machine.status() == Status::Idle && self.pending.is_empty() && self.tail.is_empty()
+    }
+
+    /// Drives a connection that nobody holds until nothing is owed on it. Not cancel safe: what was owed may still come.
+    pub async fn settle(&mut self) -> io::Result<()> {
+        let mut out = Out::new();
+        self.stream.write_whole(&mut self.pending).await?;
+        while self.machine.status() == Status::Owing {
+            if self.stream.read_more(&mut self.tail).await? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            out.clear();
+            let taken = self.machine.receive(&self.tail, None, &mut out).map_err(io::Error::other)?;
+            self.tail.drain(..taken);
+        }
+        Ok(())
     }
 
     /// Says goodbye, if that can be done without waiting, and closes.
@@ -156,6 +171,13 @@ impl<P: Protocol> Lease<P> {
         let trusted = !moved && now.saturating_duration_since(connection.idle_since) <= TRUSTED;
         let mut connection = connection.move_to(worker)?;
         connection.is_alive(!trusted).then_some(Self { connection, claim })
+    }
+
+    /// What is told to the client for whom this connection could not be made what it must find, if so. The lease must
+    /// not be released then.
+    pub fn attach_failure(&mut self) -> Option<ClientError> {
+        let failure = self.connection.machine.attach_failure()?;
+        Some(self.claim.pools.attach_failed(failure))
     }
 
     /// The connection alone; its place in the budget stays taken.

@@ -1,12 +1,11 @@
 //! The budget of one target and the fair line in front of it. Pure policy: events and times in, verdicts out.
 //!
 //! All pools (keys) of a target share one budget: connections idle, leased and being opened never exceed it, nor do
-//! those of a user exceed the user's own limit. Users take turns, first come first served inside a user. A user below its share may take the place of another's connection as
-//! it comes back; an idle connection of another pool is given up for a pool in need. Two things are worth more than
-//! the order of arrival, within bounds: a waiter may be passed over by a later one of the worker that releases a
-//! connection, at most [`PASSED_MAX`] times (it saves moving the connection's socket between workers), and by one of
-//! another of its user's pools that came at most [`LEAD_MAX`] places later (it saves a login). Nothing here does I/O or
-//! reads a clock.
+//! those of a user exceed the user's own limit. Users take turns; inside a user the order is that of arrival: strictly in
+//! each pool, and over the pools of a user but for one thing: a waiter may be passed over by one of another pool that came
+//! at most [`LEAD_MAX`] places later, which saves a login. A user below its share may take the place of another's
+//! connection as it comes back; an idle connection of another pool is given up for a pool in need. Nothing here does I/O
+//! or reads a clock.
 
 mod places;
 
@@ -15,12 +14,8 @@ pub use places::Opening;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
-/// How often a waiter may be passed over in favour of one on the releasing worker.
-pub const PASSED_MAX: u8 = 8;
 /// How many places later one may have come that is served first, in another pool of the same user.
 pub const LEAD_MAX: u64 = 8;
-/// How far behind the first waiter one on the releasing worker is looked for.
-const LOOK_BEHIND: usize = 16;
 /// How many idle connections are looked at for one that has the client's settings already.
 const LOOK_IDLE: usize = 64;
 /// Idle connections over their limit are kept for so long: a busy pool's connections are all idle now and then.
@@ -146,9 +141,7 @@ struct Waiter<W> {
     ticket: u64,
     /// Its number among the user's waiters.
     arrival: u64,
-    worker: usize,
     deadline: Instant,
-    passed: u8,
     handle: W,
 }
 
@@ -292,7 +285,7 @@ impl<C, W> Line<C, W> {
         if pool.queue.is_empty() {
             user.fronts.insert(arrival, ask.key.0);
         }
-        pool.queue.push_back(Waiter { ticket, arrival, worker: ask.worker, deadline, passed: 0, handle });
+        pool.queue.push_back(Waiter { ticket, arrival, deadline, handle });
         self.waiting += 1;
         Ok(ticket)
     }
@@ -401,27 +394,13 @@ impl<C, W> Line<C, W> {
     /// To the pool's next waiter, whose user has had its turn then.
     fn hand(&mut self, connection: C, at: Ask) -> Verdict<C, W> {
         let Some(owner) = self.pools.get(at.key.0).map(|pool| pool.user) else { return Verdict::Close(connection) };
-        let position = self.next_for(at);
         if let Some(turn) = self.turns.iter().position(|user| *user == owner) {
             self.turns.remove(turn);
             self.turns.push_back(owner);
         }
-        match self.unqueue(at.key.0, position) {
+        match self.unqueue(at.key.0, 0) {
             Some(handle) => Verdict::Hand(connection, handle),
             None => Verdict::Close(connection),
-        }
-    }
-
-    /// Position of the pool's first waiter, or of one close behind it on the same worker.
-    fn next_for(&mut self, at: Ask) -> usize {
-        let Some(pool) = self.pools.get_mut(at.key.0) else { return 0 };
-        let near = pool.queue.iter().take(LOOK_BEHIND).position(|waiter| waiter.worker == at.worker);
-        match (near, pool.queue.front_mut()) {
-            (Some(near @ 1..), Some(first)) if first.passed < PASSED_MAX => {
-                first.passed += 1;
-                near
-            }
-            _ => 0,
         }
     }
 

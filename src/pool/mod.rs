@@ -68,6 +68,8 @@ struct State<P: Protocol> {
     by_key: Vec<Slot>,
     /// The last attempt to reach the target failed.
     unreachable: bool,
+    /// When the log was told that `init_query` fails on connections that are in use.
+    init_told: Option<Instant>,
 }
 
 /// One pool, at its number.
@@ -116,7 +118,8 @@ impl<P: Protocol> Pools<P> {
         let (orders, receiver) = mpsc::unbounded_channel();
         let limits =
             Limits { connections: 0, idle: 0, waiting: config.max_waiting, openings: config.max_logins_in_progress };
-        let state = State { line: Line::new(limits), keys: BTreeMap::new(), by_key: Vec::new(), unreachable: false };
+        let (line, keys, by_key) = (Line::new(limits), BTreeMap::new(), Vec::new());
+        let state = State { line, keys, by_key, unreachable: false, init_told: None };
         (Arc::new(Self { group: group.to_owned(), dial, config, counts, state: Mutex::new(state), orders }), receiver)
     }
 

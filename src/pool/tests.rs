@@ -10,7 +10,7 @@ use crate::net::Stream;
 use crate::postgres::Postgres;
 use crate::postgres::connect::Connected;
 use crate::postgres::server::Server;
-use crate::protocol::Parameters;
+use crate::protocol::{Parameters, ServerError};
 use proptest::prelude::{Just, Strategy, any, prop_assert, prop_assert_eq, prop_oneof, proptest};
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -167,6 +167,24 @@ fn the_words_of_a_users_own_limit() {
     f.open_all();
     lease(&mut waiting).release();
     drop(held);
+}
+
+#[test]
+fn the_words_of_an_init_query() {
+    let error = |is_fatal| ServerError { code: "42601".into(), message: "secret".into(), is_fatal, frame: Vec::new() };
+    for (failure, answer) in [
+        (ConnectError::InitQuery(error(false)), Some("42601")),
+        (ConnectError::InitTimeout(Duration::from_secs(5)), Some("nothing within 5s")),
+        // It went down meanwhile.
+        (ConnectError::InitQuery(error(true)), None),
+    ] {
+        let mut f = Fixture::new(PoolConfig::default(), 1);
+        let mut waiting = later(f.borrow(0));
+        let Order { key, pool_key, .. } = f.orders.try_recv().unwrap();
+        f.pools.open_failed(key, &pool_key, &failure);
+        let told = waiting.outcome.try_recv().ok().and_then(|outcome| outcome.err());
+        assert_eq!(told, answer.map(|code| ClientError::InitQuery { group: "main".into(), code: code.into() }));
+    }
 }
 
 #[test]
@@ -368,8 +386,14 @@ mod logins {
     fn nobody_gets_a_connection_of_another_account() {
         let Fixture { pools, orders, uses, .. } = Fixture::new(PoolConfig::default(), 1);
         let mut waiting = later(pools.borrow(Ask { key: uses[0].key(), label: 0, worker: 0 }));
-        let target =
-            Target { lifetime: None, max_prepared_statements: 1, statement_key: [0; 16], logins: Box::new(Elsewhere) };
+        let target = Target {
+            lifetime: None,
+            init_query: None,
+            hung: std::cell::Cell::new(0),
+            max_prepared_statements: 1,
+            statement_key: [0; 16],
+            logins: Box::new(Elsewhere),
+        };
         let local = tokio::task::LocalSet::new();
         let outcome = local.block_on(&RUNTIME, async {
             tokio::task::spawn_local(run(pools, orders, target));

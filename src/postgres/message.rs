@@ -135,7 +135,8 @@ fn sqlstate(error: &ClientError, fatal: bool) -> &str {
         | ClientError::BorrowTimeout { .. }
         | ClientError::UserBorrowTimeout { .. }
         | ClientError::LineFull { .. }
-        | ClientError::TargetLogin { .. } => "53300",
+        | ClientError::TargetLogin { .. }
+        | ClientError::InitQuery { .. } => "53300",
         ClientError::Replication => "0A000",
         ClientError::Server(error) => &error.code,
         ClientError::OutcomeUnknown => "08007",
@@ -190,6 +191,7 @@ fn hint(error: &ClientError) -> Option<&'static str> {
         | ClientError::ConnectionsLost { .. }
         | ClientError::TooManyPools { .. }
         | ClientError::TargetLogin { .. }
+        | ClientError::InitQuery { .. }
         | ClientError::TooManyLoginsAtOnce { .. }
         | ClientError::TooManyFailedLogins
         | ClientError::Server(_)
@@ -583,6 +585,7 @@ mod tests {
             (ClientError::ConnectionsLost { group: group() }, "53300"),
             (ClientError::TooManyPools { user: "u".into(), limit: 1 }, "53300"),
             (ClientError::TargetLogin { group: group(), user: "u".into(), code: "28P01".into() }, "53300"),
+            (ClientError::InitQuery { group: group(), code: "42601".into() }, "53300"),
             (ClientError::OutcomeUnknown, "08007"),
             (ClientError::StateLost, "57P01"),
             (ClientError::TransactionIdle { limit }, "25P03"),

@@ -25,7 +25,7 @@ use super::connect::Connected;
 use super::message;
 use super::statement::Id;
 use crate::protocol::{
-    CancelKey, ClientError, ClientSide, Out, Parameters, ServerError, ServerSide, Settings, Sides, Status, Tally,
+    AttachFailure, CancelKey, ClientError, ClientSide, Out, Parameters, ServerSide, Settings, Sides, Status, Tally,
     Violation,
 };
 use crate::sql::Dialect;
@@ -64,8 +64,13 @@ pub struct Server {
     settings_open: bool,
     /// How often that has ended.
     settings_closed: u64,
-    /// `DISCARD ALL` has taken the present client's settings with it; they come back before its next segment.
+    /// `DISCARD ALL` has taken the present client's settings, or what `init` did, with it; they come back before its next
+    /// segment.
     settings_lost: bool,
+    /// What every client is to find done.
+    init: Option<Arc<str>>,
+    /// It has to be done again.
+    init_lost: bool,
     /// Syncs sent.
     segment: u32,
     /// Extended requests were sent without a Sync behind them.
@@ -86,7 +91,7 @@ pub struct Server {
     receiving: Body,
     /// The server has said that it ends the connection.
     ended: bool,
-    attach_failure: Option<ServerError>,
+    attach_failure: Option<AttachFailure>,
     cancel_key: Option<CancelKey>,
     /// What the client is told instead of the next error that says it was cancelled, or is in a failed transaction.
     explanation: Option<ClientError>,
@@ -177,6 +182,8 @@ impl Server {
             settings_open: false,
             settings_closed: 0,
             settings_lost: false,
+            init: None,
+            init_lost: false,
             segment: 0,
             unsynced: false,
             flushed: false,
@@ -283,10 +290,16 @@ impl ServerSide for Server {
         }
     }
 
+    fn initialize(&mut self, query: &Arc<str>, out: &mut Vec<u8>) {
+        self.init = Some(Arc::clone(query));
+        self.send_init(out);
+    }
+
     fn reset(&mut self, out: &mut Vec<u8>) {
         message::query(b"DISCARD ALL", out);
         self.owe_hidden(Kind::Query, Effect::Nothing);
         self.hold = Hold::UntilAnswered;
+        self.send_init(out);
     }
 
     fn parameters(&self) -> Arc<Parameters> {
@@ -297,7 +310,7 @@ impl ServerSide for Server {
         &self.applied
     }
 
-    fn attach_failure(&mut self) -> Option<ServerError> {
+    fn attach_failure(&mut self) -> Option<AttachFailure> {
         self.attach_failure.take()
     }
 

@@ -250,6 +250,17 @@ pub enum ClientError {
         /// The database's code, or a word.
         code: String,
     },
+    /// `init_query` failed on a new database connection, or when it was run again.
+    #[error(
+        "a database connection of target group \"{group}\" could not be made ready: init_query failed (the database \
+         answered {code}); see the proxy's log"
+    )]
+    InitQuery {
+        /// Target group.
+        group: String,
+        /// The database's code, or what came instead.
+        code: String,
+    },
     /// The database's own words, passed on.
     #[error("{0}")]
     Server(ServerError),
@@ -356,7 +367,7 @@ impl ClientError {
             | Self::UserBorrowTimeout { .. }
             | Self::LineFull { .. }
             | Self::TooManyPools { .. } => ErrorKind::Pool,
-            Self::TargetLogin { .. } | Self::Server(_) => ErrorKind::Server,
+            Self::TargetLogin { .. } | Self::InitQuery { .. } | Self::Server(_) => ErrorKind::Server,
             Self::LookupFailed { .. } => ErrorKind::Server,
             Self::NoWriter { .. } | Self::ConnectionsLost { .. } | Self::OutcomeUnknown | Self::StateLost => {
                 ErrorKind::Network

@@ -375,6 +375,11 @@ pub trait ServerSide {
     /// What the connection is doing.
     fn status(&self) -> Status;
 
+    /// A connection that has just logged in; writes the query that makes it what clients are to find. It is written again
+    /// whenever something has undone what it did. Ready once nothing is owed and nothing [has
+    /// failed](Self::attach_failure).
+    fn initialize(&mut self, query: &Arc<str>, out: &mut Vec<u8>);
+
     /// The client is gone or gives the connection back; writes what makes the connection clean for the next
     /// one. Only called when [`Status::Idle`]; the connection is clean when it is idle again.
     fn reset(&mut self, out: &mut Vec<u8>);
@@ -385,8 +390,8 @@ pub trait ServerSide {
     /// The settings the proxy has put on the connection.
     fn settings(&self) -> &Arc<Settings>;
 
-    /// The error with which the last [`attach`](Self::attach) failed, if it did: the connection must be closed.
-    fn attach_failure(&mut self) -> Option<ServerError>;
+    /// Why the connection could not be made what its client, or the next one, must find: it must be closed.
+    fn attach_failure(&mut self) -> Option<AttachFailure>;
 
     /// A transaction is open, as far as the server has said; or an exchange without its Sync, which is one.
     fn is_in_transaction(&self) -> bool;
@@ -428,6 +433,15 @@ pub trait ServerSide {
 
     /// A polite goodbye, if the connection is in a state to take one.
     fn terminate(&self, out: &mut Vec<u8>);
+}
+
+/// Why a connection can't be used by a client.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AttachFailure {
+    /// The client's settings could not be put on it, or it could not be reset.
+    Settings(ServerError),
+    /// The query of [`ServerSide::initialize`] failed.
+    InitQuery(ServerError),
 }
 
 /// Counts of a server connection.

@@ -5,7 +5,7 @@
 //! the way of a query. Whoever asked is held until the database has acted: as on a direct connection, a cancel that
 //! has returned hits nothing that is sent afterwards.
 
-use super::relay::{clean, settle};
+use super::relay::clean;
 use super::{Cancelling, FAREWELL, Holding, Session};
 use crate::pool::{Cancelled, Lease, Pools};
 use crate::protocol::{CancelKey, ClientError, Protocol, ServerSide, Status};
@@ -237,7 +237,7 @@ pub(super) async fn give_back<P: Protocol>(
     let connection = &mut lease.connection;
     if is_running && !connection.machine.needs_client() {
         // What is left of its replies is for nobody.
-        let _ = tokio::time::timeout(FAREWELL, settle(connection)).await;
+        let _ = tokio::time::timeout(FAREWELL, connection.settle()).await;
     }
     if connection.machine.status() != Status::Idle || !connection.pending.is_empty() {
         lease.discard();

@@ -4,7 +4,6 @@
 //! earlier client with the same baseline was told; the first one borrows a connection for it, in the line like
 //! everybody, and gets the server's own error if its database or one of its settings does not exist.
 
-use super::relay::settle;
 use super::tally::{Presence, Tally};
 use super::{Access, CancelKeys, Rules, Session, Worker};
 use crate::auth::{Clients, LoggedIn, Refused};
@@ -162,8 +161,15 @@ impl Stop {
     }
 }
 
-/// Serves a client from its first byte to its last.
-pub async fn serve<P: Protocol>(worker: Rc<Worker>, endpoint: Arc<Endpoint<P>>, visitor: Visitor) {
+/// Serves a client from its first byte to its last; `place` is dropped behind it.
+///
+/// Not an async function, as it would keep room for what it is given, twice, for as long as the client stays.
+pub fn serve<P: Protocol>(
+    worker: Rc<Worker>,
+    endpoint: Arc<Endpoint<P>>,
+    visitor: Visitor,
+    place: impl Sized,
+) -> impl Future<Output = ()> {
     let span = tracing::info_span!(
         "client",
         client_id = visitor.client_id,
@@ -172,38 +178,39 @@ pub async fn serve<P: Protocol>(worker: Rc<Worker>, endpoint: Arc<Endpoint<P>>, 
         user = tracing::field::Empty,
         database = tracing::field::Empty
     );
-    let counts = worker.counters(endpoint.places.0, endpoint.places.1);
+    let (counts, _) = worker.counters(endpoint.places.0, endpoint.places.1);
+    let presence = Rc::new(Presence::new(Arc::clone(&counts)));
+    // Boxed, because a login needs kilobytes, and a task keeps room for the largest of its parts as long as it lives: an
+    // idle client should not own that.
+    let login = Box::pin(log_in(worker, endpoint, visitor, Rc::clone(&presence)));
     async move {
-        let presence = Presence::new(Arc::clone(&counts.0));
-        // Boxed, because a login needs kilobytes, and a task keeps room for the largest of its parts as long as it lives: an
-        // idle client should not own that.
-        match Box::pin(log_in(&worker, &endpoint, visitor, &presence)).await {
+        match login.await {
             Ok((session, _logged_in)) => {
-                counts.0.client_connections_setup_succeeded.add(1);
+                counts.client_connections_setup_succeeded.add(1);
                 info!("logged in");
                 let end = session.run().await;
                 info!(?end, "left");
             }
             Err(stop) => {
                 if let Some(reason) = stop.reason() {
-                    counts.0.logins_refused.of(reason).add(1);
+                    counts.logins_refused.of(reason).add(1);
                 }
                 if let Stop::Refused(error) = &stop {
-                    counts.0.told(error);
+                    counts.told(error);
                 }
                 stop.log();
             }
         }
+        drop((presence, place));
     }
     .instrument(span)
-    .await;
 }
 
 async fn log_in<P: Protocol>(
-    worker: &Rc<Worker>,
-    endpoint: &Arc<Endpoint<P>>,
+    worker: Rc<Worker>,
+    endpoint: Arc<Endpoint<P>>,
     visitor: Visitor,
-    presence: &Presence,
+    presence: Rc<Presence>,
 ) -> Result<(Box<Session<P>>, LoggedIn), Stop> {
     let Visitor { mut stream, client_id, mut refusal, pending } = visitor;
     // A unix socket is as safe as TLS, whatever else the endpoint listens on.
@@ -226,8 +233,8 @@ async fn log_in<P: Protocol>(
     let mut machine = P::accept(AcceptOptions { tls, direct_tls: direct_tls?, nonce: rand::random() });
     let (mut input, mut out) = (Vec::new(), Vec::new());
     let tries = Tries(pending.as_ref());
-    let beside = (presence, refusal, &tries);
-    let proving = prove::<P>(endpoint, &access, beside, &mut machine, &mut stream, &mut input, &mut out);
+    let beside = (&*presence, refusal, &tries);
+    let proving = prove::<P>(&endpoint, &access, beside, &mut machine, &mut stream, &mut input, &mut out);
     let login = match tokio::time::timeout_at(deadline, proving).await {
         Ok(login) => login?,
         Err(_) => return Err(Stop::Refused(refuse::<P>(&mut machine, &mut stream, ClientError::LoginTimeout).await)),
@@ -241,7 +248,7 @@ async fn log_in<P: Protocol>(
         let error = ClientError::TooManyUserClients { user: login.user, limit: limit.unwrap_or_default() };
         return Err(Stop::Refused(refuse::<P>(&mut machine, &mut stream, error).await));
     };
-    let greeting = unless_gone(&mut stream, &mut input, greeting(worker, endpoint, &access, &login)).await?;
+    let greeting = unless_gone(&mut stream, &mut input, greeting(&worker, &endpoint, &access, &login)).await?;
     let (pool, parameters) = match greeting {
         Ok(greeting) => greeting,
         Err(error) => return Err(Stop::Refused(refuse::<P>(&mut machine, &mut stream, error).await)),
@@ -260,7 +267,7 @@ async fn log_in<P: Protocol>(
     input.drain(..taken);
     issued.told(client.cancel_secret());
     let watch = worker.watch(client_id, &endpoint.rules);
-    Ok((Box::new(Session::new(watch, endpoint, pool, stream, client, issued, (input, out))), logged_in))
+    Ok((Box::new(Session::new(watch, &endpoint, pool, stream, client, issued, (input, out))), logged_in))
 }
 
 /// Waits for the client to say something; its first byte, which stays to be read. `None`: only of TCP can that be known.
@@ -526,6 +533,7 @@ async fn greeting<P: Protocol>(
     }
     let (own, groups) = worker.counters(endpoint.places.0, endpoint.places.1);
     let mut tally = Tally::new(own, groups, false);
+    let mut failed = ClientError::ConnectionsLost { group: pools.group().to_owned() };
     for _ in 0..ATTEMPTS_MAX {
         let ask = Ask { key: pool.key(), label: login.baseline.label(), worker: worker.number() };
         let Some(mut lease) = wait_for_lease(pools, ask, &mut tally).await? else { continue };
@@ -536,22 +544,26 @@ async fn greeting<P: Protocol>(
         }
         let connection = &mut lease.connection;
         connection.machine.prepare(&login.baseline, &mut connection.pending);
-        let Ok(settled) = tokio::time::timeout(endpoint.login_timeout, settle(connection)).await else { break };
-        match connection.machine.attach_failure() {
-            Some(error) if !error.is_fatal => {
+        let Ok(settled) = tokio::time::timeout(endpoint.login_timeout, connection.settle()).await else { break };
+        match lease.attach_failure() {
+            Some(error) => {
                 lease.discard();
-                return Err(ClientError::Server(error));
+                // Of these another connection need know nothing.
+                if !matches!(error, ClientError::ConnectionsLost { .. } | ClientError::InitQuery { .. }) {
+                    return Err(error);
+                }
+                failed = error;
+                continue;
             }
-            Some(_) => continue,
-            None if settled.is_err() || connection.machine.status() != Status::Idle => continue,
+            None if settled.is_err() || lease.connection.machine.status() != Status::Idle => continue,
             None => {}
         }
-        let parameters = connection.machine.parameters();
+        let parameters = lease.connection.machine.parameters();
         lease.release();
         endpoint.greetings.remember(known, &parameters);
         return Ok((pool, parameters));
     }
-    Err(ClientError::ConnectionsLost { group: pools.group().to_owned() })
+    Err(failed)
 }
 
 async fn wait_for_lease<P: Protocol>(

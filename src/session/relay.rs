@@ -69,8 +69,8 @@ impl<P: Protocol> Session<P> {
         if write(&mut self.stream, &scratch.out, input, &mut self.to_client, cx).is_err() {
             return Err(End::ClientLost);
         }
-        if let Some(error) = machine.attach_failure() {
-            self.attach_failed(ClientError::Server(error));
+        if let Some(error) = lease.attach_failure() {
+            self.attach_failed(error);
         }
         self.look_again |= !self.tail.is_empty();
         Ok(true)
@@ -90,9 +90,7 @@ impl<P: Protocol> Session<P> {
             _ if self.said_goodbye => Err(End::Goodbye),
             // Everything the client asked for has been answered, and nothing of it was on this connection.
             _ if self.resetting => {
-                self.drop_lease();
-                self.look_again = !self.tail.is_empty();
-                self.counts.1.transactions.add(1);
+                self.lost_in_reset();
                 Ok(())
             }
             // Nothing of the client's has been sent.
@@ -115,19 +113,23 @@ impl<P: Protocol> Session<P> {
         }
     }
 
+    /// The connection is gone, and nothing with it.
+    fn lost_in_reset(&mut self) {
+        self.drop_lease();
+        self.look_again = !self.tail.is_empty();
+        self.counts.1.transactions.add(1);
+    }
+
     /// The connection could not be given the client's settings.
     fn attach_failed(&mut self, error: ClientError) {
+        if self.resetting {
+            return self.lost_in_reset();
+        }
         self.drop_lease();
         self.look_again = true;
         self.attempts += 1;
         if self.attempts > 1 {
-            // Words of a connection that ends would make the client's pool throw away a session that goes on.
-            let ends = matches!(&error, ClientError::Server(error) if error.is_fatal);
-            self.refuse(&if ends {
-                ClientError::ConnectionsLost { group: self.pools.group().to_owned() }
-            } else {
-                error
-            });
+            self.refuse(&error);
         }
     }
 
@@ -363,26 +365,10 @@ fn flush(stream: &mut Stream, pending: &mut Vec<u8>, cx: &mut Context<'_>) -> io
 pub(super) async fn clean<P: Protocol>(mut lease: Lease<P>) {
     let ServerConn { machine, pending, .. } = &mut *lease.connection;
     machine.reset(pending);
-    let settled = tokio::time::timeout(FAREWELL, settle(&mut lease.connection)).await;
-    if matches!(settled, Ok(Ok(()))) && lease.connection.machine.attach_failure().is_none() {
+    let settled = tokio::time::timeout(FAREWELL, lease.connection.settle()).await;
+    if matches!(settled, Ok(Ok(()))) && lease.attach_failure().is_none() {
         lease.release();
     } else {
         lease.discard();
     }
-}
-
-/// Drives a connection that nobody holds until nothing is owed on it.
-pub(super) async fn settle<P: Protocol>(connection: &mut ServerConn<P>) -> io::Result<()> {
-    let ServerConn { stream, machine, pending, tail, .. } = connection;
-    let mut out = Out::new();
-    stream.write_whole(pending).await?;
-    while machine.status() == Status::Owing {
-        if stream.read_more(tail).await? == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        out.clear();
-        let taken = machine.receive(tail, None, &mut out).map_err(io::Error::other)?;
-        tail.drain(..taken);
-    }
-    Ok(())
 }

@@ -4,10 +4,10 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Instant;
 
-use sluicegate::demo::servers::{APP, APP_PASSWORD, Feature, PostgresServer};
+use sluicegate::demo::servers::{APP, APP_PASSWORD, Feature, Installation, MONITOR_PASSWORD, Options, PostgresServer};
 
 use crate::harness::proxy::{ProxyHandle, config, set, start};
-use crate::harness::wire::{Login, PATIENCE, Wire, authenticate, message};
+use crate::harness::wire::{Login, PATIENCE, Wire, authenticate, message, read_frame};
 use crate::harness::{each_with, server};
 
 const LOGIN: fn() -> Login = || Login::app().database("app");
@@ -68,6 +68,38 @@ fn a_header_from_anybody_else_is_a_protocol_error() {
     assert_eq!(behind(&proxy, b""), "");
 }
 
+/// A balancer that looks whether somebody is there: nothing is said of it, no place stays taken.
+#[test]
+fn pg_112_a_balancer_that_looks_in() {
+    let text = set(&config(server(Feature::Any).address(), 4), "endpoint", "proxy_protocol_from", "[\"127.0.0.1\"]");
+    let proxy = start(&set(&text, "endpoint", "max_clients", "4"));
+    proxy.logs("the target is up");
+    let lines = proxy.log().lines().count();
+    let local = [&b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0"[..]].concat();
+    for _ in 0..20 {
+        drop(balancer(&proxy));
+        let reset = balancer(&proxy);
+        socket2::SockRef::from(&reset).set_linger(Some(std::time::Duration::ZERO)).unwrap();
+        drop(reset);
+        balancer(&proxy).write_all(&local).unwrap();
+        balancer(&proxy).write_all(b"PROXY UNKNOWN\r\n").unwrap();
+    }
+    let began = Instant::now();
+    let mut here = Vec::new();
+    while here.len() < 4 {
+        let mut stream = balancer(&proxy);
+        stream.write_all(b"PROXY TCP4 127.0.0.1 10.0.0.1 8080 5432\r\n").unwrap();
+        if authenticate(&mut stream, &LOGIN(), &mut Vec::new()).is_ok() {
+            here.push(stream);
+        }
+        assert!(began.elapsed() < PATIENCE, "{}", proxy.log());
+    }
+    let log = proxy.log();
+    // Only of those who have logged in, or found no place yet.
+    let others = log.lines().skip(lines).filter(|line| !line.contains("logged in") && !line.contains("too many"));
+    assert_eq!(others.count(), 0, "{log}");
+}
+
 #[test]
 fn so_many_logins_a_second() {
     let config = |server: &PostgresServer| set(&config(server.address(), 4), "endpoint", "max_logins_per_second", "3");
@@ -85,6 +117,52 @@ fn so_many_logins_a_second() {
             assert_eq!(wire.value("SELECT 1"), "1");
         }
     });
+}
+
+/// Who says nothing is no login, and takes none of them from the others.
+#[test]
+fn probes_are_no_logins() {
+    let text = set(&config(server(Feature::Any).address(), 4), "endpoint", "max_logins_per_second", "1");
+    let proxy = start(&text);
+    for _ in 0..20 {
+        drop(TcpStream::connect(proxy.address).unwrap());
+    }
+    // All of them have come and gone before the one login that there is room for.
+    proxy.until_metric("sluicegate_client_connections_received_total", 20);
+    proxy.until_metric("sluicegate_client_connections_closed_total", 20);
+    Wire::connect(proxy.address, &LOGIN()).unwrap();
+}
+
+/// Names that are looked up in the database are tries as well, also when nobody is there to hear what comes of it.
+#[test]
+fn pg_107_names_can_not_be_tried_without_end() {
+    let installation = Installation::find(Feature::Any).unwrap();
+    let server = PostgresServer::start(&installation, Options::default()).unwrap();
+    let text = config(server.address(), 8).replace(
+        "[[user]]",
+        "  [target_group.auth_query]\n  enabled = true\n  query = \"SELECT rolname, NULL::text FROM pg_roles WHERE rolname = \
+         $1\"\n  user = \"sluicegate_monitor\"\n  password = { value = \"monitor-secret\" }\n\n[[user]]",
+    );
+    let text = set(&text, "target_group.auth_query", "password", &format!("{{ value = {MONITOR_PASSWORD:?} }}"));
+    let proxy = start(&text);
+    proxy.logs("the target is up");
+    let asked = |number: usize| {
+        let mut stream = balancer(&proxy);
+        stream.write_all(&Login::new(&format!("ghost{number}"), "").database("app").startup()).unwrap();
+        read_frame(&mut stream).map(|frame| frame.kind)
+    };
+    let began = Instant::now();
+    let mut number = 0;
+    while asked(number).unwrap() == b'R' {
+        number += 1;
+        assert!(number < 1000 && began.elapsed() < PATIENCE, "{number} names, and still asked for a proof");
+    }
+    assert!(number >= 100, "{number}");
+    // Later, one who is known comes in.
+    let began = Instant::now();
+    while let Err(words) = Wire::connect(proxy.address, &LOGIN()) {
+        assert!(words.to_string().contains("too many failed logins") && began.elapsed() < PATIENCE, "{words}");
+    }
 }
 
 /// Nobody gets more than ten tries a second, after a hundred.

@@ -144,6 +144,69 @@ fn nothing_of_a_clients_reaches_the_question() {
     assert_eq!(run(script, "").quietly(), "evil\n");
 }
 
+/// The whole conversation of one who exists and of one who does not: the same but for the name, the nonce and the salt.
+#[test]
+fn pg_107_who_does_not_exist_is_asked_and_told_the_same() {
+    let scram = "SET scram_iterations = 5000; CREATE ROLE anna LOGIN PASSWORD 'anna-secret';";
+    let md5 = "SET password_encryption = 'md5'; CREATE ROLE anna LOGIN PASSWORD 'anna-secret';";
+    let is_new = Installation::find(Feature::Any).unwrap().version() >= 16;
+    let scram = if is_new { scram } else { scram.split_once("; ").unwrap().1 };
+    for (auth, roles) in [(Auth::Scram, scram), (Auth::Md5, md5)] {
+        let scene = Scene::new(auth, roles, &[]);
+        scene.comes_in("anna", "anna-secret");
+        let conversation = |user: &str| {
+            let failed = Wire::connect(scene.proxy.address, &Login::new(user, "wrong-secret").database("app"));
+            let frames = failed.err().unwrap().frames;
+            let shown = |frame: &crate::harness::wire::Frame| {
+                let text = String::from_utf8_lossy(&frame.body).replace(user, "USER");
+                // A challenge differs in nonce and salt alone, which are as long.
+                let fields = text.split(',').map(|field| match field.split_once('=') {
+                    Some((name, value)) if name.ends_with('r') || name == "s" => {
+                        format!("{name}={} bytes", value.len())
+                    }
+                    _ => field.to_owned(),
+                });
+                let text = fields.collect::<Vec<_>>().join(",");
+                let is_md5 = frame.kind == b'R' && frame.body.starts_with(b"\0\0\0\x05");
+                (
+                    frame.kind,
+                    frame.body.len() - if frame.kind == b'E' { user.len() } else { 0 },
+                    if is_md5 { String::new() } else { text },
+                )
+            };
+            frames.iter().map(shown).collect::<Vec<_>>()
+        };
+        let known = conversation("anna");
+        assert!(known.len() >= 2, "{known:?}");
+        for _ in 0..2 {
+            // None so short that it may stand in a nonce by chance.
+            for ghost in ["nobody", "ginger", "a-much-longer-name"] {
+                assert_eq!(conversation(ghost), known, "{ghost}");
+            }
+        }
+        assert_eq!(conversation("anna"), known);
+    }
+}
+
+/// What pg_hba.conf says of one client's database is no word about the keys that serve the others.
+#[test]
+fn one_client_that_may_not_come_from_there_takes_nobodys_keys() {
+    let scene = Scene::new(Auth::Scram, "CREATE ROLE anna LOGIN PASSWORD 'anna-secret';", &[]);
+    scene.server.run_sql("postgres", "CREATE DATABASE closed").unwrap();
+    let file = scene.server.run_sql("postgres", "SHOW hba_file").unwrap();
+    let old = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, format!("host closed anna all reject\n{old}")).unwrap();
+    scene.server.run_sql("postgres", "SELECT pg_reload_conf()").unwrap();
+    let mut here = Wire::connect(scene.proxy.address, &Login::new("anna", "anna-secret").database("app")).unwrap();
+    assert_eq!(here.value("SELECT current_user"), "anna");
+    let login = Login::new("anna", "anna-secret").database("closed");
+    let refused = Wire::connect(scene.proxy.address, &login).err().unwrap().to_string();
+    assert!(refused.contains("28000"), "{refused}");
+    let cut = "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE usename = 'anna'";
+    scene.server.run_sql("app", cut).unwrap();
+    assert_eq!(here.value("SELECT current_user"), "anna");
+}
+
 /// The keys that the proxy holds are stale, then: those who are here are told when they need a new connection, the database
 /// is not stormed, and whoever logs in anew brings the new ones.
 #[test]

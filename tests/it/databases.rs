@@ -50,9 +50,10 @@ fn a_database_that_wants_the_password_in_the_clear_does_not_get_it() {
     let database =
         PostgresServer::start(&installation, Options { auth: Auth::Password, ..Options::default() }).unwrap();
     let proxy = start(&config(database.address(), 4));
+    // Not even the probe's, without which there is no budget.
     let (code, words) = refused(proxy.address);
-    assert!(code == "53300" && words.contains("the proxy could not log in at target group \"it\""), "{code} {words}");
-    proxy.logs("clear");
+    assert!(code == "57P03" && words.contains("no writer of target group \"it\""), "{code} {words}");
+    proxy.logs("asks for the password in the clear");
 }
 
 /// The same server by an address that its certificate does not name.

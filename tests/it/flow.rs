@@ -86,8 +86,8 @@ fn pg_090_copy_of_300_mb_to_a_slow_reader() {
 
 /// Made, counted and dropped on the way: neither end stores it. `SLUICEGATE_RESULT_GB` asks for another size.
 #[test]
-fn a_result_of_two_gigabytes_in_constant_memory() {
-    let gigabytes: u64 = std::env::var("SLUICEGATE_RESULT_GB").ok().map_or(2, |size| size.parse().unwrap());
+fn a_result_of_ten_gigabytes_in_constant_memory() {
+    let gigabytes: u64 = std::env::var("SLUICEGATE_RESULT_GB").ok().map_or(10, |size| size.parse().unwrap());
     let rows = gigabytes * 1_000;
     let server = server(Feature::Protocol3_2);
     let proxy = start(&config(server.address(), 4));

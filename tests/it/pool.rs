@@ -380,6 +380,10 @@ fn pg_110_a_database_that_is_not_there() {
             let (severity, code, words) = error(&failed.frames);
             assert_eq!((severity.as_str(), code.as_str()), ("FATAL", "3D000"));
             assert_eq!(words, "database \"no_such_database\" does not exist");
+            // Who has proven nothing learns nothing of databases.
+            let stranger = Login::new("app", "wrong-secret").database("no_such_database");
+            let Err(failed) = Wire::connect(proxy.address, &stranger) else { panic!("a login that should fail") };
+            assert_eq!(error(&failed.frames).1, "28P01");
             assert_eq!(client(proxy, database).value("SELECT 'goes on'"), "goes on");
         }
     });

@@ -287,7 +287,9 @@ fn a_result_that_changed_is_prepared_anew() {
         .ready(2);
     let scenario =
         Scenario::new("a_result_that_changed").setup("CREATE TABLE changes (a int); INSERT INTO changes VALUES (1)");
-    scenario.reset(&becomes("int")).errors(&["0A000", "0A000", "0A000"]).check(script);
+    // Behind a full reset a statement is parsed anew, and just runs (a documented difference).
+    let scenario = scenario.reset(&becomes("int")).only_smart_resets();
+    scenario.errors(&["0A000", "0A000", "0A000"]).check(script);
 }
 
 #[test]

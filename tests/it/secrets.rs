@@ -70,6 +70,31 @@ fn pg_108_a_rotated_password_is_picked_up_after_one_refusal() {
     assert!(failures <= 12, "{failures} refusals for 10 clients");
 }
 
+/// The operator has exchanged it everywhere, and no database connection was needed since: a client is the first to know.
+#[test]
+fn a_rotated_password_is_picked_up_from_a_client() {
+    let server = own_server();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("password");
+    fs::write(&file, APP_PASSWORD).unwrap();
+    let text = set(&config(server.address(), 8), "user", "password", &format!("{{ file = \"{}\" }}", file.display()));
+    let proxy = start(&text);
+    assert_eq!(psycopg(&proxy, APP_PASSWORD).quietly(), "app\n");
+    // Guesses make it be read again, and change nothing.
+    assert!(psycopg(&proxy, "wrong-secret").stderr.contains("password authentication failed"));
+    assert_eq!(psycopg(&proxy, APP_PASSWORD).quietly(), "app\n");
+    server.run_sql("app", &format!("ALTER ROLE {APP} PASSWORD 'second-secret'")).unwrap();
+    fs::write(&file, "second-secret\n").unwrap();
+    let began = std::time::Instant::now();
+    // Not for ten seconds after it was last read: so long a storm of guesses must wait.
+    while !psycopg(&proxy, "second-secret").status.success() {
+        assert!(began.elapsed() < crate::harness::wire::PATIENCE, "{}", proxy.log());
+    }
+    proxy.logs("the password was read again, and is another one");
+    assert!(psycopg(&proxy, APP_PASSWORD).stderr.contains("password authentication failed"));
+    assert_eq!(count(&server.log(), "password authentication failed"), 0);
+}
+
 /// Read again as its time comes, before anybody is refused.
 #[test]
 fn a_password_by_command_is_refreshed() {

@@ -12,7 +12,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConnection, StreamOwned};
 use sluicegate::config::TlsConfig;
-use sluicegate::demo::servers::{APP, APP_PASSWORD, Feature, Installation, Options, PostgresServer};
+use sluicegate::demo::servers::{APP, APP_PASSWORD, Feature, Installation, MONITOR, Options, PostgresServer};
 use sluicegate::net::tls::server_config;
 
 use crate::harness::gate::cancel_request;
@@ -249,8 +249,17 @@ fn eavesdrops(server: SocketAddr, root: PathBuf, shows: &TlsConfig) -> SocketAdd
     address
 }
 
+/// This role need prove nothing from now on.
+fn trust(server: &PostgresServer, role: &str) {
+    let file = server.run_sql("postgres", "SHOW hba_file").unwrap();
+    let file = file.lines().find(|line| line.contains("pg_hba.conf")).unwrap().trim().to_owned();
+    let old = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, format!("host all {role} all trust\n{old}")).unwrap();
+    server.run_sql("postgres", "SELECT pg_reload_conf()").unwrap();
+}
+
 #[test]
-fn a_listener_between_proxy_and_database_is_found_out() {
+fn pg_111_a_listener_between_proxy_and_database_is_found_out() {
     let (server, ca) = (server(Feature::Any), Ca::new());
     ca.signs("listener", "localhost");
     let between = eavesdrops(server.address(), server.socket_dir().join("ca.crt"), &ca.tls("listener"));
@@ -258,6 +267,15 @@ fn a_listener_between_proxy_and_database_is_found_out() {
     let text = set(&config(between, 6), "target_group", "tls", "\"require\"");
     let proxy = start(&text);
     proxy.logs("SCRAM channel binding check failed");
+    drop(proxy);
+    // The logins of the pools, which are not the monitor's: that one is let in for nothing, so that they come to their turn.
+    trust(&server, MONITOR);
+    let proxy = start(&text);
+    proxy.logs("the target is up");
+    let refused = psycopg(proxy.address, APP, "sslmode=disable");
+    assert!(refused.stderr.contains("could not log in"), "{refused}");
+    let log = proxy.logs("can't log in at the database");
+    assert!(log.contains("SCRAM channel binding check failed"), "{log}");
     drop(proxy);
     let text = set(&config(server.address(), 6), "target_group", "tls", "\"require\"");
     let proxy = start(&text);
@@ -394,12 +412,77 @@ fn certificates_and_users_are_read_again() {
     assert_eq!(psycopg(proxy.address, "second", &new_root).quietly(), "app\n");
     let refused = psycopg(proxy.address, APP, &old_root);
     assert!(refused.stderr.contains("SSL error"), "{refused}");
+    // A file without TLS: endpoints go on offering it until a restart, and have something to show.
+    proxy.reload(&config(server.address(), 6));
+    proxy.until_logs("reloaded: users", 2);
+    let refused = psycopg(proxy.address, "second", &new_root);
+    assert!(refused.stderr.contains("password authentication failed"), "{refused}");
+    assert_eq!(psycopg(proxy.address, APP, &new_root).quietly(), "app\n");
     // Who was here stays.
     here.stdin.take().unwrap().write_all(b"\n").unwrap();
     line.clear();
     std::io::BufRead::read_line(&mut said, &mut line).unwrap();
     assert_eq!(line, "app\n");
     assert!(here.wait().unwrap().success());
+}
+
+/// What load balancers and scanners do before and inside a handshake: nothing is said of it at `info`, no place stays taken.
+#[test]
+fn pg_112_who_connects_and_leaves_a_tls_endpoint() {
+    let (server, ca) = (server(Feature::Any), Ca::new());
+    const RECEIVED: &str = "sluicegate_client_connections_received_total";
+    const CLOSED: &str = "sluicegate_client_connections_closed_total";
+    ca.signs("proxy", "localhost");
+    let text = set(&config_with(server.address(), &ca, "proxy", "required"), "endpoint", "max_clients", "4");
+    let proxy = start(&text);
+    proxy.logs("the target is up");
+    let lines = proxy.log().lines().count();
+    type Leaves = fn(TcpStream);
+    let leaves: [(&str, Leaves); 5] = [
+        ("closes", drop),
+        ("resets", |stream| {
+            socket2::SockRef::from(&stream).set_linger(Some(std::time::Duration::ZERO)).unwrap();
+        }),
+        ("asks for TLS", |mut stream| {
+            stream.write_all(&SSL_REQUEST).unwrap();
+            let _ = stream.read(&mut [0]);
+        }),
+        ("asks and resets", |mut stream| {
+            stream.write_all(&SSL_REQUEST).unwrap();
+            let _ = stream.read(&mut [0]);
+            socket2::SockRef::from(&stream).set_linger(Some(std::time::Duration::ZERO)).unwrap();
+        }),
+        ("begins a handshake", |mut stream| {
+            stream.write_all(&SSL_REQUEST).unwrap();
+            let _ = stream.read(&mut [0]);
+            stream.write_all(b"\x16\x03\x01\x02\0\x01").unwrap();
+        }),
+    ];
+    for (how, leave) in leaves {
+        let came = proxy.metric(RECEIVED);
+        for _ in 0..20 {
+            leave(tcp(proxy.address));
+        }
+        // Those who have reset theirs may be gone before they are seen; one who comes after them is, and leaves as the last.
+        drop(tcp(proxy.address));
+        let began = std::time::Instant::now();
+        while proxy.metric(RECEIVED) <= came || proxy.metric(RECEIVED) > proxy.metric(CLOSED) {
+            assert!(began.elapsed() < PATIENCE, "who {how}: {}", proxy.log());
+        }
+        let log = proxy.log();
+        assert_eq!(log.lines().count(), lines, "who {how}: {log}");
+    }
+    // All places are free: as many as there are come in at the same time.
+    let root = verified(&ca.file("ca.pem"));
+    let mut script = python();
+    let port = proxy.address.port();
+    script
+        .arg("-c")
+        .arg("import psycopg, sys\nconns = [psycopg.connect(sys.argv[1]) for _ in range(4)]\nprint(len(conns))");
+    script.arg(format!(
+        "host=localhost hostaddr=127.0.0.1 port={port} user={APP} dbname=app password={APP_PASSWORD} {root}"
+    ));
+    assert_eq!(run(script, "").quietly(), "4\n");
 }
 
 /// Asks for TLS with one version and these ciphers; prints the cipher, or the error's name.

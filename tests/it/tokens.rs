@@ -38,10 +38,14 @@ impl Scene {
         let text = format!(
             "[[identity]]\naccess_key_id = '{KEY_ID}'\nsecret_access_key = {{ value = '{SECRET_KEY}' }}\n\
              [[identity.statement]]\neffect = 'Allow'\naction = 'rds-db:connect'\nresource = '{}'\n\
+             [[identity]]\naccess_key_id = 'AKIATEMPORARY'\nsecret_access_key = {{ value = '{SECRET_KEY}' }}\n\
+             session_token = {{ value = '{}' }}\n\
+             [[identity.statement]]\neffect = 'Allow'\naction = 'rds-db:connect'\nresource = '*'\n\
              [[identity]]\naccess_key_id = 'AKIADENIED'\nsecret_access_key = {{ value = '{SECRET_KEY}' }}\n\
              [[identity.statement]]\neffect = 'Allow'\naction = '*'\nresource = '*'\n\
              [[identity.statement]]\neffect = 'Deny'\naction = 'rds-db:connect'\nresource = '{}'\n",
             resource("*"),
+            "Ab1/".repeat(5_000),
             resource("a?p"),
         );
         fs::write(&identities, text).unwrap();
@@ -126,6 +130,98 @@ fn tokens_of_every_signer() {
     assert_eq!(run(boto, "").quietly(), "app\napp\napp\n");
 }
 
+/// The lines of the README as they stand there.
+#[test]
+fn the_readmes_commands() {
+    let scene = Scene::new("iam", "required");
+    let readme = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
+    let commands: Vec<&str> =
+        readme.split("PGPASSWORD=\"$(").skip(1).map(|rest| rest.split("\n\n").next().unwrap()).collect();
+    assert_eq!(commands.len(), 3, "{commands:?}");
+    let words = |command: &Command| {
+        let words = std::iter::once(command.get_program()).chain(command.get_args());
+        words.map(|word| format!("'{}'", word.display())).collect::<Vec<_>>().join(" ")
+    };
+    let (python, psql) = (words(&python()), words(&scene.server.installation().program("psql")));
+    for command in commands {
+        let command = command.split("```").next().unwrap().replace("6432", &scene.port().to_string());
+        let mut shell = Command::new("bash");
+        shell.arg("-c").arg(format!(
+            "sluicegate() {{ '{}' \"$@\"; }}; aws() {{ {python} -m awscli \"$@\"; }}; python3() {{ {python} \"$@\"; }}\n\
+             psql() {{ {psql} \"$@\"; }}\nPGPASSWORD=\"$({command}",
+            env!("CARGO_BIN_EXE_sluicegate")
+        ));
+        shell
+            .env("AWS_ACCESS_KEY_ID", KEY_ID)
+            .env("AWS_SECRET_ACCESS_KEY", SECRET_KEY)
+            .env("HOME", scene.folder.path());
+        shell.env_remove("AWS_SESSION_TOKEN").env("PYTHONDONTWRITEBYTECODE", "1").env("PGDATABASE", "app");
+        let ended = run(shell, "SELECT 'I am ' || current_user;\n");
+        assert!(ended.stdout.contains("I am app"), "{ended}");
+    }
+}
+
+/// What boto3 signs, character for character, is what we sign: of awkward users and security tokens, too.
+#[test]
+fn the_same_tokens_as_boto3() {
+    let (host, session) = ("db.example.us-east-1.rds.amazonaws.com", "tok/en+with=chars");
+    for user in ["app user+x@y", "a/b?c=d&e%20f", "J\u{f6}rg", "~-_.*'()"] {
+        let mut boto = python();
+        boto.arg("-c").arg(
+            "import boto3, sys\n\
+             rds = boto3.client('rds', region_name='us-east-1')\n\
+             print(rds.generate_db_auth_token(DBHostname=sys.argv[1], Port=5432, DBUsername=sys.argv[2]))",
+        );
+        boto.args([host, user]).env("HOME", "/nowhere").env("AWS_ACCESS_KEY_ID", KEY_ID);
+        boto.env("AWS_SECRET_ACCESS_KEY", SECRET_KEY).env("AWS_SESSION_TOKEN", session);
+        let theirs = run(boto, "").quietly();
+        let sorted = |token: &str| {
+            let (address, query) = token.trim_end().split_once("/?").unwrap();
+            let mut pairs: Vec<String> = query.split('&').map(str::to_owned).collect();
+            pairs.sort();
+            (address.to_owned(), pairs)
+        };
+        let keys = Keys { session_token: Some(Secret::new(session.to_owned())), ..keys(KEY_ID, SECRET_KEY) };
+        let now = SystemTime::now();
+        // Made a moment ago: one of these seconds is its own.
+        let ours = (0..120).map(|ago| now - Duration::from_secs(ago));
+        let ours = ours.filter_map(|made| make_token(&keys, host, 5432, user, "us-east-1", made));
+        let theirs = sorted(&theirs);
+        assert!(ours.map(|token| sorted(&token)).any(|ours| ours == theirs), "{theirs:?}");
+    }
+}
+
+/// Temporary keys bring a security token that can be very long.
+#[test]
+fn a_token_of_tens_of_kilobytes() {
+    let scene = Scene::new("iam", "required");
+    let session = "Ab1/".repeat(5_000);
+    let keys = Keys { session_token: Some(Secret::new(session.clone())), ..keys("AKIATEMPORARY", SECRET_KEY) };
+    let token = make_token(&keys, "localhost", scene.port(), APP, REGION, SystemTime::now()).unwrap();
+    assert!((30_000..64_000).contains(&token.len()), "{}", token.len());
+    let login = |token: &str| {
+        let mut script = python();
+        script.arg("-c").arg(
+            "import psycopg, sys\n\
+             with psycopg.connect(sys.argv[1], password=sys.stdin.read()) as conn:\n\
+             \x20   print(conn.execute('SELECT current_user').fetchone()[0])",
+        );
+        script.arg(format!(
+            "host=localhost hostaddr=127.0.0.1 port={} user={APP} dbname=app {}",
+            scene.port(),
+            scene.verified()
+        ));
+        run(script, token)
+    };
+    assert_eq!(login(&token).quietly(), "app\n");
+    let refused = login(&token.replacen("Ab1", "Ab2", 1));
+    assert!(refused.stderr.contains(REFUSED), "{refused}");
+    scene.proxy.logs("X-Amz-Security-Token is not the session_token");
+    // One byte too many for PostgreSQL's limit is no login at all.
+    let refused = login(&format!("{token}{}", "x".repeat((64 << 10) + 1 - token.len())));
+    assert!(!refused.status.success(), "{refused}");
+}
+
 #[test]
 fn tokens_by_jdbc() {
     let scene = Scene::new("iam", "optional");
@@ -136,6 +232,17 @@ fn tokens_by_jdbc() {
     };
     let verified = format!("sslmode=verify-full&sslrootcert={}", scene.ca().display());
     assert_eq!(login(&scene.token(), &verified), "app\n");
+    let sdk = |arguments: &[&str]| {
+        let mut sdk = python();
+        sdk.args(arguments).env("HOME", scene.folder.path());
+        sdk.env("AWS_ACCESS_KEY_ID", KEY_ID).env("AWS_SECRET_ACCESS_KEY", SECRET_KEY);
+        run(sdk, "").quietly().trim_end().to_owned()
+    };
+    let port = scene.port().to_string();
+    let boto = "import boto3, sys; print(boto3.client('rds', region_name='eu-central-1').generate_db_auth_token('localhost', int(sys.argv[1]), 'app'))";
+    assert_eq!(login(&sdk(&["-c", boto, &port]), &verified), "app\n");
+    let aws = ["-m", "awscli", "rds", "generate-db-auth-token", "--hostname", "localhost", "--username", APP];
+    assert_eq!(login(&sdk(&[&aws[..], &["--region", REGION, "--port", &port]].concat()), &verified), "app\n");
     let refused = login(&scene.token().replace("DBUser=app", "DBUser=apq"), &verified);
     assert_eq!(refused.trim_end(), format!("28000 FATAL: {REFUSED}"));
     let refused = login(&scene.token(), "sslmode=disable");

@@ -110,6 +110,11 @@ fn impossible_values() {
              tokens and passwords both, [\"iam-or-password\"]",
         ),
         ("#user", "auth = ['iam']", "21: user[0].auth: tokens need an [iam] table"),
+        (
+            "#pool",
+            "init_query = \"SELECT 'x\\u0000'\"",
+            "13: target_group[0].pool.init_query: at most 65536 bytes of SQL, and none of them zero",
+        ),
         ("#user", "max_clients = 0", "21: user[0].max_clients: found 0, allowed: a number from 1 to 1000000"),
         (
             "#user",
@@ -239,7 +244,7 @@ fn what_later_versions_bring() {
             "'db1:5432', 'db2:5432'",
             &format!("10: target_group[0].targets: {LATER}: one target per group"),
         ),
-        ("#pool", "init_query = 'SELECT 1'", &format!("13: target_group[0].pool.init_query: {LATER}")),
+        ("#pool", "pin_on = { setting = 'reject' }", &format!("13: target_group[0].pool.pin_on: {LATER}")),
         (
             "#user",
             "auth = ['mysql_native_password']",
@@ -259,7 +264,7 @@ fn what_later_versions_bring() {
     let text = SMALL
         .replace(
             "#pool",
-            "init_query = ''\ntransaction_max = '0'\nquery_timeout = '0'\npin_on = {}\n\
+            "transaction_max = '0'\nquery_timeout = '0'\npin_on = {}\n\
              pin_max_percent = 50\npin_idle_timeout = '0'",
         )
         .replace("#health", "[target_group.auth_query]\nenabled = false\ndeny = ['superuser', 'replication']")

@@ -114,6 +114,7 @@ fn defaults() {
     assert_eq!(pool.max_connections, ConnectionLimit::Percent(90));
     assert_eq!(pool.max_idle_connections_percent, 50);
     assert_eq!(pool.min_connections, 0);
+    assert_eq!(pool.init_query, None);
     assert_eq!(pool.connection_borrow_timeout, Duration::from_secs(120));
     assert_eq!(pool.max_waiting, 10_000);
     assert_eq!(pool.connect_timeout, Duration::from_secs(5));
@@ -156,7 +157,7 @@ fn values_other_than_the_defaults() {
         .replace("#group", "tls = 'verify-ca'")
         .replace(
             "#pool",
-            "max_connections = 80\nmax_idle_connections_percent = 100\nmin_connections = 3\nconnection_borrow_timeout = '1s'\n\
+            "max_connections = 80\nmax_idle_connections_percent = 100\nmin_connections = 3\ninit_query = 'SET x.y = 1'\nconnection_borrow_timeout = '1s'\n\
              max_waiting = 0\nconnect_timeout = '1s'\nmax_logins_in_progress = 1\nconnection_max_lifetime = '0'\n\
              connection_idle_timeout = '0'\npool_mode = 'session'\nreset = 'full'\ntransaction_idle_timeout = '0'\n\
              max_prepared_statements = 1",
@@ -200,6 +201,7 @@ fn values_other_than_the_defaults() {
     assert_eq!(pool.max_connections, ConnectionLimit::Absolute(80));
     assert_eq!(pool.max_idle_connections_percent, 100);
     assert_eq!(pool.min_connections, 3);
+    assert_eq!(pool.init_query.as_deref(), Some("SET x.y = 1"));
     assert_eq!(pool.connection_borrow_timeout, Duration::from_secs(1));
     assert_eq!(pool.max_waiting, 0);
     assert_eq!(pool.connect_timeout, Duration::from_secs(1));

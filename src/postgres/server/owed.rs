@@ -83,6 +83,8 @@ pub(super) enum Effect {
     SequencesDiscarded,
     /// It fails, and is meant to: the client's transaction with it.
     Fail,
+    /// What every client is to find has been done.
+    Initialized,
 }
 
 /// An entry of the queue.
@@ -270,7 +272,8 @@ impl Queue {
             | Effect::Uses(..)
             | Effect::Applied(_)
             | Effect::SequencesDiscarded
-            | Effect::Fail => false,
+            | Effect::Fail
+            | Effect::Initialized => false,
         };
         let owed = self.entries.iter().rev().find(|owed| names_it(owed))?;
         let prepared = if let Effect::Define { prepared, .. } = &owed.effect { Some(prepared) } else { None };
@@ -357,7 +360,8 @@ impl Effect {
             | Self::Applied(_)
             | Self::Query { deallocates: None, .. }
             | Self::SequencesDiscarded
-            | Self::Fail => false,
+            | Self::Fail
+            | Self::Initialized => false,
         }
     }
 
@@ -379,7 +383,8 @@ impl Effect {
             | Self::Applied(_)
             | Self::Query { .. }
             | Self::SequencesDiscarded
-            | Self::Fail => None,
+            | Self::Fail
+            | Self::Initialized => None,
         }
     }
 

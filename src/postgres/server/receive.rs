@@ -9,7 +9,7 @@ use crate::postgres::client::{Client, Prepared};
 use crate::postgres::frame::{self, HEAD_BYTES, Head};
 use crate::postgres::message::{self, from_server as kind};
 use crate::postgres::statement::{Id, PREFIX, STAND_IN};
-use crate::protocol::{ClientError, ClientSide, Out, PinReason, Pins, Violation};
+use crate::protocol::{AttachFailure, ClientError, ClientSide, Out, PinReason, Pins, ServerError, Violation};
 use crate::sql::Dialect;
 use std::sync::Arc;
 
@@ -153,6 +153,11 @@ impl Server {
             }
             (kind::EMPTY_QUERY_RESPONSE | kind::PORTAL_SUSPENDED, Some(Kind::Execute)) => self.complete(client, out),
             (kind::EMPTY_QUERY_RESPONSE, Some(Kind::Query)) => {}
+            // Nobody has data for the proxy's own query, and without data it has no end.
+            (kind::COPY_IN_RESPONSE, Some(_)) if self.owed.front().is_some_and(|owed| owed.hidden) => {
+                self.init_failed("0A000", "init_query must not copy");
+                self.ended = true;
+            }
             (kind::COPY_IN_RESPONSE, Some(Kind::Execute | Kind::Query)) => {
                 self.copy_in = !self.owed.begin_copy_in();
                 if self.copy_in {
@@ -219,6 +224,12 @@ impl Server {
                 return;
             }
             Effect::SequencesDiscarded => self.foreign_sequences = false,
+            Effect::Initialized => {
+                if self.transaction != Transaction::None {
+                    self.init_failed("25001", "init_query leaves a transaction open");
+                }
+                self.init_lost = self.attach_failure.is_some();
+            }
             Effect::Define { name, prepared } => {
                 if let (Prepared::Anywhere(statement), Kind::Parse) = (&prepared, owed.kind) {
                     self.has_prepared(statement.id, Usable::Always);
@@ -295,8 +306,9 @@ impl Server {
                 self.applied = Arc::default();
                 self.unnamed = None;
                 self.foreign_sequences = false;
+                self.init_lost = self.init.is_some();
                 if let Some(client) = client {
-                    self.settings_lost = !client.settings().is_empty();
+                    self.settings_lost = self.init_lost || !client.settings().is_empty();
                     client.discard_all();
                 }
             }
@@ -352,7 +364,7 @@ impl Server {
         if error.is_fatal {
             self.ended = true;
             if replays {
-                self.attach_failure = Some(error);
+                self.attach_failed(error);
             } else if client.is_some() {
                 out.pass(at..at + frame.len());
             }
@@ -378,12 +390,26 @@ impl Server {
                 Some(renamed) => out.put(&renamed),
             }
         } else if hidden {
-            self.attach_failure = Some(error);
+            self.attach_failed(error);
         }
         if skips {
             self.skip_to_sync(client);
         }
         Ok(())
+    }
+
+    /// A request of the proxy's own failed. What fails first is the reason for the rest.
+    fn attach_failed(&mut self, error: ServerError) {
+        let is_init = self.owed.front().is_some_and(|owed| matches!(owed.effect, Effect::Initialized));
+        let failure = if is_init { AttachFailure::InitQuery(error) } else { AttachFailure::Settings(error) };
+        self.attach_failure.get_or_insert(failure);
+    }
+
+    /// What the server takes for success is a failure.
+    fn init_failed(&mut self, code: &str, message: &str) {
+        let (code, message) = (code.to_owned(), message.to_owned());
+        let error = ServerError { code, message, is_fatal: false, frame: Vec::new() };
+        self.attach_failure.get_or_insert(AttachFailure::InitQuery(error));
     }
 
     /// An extended request failed: the server reads over everything behind it, up to the next Sync.

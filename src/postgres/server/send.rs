@@ -764,13 +764,14 @@ impl Server {
 
     // ------------------------------------------------------------------------------------------ hand-out
 
-    /// Writes what turns the connection's settings into these, in a segment of its own.
+    /// Writes what turns the connection's settings into these, in segments of its own.
     pub(super) fn replay(&mut self, wanted: &Arc<Settings>, out: &mut Vec<u8>) {
         self.settings_lost = false;
-        if Arc::ptr_eq(&self.applied, wanted) || self.applied == *wanted {
+        let is_there = Arc::ptr_eq(&self.applied, wanted) || self.applied == *wanted;
+        if is_there && !self.init_lost {
             return;
         }
-        let difference = self.applied.difference(wanted);
+        let mut difference = self.applied.difference(wanted);
         for name in &difference.reset {
             let mut text = b"RESET ".to_vec();
             quote_setting(name, &mut text);
@@ -779,6 +780,16 @@ impl Server {
             write_bind(b"", b"", &[], out);
             self.owe_hidden(Kind::Parse, Effect::Nothing);
             self.replay_execute(out);
+        }
+        // RESET goes back to what was there before `init`, which may set the others, too.
+        if self.init_lost || (self.init.is_some() && !difference.reset.is_empty()) {
+            if !difference.reset.is_empty() {
+                message::sync(out);
+                self.owe_hidden(Kind::Sync, Effect::Nothing);
+                self.begin_segment();
+            }
+            self.send_init(out);
+            difference.set = Settings::default().difference(wanted).set;
         }
         if !difference.set.is_empty() {
             // Parameters, so that there is nothing to quote.
@@ -797,6 +808,15 @@ impl Server {
         if names.into_iter().any(|name| !COSMETIC.contains(&name.as_str())) {
             self.hold = Hold::UntilAnswered;
         }
+    }
+
+    /// What every client is to find done, if anything is.
+    pub(super) fn send_init(&mut self, out: &mut Vec<u8>) {
+        let Some(query) = &self.init else { return };
+        message::query(query.as_bytes(), out);
+        self.owe_hidden(Kind::Query, Effect::Initialized);
+        // It may change what any statement means.
+        self.hold = Hold::UntilAnswered;
     }
 
     fn replay_execute(&mut self, out: &mut Vec<u8>) {

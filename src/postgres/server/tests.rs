@@ -12,7 +12,7 @@ use super::*;
 use crate::postgres::frame;
 use crate::postgres::statement::STAND_IN;
 use crate::protocol::Status::{Ended, Idle, InTransaction, Owing};
-use crate::protocol::{Login, PinReason, Pins, Welcome};
+use crate::protocol::{Login, PinReason, Pins, ServerError, Welcome};
 use wire::*;
 
 const KEY: [u8; 16] = [7; 16];
@@ -1405,12 +1405,14 @@ fn a_setting_that_the_server_refuses() {
         &[server([pc(), bc(), err("42704", "unrecognized configuration parameter"), z(b'I')], [], Idle)],
         usize::MAX,
     );
-    assert_eq!(bench.server.attach_failure().map(|error| error.code), Some("42704".to_owned()));
+    let failure = bench.server.attach_failure();
+    assert!(matches!(failure, Some(AttachFailure::Settings(ServerError { code, .. })) if code == "42704"));
     assert!(bench.server.settings().is_empty());
     assert_eq!(bench.server.attach_failure(), None);
     let (mut bench, _, _) = attaching(&[("search_path", "a")]);
     bench.play(&[server([fatal("57P01", "going down")], [], Ended)], usize::MAX);
-    assert!(bench.server.attach_failure().is_some_and(|error| error.is_fatal));
+    let failure = bench.server.attach_failure();
+    assert!(matches!(failure, Some(AttachFailure::Settings(ServerError { is_fatal: true, .. }))));
 }
 
 #[test]
@@ -1436,6 +1438,114 @@ fn a_reset_is_out_of_sight_and_takes_nothing_of_the_clients() {
     bench.server.reset(&mut written);
     bench.play(&[server([err("25001", "no"), z(b'I')], [], Idle)], usize::MAX);
     assert!(bench.server.attach_failure().is_some());
+}
+
+const INIT: &str = "SET x.y = 1";
+
+/// A connection that has been made ready by `INIT`.
+fn initialized(client: Client) -> Bench {
+    let (client_tail, server_tail) = (Vec::new(), Vec::new());
+    let mut bench = Bench { server: server_with(9), client, client_tail, server_tail };
+    let mut written = Vec::new();
+    bench.server.initialize(&INIT.into(), &mut written);
+    assert_eq!(show(&written), show(&q(INIT)));
+    assert_eq!(bench.server.status(), Owing);
+    bench.play(&[server([notice("x"), status("x", "y"), t(), row("1"), tag("SET"), z(b'I')], [], Idle)], usize::MAX);
+    assert_eq!(bench.server.attach_failure(), None);
+    bench
+}
+
+fn init_failure(bench: &mut Bench) -> String {
+    match bench.server.attach_failure() {
+        Some(AttachFailure::InitQuery(error)) => format!("{error}"),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn an_init_query_is_out_of_sight_and_waited_for() {
+    let mut bench = initialized(client_with(1, &[]));
+    // Its reports are told, as everything the server reports.
+    assert_eq!(bench.attach(), (vec![], status("x", "y")));
+    bench.play(&[client_passes([q("A")], Owing), server_passes([tag("A"), z(b'I')], Idle)], usize::MAX);
+}
+
+#[test]
+fn an_init_query_that_fails() {
+    let cases: [(Vec<u8>, Status, &str); 5] = [
+        ([err("42601", "syntax error"), z(b'I')].concat(), Idle, "42601: syntax error"),
+        ([tag("SET"), err("42704", "no"), z(b'I')].concat(), Idle, "42704: no"),
+        ([tag("BEGIN"), z(b'T')].concat(), InTransaction, "25001: init_query leaves a transaction open"),
+        (copy_in(), Ended, "0A000: init_query must not copy"),
+        (fatal("57P01", "going down"), Ended, "57P01: going down"),
+    ];
+    for (says, status, expected) in cases {
+        let mut server = server_with(9);
+        server.initialize(&INIT.into(), &mut Vec::new());
+        let mut bench = Bench { server, client: client_with(1, &[]), client_tail: Vec::new(), server_tail: Vec::new() };
+        assert!(bench.say(&Side::Server, &says).unwrap().is_empty());
+        assert_eq!((bench.server.status(), init_failure(&mut bench).as_str()), (status, expected));
+    }
+}
+
+#[test]
+fn what_undoes_an_init_query_has_it_run_again() {
+    // The proxy's own reset.
+    let mut bench = initialized(client_with(1, &[]));
+    let mut written = Vec::new();
+    bench.server.reset(&mut written);
+    assert_eq!(show(&written), show(&[q("DISCARD ALL"), q(INIT)].concat()));
+    bench.play(&[server([tag("DISCARD ALL"), z(b'I'), tag("SET"), z(b'I')], [], Idle)], usize::MAX);
+    assert_eq!((bench.server.attach_failure(), bench.server.init_lost), (None, false));
+    bench.server.reset(&mut written);
+    bench.play(&[server([tag("DISCARD ALL"), z(b'I'), err("42704", "no"), z(b'I')], [], Idle)], usize::MAX);
+    assert_eq!(init_failure(&mut bench), "42704: no");
+    // A client's, simple or not, ahead of what comes next.
+    for says in [q("DISCARD ALL"), [p("", "DISCARD ALL"), b("", ""), e(""), s()].concat()] {
+        let mut bench = initialized(client_with(1, &[]));
+        bench.attach();
+        bench.say(&Side::Client, &[says.clone(), q("A")].concat()).unwrap();
+        let answers = if says[0] == b'P' { [pc(), bc()].concat() } else { vec![] };
+        bench.say(&Side::Server, &[answers, tag("DISCARD ALL")].concat()).unwrap();
+        bench.say(&Side::Client, b"").unwrap();
+        bench.say(&Side::Server, &z(b'I')).unwrap();
+        bench.play(
+            &[
+                client([], [q(INIT), s()], Owing),
+                server([tag("SET"), z(b'I'), z(b'I')], [], Idle),
+                client([], [q("A")], Owing),
+                server_passes([tag("A"), z(b'I')], Idle),
+            ],
+            usize::MAX,
+        );
+    }
+    // The last thing that a client did: the next one finds it done again.
+    let mut bench = initialized(client_with(1, &[]));
+    bench.attach();
+    bench.play(
+        &[client_passes([q("DISCARD ALL")], Owing), server_passes([tag("DISCARD ALL"), z(b'I')], Idle)],
+        usize::MAX,
+    );
+    bench.client = client_with(2, &[("search_path", "a")]);
+    let (to_server, _) = bench.attach();
+    let set = || [p("", SET_CONFIG), b_with("", "", &["search_path", "a"]), e("")].concat();
+    assert_eq!(show(&to_server), show(&[q(INIT), set(), s()].concat()));
+    assert!(bench.server.is_holding());
+    let is_set = || [pc(), bc(), row("a"), tag("SELECT 1"), z(b'I')].concat();
+    bench.play(&[server([tag("SET"), z(b'I'), is_set()], [status("x", "y")], Idle)], usize::MAX);
+    // RESET goes back to what was there before; and then it may have set what stays.
+    let settings = [("search_path", "a"), ("work_mem", "1MB")];
+    let mut bench = initialized(client_with(1, &settings));
+    bench.attach();
+    let both = [bc(), row("a"), tag("SELECT 1"), bc(), row("1MB"), tag("SELECT 1"), z(b'I')].concat();
+    bench.play(&[server([pc(), both], [status("x", "y")], Idle)], usize::MAX);
+    bench.client = client_with(2, &settings[..1]);
+    let (to_server, _) = bench.attach();
+    let reset = [p("", "RESET \"work_mem\""), b("", ""), e(""), s()].concat();
+    assert_eq!(show(&to_server), show(&[reset, q(INIT), set(), s()].concat()));
+    let says = [pc(), bc(), tag("RESET"), z(b'I'), tag("SET"), z(b'I')].concat();
+    bench.play(&[server([says, is_set()], [status("x", "y")], Idle)], usize::MAX);
+    assert_eq!(bench.server.settings().value("search_path"), Some("a"));
 }
 
 /// What another client drew from a sequence is not for this one.

@@ -1,6 +1,7 @@
-//! Any bytes as a token, and any as the policy's pattern: no panic, and nothing but the good token comes in.
+//! Any bytes as a token, and any as a policy: no panic, nothing but the good token comes in, and Deny wins.
 //!
-//! The input is a pattern, a zero byte, and a password. Seeds hold a good token, so that the fuzzer can change it.
+//! The input is a policy, a zero byte, and a password. Each line of the policy is a statement: `A` or `D`, an action, a blank, a
+//! resource. Seeds hold a good token, so that the fuzzer can change it.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -20,9 +21,10 @@ static NOW: LazyLock<SystemTime> = LazyLock::new(|| UNIX_EPOCH + Duration::from_
 
 fuzz_target!(|data: &[u8]| {
     let Some(zero) = data.iter().position(|byte| *byte == 0) else { return };
-    let Ok(pattern) = std::str::from_utf8(&data[..zero]) else { return };
+    let Ok(policy) = std::str::from_utf8(&data[..zero]) else { return };
+    let policy: Vec<StatementConfig> = policy.lines().filter_map(statement).collect();
     let password = &data[zero + 1..];
-    let authenticator = authenticator(pattern);
+    let authenticator = authenticator(&policy);
     let holds = authenticator.judge("e", "mySQLUser", &Password::new(password), *NOW).is_ok();
     // The key is known to nobody but the seeds' signer.
     assert!(!holds || password.windows(SIGNATURE.len()).any(|window| window == SIGNATURE));
@@ -35,12 +37,30 @@ fuzz_target!(|data: &[u8]| {
     };
     let host = "host.us-east-1.amazonaws.com";
     let token = make_token(&keys, host, 3306, "mySQLUser", "us-east-1", *NOW).unwrap();
-    let allowed = authenticator.judge("e", "mySQLUser", &Password::new(token), *NOW).is_ok();
+    let token = Password::new(token);
+    let allows = |policy: &[StatementConfig]| self::authenticator(policy).judge("e", "mySQLUser", &token, *NOW).is_ok();
+    let allowed = allows(&policy);
     assert!(!holds || allowed);
-    assert!(allowed || pattern != "*");
+    // Wherever they stand: one Deny for everything wins, and without any a policy allows no less.
+    let with = |more: &str| policy.iter().cloned().chain(statement(more)).collect::<Vec<_>>();
+    assert!(!allows(&with("D* *")));
+    let without: Vec<_> = policy.iter().filter(|statement| statement.effect == Effect::Allow).cloned().collect();
+    assert!(!allowed || allows(&without));
+    assert!(allows(&with("A* *")) || without.len() < policy.len());
+    assert!(!allowed || !without.is_empty());
 });
 
-fn authenticator(pattern: &str) -> Authenticator {
+fn statement(line: &str) -> Option<StatementConfig> {
+    let effect = match line.as_bytes().first()? {
+        b'A' => Effect::Allow,
+        b'D' => Effect::Deny,
+        _ => return None,
+    };
+    let (action, resource) = line.get(1..)?.split_once(' ')?;
+    Some(StatementConfig { effect, actions: vec![action.to_owned()], resources: vec![resource.to_owned()] })
+}
+
+fn authenticator(policy: &[StatementConfig]) -> Authenticator {
     let users = [UserConfig {
         name: "mySQLUser".to_owned(),
         auth: AuthMethod::Iam,
@@ -66,11 +86,6 @@ fn authenticator(pattern: &str) -> Authenticator {
         allow_from: Vec::new(),
         proxy_protocol_from: Vec::new(),
     }];
-    let statement = StatementConfig {
-        effect: Effect::Allow,
-        actions: vec!["rds-db:connect".to_owned()],
-        resources: vec![pattern.to_owned()],
-    };
     let iam = IamConfig {
         region: "us-east-1".to_owned(),
         account: "1".to_owned(),
@@ -79,7 +94,7 @@ fn authenticator(pattern: &str) -> Authenticator {
             access_key_id: "access_key".to_owned(),
             secret_access_key: Secret::new("secret_key".to_owned()),
             session_token: None,
-            statements: vec![statement],
+            statements: policy.to_vec(),
         }],
         max_token_age: Duration::from_secs(900),
         clock_skew: Duration::ZERO,

@@ -23,6 +23,8 @@ pub struct ProxyHandle {
     pub admin: SocketAddr,
     child: Child,
     log: Arc<Mutex<VecDeque<String>>>,
+    /// The first line with a secret in it.
+    leaked: Arc<Mutex<Option<String>>>,
     /// Says when the log has come to its end, which is the process's.
     log_end: Receiver<()>,
     config: tempfile::NamedTempFile,
@@ -38,6 +40,15 @@ impl ProxyHandle {
                 return log;
             }
             assert!(began.elapsed() < PATIENCE, "{words} is not in {log}");
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Waits until these words are there so many times.
+    pub fn until_logs(&self, words: &str, times: usize) {
+        let began = Instant::now();
+        while self.log().matches(words).count() < times {
+            assert!(began.elapsed() < PATIENCE, "{words} is not {times} times in {}", self.log());
             thread::sleep(Duration::from_millis(5));
         }
     }
@@ -129,7 +140,8 @@ pub fn metrics(admin: SocketAddr) -> std::io::Result<String> {
 
 /// What must stand in no log, no metric and no error of any test. All passwords of the suite end in `-secret`; the rest
 /// is an access key, and what only a token has.
-const SECRETS: [&str; 4] = ["-secret", "wJalrXUtnFEMI", "X-Amz-", "Signature="];
+const SECRETS: [&str; 5] =
+    ["-secret", "wJalrXUtnFEMI", "X-Amz-Credential=", "X-Amz-Security-Token=", "X-Amz-Signature="];
 
 /// Fails the test if one of them is here.
 pub fn keeps_secrets(what: &str, text: &str) {
@@ -147,7 +159,8 @@ impl Drop for ProxyHandle {
         // All of the log is there then.
         let _ = self.log_end.recv_timeout(PATIENCE);
         if !thread::panicking() {
-            keeps_secrets("the proxy's log", &self.log());
+            let leaked = self.leaked.lock().unwrap().take();
+            keeps_secrets("the proxy's log", &leaked.unwrap_or_default());
             keeps_secrets("the metrics", &metrics.unwrap_or_default());
         }
     }
@@ -183,12 +196,18 @@ pub fn start_within(config_text: &str, environment: &[(&str, &str)], limits: &[&
     let (at_end, log_end) = channel();
     let stderr = BufReader::new(child.stderr.take().unwrap());
     let sink = log.clone();
+    let leaked = Arc::new(Mutex::new(None));
+    let leak = leaked.clone();
     thread::spawn(move || {
         for line in stderr.lines().map_while(Result::ok) {
             if line.contains("ready") {
                 let _ = said_ready.send(());
             }
             let mut lines = sink.lock().unwrap();
+            // As it comes: what is kept is the end of it.
+            if leak.lock().unwrap().is_none() && SECRETS.iter().any(|secret| line.contains(secret)) {
+                *leak.lock().unwrap() = Some(line.clone());
+            }
             lines.push_back(line);
             if lines.len() > LOG_LINES_MAX {
                 lines.pop_front();
@@ -198,7 +217,7 @@ pub fn start_within(config_text: &str, environment: &[(&str, &str)], limits: &[&
         let _ = at_end.send(());
     });
     let [address, admin] = [port, admin_port].map(|port| (Ipv4Addr::LOCALHOST, port).into());
-    let mut proxy = ProxyHandle { address, admin, child, log, log_end, config };
+    let mut proxy = ProxyHandle { address, admin, child, log, leaked, log_end, config };
     let started = Instant::now();
     match ready.recv_timeout(PATIENCE) {
         Ok(()) => proxy,

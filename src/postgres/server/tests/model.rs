@@ -495,6 +495,10 @@ impl Model {
                 self.set(name, value.to_owned())?;
                 "SET".to_owned()
             }
+            ("INIT", value) => {
+                self.set("search_path", value.to_owned())?;
+                "SET".to_owned()
+            }
             ("RESET", name) => {
                 let name = name.trim_matches('"').to_owned();
                 let value = self.defaults.get(&name).cloned().unwrap_or_default();

@@ -15,6 +15,9 @@ const DEFAULTS: &[(&str, &str)] = &[("application_name", ""), ("search_path", "p
 const BASELINES: [&[(&str, &str)]; 3] =
     [&[], &[("search_path", "b")], &[("application_name", "c"), ("search_path", "d")]];
 
+/// What `init_query` makes of it, if there is one.
+const INIT: (&str, &str) = ("search_path", "i");
+
 // ---------------------------------------------------------------------------------------------- programs
 
 /// What a client does.
@@ -143,8 +146,9 @@ fn program() -> impl Strategy<Value = Vec<Act>> {
 }
 
 /// What a client reads without a proxy: as far as each of its waits.
-fn direct(program: &[Act], baseline: &[(&str, &str)]) -> Vec<Vec<u8>> {
+fn direct(program: &[Act], baseline: &[(&str, &str)], init: bool) -> Vec<Vec<u8>> {
     let mut settings: BTreeMap<&str, &str> = DEFAULTS.iter().copied().collect();
+    settings.extend(init.then_some(INIT));
     settings.extend(baseline.iter().copied());
     let mut model = Model::new(&Tables::default(), &settings.into_iter().collect::<Vec<_>>());
     let mut waits = Vec::new();
@@ -199,6 +203,17 @@ struct Conn {
     leased: bool,
 }
 
+impl Conn {
+    /// While nobody holds it.
+    fn hears_alone(&mut self, query: &[u8]) {
+        self.model.feed(query);
+        let said = std::mem::take(&mut self.model.out);
+        let mut out = Out::new();
+        assert_eq!(self.machine.receive(&said, None, &mut out), Ok(said.len()));
+        assert!(out.is_empty() && self.machine.attach_failure().is_none());
+    }
+}
+
 struct User {
     client: Client,
     program: Vec<Act>,
@@ -223,7 +238,7 @@ struct World {
 }
 
 impl World {
-    fn new(programs: &[Vec<Act>], servers: usize, seed: u64, whole: bool) -> Self {
+    fn new(programs: &[Vec<Act>], servers: usize, seed: u64, whole: bool, init: bool) -> Self {
         let users = programs.iter().zip(BASELINES).enumerate().map(|(number, (program, baseline))| {
             // Tables of its own for each client, in the same servers.
             let table = format!("t{number}");
@@ -236,7 +251,7 @@ impl World {
                 .collect();
             User {
                 client: client_with(number as u64 + 1, baseline),
-                waits: direct(&program, baseline),
+                waits: direct(&program, baseline, init),
                 program,
                 done: 0,
                 waited: 0,
@@ -249,12 +264,15 @@ impl World {
         });
         let users = users.collect();
         let tables = Tables::default();
-        let conns = (0..servers).map(|_| Conn {
-            machine: server_with(3),
-            model: Model::new(&tables, DEFAULTS),
-            pending: Vec::new(),
-            tail: Vec::new(),
-            leased: false,
+        let conns = (0..servers).map(|_| {
+            let (machine, model, tail) = (server_with(3), Model::new(&tables, DEFAULTS), Vec::new());
+            let mut conn = Conn { machine, model, pending: Vec::new(), tail, leased: false };
+            if init {
+                let mut query = Vec::new();
+                conn.machine.initialize(&format!("INIT {}", INIT.1).into(), &mut query);
+                conn.hears_alone(&query);
+            }
+            conn
         });
         Self { conns: conns.collect(), users, dice: Dice(seed | 1), whole, said: Vec::new() }
     }
@@ -351,7 +369,7 @@ impl World {
     fn give_back(&mut self, number: usize) -> bool {
         let user = &mut self.users[number];
         let Some(conn) = user.lease else { return false };
-        let Conn { machine, model, pending, tail, leased } = &mut self.conns[conn];
+        let Conn { machine, pending, .. } = &mut self.conns[conn];
         let is_last = user.done == user.program.len() && user.tail.is_empty();
         if user.look_again && !machine.is_holding() || machine.status() != Idle || !pending.is_empty() {
             return false;
@@ -362,12 +380,9 @@ impl World {
             }
             let mut reset = Vec::new();
             machine.reset(&mut reset);
-            model.feed(&reset);
-            let said = std::mem::take(&mut model.out);
-            let mut out = Out::new();
-            assert_eq!(machine.receive(&said, None, &mut out), Ok(said.len()));
-            assert!(out.is_empty() && machine.attach_failure().is_none());
+            self.conns[conn].hears_alone(&reset);
         }
+        let Conn { machine, model, tail, leased, .. } = &mut self.conns[conn];
         assert!(tail.is_empty());
         // What the machine believes is what is there.
         let believed: BTreeSet<String> =
@@ -375,8 +390,10 @@ impl World {
         let there: BTreeSet<String> =
             model.statements().filter(|name| *name != stand_in()).map(str::to_owned).collect();
         assert_eq!(believed, there);
+        let init = machine.init.as_ref().filter(|_| !machine.init_lost).map(|_| INIT);
+        let applied = init.into_iter().chain(machine.applied.iter());
         let applied: BTreeMap<String, String> =
-            machine.applied.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+            applied.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
         assert_eq!(applied, model.settings());
         *leased = false;
         user.lease = None;
@@ -453,20 +470,21 @@ proptest! {
         programs in [program(), program(), program()],
         seed: u64,
         whole: bool,
+        init: bool,
     ) {
-        World::new(&programs, 2, seed, whole).run();
+        World::new(&programs, 2, seed, whole, init).run();
     }
 
     /// Alone on one connection.
     #[test]
-    fn alone_as_well(program in program(), seed: u64) {
-        World::new(&[program], 1, seed, true).run();
+    fn alone_as_well(program in program(), seed: u64, init: bool) {
+        World::new(&[program], 1, seed, true, init).run();
     }
 
     /// However the same bytes are cut, the same comes out.
     #[test]
     fn cuts_make_no_difference(program in program(), seed: u64, cuts: u64) {
-        let mut world = World::new(&[program], 1, seed, true);
+        let mut world = World::new(&[program], 1, seed, true, false);
         world.run();
         let play = |cuts: Option<u64>| {
             let mut bench = Bench::with(server_with(3), client_with(1, &[]));

@@ -200,7 +200,7 @@ fn behind_a_change_of_the_dialect_an_ambiguous_text_pins() {
     let set_local_off =
         || (q("SET LOCAL standard_conforming_strings=off"), [tag("SET"), reports_off(), z(b'T')].concat());
     let unanswered = |text: &str| (q(text), vec![]);
-    let extended = |text: &str| (vec![p("", text), b("", ""), e("")].concat(), vec![]);
+    let extended = |text: &str| ([p("", text), b("", ""), e("")].concat(), vec![]);
     let cases: Vec<Vec<(Vec<u8>, Vec<u8>)>> = vec![
         vec![begin(), unanswered("SET LOCAL standard_conforming_strings=off")],
         vec![unanswered("BEGIN; SET LOCAL standard_conforming_strings=off")],
