@@ -8,7 +8,7 @@ use std::time::Instant;
 use sluicegate::demo::servers::{APP, APP_PASSWORD, Feature, Installation, Options, PostgresServer, Stop};
 
 use crate::harness::programs::{Talk, java_class, python_file};
-use crate::harness::proxy::{ProxyHandle, config, set, start};
+use crate::harness::proxy::{self, ProxyHandle, config, set};
 use crate::harness::wire::{Login, PATIENCE, Wire, query};
 
 /// One for clients, two of the proxy's own: the first client that holds it makes all others wait.
@@ -53,12 +53,21 @@ fn keeps_its_connection(program: impl Fn(SocketAddr) -> Command) {
     let mut server = PostgresServer::start(&installation, Options::default()).unwrap();
     let start = |changes: &[(&str, &str)]| {
         let config = config(server.address(), ONE);
-        start(&changes.iter().fold(config, |config, (key, value)| set(&config, "target_group.pool", key, value)))
+        proxy::start(&changes.iter().fold(config, |config, (key, value)| set(&config, "target_group.pool", key, value)))
     };
 
     let proxy = start(&[("connection_borrow_timeout", "\"15s\""), ("max_waiting", "1")]);
     let mut pool = Pool::new(&proxy, program(proxy.address));
     line_is_full(&mut pool, &proxy);
+    drop(proxy);
+
+    // Of three connections this user may have one, which somebody else holds in the user's name.
+    let few = config(server.address(), ONE + 2);
+    let few = set(&few, "target_group.pool", "connection_borrow_timeout", "\"500ms\"");
+    let proxy = proxy::start(&set(&few, "user", "max_connections", "1"));
+    let mut pool = Pool::new(&proxy, program(proxy.address));
+    nothing_free_in_time(&mut pool, &proxy, "max_connections of this user");
+    pool.has_made_one_connection(&proxy, 1);
     drop(proxy);
 
     let proxy = start(&[("transaction_max", "\"1s\"")]);
@@ -74,7 +83,7 @@ fn keeps_its_connection(program: impl Fn(SocketAddr) -> Command) {
     pool.works();
     pool.fails("transaction SELECT pg_sleep(60)", "57014", "query_timeout");
     pool.works();
-    nothing_free_in_time(&mut pool, &proxy);
+    nothing_free_in_time(&mut pool, &proxy, "(connection_borrow_timeout)");
     connection_lost_before_a_statement(&mut pool, &server);
     login_refused_at_the_target(&mut pool, &server);
     no_writer(&mut pool, &mut server);
@@ -93,11 +102,13 @@ fn line_is_full(pool: &mut Pool, proxy: &ProxyHandle) {
     pool.has_made_one_connection(proxy, 2);
 }
 
-fn nothing_free_in_time(pool: &mut Pool, proxy: &ProxyHandle) {
+fn nothing_free_in_time(pool: &mut Pool, proxy: &ProxyHandle, why: &str) {
     let mut holder = client(proxy);
     holder.query("BEGIN");
-    pool.fails("ask SELECT 1", "53300", "Timed-out waiting to acquire database connection");
-    pool.fails("transaction SELECT 1", "53300", "Timed-out waiting to acquire database connection");
+    for command in ["ask SELECT 1", "transaction SELECT 1"] {
+        pool.fails(command, "53300", "Timed-out waiting to acquire database connection");
+        pool.fails(command, "53300", why);
+    }
     holder.query("COMMIT");
     pool.works();
 }
