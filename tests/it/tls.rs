@@ -437,7 +437,8 @@ fn pg_112_who_connects_and_leaves_a_tls_endpoint() {
     let proxy = start(&text);
     proxy.logs("the target is up");
     let lines = proxy.log().lines().count();
-    let leaves: [(&str, fn(TcpStream)); 5] = [
+    type Leaves = (&'static str, fn(TcpStream));
+    let leaves: [Leaves; 5] = [
         ("closes", drop),
         ("resets", |stream| {
             socket2::SockRef::from(&stream).set_linger(Some(std::time::Duration::ZERO)).unwrap();
