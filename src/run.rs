@@ -203,9 +203,7 @@ async fn serve(
     for (endpoint, listening) in &addresses.endpoints {
         tracing::info!(endpoint, addresses = listening.join(" "), "listening");
     }
-    tracing::info!(workers, admin = ?addresses.admin, "ready");
-    ready(&addresses);
-
+    let mut announce = Some(ready);
     let mut refreshing = Refreshing::start(&access);
     let pools = groups.into_iter().map(|(pools, _)| pools).collect();
     let reloader = Reloader::new(config, Arc::clone(&access), pools, Arc::clone(&readiness));
@@ -218,6 +216,13 @@ async fn serve(
                 reloader.take(read).await;
                 // The users' passwords may be others now, with other times.
                 refreshing = Refreshing::start(&access);
+            }
+            // Last: by now those above listen for their signals, which would end the process before.
+            () = std::future::ready(()), if announce.is_some() => {
+                tracing::info!(workers, admin = ?addresses.admin, "ready");
+                if let Some(ready) = announce.take() {
+                    ready(&addresses);
+                }
             }
         }
     }
