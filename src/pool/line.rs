@@ -10,6 +10,7 @@
 mod places;
 
 pub use places::Opening;
+use places::SETTLED;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -111,6 +112,8 @@ struct Pool<C, W> {
     floor: usize,
     failures: u32,
     retry_at: Option<Instant>,
+    /// When a connection of another of the user's pools first came back, and did not go to its first waiter.
+    passed_since: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -197,7 +200,8 @@ impl<C, W> Line<C, W> {
             user.pools += 1;
         }
         let (idle, queue) = (Vec::new(), VecDeque::new());
-        let pool = Pool { user, idle, queue, open: 0, openings: 0, floor: 0, failures: 0, retry_at: None };
+        let pool =
+            Pool { user, idle, queue, open: 0, openings: 0, floor: 0, failures: 0, retry_at: None, passed_since: None };
         Key(put(&mut self.pools, &mut self.free_pools, pool))
     }
 
@@ -314,8 +318,11 @@ impl<C, W> Line<C, W> {
     }
 
     fn unqueue(&mut self, pool: usize, position: usize) -> Option<W> {
-        let queue = &mut self.pools.get_mut(pool)?.queue;
+        let Pool { queue, passed_since, .. } = self.pools.get_mut(pool)?;
         let waiter = queue.remove(position)?;
+        if position == 0 {
+            *passed_since = None;
+        }
         let next = queue.front().map(|waiter| waiter.arrival);
         let owner = self.pools.get(pool)?.user;
         self.waiting -= 1;
@@ -355,6 +362,7 @@ impl<C, W> Line<C, W> {
         // While there is room a login need not wait for a place.
         let is_full = self.open == self.limits.connections;
         let is_bound = is_full || self.users.get(owner).is_some_and(|user| user.room() == 0);
+        let mut passed = None;
         for user in &self.turns {
             if *user != owner {
                 if is_full
@@ -372,12 +380,24 @@ impl<C, W> Line<C, W> {
                     self.trade(connection, at.key, pool)
                 }
                 (Some(_), _) => self.hand(connection, at),
-                // One that has connections gets one of those, or this one once it was idle for a while.
-                (None, Some((_, pool))) if self.pools.get(pool).is_some_and(|pool| pool.open == 0) => {
-                    self.trade(connection, at.key, pool)
+                // One that has connections gets one of those, or this one once it was idle for a while; but it is not
+                // passed over for longer than that by a pool that is never idle.
+                (None, Some((_, pool))) => {
+                    let wants = self.pools.get(pool);
+                    let since = wants.and_then(|pool| pool.passed_since);
+                    let is_due = since.is_some_and(|since| now.saturating_duration_since(since) >= SETTLED);
+                    if wants.is_some_and(|pool| pool.open == 0) || is_due {
+                        self.trade(connection, at.key, pool)
+                    } else {
+                        passed = Some(pool);
+                        continue;
+                    }
                 }
-                (None, _) => continue,
+                (None, None) => continue,
             };
+        }
+        if let Some(passed) = passed.and_then(|pool| self.pools.get_mut(pool)) {
+            passed.passed_since.get_or_insert(now);
         }
         let Some(pool) = self.pools.get_mut(at.key.0) else { return Verdict::Close(connection) };
         pool.idle.push(Idle { connection, label: at.label, worker: at.worker, since: now });

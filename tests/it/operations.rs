@@ -163,6 +163,15 @@ fn check_says_what_is_wrong() {
         let ended = check(&good);
         assert!(ended.status.success() && ended.stdout.contains("ok "), "{ended}");
         assert!(ended.stdout.contains("is a writer"), "{ended}");
+        let few = set(&good, "target_group.pool", "max_connections_percent", "2");
+        let few: String = few
+            .lines()
+            .filter(|line| !line.trim_start().starts_with("max_connections  "))
+            .map(|line| format!("{line}\n"))
+            .collect();
+        let ended = check(&set(&few, "target_group.pool", "min_connections", "6"));
+        assert!(ended.status.success(), "{ended}");
+        assert!(ended.stdout.contains("min_connections = 6 can't be reached: 5 are for clients"), "{ended}");
         let wrong_password = set(&good, "target_group.health", "password", "{ value = \"wrong\" }");
         let nobody_there = set(&good, "target_group", "targets", "[\"127.0.0.1:1\"]");
         let no_tls = set(&good, "target_group", "tls", "\"require\"");

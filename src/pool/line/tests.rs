@@ -349,6 +349,25 @@ fn connections_are_opened_ahead_of_need_where_there_is_room() {
     assert_eq!((sweep(&mut f), f.line.figures().idle), (1, 0));
 }
 
+/// A pool whose only connection is held for long, and a busy one of the same user.
+#[test]
+fn a_waiter_of_a_pool_with_a_connection_is_not_forgotten() {
+    let mut f = Fixture::new(LIMITS);
+    let (busy, held) = (f.line.add_pool("app"), f.line.add_pool("app"));
+    f.wait_all(busy, 0..1);
+    f.wait_all(held, 100..101);
+    assert_eq!(f.open_all(), [0, 100]);
+    f.wait_all(held, 101..102);
+    for _ in 0..10 {
+        assert!(matches!(f.release(busy), Verdict::Kept));
+        assert!(f.line.next_opening(f.now).is_none());
+        assert_eq!(f.line.take(Fixture::ask(busy, 0)), Some(1));
+        f.now += SETTLED / 10;
+    }
+    f.traded(busy, held);
+    assert_eq!(f.open(held), 101);
+}
+
 #[test]
 fn an_unused_pools_number_is_used_again() {
     let mut f = Fixture::new(LIMITS);

@@ -183,7 +183,12 @@ impl Server {
             (kind::NOTIFICATION_RESPONSE, _) => {
                 shows &= client.is_some_and(|client| client.pins.contains(PinReason::Listen));
             }
-            (kind::PARAMETER_STATUS, _) => self.parameter_status(body, shows, client),
+            (kind::PARAMETER_STATUS, _) => {
+                // What is rolled back behind the client's back is its own setting.
+                let reverts = matches!(self.owed.front(), Some(Owed { effect: Effect::Fail, .. }));
+                shows |= reverts && client.is_some();
+                self.parameter_status(body, shows, client);
+            }
             _other => return unexpected,
         }
         if shows {

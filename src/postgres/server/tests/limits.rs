@@ -139,3 +139,12 @@ fn only_a_transaction_that_is_open_and_at_rest_is_failed() {
     bench.say(&Side::Server, &pc()).unwrap();
     assert!(!fails(&mut bench), "a request is not done");
 }
+
+#[test]
+fn what_its_rollback_changes_of_the_settings_the_client_is_told() {
+    let mut bench = in_transaction();
+    assert!(bench.server.fail_transaction(open_too_long(), &mut Vec::new()));
+    let reverted = status("client_encoding", "UTF8");
+    let said = [tag("ROLLBACK"), reverted.clone(), tag("BEGIN"), err("3B001", "none"), z(b'E')].concat();
+    assert_eq!(show(&bench.say(&Side::Server, &said).unwrap()), show(&reverted));
+}
