@@ -248,6 +248,11 @@ impl<P: Protocol> Session<P> {
                 }
             }
             Detached::Ended => return Err(End::Goodbye),
+            // It was to be sent behind the proxy's own words, and their connection is gone.
+            Detached::NeedServer(_) if !self.cancel_due.is_empty() => {
+                self.keep(rest);
+                self.refuse(&ClientError::Cancelled);
+            }
             Detached::NeedServer(_) => {
                 self.tally.asks();
                 match self.pools.borrow(self.ask()) {

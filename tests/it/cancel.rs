@@ -184,7 +184,7 @@ fn pg_114_a_cancel_does_not_hit_a_replay() {
     }
 }
 
-/// What was to be cancelled is refused for another reason: the cancel has nothing left to do.
+/// What was to be cancelled can't be sent anyway: it is cancelled all the same, and what comes next is not.
 #[test]
 fn pg_114_a_cancel_during_a_replay_that_fails() {
     let configuration = "CREATE TEXT SEARCH CONFIGURATION mine (COPY = simple)";
@@ -205,8 +205,7 @@ fn pg_114_a_cancel_during_a_replay_that_fails() {
         let mut asker = ask_to_cancel(proxy.address, &key(&one));
         proxy.logs("asked to cancel");
         gate.hold_replies(false);
-        let (_, code, _) = error(&one.until_ready(1));
-        assert_eq!(code, "22023");
+        is_cancelled(&one.until_ready(1));
         assert_eq!(asker.read(&mut [0]).unwrap(), 0);
         owner.query(configuration);
         assert_eq!(one.value("SELECT 'not cancelled' FROM pg_sleep(0.2)"), "not cancelled");
