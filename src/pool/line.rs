@@ -1,11 +1,12 @@
 //! The budget of one target and the fair line in front of it. Pure policy: events and times in, verdicts out.
 //!
 //! All pools (keys) of a target share one budget: connections idle, leased and being opened never exceed it, nor do
-//! those of a user exceed the user's own limit. Users take turns; inside a user the order is that of arrival: strictly in
-//! each pool, and over the pools of a user but for one thing: a waiter may be passed over by one of another pool that came
-//! at most [`LEAD_MAX`] places later, which saves a login. A user below its share may take the place of another's
-//! connection as it comes back; an idle connection of another pool is given up for a pool in need. Nothing here does I/O
-//! or reads a clock.
+//! those of a user exceed the user's own limit. Users take turns; inside a user the order is that of arrival, but for two
+//! things: while a pool's first waiter has stood in line for less than [`LOCAL_FIRST`], one whose worker has the
+//! connection already comes before it, which saves moving the connection; and a waiter may be passed over by one of
+//! another pool that came at most [`LEAD_MAX`] places later, which saves a login. A user below its share may take the place
+//! of another's connection as it comes back; an idle connection of another pool is given up for a pool in need. Nothing
+//! here does I/O or reads a clock.
 
 mod places;
 
@@ -17,6 +18,10 @@ use std::time::{Duration, Instant};
 
 /// How many places later one may have come that is served first, in another pool of the same user.
 pub const LEAD_MAX: u64 = 8;
+/// Who waits for less than this hardly waits: they count as having come together. See `docs/decisions/0004`.
+pub const LOCAL_FIRST: Duration = Duration::from_millis(5);
+/// How many waiters are looked at for one whose worker has the connection.
+const LOOK_WAITING: usize = 64;
 /// How many idle connections are looked at for one that has the client's settings already.
 const LOOK_IDLE: usize = 64;
 /// Idle connections over their limit are kept for so long: a busy pool's connections are all idle now and then.
@@ -144,6 +149,8 @@ struct Waiter<W> {
     ticket: u64,
     /// Its number among the user's waiters.
     arrival: u64,
+    worker: usize,
+    since: Instant,
     deadline: Instant,
     handle: W,
 }
@@ -271,9 +278,9 @@ impl<C, W> Line<C, W> {
         Some(taken.connection)
     }
 
-    /// Stands a client in line. `Err` gives the handle back: the line is full. A deadline must not be earlier than
-    /// those of the pool's other waiters.
-    pub fn wait(&mut self, ask: Ask, deadline: Instant, handle: W) -> Result<u64, W> {
+    /// Stands a client in line, from now until its deadline. `Err` gives the handle back: the line is full. A deadline
+    /// must not be earlier than those of the pool's other waiters.
+    pub fn wait(&mut self, ask: Ask, (since, deadline): (Instant, Instant), handle: W) -> Result<u64, W> {
         if self.waiting >= self.limits.waiting {
             return Err(handle);
         }
@@ -289,7 +296,7 @@ impl<C, W> Line<C, W> {
         if pool.queue.is_empty() {
             user.fronts.insert(arrival, ask.key.0);
         }
-        pool.queue.push_back(Waiter { ticket, arrival, deadline, handle });
+        pool.queue.push_back(Waiter { ticket, arrival, worker: ask.worker, since, deadline, handle });
         self.waiting += 1;
         Ok(ticket)
     }
@@ -346,7 +353,7 @@ impl<C, W> Line<C, W> {
         self.opened(at.key);
         let pool = self.pools.get(at.key.0);
         if pool.is_some_and(|pool| !pool.queue.is_empty() && !self.is_over(pool.user)) {
-            return self.hand(connection, at);
+            return self.hand(connection, at, now);
         }
         self.release(connection, at, now)
     }
@@ -379,7 +386,7 @@ impl<C, W> Line<C, W> {
                 (Some(first), Some((arrival, pool))) if arrival + LEAD_MAX < first => {
                     self.trade(connection, at.key, pool)
                 }
-                (Some(_), _) => self.hand(connection, at),
+                (Some(_), _) => self.hand(connection, at, now),
                 // One that has connections gets one of those, or this one once it was idle for a while; but it is not
                 // passed over for longer than that by a pool that is never idle.
                 (None, Some((_, pool))) => {
@@ -412,13 +419,14 @@ impl<C, W> Line<C, W> {
     }
 
     /// To the pool's next waiter, whose user has had its turn then.
-    fn hand(&mut self, connection: C, at: Ask) -> Verdict<C, W> {
-        let Some(owner) = self.pools.get(at.key.0).map(|pool| pool.user) else { return Verdict::Close(connection) };
+    fn hand(&mut self, connection: C, at: Ask, now: Instant) -> Verdict<C, W> {
+        let Some(pool) = self.pools.get(at.key.0) else { return Verdict::Close(connection) };
+        let (owner, next) = (pool.user, pool.next(at.worker, now));
         if let Some(turn) = self.turns.iter().position(|user| *user == owner) {
             self.turns.remove(turn);
             self.turns.push_back(owner);
         }
-        match self.unqueue(at.key.0, 0) {
+        match self.unqueue(at.key.0, next) {
             Some(handle) => Verdict::Hand(connection, handle),
             None => Verdict::Close(connection),
         }
@@ -452,6 +460,17 @@ impl<C, W> Line<C, W> {
             }
         }
         closed
+    }
+}
+
+impl<C, W> Pool<C, W> {
+    /// Where in the queue the waiter stands who gets a connection that is on this worker.
+    fn next(&self, worker: usize, now: Instant) -> usize {
+        let hardly_waits = |first: &Waiter<W>| now.saturating_duration_since(first.since) < LOCAL_FIRST;
+        if !self.queue.front().is_some_and(hardly_waits) {
+            return 0;
+        }
+        self.queue.iter().take(LOOK_WAITING).position(|waiter| waiter.worker == worker).unwrap_or(0)
     }
 }
 

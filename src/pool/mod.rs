@@ -188,7 +188,7 @@ impl<P: Protocol> Pools<P> {
         }
         let (waiter, outcome) = oneshot::channel();
         let now = Instant::now();
-        match state.line.wait(ask, now + self.config.connection_borrow_timeout, waiter) {
+        match state.line.wait(ask, (now, now + self.config.connection_borrow_timeout), waiter) {
             Ok(ticket) => {
                 self.open_more(&mut state);
                 drop(state);

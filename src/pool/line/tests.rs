@@ -24,7 +24,7 @@ impl Fixture {
     }
 
     fn wait(&mut self, ask: Ask, handle: u32) -> u64 {
-        self.line.wait(ask, self.now + Duration::from_secs(1), handle).unwrap()
+        self.line.wait(ask, (self.now, self.now + Duration::from_secs(1)), handle).unwrap()
     }
 
     /// Waiters of the first worker.
@@ -90,7 +90,7 @@ fn a_full_line_refuses_at_once() {
     let mut f = Fixture::new(Limits { waiting: 1, ..LIMITS });
     let key = f.line.add_pool("app");
     f.wait(Fixture::ask(key, 0), 1);
-    assert_eq!(f.line.wait(Fixture::ask(key, 0), f.now, 2), Err(2));
+    assert_eq!(f.line.wait(Fixture::ask(key, 0), (f.now, f.now), 2), Err(2));
 }
 
 /// Two users, one with 1,000 waiting clients and one with 10, on 10 connections.
@@ -249,9 +249,29 @@ fn the_order_in_a_pool_is_that_of_arrival_on_whatever_worker() {
     for handle in 0..20 {
         f.wait(Fixture::ask(key, handle as usize % 3), handle);
     }
+    f.now += LOCAL_FIRST;
     let first = f.open_all();
     let rest = (2..20).map(|_| f.handed(key));
     assert!(first.into_iter().chain(rest).is_sorted());
+}
+
+/// A connection need not change workers for somebody who has hardly waited, but it does for one who has.
+#[test]
+fn who_hardly_waits_lets_the_connections_worker_go_first() {
+    let mut f = Fixture::new(LIMITS);
+    let key = f.line.add_pool("app");
+    f.wait_all(key, 0..2);
+    assert_eq!(f.open_all(), [0, 1]);
+    for (handle, worker) in [(2, 1), (3, 2), (4, 0), (5, 0)] {
+        f.wait(Fixture::ask(key, worker), handle);
+    }
+    assert_eq!(f.handed(key), 4);
+    f.now += LOCAL_FIRST;
+    f.wait(Fixture::ask(key, 0), 6);
+    assert_eq!([(); 3].map(|()| f.handed(key)), [2, 3, 5]);
+    // Nobody of its worker waits.
+    f.wait(Fixture::ask(key, 1), 7);
+    assert_eq!([f.handed(key), f.handed(key)], [6, 7]);
 }
 
 /// In another pool of the same user nobody is served who came more than [`LEAD_MAX`] places later.
