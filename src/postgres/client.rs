@@ -8,11 +8,12 @@
 use super::frame::{self, Head};
 use super::message;
 use super::server::begins;
-use super::statement::{Id, Statement};
+use super::statement::{Id, Statement, statement_label};
 use crate::protocol::{
     ClientError, ClientSide, Detached, Intent, Login, Parameters, PinReason, Pins, Settings, Violation, Welcome,
 };
 use crate::sql::Dialect;
+use crate::sql::settings::Changes;
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
@@ -38,7 +39,11 @@ const SPARE_BYTES_MAX: usize = 16 << 10;
 pub struct Client {
     pub(super) id: u64,
     pub(super) statement_key: [u8; 16],
+    /// What it began with: where `RESET` goes back to.
+    baseline: Arc<Settings>,
     settings: Arc<Settings>,
+    /// Of those settings that decide what a statement means.
+    statement_label: u64,
     /// What the client has been told of the server's parameters.
     pub(super) told: Reported,
     pub(super) pins: Pins,
@@ -178,6 +183,7 @@ pub(super) struct Bound {
     /// How the server read its text when it was classified.
     pub(super) dialect: Dialect,
     pub(super) deallocates: Option<Box<[u8]>>,
+    pub(super) changes: Option<Arc<Changes>>,
 }
 
 impl Unnamed {
@@ -254,7 +260,9 @@ impl Client {
         Self {
             id: welcome.client_id,
             statement_key: welcome.statement_key,
+            baseline: Arc::clone(&login.baseline),
             settings: Arc::clone(&login.baseline),
+            statement_label: statement_label(&login.baseline),
             told: Reported::new(Arc::clone(&welcome.parameters)),
             pins: Pins::NONE,
             statements: Statements::default(),
@@ -271,8 +279,9 @@ impl Client {
     /// `settings_open` (settings may differ for the rest of the transaction), or its settings differ, or the shared one
     /// has failed it.
     pub(super) fn identify(&mut self, body: &[u8], settings_open: bool) -> (Id, Id) {
-        let family = Id::of(&self.statement_key, body, self.settings.label());
-        let differs = [PinReason::Setting, PinReason::OpaqueCode, PinReason::Unreadable];
+        let family = Id::of(&self.statement_key, body, self.statement_label);
+        let differs =
+            [PinReason::Setting, PinReason::OpaqueCode, PinReason::Unreadable, PinReason::TemporaryObject];
         if !settings_open && !differs.iter().any(|pin| self.pins.contains(*pin)) && !self.stale.contains(&family) {
             return (family, family);
         }
@@ -287,10 +296,22 @@ impl Client {
         }
     }
 
+    /// What it began with.
+    pub(super) fn baseline(&self) -> &Arc<Settings> {
+        &self.baseline
+    }
+
+    /// It has these settings now.
+    pub(super) fn has_set(&mut self, settings: Arc<Settings>) {
+        self.statement_label = statement_label(&settings);
+        self.settings = settings;
+    }
+
     /// `DISCARD ALL` has completed.
     pub(super) fn discard_all(&mut self) {
         self.statements.clear();
         self.pins = Pins::NONE;
+        self.has_set(Arc::clone(&self.baseline));
     }
 
     /// `DEALLOCATE ALL` has completed.
@@ -484,6 +505,7 @@ mod tests {
         clears: crate::protocol::Clears::Nothing,
         asks_sequence: false,
         changes_settings: false,
+        may_end: Pins::NONE,
     });
 
     /// Scenarios 9 and 92.
@@ -564,7 +586,7 @@ mod tests {
             let body: Box<[u8]> = parse_body(text).into();
             let id = crate::postgres::statement::Id::of(&[0; 16], &body, 0);
             let (intent, dialect) = Default::default();
-            Prepared::Anywhere(Arc::new(Statement { id, family: id, body, intent, dialect, deallocates: None }))
+            Prepared::Anywhere(Arc::new(Statement { id, family: id, body, intent, changes: None, dialect, deallocates: None }))
         };
         statements.insert((*b"a").into(), statement("A"));
         statements.insert((*b"a").into(), statement("longer"));

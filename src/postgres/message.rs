@@ -485,6 +485,31 @@ pub fn read_parameter_status(body: &[u8]) -> Option<(Cow<'_, str>, Cow<'_, str>)
     rest.is_empty().then(|| (String::from_utf8_lossy(name), String::from_utf8_lossy(value)))
 }
 
+/// Reads the body of a DataRow: the columns, `None` for NULL.
+pub fn data_row(body: &[u8]) -> Option<Vec<Option<&[u8]>>> {
+    let (columns, mut rest) = body.split_first_chunk()?;
+    let mut row = Vec::new();
+    for _ in 0..u16::from_be_bytes(*columns) {
+        let (length, behind) = rest.split_first_chunk()?;
+        let length = i32::from_be_bytes(*length);
+        let value = usize::try_from(length).ok().map(|length| behind.split_at_checked(length));
+        rest = match value {
+            None => behind,
+            Some(value) => value?.1,
+        };
+        row.push(value.flatten().map(|(value, _)| value));
+    }
+    rest.is_empty().then_some(row)
+}
+
+/// Writes an array of texts as the server reads one
+/// (<https://www.postgresql.org/docs/current/arrays.html#ARRAYS-IO>).
+pub fn text_array<'a>(items: impl IntoIterator<Item = &'a str>) -> Vec<u8> {
+    let quoted = |item: &str| format!("\"{}\"", item.replace('\\', "\\\\").replace('"', "\\\""));
+    let items: Vec<String> = items.into_iter().map(quoted).collect();
+    format!("{{{}}}", items.join(",")).into_bytes()
+}
+
 /// Reads the body of a BackendKeyData: process id and secret. The secret's length is not looked at: 4 bytes on
 /// protocol 3.0, up to 256 on 3.2, and whatever a proxy makes of it.
 pub fn read_backend_key_data(body: &[u8]) -> Option<(u32, &[u8])> {

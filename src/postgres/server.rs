@@ -15,6 +15,7 @@
 mod owed;
 mod receive;
 mod send;
+mod state;
 #[cfg(test)]
 pub(super) mod tests;
 
@@ -29,7 +30,9 @@ use crate::protocol::{
     Violation,
 };
 use crate::sql::Dialect;
+use crate::sql::settings::Changes;
 use owed::{Effect, Kind, Owed, Queue};
+use state::State;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -64,9 +67,13 @@ pub struct Server {
     settings_open: bool,
     /// How often that has ended.
     settings_closed: u64,
-    /// `DISCARD ALL` has taken the present client's settings, or what `init` did, with it; they come back before its next
-    /// segment.
+    /// The connection does not have the present client's settings, or what `init` did, since something has put them back to
+    /// the server's own; they come back before the client's next segment.
     settings_lost: bool,
+    /// What is suspected of the present client.
+    state: State,
+    /// `session_authorization` as it was at the login.
+    login_authorization: Option<String>,
     /// What every client is to find done.
     init: Option<Arc<str>>,
     /// It has to be done again.
@@ -85,6 +92,8 @@ pub struct Server {
     bound_deallocates: Option<Box<[u8]>>,
     /// The statement last bound clears the connection; for the Execute that follows.
     bound_clears: bool,
+    /// The statement last bound changes settings; for the Execute that follows.
+    bound_changes: Option<Arc<Changes>>,
     /// Rest of a client's frame that is on its way.
     sending: Body,
     /// Rest of a server's frame that is on its way.
@@ -167,7 +176,6 @@ impl Server {
         let Connected { process_id, secret, .. } = connected;
         let cancel_key = (!secret.is_empty()).then(|| CancelKey { process_id, secret: secret.into() });
         let mut server = Self {
-            reported: Reported::new(Arc::new(connected.parameters)),
             dialect: Dialect::default(),
             applied: Arc::default(),
             transaction: Transaction::None,
@@ -182,6 +190,8 @@ impl Server {
             settings_open: false,
             settings_closed: 0,
             settings_lost: false,
+            state: State::default(),
+            login_authorization: connected.parameters.get("session_authorization").cloned(),
             init: None,
             init_lost: false,
             segment: 0,
@@ -191,6 +201,7 @@ impl Server {
             copy_in: false,
             bound_deallocates: None,
             bound_clears: false,
+            bound_changes: None,
             sending: Body::NONE,
             receiving: Body::NONE,
             ended: false,
@@ -198,6 +209,7 @@ impl Server {
             cancel_key,
             explanation: None,
             tally: Tally::default(),
+            reported: Reported::new(Arc::new(connected.parameters)),
         };
         server.read_dialect();
         server
@@ -258,6 +270,8 @@ impl ServerSide for Server {
         // No portal outlives the hand-over.
         self.bound_clears = false;
         self.bound_deallocates = None;
+        self.bound_changes = None;
+        self.forget_state();
         self.prepare(client.settings(), sides.server);
         // After a replay the client is told once that has succeeded.
         if self.owed.is_empty() {
@@ -293,6 +307,10 @@ impl ServerSide for Server {
     fn initialize(&mut self, query: &Arc<str>, out: &mut Vec<u8>) {
         self.init = Some(Arc::clone(query));
         self.send_init(out);
+    }
+
+    fn verify(&mut self, client: &Client, out: &mut Vec<u8>) -> bool {
+        self.ask_state(client, out)
     }
 
     fn reset(&mut self, out: &mut Vec<u8>) {

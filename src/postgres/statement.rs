@@ -4,14 +4,16 @@
 //! declared parameter types, and the session's settings. Equal statements of different clients share one server
 //! statement; unequal ones never do. The key is secret, so nobody can search for two texts with one name.
 //!
-//! The server fixes what a statement returns when it parses it. So a statement is shared only if it is parsed under the
-//! settings that clients start with: one that is parsed after a `SET` is its client's own, and so is one that replaces a
-//! statement whose result had changed.
+//! The server fixes what a statement returns when it parses it. So a statement is shared only among clients with the same
+//! settings: one that is parsed while they are in doubt is its client's own, and so is one that replaces a statement
+//! whose result had changed.
 
-use crate::protocol::Intent;
+use crate::protocol::{Intent, Settings};
 use crate::sql::Dialect;
+use crate::sql::settings::Changes;
 use siphasher::sip128::{Hasher128, SipHasher13};
 use std::hash::Hasher;
+use std::sync::Arc;
 
 /// What the proxy's own names on servers begin with. A client's own name that begins so is never sent as it is.
 pub(super) const PREFIX: &[u8] = b"sg_";
@@ -19,6 +21,39 @@ pub(super) const PREFIX: &[u8] = b"sg_";
 pub(super) const STAND_IN: &[u8] = b"sg_stand_in";
 /// Names on the server are compared in their first 63 bytes (NAMEDATALEN - 1).
 const NAME_BYTES_MAX: usize = 63;
+
+/// Settings that don't decide what the server makes of a text. One left out here only makes clients share less.
+const NOT_FOR_STATEMENTS: &[&str] = &[
+    "application_name",
+    "bytea_output",
+    "client_min_messages",
+    "deadlock_timeout",
+    "extra_float_digits",
+    "idle_in_transaction_session_timeout",
+    "idle_session_timeout",
+    "lock_timeout",
+    "statement_timeout",
+    "synchronous_commit",
+    "tcp_keepalives_count",
+    "tcp_keepalives_idle",
+    "tcp_keepalives_interval",
+    "tcp_user_timeout",
+    "transaction_timeout",
+    "work_mem",
+];
+
+/// A label of those settings that decide what a statement means. The application's own (with a dot) are read as a
+/// statement runs, if at all.
+pub(super) fn statement_label(settings: &Settings) -> u64 {
+    let decides = |name: &str| !name.contains('.') && !NOT_FOR_STATEMENTS.contains(&name);
+    let mut deciding = settings.iter().filter(|(name, _)| decides(name)).peekable();
+    if deciding.peek().is_none() {
+        return 0;
+    }
+    let mut hasher = SipHasher13::new();
+    deciding.for_each(|pair| std::hash::Hash::hash(&pair, &mut hasher));
+    hasher.finish()
+}
 
 /// A prepared statement.
 #[derive(Debug, PartialEq, Eq)]
@@ -31,6 +66,8 @@ pub(super) struct Statement {
     pub(super) body: Box<[u8]>,
     /// What its text intends.
     pub(super) intent: Intent,
+    /// What its text does to settings, if it does.
+    pub(super) changes: Option<Arc<Changes>>,
     /// How the server read its text when it was classified.
     pub(super) dialect: Dialect,
     /// Its text is `DEALLOCATE` of this statement of the client.

@@ -13,8 +13,11 @@ pub struct Intent {
     pub clears: Clears,
     /// Asks for the last value of a sequence: must not see one that another client drew.
     pub asks_sequence: bool,
-    /// May change a setting, be it for its transaction only: what is sent behind it may be read in another way.
+    /// May change a setting, be it for its transaction only, or what a name means: what is sent behind it may be read in
+    /// another way.
     pub changes_settings: bool,
+    /// Reasons to pin that may end with it.
+    pub may_end: Pins,
 }
 
 /// What a statement clears on its connection when it completes.
@@ -133,6 +136,19 @@ impl Pins {
     /// What is here and not in `other`.
     pub const fn without(self, other: Self) -> Self {
         Self(self.0 & !other.0)
+    }
+
+    /// What is in both.
+    pub const fn common(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
+
+    /// A reset of the connection undoes all of it. Else it must be closed behind its client.
+    pub const fn can_be_reset(self) -> bool {
+        let lasting = Self::of(PinReason::ServerProcess)
+            .and(Self::of(PinReason::OpaqueCode))
+            .and(Self::of(PinReason::Unreadable));
+        self.common(lasting).is_empty()
     }
 
     /// The reasons in the order of their numbers.

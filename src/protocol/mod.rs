@@ -380,6 +380,10 @@ pub trait ServerSide {
     /// failed](Self::attach_failure).
     fn initialize(&mut self, query: &Arc<str>, out: &mut Vec<u8>);
 
+    /// The client keeps its connection for reasons that may not hold, or no longer: writes what asks the server, and says
+    /// whether anything was written. Only called when [`Status::Idle`]; the client's pins are right when it is idle again.
+    fn verify(&mut self, client: &Self::Client, out: &mut Vec<u8>) -> bool;
+
     /// The client is gone or gives the connection back; writes what makes the connection clean for the next
     /// one. Only called when [`Status::Idle`]; the connection is clean when it is idle again.
     fn reset(&mut self, out: &mut Vec<u8>);

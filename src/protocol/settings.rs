@@ -31,8 +31,10 @@ impl Hash for Settings {
 impl Settings {
     /// Makes a map of pairs; later pairs win; names are folded to lower case (ASCII only, as servers do).
     pub fn new<N: AsRef<str>, V: Into<String>>(pairs: impl IntoIterator<Item = (N, V)>) -> Self {
-        let values: BTreeMap<String, String> =
-            pairs.into_iter().map(|(name, value)| (name.as_ref().to_ascii_lowercase(), value.into())).collect();
+        Self::of(pairs.into_iter().map(|(name, value)| (name.as_ref().to_ascii_lowercase(), value.into())).collect())
+    }
+
+    fn of(values: BTreeMap<String, String>) -> Self {
         let label = if values.is_empty() {
             0
         } else {
@@ -51,6 +53,14 @@ impl Settings {
     /// The value of a setting, by lower-case name.
     pub fn value(&self, name: &str) -> Option<&str> {
         self.values.get(name).map(String::as_str)
+    }
+
+    /// The same with this done to the values, whose names are in lower case.
+    #[must_use]
+    pub fn edited(&self, edit: impl FnOnce(&mut BTreeMap<String, String>)) -> Self {
+        let mut values = self.values.clone();
+        edit(&mut values);
+        Self::of(values)
     }
 
     /// Nothing is set.

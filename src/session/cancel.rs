@@ -169,8 +169,11 @@ impl<P: Protocol> Session<P> {
                     return;
                 }
                 if machine.has_sent_nothing() {
-                    // The proxy's own words are under way, which a cancel must not hit.
-                    self.cancel_due.append(&mut askers);
+                    // The proxy's own words are under way, which a cancel must not hit. Without a request behind them there is
+                    // nothing to cancel.
+                    if !self.tail.is_empty() {
+                        self.cancel_due.append(&mut askers);
+                    }
                 } else {
                     self.send_cancel(askers);
                 }
@@ -221,16 +224,27 @@ impl<P: Protocol> Session<P> {
     }
 }
 
+/// What a client that goes may have left on its connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Left {
+    Nothing,
+    /// What a reset undoes.
+    Resettable,
+    /// What nothing undoes.
+    Lasting,
+}
+
 /// Makes the connection of a client that has gone clean and gives it back, or closes it. What the client left
-/// running is cancelled first: until it has stopped, the place in the budget is taken.
+/// running is cancelled first: until it has stopped, the place in the budget is taken. `left`: what may be left of it.
 pub(super) async fn give_back<P: Protocol>(
     mut lease: Lease<P>,
     cancelling: Option<Cancelling>,
-    dirty: bool,
+    left: Left,
     pools: &Pools<P>,
 ) {
     let machine = &lease.connection.machine;
-    let is_running = machine.status() == Status::Owing && !machine.has_sent_nothing();
+    let owes_own = machine.status() == Status::Owing && machine.has_sent_nothing();
+    let is_running = machine.status() == Status::Owing && !owes_own;
     let key = machine.cancel_key().filter(|_| is_running);
     let cancelled = match (cancelling, key) {
         (Some(cancelling), _) => cancelling.outcome.await.unwrap_or(Cancelled::Unsure),
@@ -241,13 +255,14 @@ pub(super) async fn give_back<P: Protocol>(
         return lease.discard();
     }
     let connection = &mut lease.connection;
-    if is_running && !connection.machine.needs_client() {
+    if owes_own || is_running && !connection.machine.needs_client() {
         // What is left of its replies is for nobody.
         let _ = tokio::time::timeout(FAREWELL, connection.settle()).await;
     }
-    if connection.machine.status() != Status::Idle || !connection.pending.is_empty() {
+    let is_idle = connection.machine.status() == Status::Idle && connection.pending.is_empty();
+    if !is_idle || left == Left::Lasting {
         lease.discard();
-    } else if dirty || is_running {
+    } else if left == Left::Resettable || is_running {
         // The effects of what ran to its end unseen are not known.
         clean(lease).await;
     } else {

@@ -30,7 +30,7 @@ use crate::net::Stream;
 use crate::pool::line::Ask;
 use crate::pool::{Borrow, Cancelled, Lease, PoolUse, Pools, ServerConn, Waiting};
 use crate::protocol::{ClientError, ClientSide, Detached, Protocol, ServerSide, Sides, Status, Violation};
-use cancel::{Asker, IssuedKey};
+use cancel::{Asker, IssuedKey, Left};
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::rc::Rc;
@@ -440,11 +440,16 @@ impl<P: Protocol> Session<P> {
                 let _ = tokio::time::timeout(FAREWELL, words).await;
             }
         };
-        let dirty = !self.client.pins().is_empty() || self.pools.resets_always();
+        let pins = *self.client.pins();
+        let left = match pins.can_be_reset() {
+            false => Left::Lasting,
+            true if pins.is_empty() && !self.pools.resets_always() => Left::Nothing,
+            true => Left::Resettable,
+        };
         let Self { holding, cancelling, pools, .. } = self;
         let giving_back = async move {
             let Holding::Lease(lease) = holding else { return };
-            cancel::give_back(lease, cancelling, dirty, &pools).await;
+            cancel::give_back(lease, cancelling, left, &pools).await;
         };
         tokio::join!(giving_back, farewell);
     }

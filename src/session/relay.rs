@@ -109,6 +109,7 @@ impl<P: Protocol> Session<P> {
                 Ok(())
             }
             Status::Idle => Err(self.end(&ClientError::StateLost)),
+            Status::Owing if lease.connection.machine.has_sent_nothing() => Err(self.end(&ClientError::StateLost)),
             Status::InTransaction | Status::Owing => Err(self.end(&ClientError::OutcomeUnknown)),
         }
     }
@@ -158,6 +159,13 @@ impl<P: Protocol> Session<P> {
         if status == Status::Owing || !connection.pending.is_empty() {
             return Ok(false);
         }
+        let is_in_doubt = status == Status::Idle
+            && self.rules.pool_mode == PoolMode::Transaction
+            && self.cancelling.is_none()
+            && !self.client.pins().is_empty();
+        if is_in_doubt && connection.machine.verify(&self.client, &mut connection.pending) {
+            return Ok(true);
+        }
         if gone {
             return Err(End::Goodbye);
         }
@@ -170,8 +178,9 @@ impl<P: Protocol> Session<P> {
             return Ok(false);
         }
         self.attempts = 0;
+        let is_pinned = !self.client.pins().is_empty();
         self.tally.pinned(*self.client.pins());
-        if self.rules.pool_mode == PoolMode::Session || !self.client.pins().is_empty() {
+        if self.rules.pool_mode == PoolMode::Session || is_pinned {
             if self.draining {
                 return Err(self.end(&ClientError::GoingDown));
             }

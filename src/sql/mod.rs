@@ -6,6 +6,7 @@
 
 pub mod lexer;
 mod postgres;
+pub mod settings;
 #[cfg(test)]
 mod tests;
 

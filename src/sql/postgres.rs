@@ -10,9 +10,14 @@ use super::lexer::{Kind, Lexer, Token};
 use super::{Dialect, Statement, depends_on_dialect};
 use crate::protocol::{Clears, PinReason, Pins};
 
-/// What pins for these reasons may change settings, for its transaction too.
-const CHANGE_SETTINGS: [PinReason; 4] =
-    [PinReason::Setting, PinReason::PreparedStatement, PinReason::OpaqueCode, PinReason::Unreadable];
+/// What pins for these reasons may change settings, for its transaction too; a temporary table hides another.
+const CHANGE_SETTINGS: [PinReason; 5] = [
+    PinReason::Setting,
+    PinReason::PreparedStatement,
+    PinReason::OpaqueCode,
+    PinReason::Unreadable,
+    PinReason::TemporaryObject,
+];
 
 pub(super) fn classify(sql: &[u8], dialect: Dialect) -> Statement {
     let mut scan = Scan::default();
@@ -208,8 +213,11 @@ impl Scan {
             Word::Explain => State::Explain,
             Word::Create => State::Create,
             Word::Declare => State::Declare,
-            Word::Deallocate => State::Deallocate,
-            Word::Discard => State::Discard,
+            Word::Deallocate => self.ending(PinReason::PreparedStatement, State::Deallocate),
+            Word::Discard => self.ending(PinReason::TemporaryObject, State::Discard),
+            Word::Close => self.ending(PinReason::HeldCursor, State::Rest),
+            Word::Drop => self.ending(PinReason::TemporaryObject, State::Rest),
+            Word::Unlisten => self.ending(PinReason::Listen, State::Rest),
             Word::Listen => self.rest(PinReason::Listen),
             Word::Do | Word::Call => {
                 self.found.intent.pins_when_sent.add(PinReason::OpaqueCode);
@@ -242,6 +250,7 @@ impl Scan {
             Name::Other => {}
             Name::Done(reason) => intent.pins_when_done.add(reason),
             Name::Sent(reason) => intent.pins_when_sent.add(reason),
+            Name::Ends(reason) => intent.may_end.add(reason),
             Name::LastValue => {
                 intent.asks_sequence = true;
                 intent.pins_when_sent.add(PinReason::Sequence);
@@ -254,6 +263,11 @@ impl Scan {
 
     fn pin_when_done(&mut self, reason: PinReason) {
         self.found.intent.pins_when_done.add(reason);
+    }
+
+    fn ending(&mut self, reason: PinReason, next: State) -> State {
+        self.found.intent.may_end.add(reason);
+        next
     }
 
     fn rest(&mut self, reason: PinReason) -> State {
@@ -313,12 +327,14 @@ enum Word {
     Analyze,
     As,
     Call,
+    Close,
     Constraints,
     Create,
     Deallocate,
     Declare,
     Discard,
     Do,
+    Drop,
     Execute,
     Explain,
     For,
@@ -339,6 +355,7 @@ enum Word {
     Temp,
     To,
     Transaction,
+    Unlisten,
     Update,
     Verbose,
     With,
@@ -357,11 +374,13 @@ impl Word {
             (3, b'f') => (b"for", Self::For),
             (3, b's') => (b"set", Self::Set),
             (4, b'c') => (b"call", Self::Call),
+            (4, b'd') => (b"drop", Self::Drop),
             (4, b'h') => (b"hold", Self::Hold),
             (4, b'i') => (b"into", Self::Into),
             (4, b'l') => (b"load", Self::Load),
             (4, b't') => (b"temp", Self::Temp),
             (4, b'w') => (b"with", Self::With),
+            (5, b'c') => (b"close", Self::Close),
             (5, b'l') => (b"local", Self::Local),
             (5, b'm') => (b"merge", Self::Merge),
             (5, b'r') => (b"reset", Self::Reset),
@@ -380,6 +399,7 @@ impl Word {
             (7, b'r') => (b"replace", Self::Replace),
             (7, b's') => (b"session", Self::Session),
             (7, b'v') => (b"verbose", Self::Verbose),
+            (8, b'u') => (b"unlisten", Self::Unlisten),
             (9, b't') => (b"temporary", Self::Temp),
             (10, b'd') => (b"deallocate", Self::Deallocate),
             (11, b'c') => (b"constraints", Self::Constraints),
@@ -398,6 +418,8 @@ enum Name {
     Done(PinReason),
     /// A reason to pin as soon as it is sent.
     Sent(PinReason),
+    /// A reason to pin may end.
+    Ends(PinReason),
     /// `currval`, `lastval`
     LastValue,
     /// `pg_settings`
@@ -435,11 +457,18 @@ fn system_name(name: &[u8], same: impl Fn(&[u8], &[u8]) -> bool) -> Name {
         7 if is(b"pg_temp") => Name::Done(PinReason::TemporaryObject),
         11 if is(b"pg_settings") => Name::Settings,
         16 if is(b"pg_advisory_lock") => Name::Sent(PinReason::SessionLock),
+        18 if is(b"pg_advisory_unlock") => Name::Ends(PinReason::SessionLock),
+        22 if is(b"pg_advisory_unlock_all") => Name::Ends(PinReason::SessionLock),
+        25 if is(b"pg_advisory_unlock_shared") => Name::Ends(PinReason::SessionLock),
         20 if is(b"pg_try_advisory_lock") => Name::Sent(PinReason::SessionLock),
         23 if is(b"pg_advisory_lock_shared") => Name::Sent(PinReason::SessionLock),
         27 if is(b"pg_try_advisory_lock_shared") => Name::Sent(PinReason::SessionLock),
         35 if is(b"pg_replication_origin_session_setup") => Name::Sent(PinReason::ServerProcess),
+        // A backup must be stopped where it was started.
+        15 if is(b"pg_backup_start") || is(b"pg_start_backup") => Name::Sent(PinReason::ServerProcess),
         // A temporary slot lives as long as its session.
+        32 if is(b"pg_copy_logical_replication_slot") => Name::Sent(PinReason::ServerProcess),
+        33 if is(b"pg_copy_physical_replication_slot") => Name::Sent(PinReason::ServerProcess),
         34 if is(b"pg_create_logical_replication_slot") => Name::Sent(PinReason::ServerProcess),
         35 if is(b"pg_create_physical_replication_slot") => Name::Sent(PinReason::ServerProcess),
         _ => match name.split_at_checked(8) {

@@ -7,6 +7,7 @@
 use crate::postgres::client::{Client, Prepared};
 use crate::postgres::statement::{Id, Statement};
 use crate::protocol::{Pins, Settings};
+use crate::sql::settings::Changes;
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -77,14 +78,19 @@ pub(super) enum Effect {
     Uses(Arc<Statement>, Pins),
     /// The connection has these settings.
     Applied(Arc<Settings>),
-    /// A simple query: pins once a command of it has completed; a statement it deallocates.
-    Query { pins: Pins, deallocates: Option<Box<[u8]>> },
+    /// A simple query or an Execute: pins once a command of it has completed; a statement it deallocates; what it does to
+    /// settings.
+    Query { pins: Pins, deallocates: Option<Box<[u8]>>, changes: Option<Arc<Changes>> },
     /// No value of a sequence is left on the connection.
     SequencesDiscarded,
     /// It fails, and is meant to: the client's transaction with it.
     Fail,
     /// What every client is to find has been done.
     Initialized,
+    /// The server is asked for what the client has left on the connection.
+    Asks,
+    /// It has answered that.
+    Answers,
 }
 
 /// An entry of the queue.
@@ -273,7 +279,9 @@ impl Queue {
             | Effect::Applied(_)
             | Effect::SequencesDiscarded
             | Effect::Fail
-            | Effect::Initialized => false,
+            | Effect::Initialized
+            | Effect::Asks
+            | Effect::Answers => false,
         };
         let owed = self.entries.iter().rev().find(|owed| names_it(owed))?;
         let prepared = if let Effect::Define { prepared, .. } = &owed.effect { Some(prepared) } else { None };
@@ -361,7 +369,9 @@ impl Effect {
             | Self::Query { deallocates: None, .. }
             | Self::SequencesDiscarded
             | Self::Fail
-            | Self::Initialized => false,
+            | Self::Initialized
+            | Self::Asks
+            | Self::Answers => false,
         }
     }
 
@@ -384,7 +394,9 @@ impl Effect {
             | Self::Query { .. }
             | Self::SequencesDiscarded
             | Self::Fail
-            | Self::Initialized => None,
+            | Self::Initialized
+            | Self::Asks
+            | Self::Answers => None,
         }
     }
 

@@ -25,6 +25,17 @@ const NAME_BYTES: usize = 35;
 /// Codes of the errors that may be explained: cancelled; in a failed transaction.
 const EXPLAINED: &[&str] = &["57014", "25P02"];
 
+/// Tags of what begins, ends or divides a transaction.
+const MIXING_TAGS: &[&[u8]] = &[
+    b"BEGIN",
+    b"START TRANSACTION",
+    b"COMMIT",
+    b"ROLLBACK",
+    b"SAVEPOINT",
+    b"RELEASE",
+    b"PREPARE TRANSACTION",
+];
+
 /// Tags that say what the text should have said already, and the pin that says it.
 const TELLING_TAGS: &[(&[u8], PinReason)] = &[
     (b"LISTEN", PinReason::Listen),
@@ -56,7 +67,9 @@ impl Server {
             }
             let Some(head) = frame::head(rest)? else { return Ok(at) };
             let passes = match head.kind {
-                kind::DATA_ROW | kind::COPY_DATA | kind::COPY_DONE => self.row(head, client.is_some())?,
+                kind::DATA_ROW if !self.is_asking() => self.row(head, client.is_some())?,
+                kind::COPY_DATA | kind::COPY_DONE => self.row(head, client.is_some())?,
+                kind::NOTICE_RESPONSE if head.len > READ_BYTES_MAX => self.shows(client.is_some()),
                 kind::ROW_DESCRIPTION | kind::NO_DATA | kind::PARAMETER_DESCRIPTION | kind::FUNCTION_CALL_RESPONSE => {
                     self.description(head, client.is_some())?
                 }
@@ -91,6 +104,11 @@ impl Server {
 
     fn shows(&self, has_client: bool) -> bool {
         has_client && self.owed.front().is_none_or(|owed| !owed.hidden)
+    }
+
+    /// The rows that come are an answer for the proxy.
+    fn is_asking(&self) -> bool {
+        matches!(self.owed.front(), Some(Owed { effect: Effect::Answers, .. }))
     }
 
     fn row(&self, head: Head, has_client: bool) -> Result<bool, Violation> {
@@ -139,6 +157,7 @@ impl Server {
                 }
                 shows = false;
             }
+            (kind::DATA_ROW, Some(Kind::Execute)) if self.is_asking() => self.state.row(body)?,
             (kind::COMMAND_COMPLETE, Some(Kind::Execute)) => {
                 self.read_tag(body, client.as_deref_mut());
                 self.complete(client, out);
@@ -147,7 +166,8 @@ impl Server {
                 if let (Some(client), Some(Owed { effect: Effect::Query { pins, .. }, .. })) =
                     (client.as_deref_mut(), self.owed.front())
                 {
-                    client.pins = client.pins.and(*pins);
+                    let pins = *pins;
+                    self.pin(pins, client);
                 }
                 self.read_tag(body, client);
             }
@@ -167,6 +187,7 @@ impl Server {
             }
             (kind::COPY_OUT_RESPONSE, Some(Kind::Execute | Kind::Query)) => {}
             (kind::READY_FOR_QUERY, Some(Kind::Sync | Kind::Query | Kind::Function)) => {
+                let was = self.transaction;
                 self.transaction = match message::read_ready_for_query(body) {
                     Some(b'I') => Transaction::None,
                     Some(b'T') => Transaction::Open,
@@ -175,7 +196,11 @@ impl Server {
                 };
                 self.copy_in = false;
                 self.tally.queries += u64::from(shows);
-                self.complete(client, out);
+                let is_clients = self.owed.front().is_some_and(|owed| !owed.hidden);
+                self.complete(client.as_deref_mut(), out);
+                if let Some(client) = client.filter(|_| is_clients) {
+                    self.end_segment(was, client);
+                }
             }
             (kind::ERROR_RESPONSE, _) => return self.error(frame, at, client, out),
             // A notice of the proxy's own statements is nobody's business.
@@ -210,7 +235,22 @@ impl Server {
     fn complete(&mut self, client: Option<&mut Client>, out: &mut Out) {
         let Some(owed) = self.owed.pop() else { return };
         match owed.effect {
-            Effect::Nothing | Effect::Taken(_) | Effect::Query { .. } | Effect::Fail => {}
+            Effect::Nothing | Effect::Taken(_) | Effect::Fail | Effect::Asks => {}
+            Effect::Answers => {
+                if let Some(client) = client {
+                    self.answered_state(client);
+                }
+                return;
+            }
+            Effect::Query { pins, ref changes, .. } => {
+                let is_changing = pins.contains(PinReason::Setting);
+                if is_changing {
+                    self.state.is_changing();
+                }
+                if is_changing || owed.kind == Kind::Execute {
+                    self.state.has_changed(changes.as_deref());
+                }
+            }
             Effect::Prepared(id) => {
                 // The shared one must not stay as these settings made it.
                 let usable = if self.settings_open { Usable::While(self.settings_closed) } else { Usable::Always };
@@ -264,8 +304,11 @@ impl Server {
                 return;
             }
             Effect::Pin(pins) | Effect::Uses(_, pins) => {
+                if pins.contains(PinReason::Setting) {
+                    self.state.is_changing();
+                }
                 if let Some(client) = client {
-                    client.pins = client.pins.and(pins);
+                    self.pin(pins, client);
                 }
                 return;
             }
@@ -312,9 +355,10 @@ impl Server {
                 self.unnamed = None;
                 self.foreign_sequences = false;
                 self.init_lost = self.init.is_some();
+                self.forget_state();
                 if let Some(client) = client {
-                    self.settings_lost = self.init_lost || !client.settings().is_empty();
                     client.discard_all();
+                    self.settings_lost = self.init_lost || !client.settings().is_empty();
                 }
             }
             b"DEALLOCATE ALL" => {
@@ -332,6 +376,9 @@ impl Server {
             }
             tag => {
                 if let Some(client) = client {
+                    if MIXING_TAGS.contains(&tag) {
+                        self.state.mixes();
+                    }
                     self.check_tag(tag, client);
                 }
             }
@@ -342,7 +389,7 @@ impl Server {
     fn check_tag(&mut self, tag: &[u8], client: &mut Client) {
         let Some((_, reason)) = TELLING_TAGS.iter().find(|(telling, _)| *telling == tag) else { return };
         if !client.pins.contains(*reason) && !client.pins.contains(PinReason::Unreadable) {
-            client.pins = client.pins.and(Pins::of(*reason)).and(Pins::of(PinReason::Unreadable));
+            self.pin(Pins::of(*reason).and(Pins::of(PinReason::Unreadable)), client);
             self.tally.disagreements += 1;
         }
     }
@@ -358,13 +405,15 @@ impl Server {
         self.forget_stale(&error.code, client.as_deref_mut());
         let front = self.owed.front();
         let hidden = front.is_some_and(|owed| owed.hidden);
+        let asks = front.is_some_and(|owed| matches!(owed.effect, Effect::Asks | Effect::Answers));
         // A replay of settings, which nothing of the client's is sent behind.
-        let replays = hidden && self.owed.is_hidden();
+        let replays = hidden && self.owed.is_hidden() && !asks;
         self.copy_in = false;
         // What was bound in this segment is skipped with it; what an earlier request did wrong does not concern it.
         if front.is_some_and(|owed| owed.kind.skips_to_sync() && owed.segment == self.segment) {
             self.bound_deallocates = None;
             self.bound_clears = false;
+            self.bound_changes = None;
         }
         if error.is_fatal {
             self.ended = true;
@@ -379,6 +428,12 @@ impl Server {
         if matches!(front.effect, Effect::Fail) {
             return Ok(());
         }
+        if asks {
+            self.state.is_refused();
+            self.skip_to_sync(client);
+            return Ok(());
+        }
+        self.state.mixes();
         let skips = front.kind.skips_to_sync();
         // A segment of the proxy's own, with the client's requests behind it (`guard_sequences`).
         let apart = hidden && skips && !replays && self.owed.hides_segment();

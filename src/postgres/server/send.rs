@@ -10,7 +10,8 @@ use crate::postgres::client::{Bound, Client, Prepared};
 use crate::postgres::frame::{self, HEAD_BYTES, Head};
 use crate::postgres::message::{self, from_client as kind};
 use crate::postgres::statement::{Id, PREFIX, STAND_IN, Statement, name_key, without_our_names};
-use crate::protocol::{Clears, ClientSide, Intent, Out, PinReason, Pins, ServerSide, Settings, Status, Violation};
+use crate::protocol::{Clears, ClientSide, Difference, Intent, Out, PinReason, Pins, ServerSide, Settings, Status, Violation};
+use crate::sql::settings::Changes;
 use crate::sql::{self, Dialect};
 use std::sync::Arc;
 
@@ -22,6 +23,8 @@ const STATEMENT_BYTES_MAX: usize = 1 << 20;
 const NAMES_BYTES_MAX: usize = 128 << 10;
 /// The statement that `DISCARD SEQUENCES` is prepared as for a moment.
 const DISCARD_SEQUENCES: &[u8] = b"sg_discard_sequences";
+/// The setting that `SET ROLE` changes.
+const ROLE: &str = "role";
 /// Settings that can't change what a statement does: their replay need not be waited for.
 const COSMETIC: &[&str] = &["application_name"];
 
@@ -153,7 +156,7 @@ impl Server {
         out: &mut Out,
     ) -> Result<Taken, Violation> {
         if head.len > QUERY_BYTES_MAX {
-            client.pins.add(PinReason::Unreadable);
+            self.pin(Pins::of(PinReason::Unreadable), client);
             self.settings_open = true;
             self.begin_query(Effect::Nothing);
             return Ok(self.pass(head.len));
@@ -166,8 +169,7 @@ impl Server {
         if deallocated.is_some_and(|name| self.awaits(name_key(&sql::identifier_value(name)), out)) {
             return Ok(Taken::NeedMore);
         }
-        client.pins = client.pins.and(statement.intent.pins_when_sent);
-        self.guard_sequences(statement.intent, out);
+        self.begin_statement(statement.intent, client, out);
         if let Some(range) = statement.deallocates.clone() {
             let name = sql::identifier_value(text.get(range.clone()).unwrap_or_default());
             if matches!(lookup(&self.owed, client, name_key(&name)), Some(Prepared::Anywhere(_))) {
@@ -178,13 +180,17 @@ impl Server {
                 self.send_deallocate(text, range, name_key(&name), out);
                 return Ok(Taken::Bytes(head.len));
             }
-            client.pins.add(PinReason::PreparedStatement);
+            self.pin(Pins::of(PinReason::PreparedStatement), client);
         }
         match our_names_hidden(&statement, text) {
             None => out.pass(at..at + head.len),
             Some(hidden) => out.write(|out| message::query(&hidden, out)),
         }
-        self.begin_query(Effect::Query { pins: statement.intent.pins_when_done, deallocates: None });
+        let changes = self.changes(text, statement.intent);
+        if let Some(changes) = &changes {
+            self.state.may_change(changes);
+        }
+        self.begin_query(Effect::Query { pins: statement.intent.pins_when_done, deallocates: None, changes });
         self.settings_open |= statement.intent.changes_settings;
         if statement.intent.clears != Clears::Nothing {
             self.hold = Hold::UntilAnswered;
@@ -203,7 +209,7 @@ impl Server {
         }
         let rewritten = with_stand_in(text, range);
         out.write(|out| message::query(&rewritten, out));
-        self.begin_query(Effect::Query { pins: Pins::NONE, deallocates: Some(name.into()) });
+        self.begin_query(Effect::Query { pins: Pins::NONE, deallocates: Some(name.into()), changes: None });
     }
 
     fn begin_query(&mut self, effect: Effect) {
@@ -224,7 +230,7 @@ impl Server {
         };
         let number = number.iter().fold(0, |number, byte| number << 8 | u32::from(*byte));
         if !LARGE_OBJECT_FUNCTIONS.contains(&number) {
-            client.pins.add(PinReason::OpaqueCode);
+            self.pin(Pins::of(PinReason::OpaqueCode), client);
             self.settings_open = true;
         }
         self.tally.requests += 1;
@@ -272,10 +278,11 @@ impl Server {
         if let Some((dropped, mut rewritten)) = deallocates {
             rewritten.push(0);
             rewritten.extend_from_slice(types);
-            let bound = Bound { intent: statement.intent, dialect, deallocates: Some(dropped) };
+            let bound = Bound { intent: statement.intent, dialect, deallocates: Some(dropped), changes: None };
             self.parse(name_key(name), None, &rewritten, bound, client, out);
         } else {
-            let bound = Bound { intent: statement.intent, dialect, deallocates: None };
+            let changes = self.changes(text, statement.intent);
+            let bound = Bound { intent: statement.intent, dialect, deallocates: None, changes };
             let as_it_is = hidden.is_none().then_some(at..at + head.len);
             self.parse(name_key(name), as_it_is, hidden.as_deref().unwrap_or(body), bound, client, out);
         }
@@ -313,14 +320,14 @@ impl Server {
                 out.write(|out| write_parse(&never_ours(name), body, out));
             }
             None if !client.statements.has_room(body.len()) => {
-                client.pins.add(PinReason::LargeStatement);
+                self.pin(Pins::of(PinReason::LargeStatement), client);
                 self.owe(Kind::Parse, Effect::Define { name: name.into(), prepared: Prepared::OnConnection });
                 out.write(|out| write_parse(&never_ours(name), body, out));
             }
             None => {
                 let (id, family) = client.identify(body, self.settings_open);
-                let Bound { intent, dialect, deallocates } = bound;
-                let statement = Statement { id, family, body: body.into(), intent, dialect, deallocates };
+                let Bound { intent, dialect, deallocates, changes } = bound;
+                let statement = Statement { id, family, body: body.into(), intent, changes, dialect, deallocates };
                 self.define(name, Arc::new(statement), out);
             }
         }
@@ -361,8 +368,7 @@ impl Server {
             return Ok(Taken::NeedMore);
         }
         self.unsynced = true;
-        client.pins.add(PinReason::LargeStatement);
-        client.pins.add(PinReason::Unreadable);
+        self.pin(Pins::of(PinReason::LargeStatement).and(Pins::of(PinReason::Unreadable)), client);
         self.settings_open = true;
         let key = name_key(name);
         if key.is_empty() {
@@ -418,6 +424,7 @@ impl Server {
         }
         self.unsynced = true;
         self.bound_deallocates = None;
+        self.bound_changes = None;
         let skipped = HEAD_BYTES + portal.len() + 1 + name.len() + 1;
         let sent_name = self.resolve(name, true, client, out);
         match sent_name.rewritten {
@@ -511,9 +518,11 @@ impl Server {
             return if head.len > NAMES_BYTES_MAX { Err(Violation::FrameTooLong) } else { Ok(Taken::NeedMore) };
         }
         self.unsynced = true;
-        let effect = match self.bound_deallocates.take() {
-            None => Effect::Nothing,
-            Some(name) => Effect::Query { pins: Pins::NONE, deallocates: Some(name) },
+        let (deallocates, changes) = (self.bound_deallocates.take(), self.bound_changes.take());
+        let effect = if deallocates.is_none() && changes.is_none() {
+            Effect::Nothing
+        } else {
+            Effect::Query { pins: Pins::NONE, deallocates, changes }
         };
         self.owe(Kind::Execute, effect);
         if !std::mem::take(&mut self.bound_clears) {
@@ -592,7 +601,8 @@ impl Server {
         match lookup(&self.owed, client, key) {
             Some(Prepared::Anywhere(statement)) => {
                 if binds {
-                    self.bind(statement.intent, statement.deallocates.clone(), client, out);
+                    let (deallocates, changes) = (statement.deallocates.clone(), statement.changes.clone());
+                    self.bind(statement.intent, deallocates, changes, client, out);
                 }
                 self.ensure_prepared(&statement, client, out);
                 let pins = if binds { statement.intent.pins_when_done } else { Pins::NONE };
@@ -614,7 +624,7 @@ impl Server {
             self.unnamed = None;
             return SentName { rewritten: None, effect: Effect::Nothing };
         };
-        let Bound { intent, dialect, deallocates } = bound.clone();
+        let Bound { intent, dialect, deallocates, changes } = bound.clone();
         let mut misreads = false;
         if self.unnamed != Some((client.id, generation)) && !body.is_empty() {
             misreads = self.misreads(body, dialect, self.reads_in());
@@ -626,15 +636,25 @@ impl Server {
             self.distrust_text(client, out);
         }
         if binds {
-            self.bind(intent, deallocates, client, out);
+            self.bind(intent, deallocates, changes, client, out);
         }
         SentName { rewritten: None, effect: if binds { Effect::Pin(intent.pins_when_done) } else { Effect::Nothing } }
     }
 
     /// A statement of this intent is being bound.
-    fn bind(&mut self, intent: Intent, deallocates: Option<Box<[u8]>>, client: &mut Client, out: &mut Out) {
-        client.pins = client.pins.and(intent.pins_when_sent);
-        self.guard_sequences(intent, out);
+    fn bind(
+        &mut self,
+        intent: Intent,
+        deallocates: Option<Box<[u8]>>,
+        changes: Option<Arc<Changes>>,
+        client: &mut Client,
+        out: &mut Out,
+    ) {
+        self.begin_statement(intent, client, out);
+        if let Some(changes) = &changes {
+            self.state.may_change(changes);
+        }
+        self.bound_changes = changes;
         self.bound_clears |= intent.clears != Clears::Nothing;
         self.settings_open |= intent.changes_settings;
         if let Some(name) = deallocates {
@@ -648,6 +668,19 @@ impl Server {
             }
             self.bound_deallocates = Some(name);
         }
+    }
+
+    /// A statement of this intent is being sent, or bound.
+    fn begin_statement(&mut self, intent: Intent, client: &mut Client, out: &mut Out) {
+        self.pin(intent.pins_when_sent, client);
+        self.state.may_end(intent.may_end);
+        self.guard_sequences(intent, out);
+    }
+
+    /// What a text of this intent does to settings, if it does.
+    fn changes(&self, text: &[u8], intent: Intent) -> Option<Arc<Changes>> {
+        let is_changing = intent.pins_when_done.contains(PinReason::Setting);
+        is_changing.then(|| Arc::new(sql::settings::changes(text, self.reads_in())))
     }
 
     /// Sees to it that the server has the statement by the time it reads what is sent next.
@@ -684,7 +717,7 @@ impl Server {
 
     /// Whatever may hide in a text must neither stay for the next client nor see what the last one left.
     fn distrust_text(&mut self, client: &mut Client, out: &mut Out) {
-        client.pins.add(PinReason::Unreadable);
+        self.pin(Pins::of(PinReason::Unreadable), client);
         self.settings_open = true;
         self.guard_sequences(Intent { asks_sequence: true, ..Intent::default() }, out);
     }
@@ -771,7 +804,7 @@ impl Server {
         if is_there && !self.init_lost {
             return;
         }
-        let mut difference = self.applied.difference(wanted);
+        let mut difference = in_the_login_role(&self.applied, wanted);
         for name in &difference.reset {
             let mut text = b"RESET ".to_vec();
             quote_setting(name, &mut text);
@@ -789,7 +822,7 @@ impl Server {
                 self.begin_segment();
             }
             self.send_init(out);
-            difference.set = Settings::default().difference(wanted).set;
+            difference.set = in_the_login_role(&Settings::default(), wanted).set;
         }
         if !difference.set.is_empty() {
             // Parameters, so that there is nothing to quote.
@@ -819,11 +852,45 @@ impl Server {
         self.hold = Hold::UntilAnswered;
     }
 
+    /// Asks the server something about the connection, in a segment of its own.
+    pub(super) fn ask(&mut self, query: &str, parameters: &[&[u8]], out: &mut Vec<u8>) {
+        let text = [query.as_bytes(), b"\0\0\0"].concat();
+        write_parse(b"", &text, out);
+        write_bind(b"", b"", parameters, out);
+        write_execute(b"", out);
+        message::sync(out);
+        self.owe_hidden(Kind::Parse, Effect::Asks);
+        self.owe_hidden(Kind::Bind, Effect::Asks);
+        self.owe_hidden(Kind::Execute, Effect::Answers);
+        self.owe_hidden(Kind::Sync, Effect::Nothing);
+        self.begin_segment();
+        self.unnamed = None;
+    }
+
     fn replay_execute(&mut self, out: &mut Vec<u8>) {
         write_execute(b"", out);
         self.owe_hidden(Kind::Bind, Effect::Nothing);
         self.owe_hidden(Kind::Execute, Effect::Nothing);
     }
+}
+
+/// What turns one into the other. Some settings need the rights of the role that has logged in: another one is put off
+/// first and on last.
+fn in_the_login_role(applied: &Settings, wanted: &Settings) -> Difference {
+    let mut difference = applied.difference(wanted);
+    let is_role = |name: &String| name == ROLE;
+    if difference.is_empty() {
+        return difference;
+    }
+    if applied.value(ROLE).is_some() {
+        difference.reset.retain(|name| !is_role(name));
+        difference.reset.insert(0, ROLE.to_owned());
+    }
+    difference.set.retain(|(name, _)| !is_role(name));
+    if let Some(role) = wanted.value(ROLE) {
+        difference.set.push((ROLE.to_owned(), role.to_owned()));
+    }
+    difference
 }
 
 /// The text without names in the proxy's own form, if it is about prepared statements and holds any.

@@ -1,0 +1,318 @@
+//! What a client's statements leave on its connection: settings, and whatever else pins.
+//!
+//! Texts only raise a suspicion: a pin, from the moment a statement is sent or has completed. Once the transaction is over
+//! the suspicion is settled, in one of two ways. A segment of nothing but plain `SET`s, `RESET`s and `set_config`s with
+//! literal values, outside a transaction block, that did not fail: its outcome is known from its texts. Everything else,
+//! with transactions, savepoints, rollbacks, functions and what they did: the server is asked what is there now. So there is
+//! no model of the server's own stack of settings here that could disagree with it.
+
+use super::{Server, Transaction};
+use crate::postgres::client::Client;
+use crate::postgres::message;
+use crate::protocol::{ClientSide, PinReason, Pins, Settings, Violation};
+use crate::sql::settings::{Change, Changes, Value};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// Names of the application's own settings that are asked for; one that sets more keeps its connection.
+const NAMES_MAX: usize = 200;
+/// Rows that an answer may have, and bytes of it. More is no session's settings.
+const ROWS_MAX: usize = 2_000;
+const BYTES_MAX: usize = 4 << 20;
+
+/// What can be asked for, and so what a pin ends with.
+const VERIFIABLE: Pins = Pins::of(PinReason::Setting)
+    .and(Pins::of(PinReason::PreparedStatement))
+    .and(Pins::of(PinReason::TemporaryObject))
+    .and(Pins::of(PinReason::SessionLock))
+    .and(Pins::of(PinReason::HeldCursor))
+    .and(Pins::of(PinReason::Listen))
+    .and(OPAQUE);
+/// Who pins for these may have done anything: everything is asked for.
+const OPAQUE: Pins = Pins::of(PinReason::OpaqueCode).and(Pins::of(PinReason::Unreadable));
+
+/// What there is to know of each reason but settings: rows of its name, if it holds. Names and operators are the system's
+/// whatever `search_path` says.
+const PRESENCE: &[(PinReason, &str)] = &[
+    (PinReason::PreparedStatement, "pg_catalog.pg_prepared_statements WHERE from_sql"),
+    // Whatever lies in a schema depends on it.
+    (
+        PinReason::TemporaryObject,
+        "pg_catalog.pg_depend WHERE refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_namespace'::pg_catalog.regclass \
+         AND refobjid OPERATOR(pg_catalog.=) pg_catalog.pg_my_temp_schema()",
+    ),
+    // Outside a transaction only those of the session are left.
+    (
+        PinReason::SessionLock,
+        "pg_catalog.pg_locks WHERE locktype OPERATOR(pg_catalog.=) 'advisory'::pg_catalog.text \
+         AND pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid()",
+    ),
+    (PinReason::HeldCursor, "pg_catalog.pg_cursors WHERE is_holdable"),
+    (PinReason::Listen, "pg_catalog.pg_listening_channels()"),
+];
+
+/// Settings of the session; the role, which does not stand there; and the application's own, which neither do.
+const SETTINGS: &str = "SELECT 'setting'::pg_catalog.text, name, setting FROM pg_catalog.pg_settings \
+     WHERE source OPERATOR(pg_catalog.=) 'session'::pg_catalog.text \
+     UNION ALL SELECT 'setting'::pg_catalog.text, 'role'::pg_catalog.text, pg_catalog.current_setting('role') \
+     UNION ALL SELECT 'setting'::pg_catalog.text, n, pg_catalog.current_setting(n, true) \
+     FROM pg_catalog.unnest($1::pg_catalog.text[]) AS n";
+
+/// What is suspected of the present client.
+#[derive(Debug, Default)]
+pub(super) struct State {
+    /// Reasons to pin that have come up since the server was last asked.
+    suspects: Pins,
+    /// What the client's present segment does to settings.
+    segment: Segment,
+    /// The application's own settings that may have been changed.
+    names: BTreeSet<String>,
+    /// There may be more of them, of names that nobody knows.
+    names_unknown: bool,
+    /// What was asked for, and the answer so far.
+    asked: Pins,
+    found: Found,
+}
+
+/// What a segment of requests does to settings.
+#[derive(Debug, Default)]
+struct Segment {
+    changes: Vec<Change>,
+    /// Statements that may change settings, as far as they have completed.
+    changing: usize,
+    /// Those of them whose changes are listed.
+    listed: usize,
+    /// Something failed, or a transaction began or ended in the middle.
+    is_mixed: bool,
+}
+
+/// An answer.
+#[derive(Debug, Default)]
+struct Found {
+    reasons: Pins,
+    settings: BTreeMap<String, String>,
+    rows: usize,
+    bytes: usize,
+}
+
+impl State {
+    /// The texts of a request that is being sent change these settings, if nothing fails.
+    pub(super) fn may_change(&mut self, changes: &Changes) {
+        for change in changes.list.iter().filter(|change| change.name.contains('.')) {
+            if self.names.len() >= NAMES_MAX {
+                self.names_unknown = true;
+                return;
+            }
+            self.names.insert(change.name.clone());
+        }
+        self.names_unknown |= changes.has_others;
+    }
+
+    /// A request that may end these pins is being sent.
+    pub(super) fn may_end(&mut self, pins: Pins) {
+        self.suspects = self.suspects.and(pins);
+    }
+
+    /// A statement that may change settings is there to be executed.
+    pub(super) fn is_changing(&mut self) {
+        self.segment.changing += 1;
+    }
+
+    /// It has completed.
+    pub(super) fn has_changed(&mut self, changes: Option<&Changes>) {
+        if let Some(changes) = changes.filter(|changes| changes.are_known()) {
+            self.segment.changes.extend(changes.list.iter().cloned());
+            self.segment.listed += 1;
+        }
+    }
+
+    /// The segment does not do what its texts say, or more.
+    pub(super) fn mixes(&mut self) {
+        self.segment.is_mixed = true;
+    }
+
+    /// A row of the answer.
+    pub(super) fn row(&mut self, body: &[u8]) -> Result<(), Violation> {
+        let malformed = || Violation::MalformedFrame(message::from_server::DATA_ROW);
+        self.found.rows += 1;
+        self.found.bytes += body.len();
+        if self.found.rows > ROWS_MAX || self.found.bytes > BYTES_MAX {
+            return Err(Violation::FrameTooLong);
+        }
+        let mut fields = message::data_row(body).ok_or_else(malformed)?.into_iter();
+        let mut field = || fields.next().ok_or_else(malformed);
+        let kind = field()?.ok_or_else(malformed)?;
+        if let Some(reason) = PinReason::ALL.into_iter().find(|reason| reason.name().as_bytes() == kind)
+            && reason != PinReason::Setting
+        {
+            self.found.reasons.add(reason);
+            return Ok(());
+        }
+        let name = field()?.ok_or_else(malformed)?;
+        // A setting that nobody has ever given a value has none.
+        let Some(value) = field()? else { return Ok(()) };
+        match (std::str::from_utf8(name), std::str::from_utf8(value)) {
+            (Ok("role"), Ok("none")) => {}
+            (Ok(name), Ok(value)) => {
+                self.found.settings.insert(name.to_ascii_lowercase(), value.to_owned());
+            }
+            // In another encoding than ours it could not be put on another connection.
+            _other => self.names_unknown = true,
+        }
+        Ok(())
+    }
+
+    /// The server did not answer: what was suspected stands.
+    pub(super) fn is_refused(&mut self) {
+        self.asked = Pins::NONE;
+        self.found = Found::default();
+    }
+}
+
+impl Server {
+    /// The client keeps its connection for these reasons, until they turn out not to hold.
+    pub(super) fn pin(&mut self, pins: Pins, client: &mut Client) {
+        if pins.contains(PinReason::TemporaryObject) && !client.pins.contains(PinReason::TemporaryObject) {
+            // What others have prepared means the table that a temporary one may hide.
+            self.prepared.values_mut().for_each(|held| held.usable = super::Usable::Never);
+        }
+        client.pins = client.pins.and(pins);
+        self.state.suspects = self.state.suspects.and(pins);
+    }
+
+    /// The client's segment is over; the transaction was as `was` before it.
+    pub(super) fn end_segment(&mut self, was: Transaction, client: &mut Client) {
+        if self.state.segment.changing == 0 && !self.state.segment.is_mixed {
+            return;
+        }
+        let segment = std::mem::take(&mut self.state.segment);
+        let is_plain = !segment.is_mixed && was == Transaction::None && self.transaction == Transaction::None;
+        if segment.changing == 0 || segment.listed != segment.changing || !is_plain || self.state.names_unknown {
+            return;
+        }
+        let mut changes = segment.changes;
+        changes.iter_mut().for_each(|change| self.as_reported(change));
+        let resets = changes.iter().any(|change| matches!(change.value, Value::Default | Value::AllDefault));
+        let wanted = with_changes(client.settings(), &changes, client.baseline());
+        let applied = with_changes(&self.applied, &changes, &Settings::default());
+        // What `init` had set went the same way.
+        self.init_lost |= resets && self.init.is_some();
+        self.have(applied, wanted, client);
+        self.state.suspects = self.state.suspects.without(Pins::of(PinReason::Setting));
+        client.pins = client.pins.without(Pins::of(PinReason::Setting));
+    }
+
+    /// The value as the server has reported it, which is how all clients get to have the same.
+    fn as_reported(&self, change: &mut Change) {
+        let Value::Known(value) = &mut change.value else { return };
+        let reported = self.reported.parameters.iter().find(|(name, _)| name.eq_ignore_ascii_case(&change.name));
+        if let Some((_, reported)) = reported {
+            value.clone_from(reported);
+        }
+    }
+
+    /// The connection has these settings, and the client wants those.
+    fn have(&mut self, applied: Settings, wanted: Settings, client: &mut Client) {
+        let is_same = applied == wanted;
+        client.has_set(Arc::new(wanted));
+        self.applied = if is_same { Arc::clone(client.settings()) } else { Arc::new(applied) };
+        self.settings_lost = !is_same || self.init_lost;
+    }
+
+    /// Asks the server what the client has left on the connection, if that is in doubt; true if it was asked.
+    pub(super) fn ask_state(&mut self, client: &Client, out: &mut Vec<u8>) -> bool {
+        let mut asked = std::mem::take(&mut self.state.suspects).common(client.pins).common(VERIFIABLE);
+        if asked.is_empty() {
+            return false;
+        }
+        let is_opaque = !asked.common(OPAQUE).is_empty();
+        if is_opaque {
+            asked = asked.and(VERIFIABLE.without(OPAQUE));
+        }
+        let mut parts = Vec::new();
+        if asked.contains(PinReason::Setting) {
+            parts.push(SETTINGS.to_owned());
+        }
+        for (reason, from) in PRESENCE.iter().filter(|(reason, _)| asked.contains(*reason)) {
+            parts.push(format!("SELECT '{reason}'::pg_catalog.text, NULL, NULL WHERE EXISTS (SELECT FROM {from})"));
+        }
+        let known = client.settings().iter().chain(self.applied.iter()).map(|(name, _)| name);
+        let own = known.chain(self.state.names.iter().map(String::as_str)).filter(|name| name.contains('.'));
+        let names: BTreeSet<&str> = own.collect();
+        let names = message::text_array(names);
+        let parameters: &[&[u8]] = if asked.contains(PinReason::Setting) { &[&names] } else { &[] };
+        self.ask(&parts.join(" UNION ALL "), parameters, out);
+        self.state.asked = asked;
+        self.state.found = Found::default();
+        true
+    }
+
+    /// The server has answered.
+    pub(super) fn answered_state(&mut self, client: &mut Client) {
+        let (asked, found) = (std::mem::take(&mut self.state.asked), std::mem::take(&mut self.state.found));
+        client.pins = client.pins.and(found.reasons.common(asked));
+        // What has come up since is asked for the next time.
+        let mut gone = asked.without(found.reasons).without(self.state.suspects);
+        if asked.contains(PinReason::Setting) {
+            self.has_settings(found.settings, client);
+            if self.is_someone_else() || self.state.names_unknown {
+                gone = gone.without(Pins::of(PinReason::Setting));
+            } else {
+                self.state.names.clear();
+            }
+        }
+        client.pins = client.pins.without(gone);
+    }
+
+    /// The connection has all of these settings, and no others.
+    fn has_settings(&mut self, found: BTreeMap<String, String>, client: &mut Client) {
+        let applied = Settings::new(found);
+        let wanted = applied.edited(|values| {
+            for (name, value) in client.baseline().iter() {
+                values.entry(name.to_owned()).or_insert_with(|| value.to_owned());
+            }
+        });
+        // `init` may have set them; who resets one of them gets it back with the rest.
+        self.init_lost |= self.init.is_some();
+        self.have(applied, wanted, client);
+    }
+
+    /// `SET SESSION AUTHORIZATION` is in force.
+    fn is_someone_else(&self) -> bool {
+        let now = self.reported.parameters.get("session_authorization");
+        now != self.login_authorization.as_ref()
+    }
+
+    /// The client has given the connection back, or nothing of it is left.
+    pub(super) fn forget_state(&mut self) {
+        self.state = State::default();
+    }
+}
+
+/// What the settings are behind these changes, where `baseline` is what they began with.
+fn with_changes(settings: &Settings, changes: &[Change], baseline: &Settings) -> Settings {
+    settings.edited(|values| {
+        for Change { name, value } in changes {
+            match value {
+                Value::Known(value) => {
+                    values.insert(name.clone(), value.clone());
+                }
+                Value::Default => match baseline.value(name) {
+                    Some(value) => {
+                        values.insert(name.clone(), value.to_owned());
+                    }
+                    None => {
+                        values.remove(name);
+                    }
+                },
+                Value::AllDefault => {
+                    values.retain(|name, _| name == "role");
+                    for (name, value) in baseline.iter() {
+                        values.entry(name.to_owned()).or_insert_with(|| value.to_owned());
+                    }
+                }
+                Value::Unknown => {}
+            }
+        }
+    })
+}

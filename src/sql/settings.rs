@@ -1,0 +1,517 @@
+//! Reads from a text what it does to the session's settings: `SET`, `RESET`, `set_config` and their kin.
+//!
+//! Only called for texts that [`classify`](super::classify) has found to change some. What is read here saves asking the
+//! server what became of it; what can't be read is said to be unknown, never guessed. Values come out as `set_config`
+//! takes them, as the server's `flatten_set_variable_args` would make them.
+
+use super::Dialect;
+use super::lexer::{Kind, Lexer, Token, identifier_value};
+
+/// The settings whose list of values the server quotes one by one (`GUC_LIST_QUOTE`).
+const QUOTED_LISTS: &[&str] = &["search_path", "temp_tablespaces", "local_preload_libraries", "session_preload_libraries"];
+/// What `SET SESSION CHARACTERISTICS` sets, some or all of it.
+const CHARACTERISTICS: &[&str] =
+    &["default_transaction_isolation", "default_transaction_read_only", "default_transaction_deferrable"];
+
+/// What a text does to the session's settings, in its order, for the case that all of it succeeds.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Changes {
+    /// One by one.
+    pub list: Vec<Change>,
+    /// There may be more than is listed.
+    pub has_others: bool,
+}
+
+/// One setting.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// In lower case; with dots if the setting is an extension's or the application's own.
+    pub name: String,
+    /// What becomes of it.
+    pub value: Value,
+}
+
+/// What becomes of a setting.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Value {
+    /// It has this value.
+    Known(String),
+    /// It has some other value, or it does not change.
+    Unknown,
+    /// It has the value that the session began with.
+    Default,
+    /// So has every setting but the role (`RESET ALL`); the name says nothing.
+    AllDefault,
+}
+
+impl Changes {
+    /// All that the text does is listed with its value.
+    pub fn are_known(&self) -> bool {
+        !self.has_others && self.list.iter().all(|change| change.value != Value::Unknown)
+    }
+
+    fn add(&mut self, name: impl Into<String>, value: Value) {
+        self.list.push(Change { name: name.into(), value });
+    }
+}
+
+/// What the text does to the session's settings.
+pub fn changes(sql: &[u8], dialect: Dialect) -> Changes {
+    let mut lexer = Lexer::new(sql, dialect);
+    let mut changes = Changes::default();
+    let (mut statement, mut depth) = (Vec::new(), 0_usize);
+    while let Some(token) = lexer.next() {
+        depth = match token.kind {
+            Kind::Open => depth + 1,
+            Kind::Close => depth.saturating_sub(1),
+            Kind::Semicolon if depth == 0 => {
+                Reader { tokens: &statement, lexer: &lexer, dialect, at: 0 }.statement(&mut changes);
+                statement.clear();
+                continue;
+            }
+            _other => depth,
+        };
+        statement.push(token);
+    }
+    Reader { tokens: &statement, lexer: &lexer, dialect, at: 0 }.statement(&mut changes);
+    changes
+}
+
+/// One statement's tokens and how far they were read.
+struct Reader<'a> {
+    tokens: &'a [Token],
+    lexer: &'a Lexer<'a>,
+    dialect: Dialect,
+    at: usize,
+}
+
+impl Reader<'_> {
+    fn statement(mut self, changes: &mut Changes) {
+        if self.takes("SET") {
+            self.set(changes);
+        } else if self.takes("RESET") {
+            self.reset(changes);
+        } else if self.takes("DISCARD") {
+            changes.has_others = true;
+        } else {
+            self.calls(changes);
+        }
+    }
+
+    fn peek(&self) -> Option<(Kind, &[u8])> {
+        let token = *self.tokens.get(self.at)?;
+        Some((token.kind, self.lexer.bytes(token)))
+    }
+
+    fn is_done(&self) -> bool {
+        self.at >= self.tokens.len()
+    }
+
+    /// The next token is this keyword, and is taken.
+    fn takes(&mut self, keyword: &str) -> bool {
+        self.takes_if(|kind, bytes| kind == Kind::Word && bytes.eq_ignore_ascii_case(keyword.as_bytes()))
+    }
+
+    fn takes_byte(&mut self, byte: u8) -> bool {
+        self.takes_if(|_, bytes| bytes == [byte])
+    }
+
+    fn takes_if(&mut self, is: impl Fn(Kind, &[u8]) -> bool) -> bool {
+        let taken = self.peek().is_some_and(|(kind, bytes)| is(kind, bytes));
+        self.at += usize::from(taken);
+        taken
+    }
+
+    fn set(&mut self, changes: &mut Changes) {
+        if self.takes("LOCAL") || self.takes("CONSTRAINTS") {
+            // Or a setting of that name, or one whose name begins so.
+            changes.has_others |= self.peek().is_some_and(is_assignment);
+            return;
+        }
+        if self.takes("SESSION") {
+            if self.takes("CHARACTERISTICS") {
+                CHARACTERISTICS.iter().for_each(|name| changes.add(*name, Value::Unknown));
+                return;
+            }
+            if self.takes("AUTHORIZATION") {
+                return changes.add("role", Value::Unknown);
+            }
+        }
+        let start = self.at;
+        if self.takes("TRANSACTION") && self.peek().is_some_and(|(kind, _)| kind == Kind::Word) && !self.takes("TO") {
+            return;
+        }
+        self.at = start;
+        for (words, name) in [(&["TIME", "ZONE"][..], "timezone"), (&["NAMES"], "client_encoding"), (&["ROLE"], "role")] {
+            self.at = start;
+            if words.iter().all(|word| self.takes(word)) && !self.peek().is_some_and(is_assignment) {
+                let value = if self.is_done() { Value::Default } else { self.value(name) };
+                return changes.add(name, value);
+            }
+        }
+        self.at = start;
+        let Some(name) = self.name() else {
+            changes.has_others = true;
+            return;
+        };
+        if !self.takes("TO") && !self.takes_byte(b'=') {
+            // `SET SCHEMA 'a'`, `SET XML OPTION DOCUMENT`
+            let name = match name.as_str() {
+                "schema" => "search_path",
+                "xml" => "xmloption",
+                _other => {
+                    changes.has_others = true;
+                    return;
+                }
+            };
+            return changes.add(name, Value::Unknown);
+        }
+        let value = self.value(&name);
+        changes.add(name, value);
+    }
+
+    fn reset(&mut self, changes: &mut Changes) {
+        if self.takes("ALL") {
+            return changes.add("", Value::AllDefault);
+        }
+        if self.takes("SESSION") {
+            return changes.add("role", Value::Unknown);
+        }
+        let start = self.at;
+        if self.takes("TIME") && self.takes("ZONE") {
+            return changes.add("timezone", Value::Default);
+        }
+        self.at = start;
+        match self.name() {
+            Some(name) if self.is_done() => {
+                let value = default_of(&name);
+                changes.add(name, value);
+            }
+            // `RESET TRANSACTION ISOLATION LEVEL`
+            _other => changes.has_others = true,
+        }
+    }
+
+    /// A setting's name, parts and all.
+    fn name(&mut self) -> Option<String> {
+        let mut name = String::new();
+        loop {
+            let (kind, bytes) = self.peek()?;
+            if !matches!(kind, Kind::Word | Kind::Quoted) {
+                return None;
+            }
+            let part = identifier_value(bytes).to_ascii_lowercase();
+            name.push_str(std::str::from_utf8(&part).ok()?);
+            self.at += 1;
+            if !self.takes_byte(b'.') {
+                return Some(name);
+            }
+            name.push('.');
+        }
+    }
+
+    /// The values up to the statement's end.
+    fn value(&mut self, name: &str) -> Value {
+        if self.takes("DEFAULT") || (name == "timezone" && self.takes("LOCAL")) {
+            return if self.is_done() { default_of(name) } else { Value::Unknown };
+        }
+        let mut list: Vec<String> = Vec::new();
+        loop {
+            let Some(item) = self.item() else { return Value::Unknown };
+            list.push(item);
+            if self.is_done() {
+                break;
+            }
+            if !self.takes_byte(b',') {
+                return Value::Unknown;
+            }
+        }
+        // How the server quotes the items it alone knows well enough.
+        if QUOTED_LISTS.contains(&name) {
+            return Value::Unknown;
+        }
+        if name == "role" && list.iter().any(|item| item == "none") {
+            return Value::Default;
+        }
+        Value::Known(list.join(", "))
+    }
+
+    fn item(&mut self) -> Option<String> {
+        let sign = self.peek().map(|(_, bytes)| bytes.to_vec()).filter(|bytes| matches!(bytes.as_slice(), b"-" | b"+"));
+        self.at += usize::from(sign.is_some());
+        let (kind, bytes) = self.peek()?;
+        let item = match kind {
+            Kind::Number => number(bytes, sign.as_deref() == Some(b"-"))?,
+            _other if sign.is_some() => return None,
+            Kind::Literal => literal(bytes, self.dialect)?,
+            Kind::Word | Kind::Quoted => String::from_utf8(identifier_value(bytes).into_owned()).ok()?,
+            _other => return None,
+        };
+        self.at += 1;
+        // `INTERVAL '1' HOUR` and the like.
+        (self.is_done() || self.peek().is_some_and(|(_, bytes)| bytes == b",")).then_some(item)
+    }
+
+    /// Calls of `set_config`, wherever they stand. Their values are known only if there is nothing else in the statement.
+    fn calls(mut self, changes: &mut Changes) {
+        let is_select = self.takes("SELECT");
+        let mut is_plain = is_select;
+        let first = changes.list.len();
+        while !self.is_done() {
+            if self.takes_if(is_schema) && self.takes_byte(b'.') {
+                continue;
+            }
+            if !self.takes_if(is_set_config) {
+                // A name that changes a setting in another way, or anything else.
+                changes.has_others |= self.takes_if(is_other_setter);
+                is_plain &= self.is_done();
+                self.at += 1;
+                continue;
+            }
+            let Some(change) = self.arguments() else {
+                changes.has_others = true;
+                return;
+            };
+            changes.list.extend(change);
+            if self.takes("AS") || self.peek().is_some_and(|(kind, _)| matches!(kind, Kind::Word | Kind::Quoted)) {
+                // An alias; or `FROM`, which is followed by something that is no comma.
+                self.at += 1;
+            }
+            is_plain &= self.is_done() || self.takes_byte(b',');
+        }
+        if !is_plain {
+            changes.list.iter_mut().skip(first).for_each(|change| change.value = Value::Unknown);
+        }
+    }
+
+    /// `('name', 'value', false)`; `None` inside: it is for the transaction only. `None`: it can't be read.
+    fn arguments(&mut self) -> Option<Option<Change>> {
+        if !self.takes_byte(b'(') {
+            return None;
+        }
+        let name = self.argument(b',')?;
+        let Some(Argument::Text(name)) = name else { return None };
+        let value = self.argument(b',')?;
+        let local = match self.argument(b')')? {
+            Some(Argument::Truth(local)) => Some(local),
+            Some(Argument::Text(text)) => truth(text.as_bytes()),
+            Some(Argument::Parameter) | None => None,
+        };
+        if local == Some(true) {
+            return Some(None);
+        }
+        let value = match value {
+            Some(Argument::Text(value)) if local == Some(false) => Value::Known(value),
+            _other => Value::Unknown,
+        };
+        Some(Some(Change { name: name.to_ascii_lowercase(), value }))
+    }
+
+    /// One argument and what ends it. `None` inside: something else than a single literal. `None`: the statement is over.
+    fn argument(&mut self, end: u8) -> Option<Option<Argument>> {
+        let (kind, bytes) = self.peek()?;
+        let argument = match kind {
+            Kind::Literal => literal(bytes, self.dialect).map(Argument::Text),
+            Kind::Parameter => Some(Argument::Parameter),
+            Kind::Word => truth(bytes).map(Argument::Truth),
+            _other => None,
+        };
+        let mut only = argument;
+        let (mut depth, mut taken) = (0_usize, 0);
+        loop {
+            let (kind, bytes) = self.peek()?;
+            let ends = depth == 0 && bytes == [end];
+            depth = match kind {
+                Kind::Open => depth + 1,
+                Kind::Close => depth.saturating_sub(1),
+                _other => depth,
+            };
+            self.at += 1;
+            if ends {
+                return Some(if taken == 1 { only } else { None });
+            }
+            taken += 1;
+            if taken > 1 {
+                only = None;
+            }
+        }
+    }
+}
+
+enum Argument {
+    Text(String),
+    Truth(bool),
+    Parameter,
+}
+
+fn is_assignment((kind, bytes): (Kind, &[u8])) -> bool {
+    bytes == b"=" || bytes == b"." || (kind == Kind::Word && bytes.eq_ignore_ascii_case(b"to"))
+}
+
+fn is_schema(kind: Kind, bytes: &[u8]) -> bool {
+    names(kind, bytes, b"pg_catalog")
+}
+
+fn is_set_config(kind: Kind, bytes: &[u8]) -> bool {
+    names(kind, bytes, b"set_config")
+}
+
+/// `pg_settings` has a rule that sets what is updated in it; `set_limit` is an extension's.
+fn is_other_setter(kind: Kind, bytes: &[u8]) -> bool {
+    names(kind, bytes, b"pg_settings") || names(kind, bytes, b"set_limit")
+}
+
+fn names(kind: Kind, bytes: &[u8], name: &[u8]) -> bool {
+    matches!(kind, Kind::Word | Kind::Quoted) && *identifier_value(bytes) == *name
+}
+
+/// What a setting of the application's own becomes is empty, an extension's is what that says: the server knows.
+fn default_of(name: &str) -> Value {
+    if name.contains('.') { Value::Unknown } else { Value::Default }
+}
+
+fn truth(word: &[u8]) -> Option<bool> {
+    let is = |words: &[&str]| words.iter().any(|known| word.eq_ignore_ascii_case(known.as_bytes()));
+    if is(&["false", "f", "off", "no", "0"]) {
+        Some(false)
+    } else if is(&["true", "t", "on", "yes", "1"]) {
+        Some(true)
+    } else {
+        None
+    }
+}
+
+/// As the server prints it. An integer is printed without its leading zeros, which would make it octal elsewhere.
+fn number(digits: &[u8], is_negative: bool) -> Option<String> {
+    let digits = std::str::from_utf8(digits).ok()?;
+    if digits.len() > 1 && digits.starts_with('0') && !digits.starts_with("0.") {
+        return None;
+    }
+    Some(if is_negative { format!("-{digits}") } else { digits.to_owned() })
+}
+
+/// The value of a string, if it is one without escapes.
+fn literal(bytes: &[u8], dialect: Dialect) -> Option<String> {
+    let inside = match bytes {
+        [b'\'', inside @ .., b'\''] => inside,
+        [b'e' | b'E', b'\'', inside @ .., b'\''] if !inside.contains(&b'\\') => inside,
+        _other => return None,
+    };
+    if (dialect.backslash_quotes || dialect.unsure) && inside.contains(&b'\\') {
+        return None;
+    }
+    let text = std::str::from_utf8(inside).ok()?;
+    // A quote that is not doubled ends the first part of a string that goes on in the next line.
+    let undoubled = text.replace("''", "");
+    (!undoubled.contains('\'')).then(|| text.replace("''", "'"))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+mod tests {
+    use super::*;
+
+    const DEFAULT: &str = "<default>";
+    const UNKNOWN: &str = "<unknown>";
+
+    fn check(sql: &str, expected: &[(&str, &str)], has_others: bool) {
+        let found = changes(sql.as_bytes(), Dialect::default());
+        let shown: Vec<(String, String)> = found
+            .list
+            .iter()
+            .map(|change| {
+                let value = match &change.value {
+                    Value::Known(value) => value.clone(),
+                    Value::Unknown => UNKNOWN.into(),
+                    Value::Default => DEFAULT.into(),
+                    Value::AllDefault => "<all>".into(),
+                };
+                (change.name.clone(), value)
+            })
+            .collect();
+        let expected: Vec<(String, String)> = expected.iter().map(|(n, v)| ((*n).into(), (*v).into())).collect();
+        assert_eq!((shown, found.has_others), (expected, has_others), "{sql}");
+    }
+
+    #[test]
+    fn set_and_reset() {
+        check("SET work_mem = '64MB'", &[("work_mem", "64MB")], false);
+        check("set session Work_Mem to 65536;", &[("work_mem", "65536")], false);
+        check("SET \"Work_Mem\" = DEFAULT", &[("work_mem", DEFAULT)], false);
+        check("SET a.\"B\" = 'it''s'; RESET lc_time", &[("a.b", "it's"), ("lc_time", DEFAULT)], false);
+        check("SET datestyle TO ISO, dmy", &[("datestyle", "iso, dmy")], false);
+        check("SET x = -1.5", &[("x", "-1.5")], false);
+        check("SET x = on; /* */ SET y = \"Mixed\"", &[("x", "on"), ("y", "Mixed")], false);
+        check("SET TIME ZONE 'UTC'; SET TIME ZONE LOCAL", &[("timezone", "UTC"), ("timezone", DEFAULT)], false);
+        check("SET TIME ZONE -7; SET time TO x", &[("timezone", "-7"), ("time", "x")], false);
+        check("SET NAMES 'latin1'; SET NAMES", &[("client_encoding", "latin1"), ("client_encoding", DEFAULT)], false);
+        check("SET ROLE bob; SET ROLE 'x'; SET ROLE NONE", &[("role", "bob"), ("role", "x"), ("role", DEFAULT)], false);
+        check("SET role = bob; RESET ROLE", &[("role", "bob"), ("role", DEFAULT)], false);
+        check("RESET ALL; RESET TIME ZONE", &[("", "<all>"), ("timezone", DEFAULT)], false);
+    }
+
+    #[test]
+    fn what_ends_with_the_transaction_is_no_change() {
+        for sql in [
+            "SET LOCAL a = 1",
+            "SET TRANSACTION READ ONLY",
+            "SET SESSION x.y = 1; SET LOCAL z = 2",
+            "SET CONSTRAINTS ALL DEFERRED",
+            "SELECT set_config('a', 'b', true)",
+            "SELECT 1",
+        ] {
+            let found = changes(sql.as_bytes(), Dialect::default());
+            assert!(found.are_known() && found.list.len() == usize::from(sql.contains("x.y")), "{sql}");
+        }
+    }
+
+    #[test]
+    fn what_can_not_be_read_is_unknown() {
+        check("SET search_path = a, \"B\"", &[("search_path", UNKNOWN)], false);
+        check("SET SCHEMA 'a'", &[("search_path", UNKNOWN)], false);
+        check("SET x = 010", &[("x", UNKNOWN)], false);
+        check("SET x = E'\\n'", &[("x", UNKNOWN)], false);
+        check("SET x = $$a$$", &[("x", UNKNOWN)], false);
+        check("SET x = 'a'\n'b'", &[("x", UNKNOWN)], false);
+        check("SET TIME ZONE INTERVAL '1' HOUR TO MINUTE", &[("timezone", UNKNOWN)], false);
+        check("SET SESSION AUTHORIZATION bob", &[("role", UNKNOWN)], false);
+        check("SET a.b TO DEFAULT; RESET a.b", &[("a.b", UNKNOWN), ("a.b", UNKNOWN)], false);
+        check("RESET TRANSACTION ISOLATION LEVEL", &[], true);
+        check("UPDATE pg_settings SET setting = 'x'", &[], true);
+        check("SELECT set_limit(0.2)", &[], true);
+        check("SET LOCAL = 1; SET local.x = 1", &[], true);
+        check("SET session.x = 1", &[], true);
+        check("DISCARD ALL; SET x = 1", &[("x", "1")], true);
+        check("SET", &[], true);
+        check("SET x", &[], true);
+        let names = CHARACTERISTICS.iter().map(|name| (*name, UNKNOWN)).collect::<Vec<_>>();
+        check("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY", &names, false);
+    }
+
+    #[test]
+    fn set_config() {
+        check("SELECT set_config('App.x', 'v', false)", &[("app.x", "v")], false);
+        check("SELECT pg_catalog.set_config('a','b','f') AS x, set_config('c', '', false);", &[("a", "b"), ("c", "")], false);
+        check("SELECT set_config('a', current_user, false)", &[("a", UNKNOWN)], false);
+        check("SELECT set_config('a', $1, $2)", &[("a", UNKNOWN)], false);
+        check("SELECT set_config('a', f(1, 2), false)", &[("a", UNKNOWN)], false);
+        check("SELECT set_config($1, $2, false)", &[], true);
+        check("SELECT set_config('a' || 'b', 'c', false)", &[], true);
+        check("SELECT set_config('a', 'b', false) WHERE false", &[("a", UNKNOWN)], false);
+        check("SELECT set_config('a', 'b', false) FROM t", &[("a", UNKNOWN)], false);
+        check("SELECT x, set_config('a', 'b', false)", &[("a", UNKNOWN)], false);
+        check("SELECT CASE WHEN x THEN set_config('a', 'b', false) END", &[("a", UNKNOWN)], false);
+        check("WITH w AS (SELECT set_config('a', 'b', false)) SELECT 1", &[("a", UNKNOWN)], false);
+        check("SELECT set_config('a', 'b'", &[], true);
+        check("SELECT set_config", &[], true);
+    }
+
+    #[test]
+    fn backslashes_are_the_servers_where_it_reads_them() {
+        let quotes = Dialect { backslash_quotes: true, ..Dialect::default() };
+        assert!(!changes(br"SET x = 'a\b'", quotes).are_known());
+        assert!(changes(br"SET x = 'a\b'", Dialect::default()).are_known());
+        let unsure = Dialect { unsure: true, ..Dialect::default() };
+        assert!(!changes(br"SET x = 'a\b'", unsure).are_known());
+    }
+}
