@@ -280,8 +280,7 @@ impl Client {
     /// has failed it.
     pub(super) fn identify(&mut self, body: &[u8], settings_open: bool) -> (Id, Id) {
         let family = Id::of(&self.statement_key, body, self.statement_label);
-        let differs =
-            [PinReason::Setting, PinReason::OpaqueCode, PinReason::Unreadable, PinReason::TemporaryObject];
+        let differs = [PinReason::Setting, PinReason::OpaqueCode, PinReason::Unreadable, PinReason::TemporaryObject];
         if !settings_open && !differs.iter().any(|pin| self.pins.contains(*pin)) && !self.stale.contains(&family) {
             return (family, family);
         }
@@ -586,7 +585,15 @@ mod tests {
             let body: Box<[u8]> = parse_body(text).into();
             let id = crate::postgres::statement::Id::of(&[0; 16], &body, 0);
             let (intent, dialect) = Default::default();
-            Prepared::Anywhere(Arc::new(Statement { id, family: id, body, intent, changes: None, dialect, deallocates: None }))
+            Prepared::Anywhere(Arc::new(Statement {
+                id,
+                family: id,
+                body,
+                intent,
+                changes: None,
+                dialect,
+                deallocates: None,
+            }))
         };
         statements.insert((*b"a").into(), statement("A"));
         statements.insert((*b"a").into(), statement("longer"));

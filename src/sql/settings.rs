@@ -8,7 +8,8 @@ use super::Dialect;
 use super::lexer::{Kind, Lexer, Token, identifier_value};
 
 /// The settings whose list of values the server quotes one by one (`GUC_LIST_QUOTE`).
-const QUOTED_LISTS: &[&str] = &["search_path", "temp_tablespaces", "local_preload_libraries", "session_preload_libraries"];
+const QUOTED_LISTS: &[&str] =
+    &["search_path", "temp_tablespaces", "local_preload_libraries", "session_preload_libraries"];
 /// What `SET SESSION CHARACTERISTICS` sets, some or all of it.
 const CHARACTERISTICS: &[&str] =
     &["default_transaction_isolation", "default_transaction_read_only", "default_transaction_deferrable"];
@@ -18,7 +19,9 @@ const CHARACTERISTICS: &[&str] =
 pub struct Changes {
     /// One by one.
     pub list: Vec<Change>,
-    /// There may be more than is listed.
+    /// There are more, which the server lists among its settings.
+    pub has_more: bool,
+    /// There may be more of any name at all.
     pub has_others: bool,
 }
 
@@ -38,7 +41,8 @@ pub enum Value {
     Known(String),
     /// It has some other value, or it does not change.
     Unknown,
-    /// It has the value that the session began with.
+    /// It has the value that the session began with. What that is for a setting of the application's own, or an
+    /// extension's, the server knows.
     Default,
     /// So has every setting but the role (`RESET ALL`); the name says nothing.
     AllDefault,
@@ -47,7 +51,19 @@ pub enum Value {
 impl Changes {
     /// All that the text does is listed with its value.
     pub fn are_known(&self) -> bool {
-        !self.has_others && self.list.iter().all(|change| change.value != Value::Unknown)
+        let is_known = |change: &Change| match change.value {
+            Value::Known(_) | Value::AllDefault => true,
+            Value::Default => !change.name.contains('.'),
+            Value::Unknown => false,
+        };
+        !self.has_others && !self.has_more && self.list.iter().all(is_known)
+    }
+
+    /// The setting goes back to what the session began with, and nothing else is done to it behind that.
+    pub fn resets(&self, name: &str) -> bool {
+        let touches = |change: &&Change| change.name == name || change.value == Value::AllDefault;
+        let last = self.list.iter().rev().find(touches);
+        last.is_some_and(|change| matches!(change.value, Value::Default | Value::AllDefault))
     }
 
     fn add(&mut self, name: impl Into<String>, value: Value) {
@@ -77,6 +93,49 @@ pub fn changes(sql: &[u8], dialect: Dialect) -> Changes {
     changes
 }
 
+/// Settings of the application's own that the code in a text (`DO`) mentions: it may set them.
+pub fn mentioned(sql: &[u8], dialect: Dialect) -> Changes {
+    let mut changes = Changes::default();
+    let tokens = Lexer::new(sql, dialect);
+    for literal in tokens.clone().filter(|token| token.kind == Kind::Literal) {
+        let code = tokens.bytes(literal);
+        // What quotes it, a tag or `E'`, is a word or a literal that says nothing.
+        let code = code.iter().position(|byte| matches!(byte, b'\'' | b'$')).and_then(|at| code.get(at + 1..));
+        mentions(code.unwrap_or_default(), dialect, &mut changes);
+    }
+    changes
+}
+
+fn mentions(code: &[u8], dialect: Dialect, changes: &mut Changes) {
+    let lexer = Lexer::new(code, dialect);
+    let tokens: Vec<Token> = lexer.clone().collect();
+    let mut reader = Reader { tokens: &tokens, lexer: &lexer, dialect, at: 0 };
+    while !reader.is_done() {
+        if reader.takes("SET") {
+            let _ = reader.takes("SESSION") || reader.takes("LOCAL");
+            if let Some(name) = reader.name() {
+                changes.add(name, Value::Unknown);
+            }
+        } else if reader.takes_if(is_set_config) {
+            let start = reader.at;
+            match reader.arguments() {
+                Some(change) => changes.list.extend(change),
+                None => changes.has_others = true,
+            }
+            reader.at = start;
+        } else if reader.takes("EXECUTE") {
+            // Built from pieces, it may set anything.
+            changes.has_others |= has_set(code) || code.windows(2).any(|window| window == b"||");
+        } else {
+            reader.at += 1;
+        }
+    }
+}
+
+fn has_set(code: &[u8]) -> bool {
+    code.windows(3).any(|window| window.eq_ignore_ascii_case(b"set"))
+}
+
 /// One statement's tokens and how far they were read.
 struct Reader<'a> {
     tokens: &'a [Token],
@@ -92,7 +151,7 @@ impl Reader<'_> {
         } else if self.takes("RESET") {
             self.reset(changes);
         } else if self.takes("DISCARD") {
-            changes.has_others = true;
+            changes.has_more = true;
         } else {
             self.calls(changes);
         }
@@ -142,7 +201,8 @@ impl Reader<'_> {
             return;
         }
         self.at = start;
-        for (words, name) in [(&["TIME", "ZONE"][..], "timezone"), (&["NAMES"], "client_encoding"), (&["ROLE"], "role")] {
+        for (words, name) in [(&["TIME", "ZONE"][..], "timezone"), (&["NAMES"], "client_encoding"), (&["ROLE"], "role")]
+        {
             self.at = start;
             if words.iter().all(|word| self.takes(word)) && !self.peek().is_some_and(is_assignment) {
                 let value = if self.is_done() { Value::Default } else { self.value(name) };
@@ -184,11 +244,10 @@ impl Reader<'_> {
         self.at = start;
         match self.name() {
             Some(name) if self.is_done() => {
-                let value = default_of(&name);
-                changes.add(name, value);
+                changes.add(name, Value::Default);
             }
             // `RESET TRANSACTION ISOLATION LEVEL`
-            _other => changes.has_others = true,
+            _other => changes.has_more = true,
         }
     }
 
@@ -213,7 +272,7 @@ impl Reader<'_> {
     /// The values up to the statement's end.
     fn value(&mut self, name: &str) -> Value {
         if self.takes("DEFAULT") || (name == "timezone" && self.takes("LOCAL")) {
-            return if self.is_done() { default_of(name) } else { Value::Unknown };
+            return if self.is_done() { Value::Default } else { Value::Unknown };
         }
         let mut list: Vec<String> = Vec::new();
         loop {
@@ -263,7 +322,7 @@ impl Reader<'_> {
             }
             if !self.takes_if(is_set_config) {
                 // A name that changes a setting in another way, or anything else.
-                changes.has_others |= self.takes_if(is_other_setter);
+                changes.has_more |= self.takes_if(is_other_setter);
                 is_plain &= self.is_done();
                 self.at += 1;
                 continue;
@@ -365,11 +424,6 @@ fn names(kind: Kind, bytes: &[u8], name: &[u8]) -> bool {
     matches!(kind, Kind::Word | Kind::Quoted) && *identifier_value(bytes) == *name
 }
 
-/// What a setting of the application's own becomes is empty, an extension's is what that says: the server knows.
-fn default_of(name: &str) -> Value {
-    if name.contains('.') { Value::Unknown } else { Value::Default }
-}
-
 fn truth(word: &[u8]) -> Option<bool> {
     let is = |words: &[&str]| words.iter().any(|known| word.eq_ignore_ascii_case(known.as_bytes()));
     if is(&["false", "f", "off", "no", "0"]) {
@@ -430,7 +484,7 @@ mod tests {
             })
             .collect();
         let expected: Vec<(String, String)> = expected.iter().map(|(n, v)| ((*n).into(), (*v).into())).collect();
-        assert_eq!((shown, found.has_others), (expected, has_others), "{sql}");
+        assert_eq!((shown, found.has_others || found.has_more), (expected, has_others), "{sql}");
     }
 
     #[test]
@@ -475,7 +529,6 @@ mod tests {
         check("SET x = 'a'\n'b'", &[("x", UNKNOWN)], false);
         check("SET TIME ZONE INTERVAL '1' HOUR TO MINUTE", &[("timezone", UNKNOWN)], false);
         check("SET SESSION AUTHORIZATION bob", &[("role", UNKNOWN)], false);
-        check("SET a.b TO DEFAULT; RESET a.b", &[("a.b", UNKNOWN), ("a.b", UNKNOWN)], false);
         check("RESET TRANSACTION ISOLATION LEVEL", &[], true);
         check("UPDATE pg_settings SET setting = 'x'", &[], true);
         check("SELECT set_limit(0.2)", &[], true);
@@ -491,7 +544,11 @@ mod tests {
     #[test]
     fn set_config() {
         check("SELECT set_config('App.x', 'v', false)", &[("app.x", "v")], false);
-        check("SELECT pg_catalog.set_config('a','b','f') AS x, set_config('c', '', false);", &[("a", "b"), ("c", "")], false);
+        check(
+            "SELECT pg_catalog.set_config('a','b','f') AS x, set_config('c', '', false);",
+            &[("a", "b"), ("c", "")],
+            false,
+        );
         check("SELECT set_config('a', current_user, false)", &[("a", UNKNOWN)], false);
         check("SELECT set_config('a', $1, $2)", &[("a", UNKNOWN)], false);
         check("SELECT set_config('a', f(1, 2), false)", &[("a", UNKNOWN)], false);
@@ -504,6 +561,37 @@ mod tests {
         check("WITH w AS (SELECT set_config('a', 'b', false)) SELECT 1", &[("a", UNKNOWN)], false);
         check("SELECT set_config('a', 'b'", &[], true);
         check("SELECT set_config", &[], true);
+    }
+
+    #[test]
+    fn what_goes_back_to_where_it_began() {
+        let resets = |sql: &str| {
+            let found = changes(sql.as_bytes(), Dialect::default());
+            (["a", "b.c"].into_iter().filter(|name| found.resets(name)).collect::<Vec<_>>(), found.are_known())
+        };
+        assert_eq!(resets("RESET a"), (vec!["a"], true));
+        assert_eq!(resets("RESET ALL"), (vec!["a", "b.c"], true));
+        assert_eq!(resets("SET b.c = DEFAULT"), (vec!["b.c"], false));
+        assert_eq!(resets("RESET ALL; SET a = 1"), (vec!["b.c"], true));
+        assert_eq!(resets("SET a = 1; RESET a; SELECT set_config('b.c', x, false)"), (vec!["a"], false));
+        assert_eq!(resets("SELECT 1"), (vec![], true));
+    }
+
+    #[test]
+    fn code_that_sets() {
+        let names = |sql: &str| {
+            let found = mentioned(sql.as_bytes(), Dialect::default());
+            let names: Vec<String> = found.list.into_iter().map(|change| change.name).collect();
+            (names.join(" "), found.has_others)
+        };
+        let none = || (String::new(), false);
+        assert_eq!(names("DO $$ BEGIN PERFORM 1; END $$"), none());
+        assert_eq!(names("DO $x$ BEGIN PERFORM set_config('app.a', f(1), false); END $x$"), ("app.a".into(), false));
+        assert_eq!(names("DO 'BEGIN SET app.b = 1; SET LOCAL c.d TO 2; END'"), ("app.b c.d".into(), false));
+        assert_eq!(names("DO $$ BEGIN PERFORM set_config(n, v, false); END $$"), (String::new(), true));
+        assert_eq!(names("DO $$ BEGIN EXECUTE 'SE' || 'T a.b = 1'; END $$"), (String::new(), true));
+        assert_eq!(names("DO $$ BEGIN EXECUTE format('SET %s = 1', x); END $$"), (String::new(), true));
+        assert_eq!(names("DO $$ BEGIN EXECUTE 'SELECT 1'; END $$"), none());
     }
 
     #[test]

@@ -24,6 +24,7 @@ mod levels;
 mod limits;
 mod login;
 mod metrics;
+mod model;
 mod operations;
 mod pool;
 mod prepared;

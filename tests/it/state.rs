@@ -138,9 +138,7 @@ fn discard_all_sets_a_client_free() {
     each("state_discard", ONE, &["CREATE SEQUENCE numbers"], |_, database, proxy| {
         let mut one = client(proxy, database);
         let mut other = client(proxy, database);
-        for state in
-            ["CREATE TEMP TABLE mine (a int)", "SELECT pg_advisory_lock(1)", "LISTEN here", "SET work_mem = '7MB'"]
-        {
+        for state in ["CREATE TEMP TABLE mine (a int)", "SELECT pg_advisory_lock(1)", "LISTEN here"] {
             one.query(state);
             other.send(&query("SELECT 'waits'"));
             assert!(other.receive_within(std::time::Duration::from_millis(60)).is_err(), "{state} does not pin");

@@ -87,6 +87,8 @@ pub(super) enum Effect {
     Fail,
     /// What every client is to find has been done.
     Initialized,
+    /// The client is told what has changed.
+    Tells,
     /// The server is asked for what the client has left on the connection.
     Asks,
     /// It has answered that.
@@ -280,6 +282,7 @@ impl Queue {
             | Effect::SequencesDiscarded
             | Effect::Fail
             | Effect::Initialized
+            | Effect::Tells
             | Effect::Asks
             | Effect::Answers => false,
         };
@@ -370,6 +373,7 @@ impl Effect {
             | Self::SequencesDiscarded
             | Self::Fail
             | Self::Initialized
+            | Self::Tells
             | Self::Asks
             | Self::Answers => false,
         }
@@ -395,6 +399,7 @@ impl Effect {
             | Self::SequencesDiscarded
             | Self::Fail
             | Self::Initialized
+            | Self::Tells
             | Self::Asks
             | Self::Answers => None,
         }

@@ -26,15 +26,8 @@ const NAME_BYTES: usize = 35;
 const EXPLAINED: &[&str] = &["57014", "25P02"];
 
 /// Tags of what begins, ends or divides a transaction.
-const MIXING_TAGS: &[&[u8]] = &[
-    b"BEGIN",
-    b"START TRANSACTION",
-    b"COMMIT",
-    b"ROLLBACK",
-    b"SAVEPOINT",
-    b"RELEASE",
-    b"PREPARE TRANSACTION",
-];
+const MIXING_TAGS: &[&[u8]] =
+    &[b"BEGIN", b"START TRANSACTION", b"COMMIT", b"ROLLBACK", b"SAVEPOINT", b"RELEASE", b"PREPARE TRANSACTION"];
 
 /// Tags that say what the text should have said already, and the pin that says it.
 const TELLING_TAGS: &[(&[u8], PinReason)] = &[
@@ -250,6 +243,10 @@ impl Server {
                 if is_changing || owed.kind == Kind::Execute {
                     self.state.has_changed(changes.as_deref());
                 }
+                if let (Kind::Query, Some(changes), Some(client)) = (owed.kind, changes, client.as_deref()) {
+                    let due = self.resets(changes, client);
+                    self.state.has_reset(due);
+                }
             }
             Effect::Prepared(id) => {
                 // The shared one must not stay as these settings made it.
@@ -265,6 +262,12 @@ impl Server {
                     if let Some(client) = client {
                         out.write(|out| self.tell_differences(client, out));
                     }
+                }
+                return;
+            }
+            Effect::Tells => {
+                if let Some(client) = client {
+                    out.write(|out| self.tell_differences(client, out));
                 }
                 return;
             }
@@ -433,7 +436,7 @@ impl Server {
             self.skip_to_sync(client);
             return Ok(());
         }
-        self.state.mixes();
+        self.state.fails();
         let skips = front.kind.skips_to_sync();
         // A segment of the proxy's own, with the client's requests behind it (`guard_sequences`).
         let apart = hidden && skips && !replays && self.owed.hides_segment();

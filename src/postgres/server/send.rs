@@ -10,7 +10,9 @@ use crate::postgres::client::{Bound, Client, Prepared};
 use crate::postgres::frame::{self, HEAD_BYTES, Head};
 use crate::postgres::message::{self, from_client as kind};
 use crate::postgres::statement::{Id, PREFIX, STAND_IN, Statement, name_key, without_our_names};
-use crate::protocol::{Clears, ClientSide, Difference, Intent, Out, PinReason, Pins, ServerSide, Settings, Status, Violation};
+use crate::protocol::{
+    Clears, ClientSide, Difference, Intent, Out, PinReason, Pins, ServerSide, Settings, Status, Violation,
+};
 use crate::sql::settings::Changes;
 use crate::sql::{self, Dialect};
 use std::sync::Arc;
@@ -25,6 +27,8 @@ const NAMES_BYTES_MAX: usize = 128 << 10;
 const DISCARD_SEQUENCES: &[u8] = b"sg_discard_sequences";
 /// The setting that `SET ROLE` changes.
 const ROLE: &str = "role";
+/// The statement that puts settings back is prepared as this for a moment.
+const SET_BACK: &[u8] = b"sg_set_back";
 /// Settings that can't change what a statement does: their replay need not be waited for.
 const COSMETIC: &[&str] = &["application_name"];
 
@@ -66,6 +70,9 @@ impl Server {
         if self.settings_lost && !input.is_empty() && self.status() == Status::Idle {
             out.write(|out| self.replay(client.settings(), out));
         }
+        if !self.is_put_back() && !input.is_empty() && self.owed.is_empty() && !self.needs_client() {
+            out.write(|out| self.put_back(out));
+        }
         loop {
             at += self.sending.advance(input, at, out);
             let stops = self.hold != Hold::Open || self.owed.is_full() || out.is_full();
@@ -102,7 +109,7 @@ impl Server {
             kind::BIND => return self.send_bind(head, rest, at, client, out),
             kind::DESCRIBE | kind::CLOSE => return self.send_named(head, rest, at, client, out),
             kind::FUNCTION_CALL => return self.send_function(head, rest, client),
-            kind::EXECUTE => return self.send_execute(head, rest, at, out),
+            kind::EXECUTE => return self.send_execute(head, rest, at, client, out),
             kind::SYNC => self.send_sync(),
             // The server answers a bad one with an error, and skips what follows: nothing is owed that could tell.
             kind::FLUSH if head.len != HEAD_BYTES => return Err(Violation::MalformedFrame(head.kind)),
@@ -169,6 +176,7 @@ impl Server {
         if deallocated.is_some_and(|name| self.awaits(name_key(&sql::identifier_value(name)), out)) {
             return Ok(Taken::NeedMore);
         }
+        self.state.may_do(statement.intent, text, self.reads_in());
         self.begin_statement(statement.intent, client, out);
         if let Some(range) = statement.deallocates.clone() {
             let name = sql::identifier_value(text.get(range.clone()).unwrap_or_default());
@@ -190,9 +198,10 @@ impl Server {
         if let Some(changes) = &changes {
             self.state.may_change(changes);
         }
+        let resets = changes.as_ref().is_some_and(|changes| !self.resets(changes, client).is_empty());
         self.begin_query(Effect::Query { pins: statement.intent.pins_when_done, deallocates: None, changes });
         self.settings_open |= statement.intent.changes_settings;
-        if statement.intent.clears != Clears::Nothing {
+        if statement.intent.clears != Clears::Nothing || resets {
             self.hold = Hold::UntilAnswered;
         }
         Ok(Taken::Bytes(head.len))
@@ -513,8 +522,16 @@ impl Server {
         Taken::Bytes(bytes)
     }
 
-    fn send_execute(&mut self, head: Head, rest: &[u8], at: usize, out: &mut Out) -> Result<Taken, Violation> {
-        if self.bound_clears && rest.len() < head.len {
+    fn send_execute(
+        &mut self,
+        head: Head,
+        rest: &[u8],
+        at: usize,
+        client: &Client,
+        out: &mut Out,
+    ) -> Result<Taken, Violation> {
+        let reset = self.bound_changes.as_ref().map_or_else(Vec::new, |changes| self.resets(changes, client));
+        if (self.bound_clears || !reset.is_empty()) && rest.len() < head.len {
             return if head.len > NAMES_BYTES_MAX { Err(Violation::FrameTooLong) } else { Ok(Taken::NeedMore) };
         }
         self.unsynced = true;
@@ -525,6 +542,12 @@ impl Server {
             Effect::Query { pins: Pins::NONE, deallocates, changes }
         };
         self.owe(Kind::Execute, effect);
+        if !reset.is_empty() {
+            out.pass(at..at + head.len);
+            self.state.puts_back();
+            out.write(|out| self.set_back(&reset, out));
+            return Ok(Taken::Bytes(head.len));
+        }
         if !std::mem::take(&mut self.bound_clears) {
             return Ok(self.pass(head.len));
         }
@@ -602,7 +625,8 @@ impl Server {
             Some(Prepared::Anywhere(statement)) => {
                 if binds {
                     let (deallocates, changes) = (statement.deallocates.clone(), statement.changes.clone());
-                    self.bind(statement.intent, deallocates, changes, client, out);
+                    self.state.may_do(statement.intent, &statement.body, self.reads_in());
+                    self.bind(statement.intent, (deallocates, changes), client, out);
                 }
                 self.ensure_prepared(&statement, client, out);
                 let pins = if binds { statement.intent.pins_when_done } else { Pins::NONE };
@@ -625,6 +649,9 @@ impl Server {
             return SentName { rewritten: None, effect: Effect::Nothing };
         };
         let Bound { intent, dialect, deallocates, changes } = bound.clone();
+        if binds {
+            self.state.may_do(intent, body, self.reads_in());
+        }
         let mut misreads = false;
         if self.unnamed != Some((client.id, generation)) && !body.is_empty() {
             misreads = self.misreads(body, dialect, self.reads_in());
@@ -636,7 +663,7 @@ impl Server {
             self.distrust_text(client, out);
         }
         if binds {
-            self.bind(intent, deallocates, changes, client, out);
+            self.bind(intent, (deallocates, changes), client, out);
         }
         SentName { rewritten: None, effect: if binds { Effect::Pin(intent.pins_when_done) } else { Effect::Nothing } }
     }
@@ -645,8 +672,7 @@ impl Server {
     fn bind(
         &mut self,
         intent: Intent,
-        deallocates: Option<Box<[u8]>>,
-        changes: Option<Arc<Changes>>,
+        (deallocates, changes): (Option<Box<[u8]>>, Option<Arc<Changes>>),
         client: &mut Client,
         out: &mut Out,
     ) {
@@ -841,6 +867,30 @@ impl Server {
         if names.into_iter().any(|name| !COSMETIC.contains(&name.as_str())) {
             self.hold = Hold::UntilAnswered;
         }
+    }
+
+    /// Gives settings the values that the client began with, in the segment that is being sent.
+    pub(super) fn set_back(&mut self, settings: &[(String, String)], out: &mut Vec<u8>) {
+        message::close_statement(SET_BACK, out);
+        write_parse(SET_BACK, b"SELECT pg_catalog.set_config($1, $2, false)\0\0\0", out);
+        self.owe_hidden(Kind::Close, Effect::Nothing);
+        self.owe_hidden(Kind::Parse, Effect::Nothing);
+        for (name, value) in settings {
+            // A portal of its own: the client's unnamed one may be waiting for its Execute.
+            write_bind(SET_BACK, SET_BACK, &[name.as_bytes(), value.as_bytes()], out);
+            write_execute(SET_BACK, out);
+            write_close_portal(SET_BACK, out);
+            self.owe_hidden(Kind::Bind, Effect::Nothing);
+            self.owe_hidden(Kind::Execute, Effect::Nothing);
+            self.owe_hidden(Kind::Close, Effect::Nothing);
+        }
+    }
+
+    /// Ends a segment of the proxy's own.
+    pub(super) fn end_own_segment(&mut self, out: &mut Vec<u8>) {
+        message::sync(out);
+        self.owe_hidden(Kind::Sync, Effect::Tells);
+        self.begin_segment();
     }
 
     /// What every client is to find done, if anything is.

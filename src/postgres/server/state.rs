@@ -9,8 +9,9 @@
 use super::{Server, Transaction};
 use crate::postgres::client::Client;
 use crate::postgres::message;
-use crate::protocol::{ClientSide, PinReason, Pins, Settings, Violation};
+use crate::protocol::{ClientSide, Intent, PinReason, Pins, Settings, Violation};
 use crate::sql::settings::{Change, Changes, Value};
+use crate::sql::{self, Dialect};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -28,8 +29,8 @@ const VERIFIABLE: Pins = Pins::of(PinReason::Setting)
     .and(Pins::of(PinReason::HeldCursor))
     .and(Pins::of(PinReason::Listen))
     .and(OPAQUE);
-/// Who pins for these may have done anything: everything is asked for.
-const OPAQUE: Pins = Pins::of(PinReason::OpaqueCode).and(Pins::of(PinReason::Unreadable));
+/// Code may have done anything: everything is asked for.
+const OPAQUE: Pins = Pins::of(PinReason::OpaqueCode);
 
 /// What there is to know of each reason but settings: rows of its name, if it holds. Names and operators are the system's
 /// whatever `search_path` says.
@@ -58,6 +59,16 @@ const SETTINGS: &str = "SELECT 'setting'::pg_catalog.text, name, setting FROM pg
      UNION ALL SELECT 'setting'::pg_catalog.text, n, pg_catalog.current_setting(n, true) \
      FROM pg_catalog.unnest($1::pg_catalog.text[]) AS n";
 
+/// The application's own settings that the database's functions mention; and whether there is one that may set others, of
+/// names that it makes itself. 16384: what the server's own functions are numbered below.
+const CODE: &str = "SELECT 'setting'::pg_catalog.text, m.n[1], pg_catalog.current_setting(m.n[1], true) \
+     FROM pg_catalog.pg_proc AS p, pg_catalog.regexp_matches(COALESCE(pg_catalog.pg_get_function_sqlbody(p.oid), p.prosrc), \
+     E'(?:set_config\\\\s*\\\\(\\\\s*''|\\\\mset\\\\s+(?:session\\\\s+)?)([a-z_][\\\\w$]*\\\\.[\\\\w.$]+)', 'gi') AS m(n) \
+     WHERE p.oid OPERATOR(pg_catalog.>=) 16384 \
+     UNION ALL SELECT 'opaque_code'::pg_catalog.text, NULL, NULL WHERE EXISTS (SELECT FROM pg_catalog.pg_proc AS p \
+     WHERE p.oid OPERATOR(pg_catalog.>=) 16384 AND COALESCE(pg_catalog.pg_get_function_sqlbody(p.oid), p.prosrc) \
+     OPERATOR(pg_catalog.~*) E'set_config\\\\s*\\\\(\\\\s*[^''\\\\s]|\\\\mset\\\\s+(session\\\\s+)?(%|''\\\\s*\\\\|\\\\|)')";
+
 /// What is suspected of the present client.
 #[derive(Debug, Default)]
 pub(super) struct State {
@@ -65,6 +76,11 @@ pub(super) struct State {
     suspects: Pins,
     /// What the client's present segment does to settings.
     segment: Segment,
+    /// What became of settings in a segment that is over is not known from its texts.
+    in_doubt: bool,
+    /// Settings that the client began with and that a query of its has reset: to the server's own value, which is not
+    /// where they are to go back to.
+    due: Vec<(String, String)>,
     /// The application's own settings that may have been changed.
     names: BTreeSet<String>,
     /// There may be more of them, of names that nobody knows.
@@ -84,6 +100,11 @@ struct Segment {
     listed: usize,
     /// Something failed, or a transaction began or ended in the middle.
     is_mixed: bool,
+    has_failed: bool,
+    /// What was reset has been put back to where the client began.
+    is_put_back: bool,
+    /// Of what it has reset.
+    due: Vec<(String, String)>,
 }
 
 /// An answer.
@@ -108,6 +129,13 @@ impl State {
         self.names_unknown |= changes.has_others;
     }
 
+    /// The text of a request that is being sent may hold code, which does something to settings that it mentions.
+    pub(super) fn may_do(&mut self, intent: Intent, text: &[u8], dialect: Dialect) {
+        if intent.pins_when_sent.contains(PinReason::OpaqueCode) {
+            self.may_change(&sql::settings::mentioned(text, dialect));
+        }
+    }
+
     /// A request that may end these pins is being sent.
     pub(super) fn may_end(&mut self, pins: Pins) {
         self.suspects = self.suspects.and(pins);
@@ -126,9 +154,25 @@ impl State {
         }
     }
 
-    /// The segment does not do what its texts say, or more.
+    /// A transaction begins or ends.
     pub(super) fn mixes(&mut self) {
         self.segment.is_mixed = true;
+    }
+
+    /// The segment does not do all that its texts say.
+    pub(super) fn fails(&mut self) {
+        self.segment.is_mixed = true;
+        self.segment.has_failed = true;
+    }
+
+    /// A query is done that has reset these.
+    pub(super) fn has_reset(&mut self, due: Vec<(String, String)>) {
+        self.segment.due.extend(due);
+    }
+
+    /// What was reset is being put back in the same segment.
+    pub(super) fn puts_back(&mut self) {
+        self.segment.is_put_back = true;
     }
 
     /// A row of the answer.
@@ -186,15 +230,24 @@ impl Server {
             return;
         }
         let segment = std::mem::take(&mut self.state.segment);
+        if segment.changing == 0 {
+            return;
+        }
         let is_plain = !segment.is_mixed && was == Transaction::None && self.transaction == Transaction::None;
-        if segment.changing == 0 || segment.listed != segment.changing || !is_plain || self.state.names_unknown {
+        self.state.in_doubt |= !is_plain || segment.listed != segment.changing || self.state.names_unknown;
+        if self.state.in_doubt {
+            if !segment.has_failed {
+                self.state.due.extend(segment.due);
+            }
             return;
         }
         let mut changes = segment.changes;
         changes.iter_mut().for_each(|change| self.as_reported(change));
         let resets = changes.iter().any(|change| matches!(change.value, Value::Default | Value::AllDefault));
         let wanted = with_changes(client.settings(), &changes, client.baseline());
-        let applied = with_changes(&self.applied, &changes, &Settings::default());
+        let nothing = Settings::default();
+        let back_at = if segment.is_put_back { &**client.baseline() } else { &nothing };
+        let applied = with_changes(&self.applied, &changes, back_at);
         // What `init` had set went the same way.
         self.init_lost |= resets && self.init.is_some();
         self.have(applied, wanted, client);
@@ -221,6 +274,7 @@ impl Server {
 
     /// Asks the server what the client has left on the connection, if that is in doubt; true if it was asked.
     pub(super) fn ask_state(&mut self, client: &Client, out: &mut Vec<u8>) -> bool {
+        self.put_back(out);
         let mut asked = std::mem::take(&mut self.state.suspects).common(client.pins).common(VERIFIABLE);
         if asked.is_empty() {
             return false;
@@ -236,6 +290,9 @@ impl Server {
         for (reason, from) in PRESENCE.iter().filter(|(reason, _)| asked.contains(*reason)) {
             parts.push(format!("SELECT '{reason}'::pg_catalog.text, NULL, NULL WHERE EXISTS (SELECT FROM {from})"));
         }
+        if is_opaque {
+            parts.push(CODE.to_owned());
+        }
         let known = client.settings().iter().chain(self.applied.iter()).map(|(name, _)| name);
         let own = known.chain(self.state.names.iter().map(String::as_str)).filter(|name| name.contains('.'));
         let names: BTreeSet<&str> = own.collect();
@@ -250,6 +307,7 @@ impl Server {
     /// The server has answered.
     pub(super) fn answered_state(&mut self, client: &mut Client) {
         let (asked, found) = (std::mem::take(&mut self.state.asked), std::mem::take(&mut self.state.found));
+        self.state.in_doubt = false;
         client.pins = client.pins.and(found.reasons.common(asked));
         // What has come up since is asked for the next time.
         let mut gone = asked.without(found.reasons).without(self.state.suspects);
@@ -275,6 +333,27 @@ impl Server {
         // `init` may have set them; who resets one of them gets it back with the rest.
         self.init_lost |= self.init.is_some();
         self.have(applied, wanted, client);
+    }
+
+    /// What of the settings that the client began with these changes reset.
+    pub(super) fn resets(&self, changes: &Changes, client: &Client) -> Vec<(String, String)> {
+        let reset = client.baseline().iter().filter(|(name, _)| changes.resets(name));
+        reset.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+    }
+
+    /// Nothing is left to be put back.
+    pub(super) fn is_put_back(&self) -> bool {
+        self.state.due.is_empty()
+    }
+
+    /// Puts back what a query has reset, ahead of whatever comes next, in the transaction if there is one: it is undone
+    /// with the reset then.
+    pub(super) fn put_back(&mut self, out: &mut Vec<u8>) {
+        let due = std::mem::take(&mut self.state.due);
+        if !due.is_empty() && self.transaction != Transaction::Failed {
+            self.set_back(&due, out);
+            self.end_own_segment(out);
+        }
     }
 
     /// `SET SESSION AUTHORIZATION` is in force.
