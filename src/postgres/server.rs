@@ -65,6 +65,8 @@ pub struct Server {
     /// What may change settings has been sent, and what was sent since has not been answered to the end of its
     /// transaction: settings may not be what they are outside, nor what was reported.
     settings_open: bool,
+    /// The same of the settings that decide how texts are read.
+    dialect_open: bool,
     /// How often that has ended.
     settings_closed: u64,
     /// The connection does not have the present client's settings, or what `init` did, since something has put them back to
@@ -188,6 +190,7 @@ impl Server {
             client: None,
             foreign_sequences: false,
             settings_open: false,
+            dialect_open: false,
             settings_closed: 0,
             settings_lost: false,
             state: State::default(),
@@ -232,7 +235,7 @@ impl Server {
 
     /// How the server will read what is sent now. What was changed before the last ReadyForQuery has been reported.
     fn reads_in(&self) -> Dialect {
-        Dialect { unsure: self.settings_open && (self.unsynced || !self.owed.is_empty()), ..self.dialect }
+        Dialect { unsure: self.dialect_open && (self.unsynced || !self.owed.is_empty()), ..self.dialect }
     }
 
     fn owe(&mut self, kind: Kind, effect: Effect) {

@@ -70,7 +70,7 @@ impl<P: Protocol> Session<P> {
             return Err(End::ClientLost);
         }
         if let Some(error) = lease.attach_failure() {
-            self.attach_failed(error);
+            self.attach_failed(error)?;
         }
         self.look_again |= !self.tail.is_empty();
         Ok(true)
@@ -122,9 +122,13 @@ impl<P: Protocol> Session<P> {
     }
 
     /// The connection could not be given the client's settings.
-    fn attach_failed(&mut self, error: ClientError) {
+    fn attach_failed(&mut self, error: ClientError) -> Result<(), End> {
         if self.resetting {
-            return self.lost_in_reset();
+            self.lost_in_reset();
+            return Ok(());
+        }
+        if !self.client.pins().is_empty() {
+            return Err(self.end(&ClientError::StateLost));
         }
         self.drop_lease();
         self.look_again = true;
@@ -132,6 +136,7 @@ impl<P: Protocol> Session<P> {
         if self.attempts > 1 {
             self.refuse(&error);
         }
+        Ok(())
     }
 
     /// Gives the connection back once it is clean and the client need not keep it.

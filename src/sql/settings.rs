@@ -10,6 +10,8 @@ use super::lexer::{Kind, Lexer, Token, identifier_value};
 /// The settings whose list of values the server quotes one by one (`GUC_LIST_QUOTE`).
 const QUOTED_LISTS: &[&str] =
     &["search_path", "temp_tablespaces", "local_preload_libraries", "session_preload_libraries"];
+/// The settings that decide how texts are read (see [`Dialect`]).
+const DIALECT: &[&str] = &["standard_conforming_strings", "client_encoding"];
 /// What `SET SESSION CHARACTERISTICS` sets, some or all of it.
 const CHARACTERISTICS: &[&str] =
     &["default_transaction_isolation", "default_transaction_read_only", "default_transaction_deferrable"];
@@ -23,6 +25,8 @@ pub struct Changes {
     pub has_more: bool,
     /// There may be more of any name at all.
     pub has_others: bool,
+    /// How texts are read may change, be it for the transaction only.
+    dialect: bool,
 }
 
 /// One setting.
@@ -66,8 +70,21 @@ impl Changes {
         last.is_some_and(|change| matches!(change.value, Value::Default | Value::AllDefault))
     }
 
+    /// Texts behind it may be read in another way, also if it changes nothing for good.
+    pub fn may_change_dialect(&self) -> bool {
+        let resets_all = |change: &Change| change.value == Value::AllDefault;
+        self.dialect || self.has_more || self.has_others || self.list.iter().any(resets_all)
+    }
+
     fn add(&mut self, name: impl Into<String>, value: Value) {
-        self.list.push(Change { name: name.into(), value });
+        let name = name.into();
+        self.names(&name);
+        self.list.push(Change { name, value });
+    }
+
+    /// A setting of this name is changed, for whatever time.
+    fn names(&mut self, name: &str) {
+        self.dialect |= DIALECT.contains(&name);
     }
 }
 
@@ -118,7 +135,7 @@ fn mentions(code: &[u8], dialect: Dialect, changes: &mut Changes) {
             }
         } else if reader.takes_if(is_set_config) {
             let start = reader.at;
-            match reader.arguments() {
+            match reader.arguments(changes) {
                 Some(change) => changes.list.extend(change),
                 None => changes.has_others = true,
             }
@@ -182,9 +199,18 @@ impl Reader<'_> {
     }
 
     fn set(&mut self, changes: &mut Changes) {
-        if self.takes("LOCAL") || self.takes("CONSTRAINTS") {
+        if self.takes("CONSTRAINTS") {
             // Or a setting of that name, or one whose name begins so.
             changes.has_others |= self.peek().is_some_and(is_assignment);
+            return;
+        }
+        if self.takes("LOCAL") {
+            changes.has_others |= self.peek().is_some_and(is_assignment);
+            if self.takes("NAMES") {
+                changes.names("client_encoding");
+            } else if let Some(name) = self.name() {
+                changes.names(&name);
+            }
             return;
         }
         if self.takes("SESSION") {
@@ -327,7 +353,7 @@ impl Reader<'_> {
                 self.at += 1;
                 continue;
             }
-            let Some(change) = self.arguments() else {
+            let Some(change) = self.arguments(changes) else {
                 changes.has_others = true;
                 return;
             };
@@ -344,12 +370,14 @@ impl Reader<'_> {
     }
 
     /// `('name', 'value', false)`; `None` inside: it is for the transaction only. `None`: it can't be read.
-    fn arguments(&mut self) -> Option<Option<Change>> {
+    fn arguments(&mut self, changes: &mut Changes) -> Option<Option<Change>> {
         if !self.takes_byte(b'(') {
             return None;
         }
         let name = self.argument(b',')?;
         let Some(Argument::Text(name)) = name else { return None };
+        let name = name.to_ascii_lowercase();
+        changes.names(&name);
         let value = self.argument(b',')?;
         let local = match self.argument(b')')? {
             Some(Argument::Truth(local)) => Some(local),
@@ -363,7 +391,7 @@ impl Reader<'_> {
             Some(Argument::Text(value)) if local == Some(false) => Value::Known(value),
             _other => Value::Unknown,
         };
-        Some(Some(Change { name: name.to_ascii_lowercase(), value }))
+        Some(Some(Change { name, value }))
     }
 
     /// One argument and what ends it. `None` inside: something else than a single literal. `None`: the statement is over.
@@ -561,6 +589,25 @@ mod tests {
         check("WITH w AS (SELECT set_config('a', 'b', false)) SELECT 1", &[("a", UNKNOWN)], false);
         check("SELECT set_config('a', 'b'", &[], true);
         check("SELECT set_config", &[], true);
+    }
+
+    #[test]
+    fn what_changes_how_texts_are_read() {
+        for (sql, expected) in [
+            ("SET work_mem = 1", false),
+            ("SET LOCAL work_mem = 1", false),
+            ("SET LOCAL standard_conforming_strings = off", true),
+            ("SET LOCAL NAMES 'SJIS'", true),
+            ("SET NAMES 'SJIS'", true),
+            ("RESET client_encoding", true),
+            ("RESET ALL", true),
+            ("SELECT set_config('Client_Encoding', x, true)", true),
+            ("SELECT set_config('a.b', x, true)", false),
+            ("SELECT set_config('client_' || 'encoding', x, true)", true),
+            ("UPDATE pg_settings SET setting = 'off'", true),
+        ] {
+            assert_eq!(changes(sql.as_bytes(), Dialect::default()).may_change_dialect(), expected, "{sql}");
+        }
     }
 
     #[test]

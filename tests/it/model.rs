@@ -314,6 +314,8 @@ impl Twins {
             self.named.push_str(&step.shown);
         }
         let named = if step.shown.starts_with("BE") { self.named.as_str() } else { "" };
+        // What can't be read behind what changes how it is read is believed to do anything.
+        self.holds |= step.shown.matches("| ").count() > 1 && step.shown.contains('\\');
         self.holds |= keeps.iter().any(|word| step.shown.contains(word) || named.contains(word));
         Ok(())
     }
@@ -382,7 +384,18 @@ fn random_sessions_are_what_direct_ones_are() {
                 which
             };
             let client = &mut clients[which];
-            let step = step(&mut random);
+            let mut step = step(&mut random);
+            // In a failed transaction a named statement must be on this very connection.
+            let is_named = ["D n", "P n", "BE n", "C P n"].iter().any(|named| step.shown.starts_with(named));
+            // What has been reset in a text is the server's own value for the rest of that text, and what `DISCARD ALL` takes
+            // comes back with the next segment.
+            let is_reset = ["RESET", "DEFAULT", "LOCAL", "DISCARD"].iter().any(|word| step.shown.contains(word));
+            if (is_named && client.status == b'E')
+                || (step.shown.contains("; ") && is_reset)
+                || step.shown.contains("DISCARD ALL | PBE")
+            {
+                step = Step { bytes: query(""), readies: 1, shown: "Q ".into() };
+            }
             let outcome = if crowded || random.one_in(40) {
                 history.push(format!("{which}: lets go"));
                 client.lets_go()

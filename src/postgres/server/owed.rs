@@ -89,6 +89,8 @@ pub(super) enum Effect {
     Initialized,
     /// The client is told what has changed.
     Tells,
+    /// What the client has reset is where it began.
+    PutsBack,
     /// The server is asked for what the client has left on the connection.
     Asks,
     /// It has answered that.
@@ -283,6 +285,7 @@ impl Queue {
             | Effect::Fail
             | Effect::Initialized
             | Effect::Tells
+            | Effect::PutsBack
             | Effect::Asks
             | Effect::Answers => false,
         };
@@ -374,6 +377,7 @@ impl Effect {
             | Self::Fail
             | Self::Initialized
             | Self::Tells
+            | Self::PutsBack
             | Self::Asks
             | Self::Answers => false,
         }
@@ -400,6 +404,7 @@ impl Effect {
             | Self::Fail
             | Self::Initialized
             | Self::Tells
+            | Self::PutsBack
             | Self::Asks
             | Self::Answers => None,
         }

@@ -25,9 +25,9 @@ const NAME_BYTES: usize = 35;
 /// Codes of the errors that may be explained: cancelled; in a failed transaction.
 const EXPLAINED: &[&str] = &["57014", "25P02"];
 
-/// Tags of what begins, ends or divides a transaction.
+/// Tags of what begins, ends or divides a transaction, beside the one of what takes something back.
 const MIXING_TAGS: &[&[u8]] =
-    &[b"BEGIN", b"START TRANSACTION", b"COMMIT", b"ROLLBACK", b"SAVEPOINT", b"RELEASE", b"PREPARE TRANSACTION"];
+    &[b"BEGIN", b"START TRANSACTION", b"COMMIT", b"SAVEPOINT", b"RELEASE", b"PREPARE TRANSACTION"];
 
 /// Tags that say what the text should have said already, and the pin that says it.
 const TELLING_TAGS: &[(&[u8], PinReason)] = &[
@@ -90,6 +90,7 @@ impl Server {
             }
             if self.settings_open && self.transaction == Transaction::None && !self.unsynced {
                 self.settings_open = false;
+                self.dialect_open = false;
                 self.settings_closed += 1;
             }
         }
@@ -271,6 +272,7 @@ impl Server {
                 }
                 return;
             }
+            Effect::PutsBack => self.state.puts_back(),
             Effect::SequencesDiscarded => self.foreign_sequences = false,
             Effect::Initialized => {
                 if self.transaction != Transaction::None {
@@ -327,7 +329,7 @@ impl Server {
     fn has_prepared(&mut self, id: Id, usable: Usable) {
         // Younger than all that was bound before.
         self.binds += 1;
-        let dialect = Dialect { unsure: self.settings_open, ..self.dialect };
+        let dialect = Dialect { unsure: self.dialect_open, ..self.dialect };
         self.prepared.insert(id, Held { last_used: self.binds, dialect, usable });
     }
 
@@ -379,7 +381,9 @@ impl Server {
             }
             tag => {
                 if let Some(client) = client {
-                    if MIXING_TAGS.contains(&tag) {
+                    if tag == b"ROLLBACK" {
+                        self.state.fails();
+                    } else if MIXING_TAGS.contains(&tag) {
                         self.state.mixes();
                     }
                     self.check_tag(tag, client);

@@ -10,9 +10,7 @@ use crate::postgres::client::{Bound, Client, Prepared};
 use crate::postgres::frame::{self, HEAD_BYTES, Head};
 use crate::postgres::message::{self, from_client as kind};
 use crate::postgres::statement::{Id, PREFIX, STAND_IN, Statement, name_key, without_our_names};
-use crate::protocol::{
-    Clears, ClientSide, Difference, Intent, Out, PinReason, Pins, ServerSide, Settings, Status, Violation,
-};
+use crate::protocol::{Clears, ClientSide, Difference, Intent, Out, PinReason, Pins, ServerSide, Settings, Violation};
 use crate::sql::settings::Changes;
 use crate::sql::{self, Dialect};
 use std::sync::Arc;
@@ -35,6 +33,13 @@ const COSMETIC: &[&str] = &["application_name"];
 /// Functions of the large-object interface, which drivers call by number (FunctionCall): they leave nothing behind a
 /// transaction. From `pg_proc.dat`; these numbers never change.
 const LARGE_OBJECT_FUNCTIONS: &[u32] = &[715, 764, 952, 953, 954, 955, 956, 957, 958, 964, 1004, 3170, 3171, 3172];
+
+/// Reasons to pin for which the text says what may become of settings.
+const READABLE_CHANGES: Pins = Pins::of(PinReason::Setting)
+    .and(Pins::of(PinReason::TemporaryObject))
+    .and(Pins::of(PinReason::SessionLock))
+    .and(Pins::of(PinReason::HeldCursor))
+    .and(Pins::of(PinReason::Listen));
 
 /// What became of the frame at the head of the input.
 enum Taken {
@@ -67,12 +72,7 @@ pub(in crate::postgres) fn begins(head: Head, rest: &[u8]) -> bool {
 impl Server {
     pub(super) fn send_frames(&mut self, input: &[u8], client: &mut Client, out: &mut Out) -> Result<usize, Violation> {
         let mut at = 0;
-        if self.settings_lost && !input.is_empty() && self.status() == Status::Idle {
-            out.write(|out| self.replay(client.settings(), out));
-        }
-        if !self.is_put_back() && !input.is_empty() && self.owed.is_empty() && !self.needs_client() {
-            out.write(|out| self.put_back(out));
-        }
+        self.restore(client, input, out);
         loop {
             at += self.sending.advance(input, at, out);
             let stops = self.hold != Hold::Open || self.owed.is_full() || out.is_full();
@@ -89,6 +89,21 @@ impl Server {
                 }
                 Taken::NeedMore => return Ok(at),
             }
+        }
+    }
+
+    /// Before the client's next segment: what it has lost of its settings comes back.
+    fn restore(&mut self, client: &Client, input: &[u8], out: &mut Out) {
+        if input.is_empty() || self.needs_client() || (!self.settings_lost && self.is_put_back()) {
+            return;
+        }
+        if !self.owed.is_empty() {
+            self.hold = Hold::UntilAnswered;
+            return;
+        }
+        out.write(|out| self.put_back(out));
+        if self.settings_lost && self.transaction == Transaction::None {
+            out.write(|out| self.replay(client.settings(), out));
         }
     }
 
@@ -164,7 +179,7 @@ impl Server {
     ) -> Result<Taken, Violation> {
         if head.len > QUERY_BYTES_MAX {
             self.pin(Pins::of(PinReason::Unreadable), client);
-            self.settings_open = true;
+            self.opens_settings();
             self.begin_query(Effect::Nothing);
             return Ok(self.pass(head.len));
         }
@@ -175,6 +190,19 @@ impl Server {
         let deallocated = statement.deallocates.clone().and_then(|range| text.get(range));
         if deallocated.is_some_and(|name| self.awaits(name_key(&sql::identifier_value(name)), out)) {
             return Ok(Taken::NeedMore);
+        }
+        if statement.intent.asks_sequence && self.foreign_sequences && !self.unsynced {
+            // Whether the transaction has failed by then decides what can be done.
+            if !self.owed.is_empty() && self.waits_for_replies(out) {
+                return Ok(Taken::NeedMore);
+            }
+            if self.transaction == Transaction::Failed && statement.statements != 1 {
+                // It may leave the transaction and ask then, and nothing can be discarded before it has left: it fails as
+                // whatever does not leave it does.
+                out.write(|out| message::query(b"SELECT", out));
+                self.begin_query(Effect::Nothing);
+                return Ok(Taken::Bytes(head.len));
+            }
         }
         self.state.may_do(statement.intent, text, self.reads_in());
         self.begin_statement(statement.intent, client, out);
@@ -195,12 +223,9 @@ impl Server {
             Some(hidden) => out.write(|out| message::query(&hidden, out)),
         }
         let changes = self.changes(text, statement.intent);
-        if let Some(changes) = &changes {
-            self.state.may_change(changes);
-        }
+        self.begin_changes(statement.intent, changes.as_deref());
         let resets = changes.as_ref().is_some_and(|changes| !self.resets(changes, client).is_empty());
         self.begin_query(Effect::Query { pins: statement.intent.pins_when_done, deallocates: None, changes });
-        self.settings_open |= statement.intent.changes_settings;
         if statement.intent.clears != Clears::Nothing || resets {
             self.hold = Hold::UntilAnswered;
         }
@@ -240,7 +265,7 @@ impl Server {
         let number = number.iter().fold(0, |number, byte| number << 8 | u32::from(*byte));
         if !LARGE_OBJECT_FUNCTIONS.contains(&number) {
             self.pin(Pins::of(PinReason::OpaqueCode), client);
-            self.settings_open = true;
+            self.opens_settings();
         }
         self.tally.requests += 1;
         self.owe(Kind::Function, Effect::Nothing);
@@ -378,7 +403,7 @@ impl Server {
         }
         self.unsynced = true;
         self.pin(Pins::of(PinReason::LargeStatement).and(Pins::of(PinReason::Unreadable)), client);
-        self.settings_open = true;
+        self.opens_settings();
         let key = name_key(name);
         if key.is_empty() {
             let generation = client.unnamed.send(b"", Bound::default());
@@ -544,7 +569,6 @@ impl Server {
         self.owe(Kind::Execute, effect);
         if !reset.is_empty() {
             out.pass(at..at + head.len);
-            self.state.puts_back();
             out.write(|out| self.set_back(&reset, out));
             return Ok(Taken::Bytes(head.len));
         }
@@ -677,12 +701,9 @@ impl Server {
         out: &mut Out,
     ) {
         self.begin_statement(intent, client, out);
-        if let Some(changes) = &changes {
-            self.state.may_change(changes);
-        }
-        self.bound_changes = changes;
+        self.begin_changes(intent, changes.as_deref());
+        self.bound_changes = changes.filter(|_| intent.pins_when_done.contains(PinReason::Setting));
         self.bound_clears |= intent.clears != Clears::Nothing;
-        self.settings_open |= intent.changes_settings;
         if let Some(name) = deallocates {
             if matches!(lookup(&self.owed, client, &name), Some(Prepared::Anywhere(_))) {
                 self.prepare_stand_in(out);
@@ -705,8 +726,27 @@ impl Server {
 
     /// What a text of this intent does to settings, if it does.
     fn changes(&self, text: &[u8], intent: Intent) -> Option<Arc<Changes>> {
-        let is_changing = intent.pins_when_done.contains(PinReason::Setting);
-        is_changing.then(|| Arc::new(sql::settings::changes(text, self.reads_in())))
+        intent.changes_settings.then(|| Arc::new(sql::settings::changes(text, self.reads_in())))
+    }
+
+    /// A statement of this intent, which does this to settings, is being sent, or bound.
+    fn begin_changes(&mut self, intent: Intent, changes: Option<&Changes>) {
+        if !intent.changes_settings {
+            return;
+        }
+        self.settings_open = true;
+        let pins = intent.pins_when_sent.and(intent.pins_when_done);
+        self.dialect_open |=
+            !pins.without(READABLE_CHANGES).is_empty() || changes.is_none_or(Changes::may_change_dialect);
+        if let Some(changes) = changes {
+            self.state.may_change(changes);
+        }
+    }
+
+    /// What is sent next may change any setting.
+    fn opens_settings(&mut self) {
+        self.settings_open = true;
+        self.dialect_open = true;
     }
 
     /// Sees to it that the server has the statement by the time it reads what is sent next.
@@ -744,7 +784,7 @@ impl Server {
     /// Whatever may hide in a text must neither stay for the next client nor see what the last one left.
     fn distrust_text(&mut self, client: &mut Client, out: &mut Out) {
         self.pin(Pins::of(PinReason::Unreadable), client);
-        self.settings_open = true;
+        self.opens_settings();
         self.guard_sequences(Intent { asks_sequence: true, ..Intent::default() }, out);
     }
 
@@ -798,11 +838,13 @@ impl Server {
     /// A statement that asks for a sequence's last value must not get one that another client drew. The value the
     /// client drew itself in the same transaction goes with it: the server then says that there is none.
     fn guard_sequences(&mut self, intent: Intent, out: &mut Out) {
-        // In a failed transaction nothing can be asked, nor discarded.
-        if !intent.asks_sequence || !self.foreign_sequences || self.transaction == Transaction::Failed {
+        let was_synced = !self.unsynced;
+        // In a failed transaction a single statement can't ask, nor discard; where it is not known yet whether it will have
+        // ended by then, the server says so.
+        let can_not = was_synced && self.transaction == Transaction::Failed;
+        if !intent.asks_sequence || !self.foreign_sequences || can_not {
             return;
         }
-        let was_synced = !self.unsynced && self.owed.is_empty();
         out.write(|out| {
             message::close_statement(DISCARD_SEQUENCES, out);
             write_parse(DISCARD_SEQUENCES, b"DISCARD SEQUENCES\0\0\0", out);
@@ -882,7 +924,7 @@ impl Server {
             write_close_portal(SET_BACK, out);
             self.owe_hidden(Kind::Bind, Effect::Nothing);
             self.owe_hidden(Kind::Execute, Effect::Nothing);
-            self.owe_hidden(Kind::Close, Effect::Nothing);
+            self.owe_hidden(Kind::Close, Effect::PutsBack);
         }
     }
 

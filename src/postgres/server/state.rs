@@ -85,8 +85,9 @@ pub(super) struct State {
     names: BTreeSet<String>,
     /// There may be more of them, of names that nobody knows.
     names_unknown: bool,
-    /// What was asked for, and the answer so far.
+    /// What was asked for, with these names, and the answer so far.
     asked: Pins,
+    asked_names: BTreeSet<String>,
     found: Found,
 }
 
@@ -159,7 +160,7 @@ impl State {
         self.segment.is_mixed = true;
     }
 
-    /// The segment does not do all that its texts say.
+    /// The segment does not do all that its texts say: something fails, or is taken back.
     pub(super) fn fails(&mut self) {
         self.segment.is_mixed = true;
         self.segment.has_failed = true;
@@ -170,7 +171,7 @@ impl State {
         self.segment.due.extend(due);
     }
 
-    /// What was reset is being put back in the same segment.
+    /// What was reset has been put back.
     pub(super) fn puts_back(&mut self) {
         self.segment.is_put_back = true;
     }
@@ -210,6 +211,7 @@ impl State {
     pub(super) fn is_refused(&mut self) {
         self.asked = Pins::NONE;
         self.found = Found::default();
+        self.names.append(&mut self.asked_names);
     }
 }
 
@@ -226,9 +228,6 @@ impl Server {
 
     /// The client's segment is over; the transaction was as `was` before it.
     pub(super) fn end_segment(&mut self, was: Transaction, client: &mut Client) {
-        if self.state.segment.changing == 0 && !self.state.segment.is_mixed {
-            return;
-        }
         let segment = std::mem::take(&mut self.state.segment);
         if segment.changing == 0 {
             return;
@@ -274,6 +273,9 @@ impl Server {
 
     /// Asks the server what the client has left on the connection, if that is in doubt; true if it was asked.
     pub(super) fn ask_state(&mut self, client: &Client, out: &mut Vec<u8>) -> bool {
+        if self.settings_lost {
+            self.replay(client.settings(), out);
+        }
         self.put_back(out);
         let mut asked = std::mem::take(&mut self.state.suspects).common(client.pins).common(VERIFIABLE);
         if asked.is_empty() {
@@ -299,6 +301,8 @@ impl Server {
         let names = message::text_array(names);
         let parameters: &[&[u8]] = if asked.contains(PinReason::Setting) { &[&names] } else { &[] };
         self.ask(&parts.join(" UNION ALL "), parameters, out);
+        // What comes up from here on is asked for the next time.
+        self.state.asked_names = std::mem::take(&mut self.state.names);
         self.state.asked = asked;
         self.state.found = Found::default();
         true
@@ -315,8 +319,6 @@ impl Server {
             self.has_settings(found.settings, client);
             if self.is_someone_else() || self.state.names_unknown {
                 gone = gone.without(Pins::of(PinReason::Setting));
-            } else {
-                self.state.names.clear();
             }
         }
         client.pins = client.pins.without(gone);

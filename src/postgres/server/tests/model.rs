@@ -284,7 +284,7 @@ impl Model {
                         self.put(wire::t());
                         rows.iter().for_each(|row| self.put(wire::row(row)));
                     }
-                    self.run(text, rows.map(|rows| rows.len()))
+                    self.run(text, &[], rows.map(|rows| rows.len()))
                 }
             });
             if self.copy.is_some() {
@@ -385,7 +385,7 @@ impl Model {
                 self.copy = Some(Copy { rows: 0, behind: None });
                 return Ok(());
             }
-            return self.run(&text, None);
+            return self.run(&text, &parameters, None);
         };
         let left = &rows[given.unwrap_or(rows.len()).min(rows.len())..];
         let now = if max == 0 { left.len() } else { left.len().min(max) };
@@ -397,7 +397,7 @@ impl Model {
             self.put(wire::suspended());
             return Ok(());
         }
-        self.run(&text, Some(now))
+        self.run(&text, &parameters, Some(now))
     }
 
     // --- statements ---
@@ -419,8 +419,8 @@ impl Model {
         }
     }
 
-    /// What it does beside rows, and its tag. The parameters of `set_config` are in the portal just run.
-    fn run(&mut self, text: &str, rows: Option<usize>) -> Result<(), Failure> {
+    /// What it does beside rows, and its tag. `parameters` are those of its portal.
+    fn run(&mut self, text: &str, parameters: &[String], rows: Option<usize>) -> Result<(), Failure> {
         let (verb, rest) = text.split_once(' ').unwrap_or((text, ""));
         let tag = match (verb, rest) {
             ("", _) => {
@@ -428,8 +428,8 @@ impl Model {
                 return Ok(());
             }
             ("SELECT", rest) if rest.starts_with("pg_catalog.set_config") => {
-                let parameters = self.portals.get("").map(|portal| portal.parameters.clone()).unwrap_or_default();
-                self.set(&parameters[0], parameters[1].clone())?;
+                let [name, value, ..] = parameters else { return Err(("08P01", "set_config wants parameters".into())) };
+                self.set(name, value.clone())?;
                 "SELECT 1".to_owned()
             }
             ("SHOW", _) => "SHOW".to_owned(),

@@ -230,8 +230,10 @@ fn behind_a_change_of_the_dialect_an_ambiguous_text_pins() {
             let mut bench = client_after(&case);
             let sent = bench.say(&Side::Client, &[hidden.clone(), b("", "s"), b("", "")].concat()).unwrap();
             let what = (show(&hidden), case.iter().map(|(said, _)| show(said)).collect::<Vec<_>>());
-            assert!(bench.client.pins.contains(PinReason::Unreadable), "{what:?}");
-            assert!(guards(&sent) || !bench.server.foreign_sequences, "{what:?}");
+            // Or it is read once the server has said how it will.
+            let waits = bench.server.is_holding();
+            assert!(waits || bench.client.pins.contains(PinReason::Unreadable), "{what:?}");
+            assert!(waits || guards(&sent) || !bench.server.foreign_sequences, "{what:?}");
         }
         // Nothing to be read in two ways.
         let mut bench = client_after(&case);
