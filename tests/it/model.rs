@@ -204,7 +204,8 @@ fn step(random: &mut Random) -> Step {
         // Named statements.
         8 => {
             let name = ["n1", "n2"][random.below(2)];
-            let text = random.text();
+            // What a FETCH returns is decided where it is parsed, and it is parsed on every connection anew.
+            let text = random.text().replace("FETCH 2 FROM c", "SHOW work_mem");
             let (what, part) = match random.below(4) {
                 0 | 1 => (format!("C P {name} {text}"), batch([close_statement(name), parse(name, &text)])),
                 2 => (format!("P {name} {text}"), parse(name, &text)),
