@@ -299,6 +299,12 @@ impl<P: Protocol> Pools<P> {
         }
     }
 
+    /// Plays [`connect::run`]: this order has been carried out.
+    #[cfg(test)]
+    pub(crate) fn fulfil(self: &Arc<Self>, order: Order<P>, connection: Box<ServerConn<P>>) {
+        self.opened(order.key, connection);
+    }
+
     fn lock(&self) -> MutexGuard<'_, State<P>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

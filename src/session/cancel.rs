@@ -243,7 +243,10 @@ pub(super) async fn give_back<P: Protocol>(
     let connection = &mut lease.connection;
     if is_running && !connection.machine.needs_client() {
         // What is left of its replies is for nobody.
-        let _ = tokio::time::timeout(FAREWELL, connection.settle()).await;
+        let settled = tokio::time::timeout(FAREWELL, connection.settle()).await;
+        if !matches!(settled, Ok(Ok(()))) {
+            return lease.discard();
+        }
     }
     if connection.machine.status() != Status::Idle || !connection.pending.is_empty() {
         lease.discard();

@@ -449,3 +449,6 @@ impl<P: Protocol> Session<P> {
         tokio::join!(giving_back, farewell);
     }
 }
+
+#[cfg(test)]
+mod tests;

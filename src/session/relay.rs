@@ -59,14 +59,16 @@ impl<P: Protocol> Session<P> {
         let taken = machine.receive(input, Some(&mut self.client), &mut scratch.out);
         let answered = self.tally.received(machine);
         self.watch.handle.note_answers(answered);
+        self.counts.1.database_bytes_received.add(read as u64);
+        self.counts.0.client_bytes_sent.add(scratch.out.len() as u64);
+        // What was understood before a breach is the client's: it may be the end of a frame that it has the beginning of.
+        let written = write(&mut self.stream, &scratch.out, input, &mut self.to_client, cx);
         let taken = match taken {
             Ok(taken) => taken,
             Err(violation) => return Err(self.server_broke(violation)),
         };
         tail.extend_from_slice(input.get(taken..).unwrap_or_default());
-        self.counts.1.database_bytes_received.add(read as u64);
-        self.counts.0.client_bytes_sent.add(scratch.out.len() as u64);
-        if write(&mut self.stream, &scratch.out, input, &mut self.to_client, cx).is_err() {
+        if written.is_err() {
             return Err(End::ClientLost);
         }
         if let Some(error) = lease.attach_failure() {
@@ -79,7 +81,10 @@ impl<P: Protocol> Session<P> {
     /// What the server said can't be understood: the connection can't be used, and the client can't be left to guess.
     fn server_broke(&mut self, violation: Violation) -> End {
         tracing::error!(%violation, "the database's reply was not understood; its connection is closed");
-        self.end(&ClientError::OutcomeUnknown)
+        let end = self.end(&ClientError::OutcomeUnknown);
+        // However idle its machine takes itself to be: where its next frame begins is not known.
+        self.drop_lease();
+        end
     }
 
     /// The server's connection is at its end.
