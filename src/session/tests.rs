@@ -223,3 +223,30 @@ async fn a_connection_whose_reply_is_not_understood_is_closed() {
         .await;
     }
 }
+
+/// The database waits for data, the proxy for the database, and nothing more is read of a client that broke the protocol.
+#[tokio::test(start_paused = true)]
+async fn a_breach_in_the_middle_of_copy_data_ends_the_session() {
+    let copy: (u8, &[u8]) = (b'Q', b"COPY t FROM STDIN\0");
+    let breach: (u8, &[u8]) = (b'~', b"");
+    for pipelined in [false, true] {
+        run(async {
+            let mut f = Fixture::new(NO_LIMITS);
+            let (mut client, session) = f.client();
+            client.send(&[copy, breach][..if pipelined { 2 } else { 1 }]).await;
+            let mut database = f.database(&[]).await;
+            database.expect("Q").await;
+            database.send(&[(b'G', b"\0\0\0")]).await;
+            client.expect("G").await;
+            if !pipelined {
+                client.send(&[(b'd', b"1\n"), breach]).await;
+            }
+            let [severity, code, _] = client.last_error().await;
+            assert_eq!((severity.as_str(), code.as_str()), ("FATAL", "08P01"));
+            database.closed().await;
+            assert_eq!(within(session).await.unwrap(), End::Told);
+            assert_eq!(f.figures(), Figures::default());
+        })
+        .await;
+    }
+}
