@@ -119,7 +119,7 @@ impl<P: Protocol> Session<P> {
     }
 
     /// The connection is gone, and nothing with it.
-    fn lost_in_reset(&mut self) {
+    pub(super) fn lost_in_reset(&mut self) {
         self.drop_lease();
         self.look_again = !self.tail.is_empty();
         self.counts.1.transactions.add(1);

@@ -174,6 +174,11 @@ fn bytes(frames: &[(u8, &[u8])]) -> Vec<u8> {
     frames.iter().flat_map(frame).collect()
 }
 
+/// With a frame's kind alone.
+fn bare(kinds: &'static str) -> Vec<(u8, &'static [u8])> {
+    kinds.bytes().map(|kind| (kind, &b""[..])).collect()
+}
+
 /// Runs a test's tasks until it is done.
 async fn run(test: impl Future<Output = ()>) {
     LocalSet::new().run_until(test).await;
@@ -249,4 +254,184 @@ async fn a_breach_in_the_middle_of_copy_data_ends_the_session() {
         })
         .await;
     }
+}
+
+/// What the client says, what the database answers, how long it may take from then on, and what the client is told last.
+struct Stalled<'a> {
+    rules: Rules,
+    secret: &'a [u8],
+    asks: &'a [(u8, &'a [u8])],
+    sent: &'a str,
+    answers: &'a [(u8, &'a [u8])],
+    told: &'a str,
+}
+
+/// Within its limit, the time in which a cancel must show, and a look of the worker's.
+const AT_MOST: Duration = Duration::from_millis(1000 + 5000 + 500);
+const ONE_SECOND: Option<Duration> = Some(Duration::from_secs(1));
+const TRANSACTION_MAX: Rules = Rules { transaction_max: ONE_SECOND, ..NO_LIMITS };
+const QUERY_TIMEOUT: Rules = Rules { query_timeout: ONE_SECOND, ..NO_LIMITS };
+
+async fn ends_in_time(stalled: Stalled<'_>) {
+    let Stalled { rules, secret, asks, sent, answers, told } = stalled;
+    run(async {
+        let mut f = Fixture::new(rules);
+        let (mut client, session) = f.client();
+        client.send(asks).await;
+        let mut database = f.database(secret).await;
+        database.expect(sent).await;
+        database.send(answers).await;
+        let began = Instant::now();
+        for (kind, _) in answers {
+            client.expect(std::str::from_utf8(&[*kind]).unwrap()).await;
+        }
+        let [severity, code, message] = client.last_error().await;
+        assert_eq!((severity.as_str(), code.as_str()), ("FATAL", "57014"), "{message}");
+        assert!(message.contains(told), "{message}");
+        assert!((Duration::from_secs(1)..=AT_MOST).contains(&began.elapsed()), "{told}: {:?}", began.elapsed());
+        assert_eq!(within(session).await.unwrap(), End::Told);
+        database.closed().await;
+        assert!(began.elapsed() <= AT_MOST, "its locks are free: {:?}", began.elapsed());
+        assert_eq!(f.figures(), Figures::default());
+    })
+    .await;
+}
+
+const EXTENDED: [(u8, &[u8]); 3] =
+    [(b'P', b"\0INSERT INTO t VALUES (1)\0\0\0"), (b'B', b"\0\0\0\0\0\0\0\0"), (b'E', b"\0\0\0\0\0")];
+const ERROR: &[u8] = b"SERROR\0VERROR\0C22012\0Mdivision by zero\0\0";
+
+#[tokio::test(start_paused = true)]
+async fn a_transaction_that_its_client_leaves_open_ends_in_time() {
+    let (rules, told) = (TRANSACTION_MAX, "transaction_max");
+    let flushed = [&EXTENDED[..], &[(b'H', b"")]].concat();
+    let complete: [(u8, &[u8]); 3] = [(b'1', b""), (b'2', b""), (b'C', b"INSERT 0 1\0")];
+    let copy: [(u8, &[u8]); 2] = [(b'Q', b"COPY t FROM STDIN\0"), (b'd', b"1\n")];
+    let failed: [(u8, &[u8]); 2] = [(b'E', ERROR), (b'Z', b"E")];
+    for secret in [&b""[..], b"secret"] {
+        for (asks, sent, answers) in [
+            // It has all its answers, and the Sync is missing.
+            (&flushed[..], "PBEH", &complete[..]),
+            // Without a Flush the database keeps them.
+            (&EXTENDED[..], "PBE", &[]),
+            // A cancel is heard when the next data come.
+            (&copy[..], "Qd", &[(b'G', b"\0\0\0")]),
+            (&[(b'Q', b"BEGIN; SELECT 1/0\0")], "Q", &failed[..]),
+            // The database runs it, whoever asks for what.
+            (&[(b'Q', b"BEGIN; SELECT pg_sleep(600)\0")], "Q", &[]),
+        ] {
+            let stalled = Stalled { rules: rules.clone(), secret, asks, sent, answers, told };
+            ends_in_time(stalled).await;
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_query_that_can_not_be_cancelled_ends_in_time() {
+    let extended = [&EXTENDED[..], &[(b'S', b"")]].concat();
+    for secret in [&b""[..], b"secret"] {
+        for (asks, sent) in [(&[(b'Q', &b"SELECT pg_sleep(600)\0"[..])][..], "Q"), (&extended[..], "PBES")] {
+            let (rules, told, answers) = (QUERY_TIMEOUT, "query_timeout", &[][..]);
+            ends_in_time(Stalled { rules, secret, asks, sent, answers, told }).await;
+        }
+    }
+}
+
+/// Of a result in the middle of which no word can be said.
+#[tokio::test(start_paused = true)]
+async fn a_transaction_of_a_client_that_does_not_read_ends_in_time() {
+    run(async {
+        let mut f = Fixture::new(TRANSACTION_MAX);
+        let (mut client, session) = f.client();
+        client.send(&[(b'Q', b"SELECT 1\0")]).await;
+        let mut database = f.database(b"secret").await;
+        database.expect("Q").await;
+        let began = Instant::now();
+        let rows = vec![0; 1 << 20];
+        let head = [&b"D"[..], &(1_u32 << 21).to_be_bytes(), &rows].concat();
+        assert!(within(database.0.write_all(&head)).await.is_err());
+        assert!(began.elapsed() <= AT_MOST, "{:?}", began.elapsed());
+        assert_eq!(f.figures(), Figures::default());
+        client.closed().await;
+        assert_eq!(within(session).await.unwrap(), End::Told);
+    })
+    .await;
+}
+
+/// What the proxy has rolled back holds nothing but its connection. Its client is told at its next request, and not driven
+/// out for that before as much time has gone by again.
+#[tokio::test(start_paused = true)]
+async fn a_client_is_told_of_a_rollback_behind_its_back_and_goes_on() {
+    let rules = Rules { transaction_max: Some(Duration::from_secs(60)), ..NO_LIMITS };
+    run(async {
+        let mut f = Fixture::new(rules);
+        let (mut client, session) = f.client();
+        let mut database = None;
+        for round in 0..3 {
+            client.send(&[(b'Q', b"BEGIN\0")]).await;
+            let mut peer = match database.take() {
+                None => f.database(b"secret").await,
+                Some(peer) => peer,
+            };
+            peer.expect("Q").await;
+            let began = Instant::now();
+            peer.send(&[(b'C', b"BEGIN\0"), (b'Z', b"T")]).await;
+            client.expect("CZ").await;
+            // The rollback, and what leaves the client in a failed transaction.
+            peer.expect("Q").await;
+            peer.send(&[(b'C', b"ROLLBACK\0"), (b'C', b"BEGIN\0"), (b'E', ERROR), (b'Z', b"E")]).await;
+            if round == 2 {
+                let [severity, code, _] = client.last_error().await;
+                assert_eq!((severity.as_str(), code.as_str()), ("FATAL", "57014"));
+                let lasted = began.elapsed();
+                assert!((119..=121).contains(&lasted.as_secs()), "{lasted:?}");
+                peer.closed().await;
+                break;
+            }
+            tokio::time::sleep(Duration::from_secs(50)).await;
+            client.send(&[(b'Q', b"SELECT 1\0")]).await;
+            peer.expect("Q").await;
+            let aborted = b"SERROR\0VERROR\0C25P02\0Mcurrent transaction is aborted\0\0";
+            peer.send(&[(b'E', aborted), (b'Z', b"E")]).await;
+            let (kind, body) = client.next().await.unwrap();
+            assert_eq!(kind, b'E');
+            assert!(body.escape_ascii().to_string().contains("VERROR\\x00C57014"), "{}", body.escape_ascii());
+            client.expect("Z").await;
+            client.send(&[(b'Q', b"ROLLBACK\0")]).await;
+            peer.expect("Q").await;
+            peer.send(&[(b'C', b"ROLLBACK\0"), (b'Z', b"I")]).await;
+            client.expect("CZ").await;
+            database = Some(peer);
+        }
+        assert_eq!(within(session).await.unwrap(), End::Told);
+        assert_eq!(f.figures(), Figures::default());
+    })
+    .await;
+}
+
+/// What is over in time is over: the next transaction has a time of its own.
+#[tokio::test(start_paused = true)]
+async fn a_cancelled_query_is_told_and_its_session_goes_on() {
+    run(async {
+        let mut f = Fixture::new(QUERY_TIMEOUT);
+        let (mut client, session) = f.client();
+        let mut database = None;
+        for _ in 0..5 {
+            client.send(&[(b'Q', b"SELECT pg_sleep(600)\0")]).await;
+            let mut peer = match database.take() {
+                None => f.database(b"secret").await,
+                Some(peer) => peer,
+            };
+            peer.expect("Q").await;
+            // The cancel takes its time.
+            tokio::time::sleep(Duration::from_secs(4)).await;
+            peer.send(&[(b'E', b"SERROR\0VERROR\0C57014\0Mcanceling statement\0\0"), (b'Z', b"I")]).await;
+            client.expect("EZ").await;
+            database = Some(peer);
+        }
+        client.send(&bare("X")).await;
+        assert_eq!(within(session).await.unwrap(), End::Goodbye);
+        assert_eq!(f.figures(), IDLE);
+    })
+    .await;
 }
