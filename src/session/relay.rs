@@ -158,14 +158,17 @@ impl<P: Protocol> Session<P> {
         if let Some(violation) = self.violation.filter(|_| is_answered) {
             return Err(self.end(&ClientError::Protocol(violation)));
         }
-        let gone = self.at_end || self.client.has_ended();
+        // What was read ahead of a machine that holds is still to be sent.
+        let is_held = connection.machine.is_holding() || self.violation.is_some();
+        let gone = (self.at_end && !is_held) || self.client.has_ended();
         if gone && status == Status::Owing && connection.machine.needs_client() {
             return Ok(self.say_goodbye(cx));
         }
         if status == Status::Owing || !connection.pending.is_empty() {
             return Ok(false);
         }
-        if gone {
+        // Behind a reset it is given back first.
+        if gone && !self.resetting {
             return Err(End::Goodbye);
         }
         if status != Status::Idle {
@@ -221,7 +224,10 @@ impl<P: Protocol> Session<P> {
     fn read_for_server(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch) -> Result<bool, End> {
         let Holding::Lease(lease) = &mut self.holding else { return Ok(false) };
         let connection = &lease.connection;
-        if connection.pending.len() >= HIGH_WATER || connection.machine.is_holding() || self.violation.is_some() {
+        if connection.machine.is_holding() || self.violation.is_some() {
+            return self.read_held(cx, scratch);
+        }
+        if connection.pending.len() >= HIGH_WATER {
             return Ok(false);
         }
         // A cancel of what was answered meanwhile must not hit what comes next.
@@ -241,6 +247,23 @@ impl<P: Protocol> Session<P> {
         let result = self.forward(cx, input.bytes(), scratch);
         scratch.input = input;
         result.map(|()| true)
+    }
+
+    /// Reads on while nothing of it can be sent: to know when the client leaves.
+    fn read_held(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch) -> Result<bool, End> {
+        if self.tail.len() >= HIGH_WATER || self.at_end || self.client.has_ended() {
+            return Ok(false);
+        }
+        if !self.read_client(cx, scratch)? {
+            return Ok(self.at_end);
+        }
+        // The next reply looks at it again. What stands behind a breach is for nobody.
+        if self.violation.is_none() {
+            let input = std::mem::take(&mut scratch.input);
+            self.keep(input.bytes());
+            scratch.input = input;
+        }
+        Ok(true)
     }
 
     /// Gives the client's bytes to the server's machine, and what that makes of them to the server.

@@ -435,3 +435,75 @@ async fn a_cancelled_query_is_told_and_its_session_goes_on() {
     })
     .await;
 }
+
+/// While the machine holds, nothing can be sent, and the client may leave all the same.
+#[tokio::test(start_paused = true)]
+async fn a_client_that_leaves_while_its_machine_holds_is_noticed() {
+    let clears: (u8, &[u8]) = (b'Q', b"DISCARD ALL\0");
+    let next: (u8, &[u8]) = (b'Q', b"SELECT 1\0");
+    let breach: (u8, &[u8]) = (b'~', b"");
+    let slow: (u8, &[u8]) = (b'Q', b"SELECT pg_sleep(600)\0");
+    for asks in [&[clears][..], &[clears, next], &[slow, breach]] {
+        run(async {
+            let mut f = Fixture::new(NO_LIMITS);
+            let (mut client, session) = f.client();
+            client.send(asks).await;
+            let mut database = f.database(b"secret").await;
+            database.expect("Q").await;
+            drop(client);
+            let began = Instant::now();
+            assert_eq!(within(session).await.unwrap(), End::ClientLost);
+            database.closed().await;
+            assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+            assert_eq!(f.figures(), Figures::default());
+        })
+        .await;
+    }
+}
+
+/// What is read ahead meanwhile is served, in its order, and to its end, also if nothing comes behind it.
+#[tokio::test(start_paused = true)]
+async fn what_comes_while_the_machine_holds_is_served() {
+    run(async {
+        let mut f = Fixture::new(NO_LIMITS);
+        let (mut client, session) = f.client();
+        client.send(&[(b'P', b"\0DISCARD ALL\0\0\0"), EXTENDED[1], EXTENDED[2]]).await;
+        let mut database = f.database(b"secret").await;
+        database.expect("PBEH").await;
+        client.send(&bare("S")).await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        client.send(&[(b'Q', b"SELECT 1\0")]).await;
+        client.0.shutdown().await.unwrap();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        database.send(&[(b'1', b""), (b'2', b""), (b'C', b"DISCARD ALL\0")]).await;
+        database.expect("SQ").await;
+        database.send(&[(b'Z', b"I"), (b'C', b"SELECT 1\0"), (b'Z', b"I")]).await;
+        client.expect("12CZCZ").await;
+        client.closed().await;
+        assert_eq!(within(session).await.unwrap(), End::Goodbye);
+        assert_eq!(f.figures(), IDLE);
+    })
+    .await;
+}
+
+/// A client that leaves while the connection is being reset behind it has all its answers.
+#[tokio::test(start_paused = true)]
+async fn a_client_that_leaves_during_a_reset() {
+    run(async {
+        let config = PoolConfig { reset: crate::config::ResetPolicy::Full, ..PoolConfig::default() };
+        let mut f = Fixture::with(NO_LIMITS, config);
+        let (mut client, session) = f.client();
+        client.send(&[(b'Q', b"SELECT 1\0")]).await;
+        let mut database = f.database(b"secret").await;
+        database.expect("Q").await;
+        database.send(&[(b'C', b"SELECT 1\0"), (b'Z', b"I")]).await;
+        client.expect("CZ").await;
+        drop(client);
+        database.expect("Q").await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        database.send(&[(b'C', b"DISCARD ALL\0"), (b'Z', b"I")]).await;
+        assert_eq!(within(session).await.unwrap(), End::Goodbye);
+        assert_eq!(f.figures(), IDLE, "reset once");
+    })
+    .await;
+}
