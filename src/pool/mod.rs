@@ -96,7 +96,7 @@ pub enum Borrow<P: Protocol> {
     Refused(ClientError),
 }
 
-/// A place in the line. Dropping it gives the place up.
+/// A place in the line. Dropping it gives the place up, or the lease that has come and that nobody has looked at.
 pub struct Waiting<P: Protocol> {
     /// Gives the lease, or why there is none.
     pub outcome: oneshot::Receiver<Result<Lease<P>, ClientError>>,
@@ -364,5 +364,10 @@ impl<P: Protocol> Drop for PoolUse<P> {
 impl<P: Protocol> Drop for Waiting<P> {
     fn drop(&mut self) {
         self.pools.lock().line.cancel(self.key, self.ticket);
+        // One that has been handed over already is as clean as it came. The lock is free by now: releasing takes it.
+        self.outcome.close();
+        if let Ok(Ok(lease)) = self.outcome.try_recv() {
+            lease.release();
+        }
     }
 }
