@@ -10,7 +10,7 @@ use crate::net::Stream;
 use crate::postgres::Postgres;
 use crate::postgres::connect::Connected;
 use crate::postgres::server::Server;
-use crate::protocol::{Parameters, ServerError};
+use crate::protocol::{HandshakeError, Parameters, ServerError};
 use proptest::prelude::{Just, Strategy, any, prop_assert, prop_assert_eq, prop_oneof, proptest};
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -233,6 +233,40 @@ fn the_words_of_a_timeout() {
     let error = waiting.outcome.try_recv().unwrap().err().unwrap();
     assert!(matches!(error, ClientError::NoWriter { .. }), "{error}");
     assert_eq!(f.pools.figures(), Figures::default());
+}
+
+/// It may take one more in a moment: nobody is refused, and the login is tried again after a pause.
+#[test]
+fn a_database_that_is_full_is_waited_for() {
+    let full = || {
+        let (code, message) = ("53300".into(), "sorry, too many clients already".into());
+        ConnectError::Login(HandshakeError::Server(ServerError { code, message, is_fatal: true, frame: Vec::new() }))
+    };
+    let mut f = Fixture::new(PoolConfig::default(), 1);
+    let mut waiting = later(f.borrow(0));
+    for _ in 0..2 {
+        let Order { key, pool_key, .. } = f.orders.try_recv().unwrap();
+        f.pools.open_failed(key, &pool_key, &full());
+        assert!(waiting.outcome.try_recv().is_err() && f.orders.try_recv().is_err());
+        let began = Instant::now();
+        while f.orders.is_empty() {
+            assert!(began.elapsed() < Duration::from_secs(5));
+            // The back-off is real time.
+            std::thread::sleep(Duration::from_millis(5));
+            f.pools.tick();
+        }
+    }
+    f.open_all();
+    lease(&mut waiting).release();
+    // In the end they are told what they have waited for: it could be reached.
+    let config = PoolConfig { connection_borrow_timeout: Duration::ZERO, ..PoolConfig::default() };
+    let mut f = Fixture::new(config, 1);
+    let mut waiting = later(f.borrow(0));
+    let Order { key, pool_key, .. } = f.orders.try_recv().unwrap();
+    f.pools.open_failed(key, &pool_key, &full());
+    f.pools.tick();
+    let error = waiting.outcome.try_recv().unwrap().err().unwrap();
+    assert!(matches!(error, ClientError::BorrowTimeout { .. }), "{error}");
 }
 
 #[derive(Debug, Clone)]
