@@ -91,11 +91,18 @@ pub enum ConnectError {
     },
 }
 
-/// Performs the logins that the pools order, until they are gone. Run it inside a `LocalSet`.
+/// Carries out what the pools order, until they are gone. Run it inside a `LocalSet`.
 pub async fn run<P: Protocol>(pools: Arc<Pools<P>>, mut orders: mpsc::UnboundedReceiver<Order<P>>, target: Target) {
     let target = Rc::new(target);
     pools.counts.speaks_tls.set(u64::from(pools.dial.has_tls()));
-    while let Some(Order { key, pool_key, instead_of }) = orders.recv().await {
+    while let Some(order) = orders.recv().await {
+        let (key, pool_key, instead_of) = match order {
+            Order::Open { key, pool_key, instead_of } => (key, pool_key, instead_of),
+            Order::Leave(leaving) => {
+                tokio::task::spawn_local(leaving.end());
+                continue;
+            }
+        };
         pools.counts.database_connection_requests.add(1);
         let (pools, target) = (Arc::clone(&pools), Rc::clone(&target));
         tokio::task::spawn_local(async move {
