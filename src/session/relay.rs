@@ -145,7 +145,7 @@ impl<P: Protocol> Session<P> {
         }
         let Holding::Lease(lease) = &mut self.holding else { return Ok(false) };
         let connection = &mut lease.connection;
-        if self.look_again && !connection.machine.is_holding() {
+        if self.look_again && !connection.machine.is_holding() && !self.resetting {
             // The connection was got for what is in the tail.
             return Ok(false);
         }
@@ -224,7 +224,8 @@ impl<P: Protocol> Session<P> {
     fn read_for_server(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch) -> Result<bool, End> {
         let Holding::Lease(lease) = &mut self.holding else { return Ok(false) };
         let connection = &lease.connection;
-        if connection.machine.is_holding() || self.violation.is_some() {
+        // What comes during a reset is for the next connection: this one has lost the client's settings.
+        if connection.machine.is_holding() || self.violation.is_some() || self.resetting {
             return self.read_held(cx, scratch);
         }
         if connection.pending.len() >= HIGH_WATER {

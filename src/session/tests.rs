@@ -54,7 +54,9 @@ impl Fixture {
         tokio::task::spawn_local(async move {
             while let Some(order) = orders.recv().await {
                 let login = login.clone();
-                tokio::task::spawn_local(async move { order.left().await.map(|order| login.send(order)) });
+                tokio::task::spawn_local(
+                    async move { order.left().await.is_some_and(|order| login.send(order).is_ok()) },
+                );
             }
         });
         let (cancel_keys, cancels) = CancelKeys::new(0, 1);
@@ -525,6 +527,37 @@ async fn a_client_that_leaves_during_a_reset() {
         database.send(&[(b'C', b"DISCARD ALL\0"), (b'Z', b"I")]).await;
         assert_eq!(within(session).await.unwrap(), End::Goodbye);
         assert_eq!(f.figures(), IDLE, "reset once");
+    })
+    .await;
+}
+
+/// What a client asks for while the connection is being reset behind its last transaction is for the next one: this one has
+/// lost its settings, and others stand in line for it.
+#[tokio::test(start_paused = true)]
+async fn what_comes_during_a_reset_stands_in_line() {
+    run(async {
+        let config = PoolConfig { reset: crate::config::ResetPolicy::Full, ..PoolConfig::default() };
+        let mut f = Fixture::with(NO_LIMITS, config);
+        let (mut one, _session) = f.client();
+        one.send(&[(b'Q', b"SELECT 1\0")]).await;
+        let mut database = f.database(b"secret").await;
+        database.expect("Q").await;
+        database.send(&[(b'C', b"SELECT 1\0"), (b'Z', b"I")]).await;
+        one.expect("CZ").await;
+        database.expect("Q").await;
+        let (mut other, _session) = f.client();
+        other.send(&[(b'Q', b"SELECT 2\0")]).await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        one.send(&[(b'Q', b"SELECT 3\0")]).await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        for (query, client) in [(b"SELECT 2\0", &mut other), (b"SELECT 3\0", &mut one)] {
+            database.send(&[(b'C', b"DISCARD ALL\0"), (b'Z', b"I")]).await;
+            let (_, asked) = database.next().await.unwrap();
+            assert_eq!(asked.escape_ascii().to_string(), query.escape_ascii().to_string());
+            database.send(&[(b'C', b"SELECT 1\0"), (b'Z', b"I")]).await;
+            client.expect("CZ").await;
+            database.expect("Q").await;
+        }
     })
     .await;
 }
