@@ -7,7 +7,7 @@
 use crate::config::{EndpointConfig, ListenAddress};
 use crate::metrics::{EndpointMetrics, LoginRefusal};
 use crate::net::proxy_protocol::{self, HeaderError};
-use crate::net::sources::{PendingLogin, Sources, TooMuch};
+use crate::net::sources::{PendingLogin, Source, Sources, TooMuch};
 use crate::net::{Detached, Peer, Stream};
 use crate::protocol::ClientError;
 use ipnet::IpNet;
@@ -80,7 +80,7 @@ impl Workers {
         &self,
         stream: Detached,
         endpoint: usize,
-        admitted: Result<Option<PendingLogin>, ClientError>,
+        admitted: Result<PendingLogin, ClientError>,
         permit: OwnedSemaphorePermit,
     ) {
         let least = self.workers.iter().min_by_key(|(_, load)| load.load(Ordering::Relaxed));
@@ -90,7 +90,7 @@ impl Workers {
         let client_id = self.next_client_id.fetch_add(1, Ordering::Relaxed);
         // A worker that is gone is gone for good: the process is ending, and the client sees its connection closed.
         let (pending, refusal) = match admitted {
-            Ok(pending) => (pending, None),
+            Ok(pending) => (Some(pending), None),
             Err(refusal) => (None, Some(refusal)),
         };
         let _ = mailbox.send(Arrival { stream, endpoint, client_id, refusal, pending, claim });
@@ -209,11 +209,12 @@ impl Doors {
                         self.introduce(socket, address, workers);
                         return Ok(());
                     }
-                    self.admit(Stream::tcp(socket)?, workers)
+                    self.admit(Stream::tcp(socket)?, Source::of(address.ip()), workers)
                 }),
-                Door::Unix(listener, _) => {
-                    listener.accept().await.and_then(|(socket, _)| self.admit(Stream::unix(socket), workers))
-                }
+                Door::Unix(listener, _) => listener.accept().await.and_then(|(socket, _)| {
+                    let user = socket.peer_cred()?.uid();
+                    self.admit(Stream::unix(socket), Source::User(user), workers)
+                }),
             };
             match admitted {
                 Ok(()) => {}
@@ -243,7 +244,9 @@ impl Doors {
                 Ok(Err(error)) => return doors.complain(balancer.ip(), &error.to_string()),
                 Err(_) => return doors.complain(balancer.ip(), "no PROXY protocol header within login_timeout"),
             };
-            if let Err(error) = Stream::tcp_for(socket, client).and_then(|stream| doors.admit(stream, &workers)) {
+            let source = Source::of(client.ip());
+            if let Err(error) = Stream::tcp_for(socket, client).and_then(|stream| doors.admit(stream, source, &workers))
+            {
                 tracing::debug!(endpoint = doors.name, %error, "a balancer's client was lost");
             }
         });
@@ -256,8 +259,8 @@ impl Doors {
         }
     }
 
-    fn admit(&self, stream: Stream, workers: &Workers) -> io::Result<()> {
-        let admitted = self.judge(stream.peer());
+    fn admit(&self, stream: Stream, source: Source, workers: &Workers) -> io::Result<()> {
+        let admitted = self.judge(stream.peer(), source);
         let places = if admitted.is_err() { &self.refusals } else { &self.places };
         match Arc::clone(places).try_acquire_owned() {
             Ok(permit) => workers.hand_over(stream.detach()?, self.number, admitted, permit),
@@ -273,8 +276,8 @@ impl Doors {
         self.counts.logins_refused.of(LoginRefusal::TooManyClients).add(1);
     }
 
-    /// Whether this peer gets a place now; opens an account for its address.
-    fn judge(&self, peer: Peer) -> Result<Option<PendingLogin>, ClientError> {
+    /// Whether this peer gets a place now; opens an account for where it comes from.
+    fn judge(&self, peer: Peer, source: Source) -> Result<PendingLogin, ClientError> {
         let endpoint = || self.name.clone();
         if !self.allows(peer) {
             return Err(ClientError::AddressNotAllowed { endpoint: endpoint() });
@@ -282,12 +285,7 @@ impl Doors {
         if self.places.available_permits() == 0 {
             return Err(ClientError::TooManyClients { endpoint: endpoint(), limit: self.max_clients });
         }
-        let pending = match peer {
-            Peer::Address(address) => Some(self.sources.admit(address.ip(), Instant::now())),
-            // Who may open it is said by the folder's permissions.
-            Peer::Unix | Peer::Memory => None,
-        };
-        pending.transpose().map_err(|too_much| match too_much {
+        self.sources.admit(source, Instant::now()).map_err(|too_much| match too_much {
             TooMuch::Logins(limit) => ClientError::TooManyLoginsAtOnce { endpoint: endpoint(), limit },
             TooMuch::Tries => ClientError::TooManyFailedLogins,
         })
@@ -296,6 +294,7 @@ impl Doors {
     fn allows(&self, peer: Peer) -> bool {
         match peer {
             Peer::Address(address) => contains(&self.allow_from, address.ip()),
+            // Who may open it is said by the folder's permissions.
             Peer::Unix | Peer::Memory => true,
         }
     }

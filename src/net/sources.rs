@@ -1,4 +1,5 @@
-//! What one address may do before it has shown who it is: hold places, and try passwords.
+//! What one address may do before it has shown who it is: hold places, and try passwords. Over a unix socket, which has no
+//! addresses, it is the system's user who may try so much; places are nothing that the machine's own users are held to.
 //!
 //! No address takes all of an endpoint's places with logins that are not done, and none that has had a hundred tries
 //! come to nothing gets more than ten a second. A try is taken before a proof is judged, a cancel key looked up or the
@@ -23,12 +24,28 @@ const SOURCES_MAX: usize = 100_000;
 #[derive(Debug)]
 pub struct Sources {
     logins_max: usize,
-    known: Mutex<HashMap<IpAddr, Source>>,
+    known: Mutex<HashMap<Source, Account>>,
+}
+
+/// Where a client comes from, as far as that tells it from others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Source {
+    /// Of IPv6 the network.
+    Address(IpAddr),
+    /// The user, by number, who has opened the unix socket.
+    User(u32),
+}
+
+impl Source {
+    /// The source of who comes from this address.
+    pub fn of(address: IpAddr) -> Self {
+        Self::Address(network(address))
+    }
 }
 
 /// What is known of one.
 #[derive(Debug)]
-struct Source {
+struct Account {
     /// Logins that are not done.
     logins: usize,
     /// Tries that it has left; never below none.
@@ -49,7 +66,7 @@ pub enum TooMuch {
 #[derive(Debug)]
 pub struct PendingLogin {
     sources: Arc<Sources>,
-    key: IpAddr,
+    key: Source,
 }
 
 impl Sources {
@@ -58,16 +75,15 @@ impl Sources {
         Arc::new(Self { logins_max: (places - places / 4).max(1), known: Mutex::default() })
     }
 
-    /// A login from this address begins.
-    pub fn admit(self: &Arc<Self>, address: IpAddr, now: Instant) -> Result<PendingLogin, TooMuch> {
-        let key = network(address);
+    /// A login from there begins.
+    pub fn admit(self: &Arc<Self>, key: Source, now: Instant) -> Result<PendingLogin, TooMuch> {
         let mut known = self.known();
-        let source = known.entry(key).or_insert(Source { logins: 0, tries: TRIES, at: now });
+        let source = known.entry(key).or_insert(Account { logins: 0, tries: TRIES, at: now });
         source.recover(now);
         if source.tries < 1.0 {
             return Err(TooMuch::Tries);
         }
-        if source.logins >= self.logins_max {
+        if source.logins >= self.logins_max && matches!(key, Source::Address(_)) {
             return Err(TooMuch::Logins(self.logins_max));
         }
         source.logins += 1;
@@ -75,12 +91,12 @@ impl Sources {
         Ok(PendingLogin { sources: Arc::clone(self), key })
     }
 
-    fn known(&self) -> MutexGuard<'_, HashMap<IpAddr, Source>> {
+    fn known(&self) -> MutexGuard<'_, HashMap<Source, Account>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Source {
+impl Account {
     fn recover(&mut self, now: Instant) {
         let gained = now.saturating_duration_since(self.at).as_secs_f64() * TRIES_PER_SECOND;
         self.tries = (self.tries + gained).min(TRIES);
@@ -136,8 +152,17 @@ mod tests {
     use super::*;
     use std::time::Duration;
 
-    fn address(text: &str) -> IpAddr {
-        text.parse().unwrap()
+    fn address(text: &str) -> Source {
+        Source::of(text.parse().unwrap())
+    }
+
+    #[test]
+    fn a_user_of_the_machine_has_as_many_tries_and_all_places() {
+        let (sources, now) = (Sources::new(8), Instant::now());
+        let logins: Vec<_> = (0..200).map(|_| sources.admit(Source::User(1000), now).unwrap()).collect();
+        assert_eq!(logins.iter().filter(|login| login.take(now)).count(), 100);
+        assert_eq!(sources.admit(Source::User(1000), now).unwrap_err(), TooMuch::Tries);
+        assert!(sources.admit(Source::User(0), now).is_ok());
     }
 
     #[test]

@@ -106,8 +106,7 @@ impl Stream {
 
     /// [`into_tls_server`](Self::into_tls_server) in place. Where it fails or is dropped, the stream is no good any more.
     pub async fn start_tls_server(&mut self, config: Arc<ServerConfig>) -> io::Result<()> {
-        let gone = Self { layers: Layers::Plain(Socket::Gone), peer: self.peer };
-        *self = mem::replace(self, gone).into_tls_server(config).await?;
+        *self = self.take().into_tls_server(config).await?;
         Ok(())
     }
 
@@ -118,6 +117,12 @@ impl Stream {
         let (socket, peer) = self.into_plain()?;
         let session = TlsConnector::from(config).connect(name, socket).await?;
         Ok(Self { layers: Layers::Tls(Box::new(session.into())), peer })
+    }
+
+    /// The stream, out of its place: what stays there fails in whatever is done with it.
+    pub fn take(&mut self) -> Self {
+        let gone = Self { layers: Layers::Plain(Socket::Gone), peer: self.peer };
+        mem::replace(self, gone)
     }
 
     fn into_plain(self) -> io::Result<(Socket, Peer)> {

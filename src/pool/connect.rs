@@ -2,8 +2,8 @@
 //!
 //! How many logins are under way at once, and how long the pause after a failure is, the line says. The database's own
 //! words about a failed login hold addresses and blame the wrong password: they go to the log; the client learns the
-//! group, the user and the code (two codes pass: no such database, and the database's own "too many"; and what it says
-//! about options of the client's own that only a login can set).
+//! group, the user and the code (one error passes: no such database; and what it says about options of the client's own that
+//! only a login can set). A database that is full may have room in a moment: nobody is told before their time is up.
 
 use super::dial::Dial;
 use super::line::Key;
@@ -25,9 +25,10 @@ use tokio::sync::mpsc;
 const HUNG_MAX: usize = 4;
 /// What may happen at every hand-over is logged no more often.
 const TOLD_AGAIN: Duration = Duration::from_secs(10);
-/// Codes that a client may see as the database said them: no such database, too many connections.
-const PASSED_CODES: &[&str] = &["3D000", "53300"];
-
+/// No such database: what the database says of it a client may see.
+const NO_SUCH_DATABASE: &str = "3D000";
+/// The database, or one of its roles, has as many connections as it may have.
+const TOO_MANY_CONNECTIONS: &str = "53300";
 /// The one code that is about what was proven. Others of its class are about addresses, databases and roles.
 const WRONG_PASSWORD: &str = "28P01";
 
@@ -90,11 +91,18 @@ pub enum ConnectError {
     },
 }
 
-/// Performs the logins that the pools order, until they are gone. Run it inside a `LocalSet`.
+/// Carries out what the pools order, until they are gone. Run it inside a `LocalSet`.
 pub async fn run<P: Protocol>(pools: Arc<Pools<P>>, mut orders: mpsc::UnboundedReceiver<Order<P>>, target: Target) {
     let target = Rc::new(target);
     pools.counts.speaks_tls.set(u64::from(pools.dial.has_tls()));
-    while let Some(Order { key, pool_key, instead_of }) = orders.recv().await {
+    while let Some(order) = orders.recv().await {
+        let (key, pool_key, instead_of) = match order {
+            Order::Open { key, pool_key, instead_of } => (key, pool_key, instead_of),
+            Order::Leave(leaving) => {
+                tokio::task::spawn_local(leaving.end());
+                continue;
+            }
+        };
         pools.counts.database_connection_requests.add(1);
         let (pools, target) = (Arc::clone(&pools), Rc::clone(&target));
         tokio::task::spawn_local(async move {
@@ -220,11 +228,11 @@ impl<P: Protocol> Pools<P> {
     }
 
     pub(super) fn open_failed(&self, key: Key, pool_key: &PoolKey, error: &ConnectError) {
-        self.counts.database_connections_failed.of(failure(error)).add(1);
-        let words = self.words(pool_key, error);
+        let (words, failure) = (self.words(pool_key, error), failure(error));
+        self.counts.database_connections_failed.of(failure).add(1);
         let mut state = self.lock();
         let refused = state.line.open_failed(key, words.is_some(), Instant::now(), rand::random());
-        state.unreachable = words.is_none();
+        state.unreachable = words.is_none() && failure != OpenFailure::Full;
         self.open_more(&mut state);
         drop(state);
         tracing::warn!(
@@ -253,9 +261,10 @@ impl<P: Protocol> Pools<P> {
                 return Some(ClientError::InitQuery { group, code: format!("nothing within {limit:?}") });
             }
             ConnectError::Network(_) | ConnectError::Lost(_) | ConnectError::Timeout(_) => return None,
-            ConnectError::Login(HandshakeError::Server(error)) if PASSED_CODES.contains(&error.code.as_str()) => {
+            ConnectError::Login(HandshakeError::Server(error)) if error.code == NO_SUCH_DATABASE => {
                 return Some(ClientError::Server(error.clone()));
             }
+            ConnectError::Login(HandshakeError::Server(error)) if error.code == TOO_MANY_CONNECTIONS => return None,
             // Starting up, shutting down, in recovery.
             ConnectError::Login(HandshakeError::Server(error)) if error.code.starts_with("57P") => return None,
             // About what the client's own options ask for, unless the login itself failed (class 28).
@@ -296,7 +305,7 @@ fn failure(error: &ConnectError) -> OpenFailure {
         }
         ConnectError::Network(_) | ConnectError::Lost(_) => OpenFailure::Network,
         ConnectError::Login(HandshakeError::TlsDeclined) => OpenFailure::Tls,
-        ConnectError::Login(HandshakeError::Server(error)) if error.code == "53300" => OpenFailure::Full,
+        ConnectError::Login(HandshakeError::Server(error)) if error.code == TOO_MANY_CONNECTIONS => OpenFailure::Full,
         ConnectError::Login(HandshakeError::Server(error)) if error.code.starts_with("28") => OpenFailure::Login,
         ConnectError::Login(HandshakeError::Server(_) | HandshakeError::Standby) => OpenFailure::Database,
         ConnectError::Login(HandshakeError::Violation(_)) => OpenFailure::Protocol,

@@ -1,12 +1,14 @@
 //! Exclusive use of a server connection.
 //!
 //! A lease can be dropped anywhere, also when its task is cancelled in the middle of a query: that closes the
-//! connection. Only [`Lease::release`] gives it back, and only if its machine says that it is idle.
+//! connection. Only [`Lease::release`] gives it back, and only if its machine says that it is idle. The place of one that is
+//! closed is free once the database has let go of it: a login that comes before could be one too many there.
 
-use super::Pools;
 use super::line::{Ask, Key};
+use super::{Order, Pools};
 use crate::net::{Detached, Stream};
 use crate::protocol::{ClientError, Out, Protocol, ServerSide, Status};
+use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -21,7 +23,7 @@ const LEAVING: Duration = Duration::from_secs(1);
 /// Bytes of reports and notices that may wait on an idle connection.
 const UNSOLICITED_BYTES_MAX: usize = 64 << 10;
 
-/// A connection to a database: the socket and what has been said on it.
+/// A connection to a database: the socket and what has been said on it. Dropping one that is leased gives up its place.
 pub struct ServerConn<P: Protocol> {
     /// The socket.
     pub stream: Stream,
@@ -36,12 +38,15 @@ pub struct ServerConn<P: Protocol> {
     /// When it is too old to be given out again.
     expires: Option<Instant>,
     idle_since: Instant,
+    /// Its place, while it is leased; others stand in the line.
+    claim: Option<Claim<P>>,
 }
 
 impl<P: Protocol> ServerConn<P> {
     /// A connection that has just logged in, on no worker's runtime.
     pub fn new(stream: Stream, machine: P::Server, tail: Vec<u8>, expires: Option<Instant>) -> Self {
-        Self { stream, machine, pending: Vec::new(), tail, worker: None, expires, idle_since: Instant::now() }
+        let (pending, idle_since) = (Vec::new(), Instant::now());
+        Self { stream, machine, pending, tail, worker: None, expires, idle_since, claim: None }
     }
 
     /// It has lived long enough.
@@ -82,20 +87,21 @@ impl<P: Protocol> ServerConn<P> {
     }
 
     /// Says goodbye, and waits until the database has let go of it. Cancel safe: it is closed then.
-    pub(super) async fn leave(self: Box<Self>) {
-        let Self { stream, machine, .. } = *self;
-        let Ok(mut stream) = stream.detach().and_then(Detached::attach) else { return };
-        let goodbye = async {
-            let mut bytes = Vec::new();
-            machine.terminate(&mut bytes);
-            stream.write_whole(&mut bytes).await?;
-            while stream.read_more(&mut bytes).await? > 0 {
-                bytes.clear();
-            }
-            io::Result::Ok(())
-        };
-        // Lost or slow: in either case there is nothing more to be done for it.
-        let _ = tokio::time::timeout(LEAVING, goodbye).await;
+    pub(super) async fn leave(mut self: Box<Self>) {
+        if let Some(leaving) = self.leaving() {
+            leaving.end().await;
+        }
+    }
+
+    /// Takes what is left to be done out of it; `None`: it is closed already.
+    fn leaving(&mut self) -> Option<Leaving<P>> {
+        let claim = self.claim.take();
+        let stream = self.stream.take().detach().ok()?;
+        let mut goodbye = Vec::new();
+        if self.pending.is_empty() {
+            self.machine.terminate(&mut goodbye);
+        }
+        Some(Leaving { stream, goodbye, _claim: claim })
     }
 
     /// Puts the socket on this worker's runtime.
@@ -103,7 +109,7 @@ impl<P: Protocol> ServerConn<P> {
         if self.worker == Some(worker) {
             return Some(self);
         }
-        self.stream = self.stream.detach().ok()?.attach().ok()?;
+        self.stream = self.stream.take().detach().ok()?.attach().ok()?;
         self.worker = Some(worker);
         Some(self)
     }
@@ -138,11 +144,48 @@ impl<P: Protocol> ServerConn<P> {
     }
 }
 
+impl<P: Protocol> Drop for ServerConn<P> {
+    fn drop(&mut self) {
+        let Some(orders) = self.claim.as_ref().map(|claim| claim.pools.orders.clone()) else { return };
+        if let Some(leaving) = self.leaving() {
+            // Where nobody takes orders any more it is closed at once.
+            let _ = orders.send(Order::Leave(leaving));
+        }
+    }
+}
+
+/// A connection that nobody will use again, on no runtime. Dropping it closes it.
+pub struct Leaving<P: Protocol> {
+    stream: Detached,
+    goodbye: Vec<u8>,
+    /// Dropped last.
+    _claim: Option<Claim<P>>,
+}
+
+impl<P: Protocol> Leaving<P> {
+    /// Waits until the database has let go of it. Cancel safe: it is closed then.
+    pub(super) async fn end(self) {
+        let Self { stream, mut goodbye, _claim } = self;
+        let Ok(mut stream) = stream.attach() else { return };
+        let leave = async {
+            stream.write_whole(&mut goodbye).await?;
+            // A database that waits for COPY data does not understand a goodbye.
+            poll_fn(|cx| stream.poll_shutdown(cx)).await?;
+            let mut rest = Vec::new();
+            while stream.read_more(&mut rest).await? > 0 {
+                rest.clear();
+            }
+            io::Result::Ok(())
+        };
+        // Lost or slow: in either case there is nothing more to be done for it.
+        let _ = tokio::time::timeout(LEAVING, leave).await;
+    }
+}
+
 /// Exclusive use of a server connection. Dropping it closes the connection.
 pub struct Lease<P: Protocol> {
-    /// The connection. Dropped before the claim, so that the budget never counts too few.
+    /// The connection, which holds its place in the budget.
     pub connection: Box<ServerConn<P>>,
-    claim: Claim<P>,
 }
 
 /// A leased place in the budget. Dropping it frees the place.
@@ -154,36 +197,37 @@ struct Claim<P: Protocol> {
 
 impl<P: Protocol> Lease<P> {
     /// A connection that the line counts as leased.
-    pub(super) fn new(pools: &Arc<Pools<P>>, key: Key, connection: Box<ServerConn<P>>) -> Self {
-        Self { connection, claim: Claim { pools: Arc::clone(pools), key, armed: true } }
+    pub(super) fn new(pools: &Arc<Pools<P>>, key: Key, mut connection: Box<ServerConn<P>>) -> Self {
+        connection.claim = Some(Claim { pools: Arc::clone(pools), key, armed: true });
+        Self { connection }
     }
 
     /// Puts the connection on this worker's runtime and looks whether it still lives; `None`: it does not, and has
     /// been closed. Call from the worker that will use it, before anything else.
     pub fn checked(self, worker: usize) -> Option<Self> {
         let now = Instant::now();
-        let Self { connection, claim } = self;
+        let Self { connection } = self;
         if connection.is_old(now) {
-            connection.close();
             return None;
         }
         let moved = connection.worker != Some(worker);
         let trusted = !moved && now.saturating_duration_since(connection.idle_since) <= TRUSTED;
         let mut connection = connection.move_to(worker)?;
-        connection.is_alive(!trusted).then_some(Self { connection, claim })
+        connection.is_alive(!trusted).then_some(Self { connection })
     }
 
     /// What is told to the client for whom this connection could not be made what it must find, if so. The lease must
     /// not be released then.
     pub fn attach_failure(&mut self) -> Option<ClientError> {
         let failure = self.connection.machine.attach_failure()?;
-        Some(self.claim.pools.attach_failed(failure))
+        let claim = self.connection.claim.as_ref();
+        Some(claim.map_or(ClientError::Internal, |claim| claim.pools.attach_failed(failure)))
     }
 
     /// The connection alone; its place in the budget stays taken.
     pub(super) fn into_connection(self) -> Box<ServerConn<P>> {
-        let Self { connection, claim } = self;
-        claim.disarm();
+        let Self { mut connection } = self;
+        connection.claim.take().map(Claim::disarm);
         connection
     }
 
@@ -194,9 +238,7 @@ impl<P: Protocol> Lease<P> {
 
     /// Closes the connection, politely if it is in a state for it.
     pub fn discard(self) {
-        let Self { connection, claim } = self;
-        connection.close();
-        drop(claim);
+        drop(self);
     }
 
     /// Gives the connection back if it is clean, else closes it.
@@ -211,14 +253,14 @@ impl<P: Protocol> Lease<P> {
 
     fn give_back(self, is_new: bool) {
         let now = Instant::now();
-        let Self { mut connection, claim } = self;
+        let Self { mut connection } = self;
         if !connection.is_clean() || connection.is_old(now) {
-            if is_new {
+            if let Some(claim) = connection.claim.as_ref().filter(|_| is_new) {
                 claim.pools.lock().line.opened(claim.key);
             }
-            connection.close();
             return;
         }
+        let Some(claim) = connection.claim.take() else { return };
         connection.idle_since = now;
         let ask = Ask {
             key: claim.key,

@@ -235,7 +235,7 @@ impl<C, W> Line<C, W> {
 
     /// How many pools a user has.
     pub fn pools_of(&self, user: &str) -> usize {
-        self.users.iter().find(|known| known.name == user).map_or(0, |user| user.pools)
+        self.users.iter().find(|known| known.pools > 0 && known.name == user).map_or(0, |user| user.pools)
     }
 
     /// New limits; what is over them is closed as it comes back or at the next sweep.

@@ -3,7 +3,8 @@
 //! All policy is in [`mod@line`], which knows neither sockets nor time; this module holds its lock for a few lines at a
 //! time, never over an await, and does what the line says. A connection belongs to the runtime of one worker; when
 //! another worker takes it, its socket moves there. Logins at the database happen on the thread that runs
-//! [`connect::run`], so that a client that goes away takes no half-made connection with it.
+//! [`connect::run`], so that a client that goes away takes no half-made connection with it; and so do goodbyes, so that no
+//! place is free before the database has let go of what had it.
 
 pub mod connect;
 mod dial;
@@ -13,7 +14,7 @@ pub mod line;
 mod tests;
 
 pub use dial::{Cancelled, Dial};
-pub use lease::{Lease, ServerConn};
+pub use lease::{Lease, Leaving, ServerConn};
 
 use crate::config::{PoolConfig, ResetPolicy};
 use crate::metrics::GroupMetrics;
@@ -48,16 +49,23 @@ pub struct Pools<P: Protocol> {
     /// The slot of the thread that runs [`connect::run`] and [`tick`](Self::tick).
     counts: Arc<GroupMetrics>,
     state: Mutex<State<P>>,
-    /// At most `max_logins_in_progress` are on their way at a time.
+    /// At most `max_logins_in_progress` logins are on their way at a time; what leaves keeps its place.
     orders: mpsc::UnboundedSender<Order<P>>,
 }
 
-/// A login that should begin.
-pub struct Order<P: Protocol> {
-    key: Key,
-    pool_key: Arc<PoolKey>,
-    /// The connection whose place it takes. The database must have let go of it first.
-    instead_of: Option<Box<ServerConn<P>>>,
+/// What is to be done at the database.
+pub enum Order<P: Protocol> {
+    /// A login should begin.
+    Open {
+        /// For this pool.
+        key: Key,
+        /// What is fixed when it logs in.
+        pool_key: Arc<PoolKey>,
+        /// The connection whose place it takes. The database must have let go of it first.
+        instead_of: Option<Box<ServerConn<P>>>,
+    },
+    /// A leased connection has been given up.
+    Leave(Leaving<P>),
 }
 
 type Waiter<P> = oneshot::Sender<Result<Lease<P>, ClientError>>;
@@ -96,7 +104,7 @@ pub enum Borrow<P: Protocol> {
     Refused(ClientError),
 }
 
-/// A place in the line. Dropping it gives the place up.
+/// A place in the line. Dropping it gives the place up, or the lease that has come and that nobody has looked at.
 pub struct Waiting<P: Protocol> {
     /// Gives the lease, or why there is none.
     pub outcome: oneshot::Receiver<Result<Lease<P>, ClientError>>,
@@ -295,12 +303,34 @@ impl<P: Protocol> Pools<P> {
         if let Some(slot) = state.by_key.get(key.index()) {
             let pool_key = Arc::clone(&slot.key);
             // The receiver lives as long as the process serves; without it nobody is served any more.
-            let _ = self.orders.send(Order { key, pool_key, instead_of });
+            let _ = self.orders.send(Order::Open { key, pool_key, instead_of });
+        }
+    }
+
+    /// Plays [`connect::run`]: this login has ended well.
+    #[cfg(test)]
+    pub(crate) fn fulfil(self: &Arc<Self>, order: Order<P>, connection: Box<ServerConn<P>>) {
+        if let Order::Open { key, .. } = order {
+            self.opened(key, connection);
         }
     }
 
     fn lock(&self) -> MutexGuard<'_, State<P>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+impl<P: Protocol> Order<P> {
+    /// Plays [`connect::run`] for what leaves; a login is given back.
+    pub(crate) async fn left(self) -> Option<Self> {
+        match self {
+            Self::Leave(leaving) => {
+                leaving.end().await;
+                None
+            }
+            Self::Open { .. } => Some(self),
+        }
     }
 }
 
@@ -358,5 +388,10 @@ impl<P: Protocol> Drop for PoolUse<P> {
 impl<P: Protocol> Drop for Waiting<P> {
     fn drop(&mut self) {
         self.pools.lock().line.cancel(self.key, self.ticket);
+        // One that has been handed over already is as clean as it came. The lock is free by now: releasing takes it.
+        self.outcome.close();
+        if let Ok(Ok(lease)) = self.outcome.try_recv() {
+            lease.release();
+        }
     }
 }

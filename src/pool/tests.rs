@@ -10,7 +10,7 @@ use crate::net::Stream;
 use crate::postgres::Postgres;
 use crate::postgres::connect::Connected;
 use crate::postgres::server::Server;
-use crate::protocol::{Parameters, ServerError};
+use crate::protocol::{HandshakeError, Parameters, ServerError};
 use proptest::prelude::{Just, Strategy, any, prop_assert, prop_assert_eq, prop_oneof, proptest};
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -55,8 +55,18 @@ impl Fixture {
         Box::new(ServerConn::new(Stream::memory(ours), machine, Vec::new(), None))
     }
 
+    /// The next login that was ordered. The database lets go of what leaves before it.
+    fn login(&mut self) -> Option<(Key, Arc<PoolKey>)> {
+        loop {
+            match self.orders.try_recv().ok()? {
+                Order::Open { key, pool_key, .. } => return Some((key, pool_key)),
+                Order::Leave(leaving) => drop(leaving),
+            }
+        }
+    }
+
     fn open_all(&mut self) {
-        while let Ok(Order { key, .. }) = self.orders.try_recv() {
+        while let Some((key, _)) = self.login() {
             let connection = self.connection();
             self.pools.opened(key, connection);
         }
@@ -99,7 +109,26 @@ fn a_lease_is_given_back_or_closed() {
     first.release();
     assert_eq!(f.pools.figures(), Figures { open: 1, idle: 1, ..Figures::default() });
     drop(now(f.borrow(0)));
+    // Its place is free once the database has let go of it.
+    assert_eq!(f.pools.figures(), Figures { open: 1, ..Figures::default() });
+    assert!(f.login().is_none());
     assert_eq!(f.pools.figures(), Figures::default());
+}
+
+#[test]
+fn no_login_comes_before_the_database_has_let_go() {
+    let mut f = Fixture::new(PoolConfig::default(), 1);
+    let mut first = later(f.borrow(0));
+    f.open_all();
+    let held = lease(&mut first);
+    let mut second = later(f.borrow(1));
+    held.discard();
+    let Order::Leave(leaving) = f.orders.try_recv().unwrap() else { panic!("too early") };
+    assert!(f.orders.try_recv().is_err());
+    assert_eq!(f.pools.figures(), Figures { open: 1, idle: 0, openings: 0, waiting: 1 });
+    drop(leaving);
+    f.open_all();
+    lease(&mut second).release();
 }
 
 #[test]
@@ -109,8 +138,10 @@ fn one_that_died_while_idle_is_not_given_out() {
     f.open_all();
     lease(&mut waiting).release();
     f.databases.clear();
-    let _waiting = later(f.borrow(0));
-    assert_eq!(f.pools.figures(), Figures { open: 1, idle: 0, openings: 1, waiting: 1 });
+    let mut waiting = later(f.borrow(0));
+    assert_eq!(f.pools.figures(), Figures { open: 1, idle: 0, openings: 0, waiting: 1 });
+    f.open_all();
+    lease(&mut waiting).release();
 }
 
 #[test]
@@ -139,11 +170,15 @@ fn one_handed_to_a_waiter_that_left_is_not_lost() {
     let held = lease(&mut first);
     let second = later(f.borrow(0));
     held.release();
-    // It is the second's, who has not looked yet.
+    // It is the second's, who has not looked yet. A login more is not needed.
     drop(second);
-    assert_eq!(f.pools.figures(), Figures::default());
+    assert_eq!(f.pools.figures(), Figures { open: 1, idle: 1, ..Figures::default() });
+    // Or the next one's.
+    let held = now(f.borrow(0));
+    let second = later(f.borrow(0));
     let mut third = later(f.borrow(0));
-    f.open_all();
+    held.release();
+    drop(second);
     lease(&mut third).release();
 }
 
@@ -180,7 +215,7 @@ fn the_words_of_an_init_query() {
     ] {
         let mut f = Fixture::new(PoolConfig::default(), 1);
         let mut waiting = later(f.borrow(0));
-        let Order { key, pool_key, .. } = f.orders.try_recv().unwrap();
+        let (key, pool_key) = f.login().unwrap();
         f.pools.open_failed(key, &pool_key, &failure);
         let told = waiting.outcome.try_recv().ok().and_then(|outcome| outcome.err());
         assert_eq!(told, answer.map(|code| ClientError::InitQuery { group: "main".into(), code: code.into() }));
@@ -223,12 +258,46 @@ fn the_words_of_a_timeout() {
     // Nobody there to open one.
     let mut f = Fixture::new(config, 1);
     let mut waiting = later(f.borrow(0));
-    let Order { key, pool_key, .. } = f.orders.try_recv().unwrap();
+    let (key, pool_key) = f.login().unwrap();
     f.pools.open_failed(key, &pool_key, &ConnectError::Timeout(Duration::ZERO));
     f.pools.tick();
     let error = waiting.outcome.try_recv().unwrap().err().unwrap();
     assert!(matches!(error, ClientError::NoWriter { .. }), "{error}");
     assert_eq!(f.pools.figures(), Figures::default());
+}
+
+/// It may take one more in a moment: nobody is refused, and the login is tried again after a pause.
+#[test]
+fn a_database_that_is_full_is_waited_for() {
+    let full = || {
+        let (code, message) = ("53300".into(), "sorry, too many clients already".into());
+        ConnectError::Login(HandshakeError::Server(ServerError { code, message, is_fatal: true, frame: Vec::new() }))
+    };
+    let mut f = Fixture::new(PoolConfig::default(), 1);
+    let mut waiting = later(f.borrow(0));
+    for _ in 0..2 {
+        let (key, pool_key) = f.login().unwrap();
+        f.pools.open_failed(key, &pool_key, &full());
+        assert!(waiting.outcome.try_recv().is_err() && f.orders.try_recv().is_err());
+        let began = Instant::now();
+        while f.orders.is_empty() {
+            assert!(began.elapsed() < Duration::from_secs(5));
+            // The back-off is real time.
+            std::thread::sleep(Duration::from_millis(5));
+            f.pools.tick();
+        }
+    }
+    f.open_all();
+    lease(&mut waiting).release();
+    // In the end they are told what they have waited for: it could be reached.
+    let config = PoolConfig { connection_borrow_timeout: Duration::ZERO, ..PoolConfig::default() };
+    let mut f = Fixture::new(config, 1);
+    let mut waiting = later(f.borrow(0));
+    let (key, pool_key) = f.login().unwrap();
+    f.pools.open_failed(key, &pool_key, &full());
+    f.pools.tick();
+    let error = waiting.outcome.try_recv().unwrap().err().unwrap();
+    assert!(matches!(error, ClientError::BorrowTimeout { .. }), "{error}");
 }
 
 #[derive(Debug, Clone)]
@@ -286,7 +355,7 @@ proptest! {
                 Event::Leave(which) if !waiting.is_empty() => drop(waiting.remove(which % waiting.len())),
                 Event::Release(which) if !leases.is_empty() => leases.remove(which % leases.len()).release(),
                 Event::Lose(which) if !leases.is_empty() => drop(leases.remove(which % leases.len())),
-                Event::Open { fails } => if let Ok(Order { key, pool_key, .. }) = f.orders.try_recv() {
+                Event::Open { fails } => if let Some((key, pool_key)) = f.login() {
                     if fails {
                         f.pools.open_failed(key, &pool_key, &ConnectError::Timeout(Duration::ZERO));
                     } else {

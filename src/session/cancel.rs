@@ -257,7 +257,10 @@ pub(super) async fn give_back<P: Protocol>(
     let connection = &mut lease.connection;
     if owes_own || is_running && !connection.machine.needs_client() {
         // What is left of its replies is for nobody.
-        let _ = tokio::time::timeout(FAREWELL, connection.settle()).await;
+        let settled = tokio::time::timeout(FAREWELL, connection.settle()).await;
+        if !matches!(settled, Ok(Ok(()))) {
+            return lease.discard();
+        }
     }
     let is_idle = connection.machine.status() == Status::Idle && connection.pending.is_empty();
     if !is_idle || left == Left::Lasting {

@@ -39,7 +39,8 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 use tally::Tally;
 use tokio::sync::oneshot;
-use worker::{Kick, Phase, Scratch, Watch};
+use tokio::time::Instant;
+use worker::{Kick, LOOK_INTERVAL, OVERTIME, Phase, Scratch, Watch};
 
 /// Bytes that may wait for a peer to take them before the other side is read no further.
 const HIGH_WATER: usize = 64 << 10;
@@ -49,6 +50,9 @@ const TURNS_MAX: usize = 64;
 const ATTEMPTS_MAX: u8 = 3;
 /// For last words to a client, and for cleaning a connection behind one.
 const FAREWELL: Duration = Duration::from_secs(5);
+/// A cancel that is still under way then is not waited for: each of its steps has `connect_timeout`, and a client may ask
+/// for another one as often as it likes.
+const CANCELLING_MAX: Duration = Duration::from_secs(30);
 
 /// What a target group lets its sessions do.
 #[derive(Debug, Clone)]
@@ -97,6 +101,8 @@ pub struct Session<P: Protocol> {
     violation: Option<Violation>,
     /// The client has left in the middle of a query, and that was cancelled.
     abandoned: bool,
+    /// The query and the transaction that were last over their time.
+    overdue: (Option<Overdue>, Option<Overdue>),
     /// By which the client can cancel; forgotten with the session.
     _cancel_key: IssuedKey,
     tally: Tally,
@@ -114,6 +120,17 @@ struct Cancelling {
     outcome: oneshot::Receiver<Cancelled>,
     /// Let go with this.
     askers: Vec<Asker>,
+}
+
+/// What is over its time, and was told to stop.
+#[derive(Debug, Clone, Copy)]
+struct Overdue {
+    /// Which query, or transaction, of the session's.
+    number: u64,
+    /// If it is still there then, the session ends.
+    until: Instant,
+    /// The client has been told, or will be by the database's error: it is counted.
+    is_counted: bool,
 }
 
 /// Why a session ended.
@@ -161,6 +178,7 @@ impl<P: Protocol> Session<P> {
             cancel_due: Vec::new(),
             violation: None,
             abandoned: false,
+            overdue: (None, None),
             _cancel_key: cancel_key,
             tally,
             watch,
@@ -321,8 +339,12 @@ impl<P: Protocol> Session<P> {
 
     /// The session ends with this error.
     fn end(&mut self, error: &ClientError) -> End {
-        tracing::info!(kind = error.kind().name(), %error, "client told to go");
         self.tally.told(error);
+        self.end_counted(error)
+    }
+
+    fn end_counted(&mut self, error: &ClientError) -> End {
+        tracing::info!(kind = error.kind().name(), %error, "client told to go");
         let midway = matches!(&self.holding, Holding::Lease(lease) if lease.connection.machine.is_midway());
         if !midway {
             self.client.end(error, &mut self.to_client);
@@ -360,9 +382,9 @@ impl<P: Protocol> Session<P> {
         let query_too_long = kicks.has(Kick::QueryTooLong).then_some(rules.query_timeout).flatten();
         let transaction_too_long = kicks.has(Kick::TransactionTooLong).then_some(rules.transaction_max).flatten();
         if let Some(limit) = transaction_too_long {
-            self.too_long(ClientError::TransactionTooLong { limit });
+            self.too_long(ClientError::TransactionTooLong { limit }, limit)?;
         } else if let Some(limit) = query_too_long {
-            self.too_long(ClientError::QueryTooLong { limit });
+            self.too_long(ClientError::QueryTooLong { limit }, limit)?;
         }
         if kicks.has(Kick::Cancel) {
             let askers = self.watch.handle.take_askers();
@@ -380,23 +402,82 @@ impl<P: Protocol> Session<P> {
         Ok(())
     }
 
-    /// What the client's transaction or query does has gone on for too long.
-    fn too_long(&mut self, why: ClientError) {
-        let Holding::Lease(lease) = &mut self.holding else { return };
+    /// The client's transaction or query has gone on for too long: it is told to stop. If it is still there a while later,
+    /// because nothing of it could be stopped or its client leaves it as it is, the session ends.
+    fn too_long(&mut self, why: ClientError, limit: Duration) -> Result<(), End> {
+        let is_transaction = matches!(why, ClientError::TransactionTooLong { .. });
+        let handle = &self.watch.handle;
+        let number = if is_transaction { handle.transaction() } else { handle.query() };
+        let overdue = if is_transaction { self.overdue.1 } else { self.overdue.0 };
+        let now = Instant::now();
+        match overdue.filter(|overdue| overdue.number == number) {
+            None => {
+                let (is_counted, patience) = self.stop(&why, limit);
+                // The worker's next word comes as much later, or a little less: it took a while to hear this one.
+                let until = now + patience.saturating_sub(LOOK_INTERVAL);
+                let overdue = Some(Overdue { number, until, is_counted });
+                if is_transaction {
+                    self.overdue.1 = overdue;
+                } else {
+                    self.overdue.0 = overdue;
+                }
+                Ok(())
+            }
+            Some(Overdue { until, .. }) if now < until => Ok(()),
+            Some(Overdue { until, .. }) if self.cancelling.is_some() && now < until + CANCELLING_MAX => Ok(()),
+            Some(Overdue { is_counted, .. }) => self.give_up(&why, is_counted),
+        }
+    }
+
+    /// Stops what is over its time, if that can be done; whether it is counted then, and how long it may go on.
+    fn stop(&mut self, why: &ClientError, limit: Duration) -> (bool, Duration) {
+        let Holding::Lease(lease) = &mut self.holding else { return (false, OVERTIME) };
         let ServerConn { machine, pending, .. } = &mut *lease.connection;
         if machine.status() == Status::Owing {
             if !machine.has_sent_nothing() && self.cancelling.is_none() && machine.cancel_key().is_some() {
                 tracing::info!(%why, "cancelled");
-                self.tally.told(&why);
-                machine.explain_cancel(why);
+                self.tally.told(why);
+                machine.explain_cancel(why.clone());
                 self.cancel(Vec::new());
+                return (true, OVERTIME);
             }
         } else if matches!(why, ClientError::TransactionTooLong { .. })
             && machine.fail_transaction(why.clone(), pending)
         {
             tracing::info!(%why, "rolled back");
-            self.tally.told(&why);
+            self.tally.told(why);
+            // Of the transaction nothing is left, so that its client may have as long again to ask for something.
+            return (true, limit.max(OVERTIME));
         }
+        (false, OVERTIME)
+    }
+
+    /// What should have stopped is still there.
+    fn give_up(&mut self, why: &ClientError, is_counted: bool) -> Result<(), End> {
+        let Holding::Lease(lease) = &self.holding else { return Ok(()) };
+        if self.resetting {
+            // The client has all its answers.
+            self.lost_in_reset();
+            return Ok(());
+        }
+        let machine = &lease.connection.machine;
+        if machine.status() == Status::Owing && machine.has_sent_nothing() && self.client.pins().is_empty() {
+            // The proxy's own words are not answered; the client's request stands behind them.
+            self.drop_lease();
+            if !self.tail.is_empty() {
+                self.refuse(why);
+            }
+            return Ok(());
+        }
+        if !is_counted {
+            self.tally.told(why);
+        }
+        let end = self.end_counted(why);
+        if let Holding::Lease(lease) = std::mem::replace(&mut self.holding, Holding::Nothing) {
+            lease.discard();
+        }
+        self.drop_lease();
+        Err(end)
     }
 
     /// What the worker's clock must know of a session that sleeps.
@@ -454,3 +535,6 @@ impl<P: Protocol> Session<P> {
         tokio::join!(giving_back, farewell);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -59,14 +59,16 @@ impl<P: Protocol> Session<P> {
         let taken = machine.receive(input, Some(&mut self.client), &mut scratch.out);
         let answered = self.tally.received(machine);
         self.watch.handle.note_answers(answered);
+        self.counts.1.database_bytes_received.add(read as u64);
+        self.counts.0.client_bytes_sent.add(scratch.out.len() as u64);
+        // What was understood before a breach is the client's: it may be the end of a frame that it has the beginning of.
+        let written = write(&mut self.stream, &scratch.out, input, &mut self.to_client, cx);
         let taken = match taken {
             Ok(taken) => taken,
             Err(violation) => return Err(self.server_broke(violation)),
         };
         tail.extend_from_slice(input.get(taken..).unwrap_or_default());
-        self.counts.1.database_bytes_received.add(read as u64);
-        self.counts.0.client_bytes_sent.add(scratch.out.len() as u64);
-        if write(&mut self.stream, &scratch.out, input, &mut self.to_client, cx).is_err() {
+        if written.is_err() {
             return Err(End::ClientLost);
         }
         if let Some(error) = lease.attach_failure() {
@@ -79,7 +81,10 @@ impl<P: Protocol> Session<P> {
     /// What the server said can't be understood: the connection can't be used, and the client can't be left to guess.
     fn server_broke(&mut self, violation: Violation) -> End {
         tracing::error!(%violation, "the database's reply was not understood; its connection is closed");
-        self.end(&ClientError::OutcomeUnknown)
+        let end = self.end(&ClientError::OutcomeUnknown);
+        // However idle its machine takes itself to be: where its next frame begins is not known.
+        self.drop_lease();
+        end
     }
 
     /// The server's connection is at its end.
@@ -115,7 +120,7 @@ impl<P: Protocol> Session<P> {
     }
 
     /// The connection is gone, and nothing with it.
-    fn lost_in_reset(&mut self) {
+    pub(super) fn lost_in_reset(&mut self) {
         self.drop_lease();
         self.look_again = !self.tail.is_empty();
         self.counts.1.transactions.add(1);
@@ -146,7 +151,7 @@ impl<P: Protocol> Session<P> {
         }
         let Holding::Lease(lease) = &mut self.holding else { return Ok(false) };
         let connection = &mut lease.connection;
-        if self.look_again && !connection.machine.is_holding() {
+        if self.look_again && !connection.machine.is_holding() && !self.resetting {
             // The connection was got for what is in the tail.
             return Ok(false);
         }
@@ -154,10 +159,14 @@ impl<P: Protocol> Session<P> {
         if status == Status::Ended {
             return Err(End::ServerEnded);
         }
-        if let Some(violation) = self.violation.filter(|_| status != Status::Owing) {
+        // COPY data end with a word of the client's, which is not listened to any more: no answer comes before it.
+        let is_answered = status != Status::Owing || connection.machine.awaits_client();
+        if let Some(violation) = self.violation.filter(|_| is_answered) {
             return Err(self.end(&ClientError::Protocol(violation)));
         }
-        let gone = self.at_end || self.client.has_ended();
+        // What was read ahead of a machine that holds is still to be sent.
+        let is_held = connection.machine.is_holding() || self.violation.is_some();
+        let gone = (self.at_end && !is_held) || self.client.has_ended();
         if gone && status == Status::Owing && connection.machine.needs_client() {
             return Ok(self.say_goodbye(cx));
         }
@@ -171,7 +180,8 @@ impl<P: Protocol> Session<P> {
         if is_in_doubt && connection.machine.verify(&self.client, &mut connection.pending) {
             return Ok(true);
         }
-        if gone {
+        // Behind a reset it is given back first.
+        if gone && !self.resetting {
             return Err(End::Goodbye);
         }
         if status != Status::Idle {
@@ -228,7 +238,11 @@ impl<P: Protocol> Session<P> {
     fn read_for_server(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch) -> Result<bool, End> {
         let Holding::Lease(lease) = &mut self.holding else { return Ok(false) };
         let connection = &lease.connection;
-        if connection.pending.len() >= HIGH_WATER || connection.machine.is_holding() || self.violation.is_some() {
+        // What comes during a reset is for the next connection: this one has lost the client's settings.
+        if connection.machine.is_holding() || self.violation.is_some() || self.resetting {
+            return self.read_held(cx, scratch);
+        }
+        if connection.pending.len() >= HIGH_WATER {
             return Ok(false);
         }
         // A cancel of what was answered meanwhile must not hit what comes next.
@@ -248,6 +262,23 @@ impl<P: Protocol> Session<P> {
         let result = self.forward(cx, input.bytes(), scratch);
         scratch.input = input;
         result.map(|()| true)
+    }
+
+    /// Reads on while nothing of it can be sent: to know when the client leaves.
+    fn read_held(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch) -> Result<bool, End> {
+        if self.tail.len() >= HIGH_WATER || self.at_end || self.client.has_ended() {
+            return Ok(false);
+        }
+        if !self.read_client(cx, scratch)? {
+            return Ok(self.at_end);
+        }
+        // The next reply looks at it again. What stands behind a breach is for nobody.
+        if self.violation.is_none() {
+            let input = std::mem::take(&mut scratch.input);
+            self.keep(input.bytes());
+            scratch.input = input;
+        }
+        Ok(true)
     }
 
     /// Gives the client's bytes to the server's machine, and what that makes of them to the server.

@@ -19,10 +19,12 @@ use std::time::Duration;
 /// Bytes of one read.
 const READ_BYTES: usize = 64 << 10;
 /// Between two looks at the sessions; timeouts are this much late at most.
-const LOOK_INTERVAL: Duration = Duration::from_millis(250);
+pub(super) const LOOK_INTERVAL: Duration = Duration::from_millis(250);
 /// What was asked for by a client that has left may take so long: it may have closed one direction only, and a short
 /// statement has the same end as on a direct connection.
 const ABANDONED: Duration = Duration::from_secs(5);
+/// What is over its time may take so long to stop: a cancel, and the error it causes, need a moment.
+pub(super) const OVERTIME: Duration = Duration::from_secs(5);
 /// Cancels of one session that may be waited for at a time.
 const ASKERS_MAX: usize = 16;
 
@@ -50,25 +52,26 @@ struct Watched {
 struct Unchanged<T> {
     seen: T,
     since: Duration,
+    is_over: bool,
 }
 
 impl<T: PartialEq> Unchanged<T> {
     fn new(seen: T) -> Self {
-        Self { seen, since: Duration::ZERO }
+        Self { seen, since: Duration::ZERO, is_over: false }
     }
 
-    /// Looks again. True, and it starts anew, when it has been the same for as long as the limit.
+    /// Looks again. True when it has been the same for as long as the limit, and each [`OVERTIME`] from then on.
     fn has_lasted(&mut self, now: T, limit: Option<Duration>) -> bool {
         if now != self.seen {
             *self = Self::new(now);
             return false;
         }
         self.since += LOOK_INTERVAL;
-        let is_over = limit.is_some_and(|limit| self.since >= limit);
-        if is_over {
-            self.since = Duration::ZERO;
+        let is_due = limit.is_some_and(|limit| self.since >= if self.is_over { OVERTIME } else { limit });
+        if is_due {
+            (self.since, self.is_over) = (Duration::ZERO, true);
         }
-        is_over
+        is_due
     }
 }
 
@@ -221,6 +224,16 @@ impl Handle {
 
     pub(super) fn note_activity(&self) {
         self.activity.set(self.activity.get().wrapping_add(1));
+    }
+
+    /// Tells the query that is being answered from those before it.
+    pub(super) fn query(&self) -> u64 {
+        self.answered.get()
+    }
+
+    /// The same of the transaction.
+    pub(super) fn transaction(&self) -> u64 {
+        self.ended.get()
     }
 
     pub(super) fn note_answers(&self, queries: u64) {

@@ -182,7 +182,8 @@ fn connections_ahead_of_need_are_given_up_for_those_who_wait() {
     });
 }
 
-/// A login that takes another connection's place does not come before the database has let go of that one.
+/// A login that takes another connection's place, or that of one that is closed, does not come before the database has let
+/// go of it.
 #[test]
 fn places_change_hands_at_a_database_that_is_full() {
     let installation = Installation::find(Feature::Any).unwrap();
@@ -207,6 +208,17 @@ fn places_change_hands_at_a_database_that_is_full() {
         one.query("COMMIT");
         assert_eq!(kinds(&other.until_ready(1)), "TDCZ", "{round}\n{}", proxy.log());
     }
+    // And behind those who leave in the middle of a transaction, which takes a while to roll back.
+    let tables = "DO $$ BEGIN FOR i IN 1..100 LOOP EXECUTE format('CREATE TEMP TABLE t%s (i int PRIMARY KEY)', i); END LOOP; END $$";
+    for round in 0..10 {
+        let mut leaving = connect(proxy.address, &Login::app().database("app"));
+        leaving.query("BEGIN");
+        leaving.query(tables);
+        other.send(&query("SELECT 1"));
+        drop(leaving);
+        assert_eq!(kinds(&other.until_ready(1)), "TDCZ", "{round}\n{}", proxy.log());
+    }
+    assert_eq!(proxy.metric("sluicegate_database_connections_failed_total"), 0.0, "{}", proxy.log());
 }
 
 /// Where an endpoint listens that has taken any port.

@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use sluicegate::demo::servers::{APP, APP_PASSWORD, Feature, Installation, Options, PostgresServer};
@@ -508,6 +509,22 @@ fn a_unix_socket() {
     );
     script.arg(format!("host={path} port={port} user={APP} password={APP_PASSWORD} dbname=app"));
     assert_eq!(run(script, "").quietly(), "1\n");
+    assert_eq!(Wire::connect(proxy.address, &login("app")).unwrap().value("SELECT 1"), "1");
+    // Cancel keys can't be tried out without an end here, either.
+    let answer = |body: &[u8]| {
+        let mut stream = UnixStream::connect(&socket).unwrap();
+        let length = u32::try_from(body.len() + 4).unwrap().to_be_bytes();
+        stream.write_all(&[&length, body].concat()).unwrap();
+        let mut kind = Vec::new();
+        stream.take(1).read_to_end(&mut kind).unwrap();
+        kind
+    };
+    let is_refused = |_: &usize| {
+        assert_eq!(answer(b"\x04\xd2\x16\x2e\0\0\0\x01nope"), b"");
+        answer(b"\0\x03\0\0user\0app\0database\0app\0\0") == b"E"
+    };
+    (0..1000).find(is_refused).expect("keys can be tried out without an end");
+    proxy.logs("too many failed logins");
     assert_eq!(Wire::connect(proxy.address, &login("app")).unwrap().value("SELECT 1"), "1");
     proxy.terminate();
     assert!(proxy.wait(PATIENCE).success());

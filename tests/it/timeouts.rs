@@ -121,6 +121,40 @@ fn a_transaction_that_is_open_too_long() {
     });
 }
 
+/// What its client leaves as it is can be neither cancelled nor rolled back: the session ends.
+#[test]
+fn a_transaction_that_a_client_does_not_go_on_with() {
+    let setup = ["CREATE TABLE t (i int)"];
+    let config = |server: &PostgresServer| {
+        set(&config(server.address(), 2 + 4), "target_group.pool", "transaction_max", "\"500ms\"")
+    };
+    each_with("a_transaction_that_a_client_does_not", &setup, config, |server, database, proxy| {
+        let insert = "INSERT INTO t VALUES (1)";
+        let extended = batch([parse("", insert), bind("", "", &[]), execute("", 0)]);
+        let stalled = [
+            ("flushed", batch([extended.clone(), flush()])),
+            ("neither flushed nor synced", extended),
+            ("copy", batch([query("COPY t FROM STDIN"), copy_data("1\n")])),
+            ("failed", query("BEGIN; INSERT INTO t VALUES (1); SAVEPOINT s; SELECT 1/0")),
+        ];
+        let clients = stalled.map(|(what, bytes)| {
+            let mut one = client(proxy, database);
+            one.send(&bytes);
+            (what, one)
+        });
+        for (what, mut one) in clients {
+            let told = one.until_closed().into_iter().filter(|frame| frame.kind == b'E').last();
+            let told = told.unwrap_or_else(|| panic!("{what}: not told"));
+            let field = |name| told.field(name).unwrap_or_default();
+            assert_eq!((field(b'V').as_str(), field(b'C').as_str()), ("FATAL", "57014"), "{what}");
+            assert!(field(b'M').contains("transaction_max"), "{what}: {}", field(b'M'));
+        }
+        let mut superuser = Wire::connect(server.address(), &Login::superuser().database(database)).unwrap();
+        superuser.until("SELECT count(*) FROM pg_locks WHERE relation = 't'::regclass", "0");
+        assert_eq!(client(proxy, database).value("SELECT count(*) FROM t"), "0");
+    });
+}
+
 #[test]
 fn pg_054_a_client_that_stops_in_the_middle_holds_nobody_up() {
     let setup = ["CREATE TABLE t (i int)"];

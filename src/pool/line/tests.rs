@@ -403,6 +403,18 @@ fn an_unused_pools_number_is_used_again() {
 }
 
 #[test]
+fn a_user_that_comes_back_is_not_taken_for_what_it_was() {
+    let mut f = Fixture::new(LIMITS);
+    let gone = ["app", "reporter"].map(|user| f.line.add_pool(user));
+    for key in gone {
+        assert!(f.line.remove_pool(key));
+    }
+    // At the other's number.
+    f.line.add_pool("app");
+    assert_eq!((f.line.pools_of("app"), f.line.pools_of("reporter")), (1, 0));
+}
+
+#[test]
 fn a_refused_login_leaves_waiters_to_the_connections_there_are() {
     let mut f = Fixture::new(LIMITS);
     let key = f.line.add_pool("app");
