@@ -31,6 +31,8 @@ pub struct Sources {
 struct Source {
     /// Logins that are not done.
     logins: usize,
+    /// Those, and the ones that have no place.
+    accounts: usize,
     /// Tries that it has left; never below none.
     tries: f64,
     at: Instant,
@@ -50,6 +52,7 @@ pub enum TooMuch {
 pub struct PendingLogin {
     sources: Arc<Sources>,
     key: IpAddr,
+    has_place: bool,
 }
 
 impl Sources {
@@ -60,19 +63,29 @@ impl Sources {
 
     /// A login from this address begins.
     pub fn admit(self: &Arc<Self>, address: IpAddr, now: Instant) -> Result<PendingLogin, TooMuch> {
+        self.open(address, now, true)
+    }
+
+    /// There is no place for a login from this address: whatever else it asks for goes on its account.
+    pub fn admit_without_place(self: &Arc<Self>, address: IpAddr, now: Instant) -> Result<PendingLogin, TooMuch> {
+        self.open(address, now, false)
+    }
+
+    fn open(self: &Arc<Self>, address: IpAddr, now: Instant, has_place: bool) -> Result<PendingLogin, TooMuch> {
         let key = network(address);
         let mut known = self.known();
-        let source = known.entry(key).or_insert(Source { logins: 0, tries: TRIES, at: now });
+        let source = known.entry(key).or_insert(Source { logins: 0, accounts: 0, tries: TRIES, at: now });
         source.recover(now);
         if source.tries < 1.0 {
             return Err(TooMuch::Tries);
         }
-        if source.logins >= self.logins_max {
+        if has_place && source.logins >= self.logins_max {
             return Err(TooMuch::Logins(self.logins_max));
         }
-        source.logins += 1;
+        source.logins += usize::from(has_place);
+        source.accounts += 1;
         drop(known);
-        Ok(PendingLogin { sources: Arc::clone(self), key })
+        Ok(PendingLogin { sources: Arc::clone(self), key, has_place })
     }
 
     fn known(&self) -> MutexGuard<'_, HashMap<IpAddr, Source>> {
@@ -114,12 +127,13 @@ impl Drop for PendingLogin {
     fn drop(&mut self) {
         let mut known = self.sources.known();
         let Some(source) = known.get_mut(&self.key) else { return };
-        source.logins -= 1;
+        source.logins -= usize::from(self.has_place);
+        source.accounts -= 1;
         // Nothing to remember: most addresses never do anything wrong.
-        if source.logins == 0 && source.tries >= TRIES {
+        if source.accounts == 0 && source.tries >= TRIES {
             known.remove(&self.key);
         } else if known.len() > SOURCES_MAX {
-            known.retain(|_, source| source.logins > 0);
+            known.retain(|_, source| source.accounts > 0);
         }
     }
 }
@@ -147,9 +161,15 @@ mod tests {
         assert_eq!(sources.admit(address("10.0.0.1"), now).unwrap_err(), TooMuch::Logins(6));
         assert_eq!(sources.admit(address("::ffff:10.0.0.1"), now).unwrap_err(), TooMuch::Logins(6));
         assert!(sources.admit(address("10.0.0.2"), now).is_ok());
+        // Who gets no place takes none.
+        let refused = sources.admit_without_place(address("10.0.0.1"), now).unwrap();
         held.pop();
-        assert!(sources.admit(address("10.0.0.1"), now).is_ok());
+        held.push(sources.admit(address("10.0.0.1"), now).unwrap());
+        assert_eq!(sources.admit(address("10.0.0.1"), now).unwrap_err(), TooMuch::Logins(6));
         drop(held);
+        assert!(refused.take(now));
+        refused.give_back();
+        drop(refused);
         assert!(sources.known().is_empty(), "nothing is remembered of who has done nothing wrong");
         // The smallest endpoint can be used, too.
         assert!(Sources::new(1).admit(address("10.0.0.1"), now).is_ok());
@@ -166,6 +186,7 @@ mod tests {
         let login = sources.admit(address("10.0.0.1"), now).unwrap();
         assert!(login.take(now) && !login.take(now));
         assert_eq!(sources.admit(address("10.0.0.1"), now).unwrap_err(), TooMuch::Tries);
+        assert_eq!(sources.admit_without_place(address("10.0.0.1"), now).unwrap_err(), TooMuch::Tries);
         // Right ones cost nothing, and give no more than there was.
         login.give_back();
         for _ in 0..1000 {

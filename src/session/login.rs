@@ -343,6 +343,17 @@ fn is_guess(error: &HandshakeError) -> bool {
     }
 }
 
+/// Such a refusal holds for a request to cancel, too: it has no account for tries, or no business here. A full endpoint's
+/// does not: those who take its places are the ones who may want to cancel.
+fn is_about_the_address(refusal: &ClientError) -> bool {
+    matches!(
+        refusal,
+        ClientError::AddressNotAllowed { .. }
+            | ClientError::TooManyFailedLogins
+            | ClientError::TooManyLoginsAtOnce { .. }
+    )
+}
+
 /// Drives the login up to the client's proof.
 #[allow(clippy::too_many_arguments)]
 async fn prove<P: Protocol>(
@@ -425,7 +436,8 @@ async fn prove<P: Protocol>(
                 return Ok(login);
             }
             Step::Done(Accepted::Cancel(key)) => {
-                if !tries.take() {
+                // A cancel is not answered, whatever comes of it.
+                if refusal.as_ref().is_some_and(is_about_the_address) || !tries.take() {
                     return Err(Stop::Quiet);
                 }
                 if !endpoint.cancel_keys.knows(&key) {
