@@ -53,8 +53,8 @@ pub struct Endpoint<P: Protocol> {
     pub clients: Arc<Clients>,
     /// From the first byte to the proof of identity.
     pub login_timeout: Duration,
-    /// How fast clients may come: counted as they say something, so that those who only look whether somebody is there
-    /// take nothing from the others.
+    /// How fast clients may come: counted as they say who they are, so that those who only look whether somebody is there,
+    /// who cancel, or who are refused anyway take nothing from the others.
     pub rate: Option<Rate>,
     /// What sessions may do.
     pub rules: Rules,
@@ -68,6 +68,14 @@ pub struct Endpoint<P: Protocol> {
     pub cancel_keys: Arc<CancelKeys>,
     /// See [`Welcome::statement_key`].
     pub statement_key: [u8; 16],
+}
+
+impl<P: Protocol> Endpoint<P> {
+    /// One more begins to log in: why it may not.
+    fn too_fast(&self) -> Option<ClientError> {
+        let limit = self.rate.as_ref()?.exceeded(Instant::now())?;
+        Some(ClientError::TooManyLogins { endpoint: self.name.clone(), limit })
+    }
 }
 
 /// What clients of a pool with a certain baseline are told of the server.
@@ -212,16 +220,13 @@ async fn log_in<P: Protocol>(
     visitor: Visitor,
     presence: Rc<Presence>,
 ) -> Result<(Box<Session<P>>, LoggedIn), Stop> {
-    let Visitor { mut stream, client_id, mut refusal, pending } = visitor;
+    let Visitor { mut stream, client_id, refusal, pending } = visitor;
     // A unix socket is as safe as TLS, whatever else the endpoint listens on.
     let tls = if stream.peer() == Peer::Unix { TlsOffer::LocalSocket } else { endpoint.tls };
     let access = endpoint.access.load_full();
     let deadline = tokio::time::Instant::now() + endpoint.login_timeout;
     let opening = async {
         let first = first_byte(&mut stream).await?;
-        if let Some(limit) = endpoint.rate.as_ref().and_then(|rate| rate.exceeded(Instant::now())) {
-            refusal.get_or_insert(ClientError::TooManyLogins { endpoint: endpoint.name.clone(), limit });
-        }
         direct_tls::<P>(&access, tls, &mut stream, first).await
     };
     let Ok(direct_tls) = tokio::time::timeout_at(deadline, opening).await else {
@@ -403,7 +408,7 @@ async fn prove<P: Protocol>(
                 machine.answer(Answer::TlsStarted(secured));
             }
             Step::Ask(Question::Credentials { user, .. }) => {
-                if let Some(error) = refusal.take() {
+                if let Some(error) = refusal.take().or_else(|| endpoint.too_fast()) {
                     return Err(tell::<P>(machine, stream, out, error).await);
                 }
                 let credentials = match credentials(endpoint, access, &user, tries, &mut holds_try).await {

@@ -120,17 +120,24 @@ fn so_many_logins_a_second() {
     });
 }
 
-/// Who says nothing is no login, and takes none of them from the others.
+/// Who says nothing is no login, and takes none of them from the others; nor does who is refused anyway, who cancels, or
+/// who speaks something else.
 #[test]
 fn probes_are_no_logins() {
     let text = set(&config(server(Feature::Any).address(), 4), "endpoint", "max_logins_per_second", "1");
+    let text = set(&text, "endpoint", "allow_from", "[\"127.0.0.1\"]");
     let proxy = start(&text);
     for _ in 0..20 {
         drop(TcpStream::connect(proxy.address).unwrap());
     }
+    for _ in 0..5 {
+        from([127, 0, 0, 2], proxy.address, &LOGIN().startup());
+        from([127, 0, 0, 1], proxy.address, b"GET / HTTP/1.1\r\n\r\n");
+        from([127, 0, 0, 1], proxy.address, &cancel_request(b"12345678"));
+    }
     // All of them have come and gone before the one login that there is room for.
-    proxy.until_metric("sluicegate_client_connections_received_total", 20);
-    proxy.until_metric("sluicegate_client_connections_closed_total", 20);
+    proxy.until_metric("sluicegate_client_connections_received_total", 35);
+    proxy.until_metric("sluicegate_client_connections_closed_total", 35);
     Wire::connect(proxy.address, &LOGIN()).unwrap();
 }
 
