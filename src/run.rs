@@ -15,6 +15,7 @@ use crate::config::{
 };
 use crate::listener::{Arrival, BindError, Doors, Workers};
 use crate::metrics::{EndpointName, GroupMetrics, GroupName, Metrics};
+use crate::net::quiet::Quiet;
 use crate::net::rate::Rate;
 use crate::net::tls::{self, TlsError};
 use crate::pool::{self, Dial, Pools};
@@ -142,6 +143,7 @@ async fn serve(
             tls: tls_offer(endpoint),
             login_timeout: endpoint.login_timeout,
             rate: endpoint.max_logins_per_second.map(|limit| Rate::new(limit, Instant::now())),
+            quiet: Quiet::default(),
             rules: Rules {
                 pool_mode: group.map_or(crate::config::PoolMode::Transaction, |group| group.pool.pool_mode),
                 transaction_idle_timeout: group.and_then(|group| group.pool.transaction_idle_timeout),

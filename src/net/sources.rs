@@ -3,7 +3,7 @@
 //! No address takes all of an endpoint's places with logins that are not done, and none that has had a hundred tries
 //! come to nothing gets more than ten a second. A try is taken before a proof is judged, a cancel key looked up or the
 //! database asked about a user, and given back when that was right: however many come at the same time, no more are
-//! judged. Nothing is owed beyond that: a tenth of a second after the last one the next is heard, for behind one address
+//! judged. A TLS handshake that fails costs one as well. Nothing is owed beyond that: a tenth of a second after the last one the next is heard, for behind one address
 //! there may be many. Who goes on failing ten times a second does shut out the others there: nobody can tell them apart.
 //! Of IPv6 the first 64 bits count, which is what one customer gets.
 
@@ -138,7 +138,8 @@ impl Drop for PendingLogin {
     }
 }
 
-fn network(address: IpAddr) -> IpAddr {
+/// What of an address counts.
+pub fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into(),
         address @ IpAddr::V4(_) => address,

@@ -485,6 +485,38 @@ fn pg_112_who_connects_and_leaves_a_tls_endpoint() {
     assert_eq!(run(script, "").quietly(), "4\n");
 }
 
+/// Junk in place of a handshake costs tries, and does not fill the log.
+#[test]
+fn handshakes_that_fail_are_tries_and_little_noise() {
+    let (server, ca) = (server(Feature::Any), Ca::new());
+    ca.signs("proxy", "localhost");
+    let proxy = start(&config_with(server.address(), &ca, "proxy", "optional"));
+    proxy.logs("the target is up");
+    let began = std::time::Instant::now();
+    let mut number = 0;
+    loop {
+        let mut stream = tcp(proxy.address);
+        stream.write_all(&SSL_REQUEST).unwrap();
+        let _ = stream.read(&mut [0]);
+        stream.write_all(b"\x16\x03\x01\0\x05hello").unwrap();
+        let _ = stream.read_to_end(&mut Vec::new());
+        number += 1;
+        if let Err(refused) = Wire::connect(proxy.address, &Login::app().database("app")) {
+            assert!(refused.to_string().contains("too many failed logins"), "{refused}");
+            break;
+        }
+        assert!(
+            number < 2000 && began.elapsed() < PATIENCE,
+            "{number} handshakes, and still one more: {}",
+            proxy.log()
+        );
+    }
+    assert!(number >= 100, "{number}");
+    let lines = proxy.log().matches("TLS failed").count();
+    let most = 1 + usize::try_from(began.elapsed().as_secs() / 10).unwrap();
+    assert!((1..=most).contains(&lines), "{lines} lines: {}", proxy.log());
+}
+
 /// Asks for TLS with one version and these ciphers; prints the cipher, or the error's name.
 const SCAN: &str = r#"
 import socket, ssl, sys
