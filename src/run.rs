@@ -17,7 +17,7 @@ use crate::listener::{Arrival, BindError, Doors, Workers};
 use crate::metrics::{EndpointName, GroupMetrics, GroupName, Metrics};
 use crate::net::quiet::Quiet;
 use crate::net::rate::Rate;
-use crate::net::tls::{self, TlsError};
+use crate::net::tls::{self, ClientTls, TlsError};
 use crate::pool::{self, Dial, Pools};
 use crate::postgres::Postgres;
 use crate::protocol::TlsOffer;
@@ -291,7 +291,8 @@ fn start_group(
 ) -> Result<Group, RunError> {
     let Some(address) = group.targets.first().cloned() else { return Err(RunError::Control(ControlError::Closed)) };
     let (prober, tls) = prober(group)?;
-    let named = tls.clone().map(|config| Ok::<_, TlsError>((config, tls::server_name(&address)?))).transpose()?;
+    let named = tls.as_ref().map(|tls| Ok::<_, TlsError>((Arc::clone(&tls.config), tls::server_name(&address)?)));
+    let named = named.transpose()?;
     let dial = Dial::new(address.clone(), named, group.pool.connect_timeout);
     let (pools, orders) = Pools::new(&group.name, dial, group.pool.clone(), Arc::clone(&counts));
     let lookup = lookup_control(group)?
@@ -343,7 +344,7 @@ fn lookup_control(group: &TargetGroupConfig) -> Result<Option<(AuthQueryConfig, 
     Ok(Some((config, control)))
 }
 
-fn prober(group: &TargetGroupConfig) -> Result<(Prober, Option<Arc<rustls::ClientConfig>>), RunError> {
+fn prober(group: &TargetGroupConfig) -> Result<(Prober, Option<ClientTls>), RunError> {
     let address = group.targets.first().cloned();
     let local = matches!(address, Some(crate::config::TargetAddress::Unix(_)));
     let tls = if local || group.tls.mode == TargetTlsMode::Off { None } else { tls::client_config(&group.tls)? };

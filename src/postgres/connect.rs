@@ -3,7 +3,7 @@
 //!
 //! Asks for TLS if it is wanted and goes on with it or not at all; speaks protocol 3.0; proves a password by
 //! SCRAM-SHA-256, MD5 or, where nobody listens, in the clear. Promises: no password leaves in the clear without TLS or a
-//! local socket; a database that was asked for SCRAM must prove itself in turn; nothing said before TLS is believed; a
+//! local socket, nor over TLS to somebody who has not shown who it is; a database that was asked for SCRAM must prove itself in turn; nothing said before TLS is believed; a
 //! server that sends no cancel key, or an odd one, can be used all the same.
 
 use super::frame::{Head, cstr, whole};
@@ -277,6 +277,10 @@ impl Connect {
     fn password(&self, why: &'static str) -> Result<&Password, HandshakeError> {
         match &self.options.secret {
             Some(LoginSecret::Password(password)) => Ok(password),
+            Some(LoginSecret::Unsaid(_)) => Err(HandshakeError::NoPassword(
+                "in the clear, and with tls = \"require\" anybody in between could be asking: it takes \"verify-full\" or \
+                 \"verify-ca\"",
+            )),
             Some(LoginSecret::Scram(_) | LoginSecret::Md5(_)) | None => Err(HandshakeError::NoPassword(why)),
         }
     }
@@ -285,14 +289,16 @@ impl Connect {
         match &self.options.secret {
             // The one exception to "randomness comes in as an argument": postgres-protocol draws the client's
             // nonce itself and lets nobody pass one (0.6.12).
-            Some(LoginSecret::Password(password)) => Ok(Scram::Password(ScramSha256::new(
-                password.expose(),
-                match binding {
-                    Binding::Unsupported => ChannelBinding::unsupported(),
-                    Binding::Unrequested => ChannelBinding::unrequested(),
-                    Binding::EndPoint(data) => ChannelBinding::tls_server_end_point(data),
-                },
-            ))),
+            Some(LoginSecret::Password(password) | LoginSecret::Unsaid(password)) => {
+                Ok(Scram::Password(ScramSha256::new(
+                    password.expose(),
+                    match binding {
+                        Binding::Unsupported => ChannelBinding::unsupported(),
+                        Binding::Unrequested => ChannelBinding::unrequested(),
+                        Binding::EndPoint(data) => ChannelBinding::tls_server_end_point(data),
+                    },
+                )))
+            }
             Some(LoginSecret::Scram(keys)) => {
                 Ok(Scram::Keys(KeyHolder::new(keys.clone(), self.options.nonce, binding)))
             }
@@ -305,7 +311,7 @@ impl Connect {
     /// What is answered to a challenge by MD5.
     fn md5(&self, salt: [u8; 4]) -> Result<String, HandshakeError> {
         match &self.options.secret {
-            Some(LoginSecret::Password(password)) => {
+            Some(LoginSecret::Password(password) | LoginSecret::Unsaid(password)) => {
                 Ok(md5_hash(self.options.user.as_bytes(), password.expose(), salt))
             }
             Some(LoginSecret::Md5(stored)) => {
@@ -578,6 +584,21 @@ mod tests {
         let (out, end, _) = play(connect(|_| ()), &[&cleartext]);
         assert_eq!(end.unwrap().err(), Some(HandshakeError::NoPassword("in the clear, without TLS")));
         assert_eq!(out, startup());
+        // Over TLS, to whoever has answered: by a challenge alone.
+        let unverified = || {
+            connect(|options| {
+                options.tls = true;
+                options.secret = Some(LoginSecret::Unsaid(Password::new("pw")));
+            })
+        };
+        let (out, end, _) = play(unverified(), &[b"S", &cleartext]);
+        assert!(end.unwrap().err().unwrap().to_string().contains("verify-full"));
+        assert_eq!(out, [written(message::ssl_request), startup()].concat());
+        assert!(done(unverified(), &[b"S", &auth(5, b"salt"), &welcome(b"")]).0.ends_with(&written(|out| {
+            message::password_message(md5_hash(b"u", b"pw", *b"salt").as_bytes(), out);
+        })));
+        let (out, end, _) = play(unverified(), &[b"S", &auth(10, b"SCRAM-SHA-256\0\0")]);
+        assert!(end.is_none() && out.windows(13).any(|window| window == b"SCRAM-SHA-256"));
 
         let md5 = [auth(5, b"salt"), welcome(b"")].concat();
         let (out, _) = done(connect(|_| ()), &[&md5]);

@@ -4,7 +4,7 @@
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::thread;
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, SignatureAlgorithm};
@@ -277,9 +277,38 @@ fn pg_111_a_listener_between_proxy_and_database_is_found_out() {
     let log = proxy.logs("can't log in at the database");
     assert!(log.contains("SCRAM channel binding check failed"), "{log}");
     drop(proxy);
+    // One that does not even ask the database, but for the password itself.
+    let heard = Arc::new(Mutex::new(Vec::new()));
+    let between = asks_in_the_clear(&ca.tls("listener"), Arc::clone(&heard));
+    let proxy = start(&set(&config(between, 6), "target_group", "tls", "\"require\""));
+    let log = proxy.logs("anybody in between could be asking");
+    assert!(log.contains("the target is unavailable"), "{log}");
+    assert_eq!(heard.lock().unwrap().escape_ascii().to_string(), "");
+    drop(proxy);
     let text = set(&config(server.address(), 6), "target_group", "tls", "\"require\"");
     let proxy = start(&text);
     assert_eq!(psycopg(proxy.address, APP, "sslmode=disable").quietly(), "app\n");
+}
+
+/// Ends TLS with this certificate and asks everybody for the password in the clear; notes what it is told.
+fn asks_in_the_clear(shows: &TlsConfig, heard: Arc<Mutex<Vec<u8>>>) -> SocketAddr {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let address = listener.local_addr().unwrap();
+    let shows = server_config(shows, None).unwrap().config;
+    thread::spawn(move || {
+        for mut client in listener.incoming().map_while(Result::ok) {
+            let mut buffer = [0; 1024];
+            client.set_read_timeout(Some(PATIENCE)).unwrap();
+            client.read_exact(&mut buffer[..8]).unwrap();
+            client.write_all(b"S").unwrap();
+            let mut client = StreamOwned::new(ServerConnection::new(shows.clone()).unwrap(), client);
+            // Its startup packet.
+            let Ok(1..) = client.read(&mut buffer) else { continue };
+            client.write_all(b"R\0\0\0\x08\0\0\0\x03").unwrap();
+            let _ = client.read(&mut buffer).map(|read| heard.lock().unwrap().extend_from_slice(&buffer[..read]));
+        }
+    });
+    address
 }
 
 #[test]
