@@ -116,7 +116,7 @@ async fn serve(
     };
     let metrics = Arc::new(metrics(&config, workers + 1)?);
     let readiness = Arc::new(Readiness::default());
-    let access = Arc::new(ArcSwap::from_pointee(reload::access(&config)?));
+    let access = Arc::new(ArcSwap::from_pointee(reload::access(&config, None)?));
     let clients = Arc::default();
     let statement_key = rand::random();
 
@@ -447,7 +447,7 @@ pub fn check(config: &Config, mut report: impl FnMut(bool, String)) -> Result<()
     for warning in &config.warnings {
         report(true, format!("note: {warning}"));
     }
-    reload::access(config)?;
+    reload::access(config, None)?;
     for group in &config.target_groups {
         let found = runtime.block_on(async {
             let (mut prober, _) = prober(group)?;

@@ -18,11 +18,15 @@ use arc_swap::ArcSwap;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// What a configuration says about who may come in. Reads the certificates' files.
-pub(super) fn access(config: &Config) -> Result<Access, RunError> {
+/// What a configuration says about who may come in, where nothing or this one has run before. Reads the certificates' files.
+pub(super) fn access(config: &Config, before: Option<&Access>) -> Result<Access, RunError> {
     let tls = config.tls.as_ref().map(|tls| tls::server_config(tls, Postgres::DIRECT_TLS)).transpose()?;
     let (iam, access_key) = (config.iam.as_ref(), config.access_key.as_ref());
-    let authenticator = Authenticator::new(&config.users, &config.endpoints, iam, access_key)?;
+    let (users, endpoints) = (&config.users, &config.endpoints);
+    let authenticator = match before {
+        Some(before) => before.authenticator.successor(users, endpoints, iam, access_key)?,
+        None => Authenticator::new(users, endpoints, iam, access_key)?,
+    };
     Ok(Access { authenticator, tls })
 }
 
@@ -76,13 +80,12 @@ impl Reloader {
         let running = self.access.load_full();
         // Off this thread, which lets clients in meanwhile: secrets take a millisecond each.
         let made = {
-            let config = Arc::clone(&config);
-            tokio::task::spawn_blocking(move || access(&config)).await
+            let (config, running) = (Arc::clone(&config), Arc::clone(&running));
+            tokio::task::spawn_blocking(move || access(&config, Some(&running))).await
         };
         let ended = |_| tracing::error!("nothing is reloaded: the thread that should have done it has ended");
         let mut access =
             made.map_err(ended).ok()?.map_err(|error| tracing::error!(%error, "nothing is reloaded")).ok()?;
-        access.authenticator.feign_as(&running.authenticator);
         if access.tls.is_none() {
             // Endpoints go on offering TLS until a restart, and must have something to show.
             access.tls.clone_from(&running.tls);
