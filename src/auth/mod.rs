@@ -103,6 +103,13 @@ pub struct Refused {
     pub told: ClientError,
 }
 
+impl Refused {
+    /// It may have been signed with another key than the one known here, which could be an old one.
+    pub fn is_about_the_key(&self) -> bool {
+        matches!(self.reason, PasswordRefusal::Token(TokenRefusal::Signature | TokenRefusal::SecurityToken))
+    }
+}
+
 /// Why the list of users can't be used.
 #[derive(Debug, thiserror::Error)]
 pub enum AuthError {
@@ -280,6 +287,11 @@ impl Authenticator {
     /// The secrets of the access keys that tokens are signed with, with the keys' ids.
     pub fn keys(&self) -> impl Iterator<Item = (&str, &Arc<Rotating>)> {
         self.iam.iter().flat_map(|iam| iam.secrets())
+    }
+
+    /// The access key that this token names, and its secrets. `None`: nobody knows it.
+    pub fn key_of(&self, token: &Password) -> Option<(&str, impl Iterator<Item = &Arc<Rotating>>)> {
+        self.iam.as_ref()?.key_of(token.expose())
     }
 
     /// The users that have a password, with it.

@@ -6,7 +6,7 @@
 
 use super::tally::{Presence, Tally};
 use super::{Access, CancelKeys, Rules, Session, Worker};
-use crate::auth::{Clients, LoggedIn, Refused};
+use crate::auth::{Clients, LoggedIn};
 use crate::metrics::LoginRefusal;
 use crate::net::certificate;
 use crate::net::quiet::Quiet;
@@ -466,8 +466,11 @@ async fn prove<P: Protocol>(
             }
             Step::Ask(Question::Password { user, password }) => {
                 let judged = access.authenticator.judge(&endpoint.name, &user, &password, SystemTime::now());
-                if let Err(Refused { reason, .. }) = &judged {
-                    info!(user, %reason, "password or token refused");
+                if let Err(refused) = &judged {
+                    info!(user, reason = %refused.reason, "password or token refused");
+                    if refused.is_about_the_key() {
+                        access.key_refused(&password);
+                    }
                 }
                 machine.answer(Answer::Judged(judged.map_err(|refused| refused.told)));
             }
