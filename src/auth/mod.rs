@@ -219,6 +219,11 @@ impl Authenticator {
         self.users.find(user).is_some()
     }
 
+    /// The users that the configuration names.
+    pub fn listed(&self) -> impl Iterator<Item = &str> {
+        self.users.names()
+    }
+
     fn mock_method(&self, endpoint: &str, user: &str) -> AuthMethod {
         let methods = self.endpoints.get(endpoint).map_or(&[][..], |door| &door.methods);
         feigned::method(&self.mock_key, methods, user)

@@ -46,6 +46,10 @@ impl Users {
         self.0.get(name).map(Arc::as_ref)
     }
 
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.keys().map(String::as_str)
+    }
+
     /// The same, with what this user proves made anew of its password as it is now.
     pub(super) fn renewed(&self, name: &str, mock_key: &hmac::Key) -> Result<Self, AuthError> {
         let mut renewed = self.clone();
