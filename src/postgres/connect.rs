@@ -375,7 +375,7 @@ impl Scram {
     fn last(&mut self, server_first: &[u8]) -> Result<Vec<u8>, HandshakeError> {
         match self {
             Self::Password(scram) => {
-                scram.update(server_first).map_err(|_| Violation::MalformedAuthentication)?;
+                scram.update(server_first).map_err(|error| HandshakeError::Challenge(error.to_string()))?;
                 Ok(scram.message().to_vec())
             }
             Self::Keys(holder) => Ok(holder.last(server_first).map_err(|_| Violation::MalformedAuthentication)?),
@@ -629,7 +629,8 @@ mod tests {
         let twice = [auth(5, b"salt"), auth(5, b"salt")].concat();
         fails(connect(|_| ()), &[&twice], Violation::MalformedAuthentication);
         let offer = auth(10, b"SCRAM-SHA-256-PLUS\0X\0SCRAM-SHA-256\0\0");
-        fails(connect(|_| ()), &[&offer, &auth(11, b"r=other,s=AAAA,i=1")], Violation::MalformedAuthentication);
+        let changed = HandshakeError::Challenge("invalid nonce".to_owned());
+        fails(connect(|_| ()), &[&offer, &auth(11, b"r=other,s=AAAA,i=1")], changed);
         fails(connect(|_| ()), &[&offer, &auth(0, b"")], HandshakeError::ServerNotProven);
         fails(connect(|_| ()), &[&offer, &auth(3, b"")], Violation::MalformedAuthentication);
         fails(connect(|_| ()), &[&welcome(&auth(0, b""))], Violation::UnexpectedReply(b'R'));
@@ -659,6 +660,23 @@ mod tests {
             (_, Step::Done(connected)) => Ok(connected),
             (_, step) => panic!("{step:?}"),
         }
+    }
+
+    /// docs/CONFIG.md names the limit.
+    #[test]
+    fn so_many_iterations_are_too_many_and_the_log_says_so() {
+        let answer = |iterations: u32| {
+            let (mut connect, mut out) = (connect(|_| ()), Vec::new());
+            connect.step_inner(b"", &mut out).unwrap();
+            out.clear();
+            connect.step_inner(&auth(10, b"SCRAM-SHA-256\0\0"), &mut out).unwrap();
+            let nonce = String::from_utf8(out.split_off(out.len() - 24)).unwrap();
+            let challenge = format!("r={nonce}more,s=c2FsdA==,i={iterations}");
+            connect.step_inner(&auth(11, challenge.as_bytes()), &mut out).map(|_| ()).map_err(|error| error.to_string())
+        };
+        assert_eq!(answer(100_000), Ok(()));
+        let words = answer(100_001).unwrap_err();
+        assert!(words.contains("challenge") && words.contains("iteration count exceeds the maximum"), "{words}");
     }
 
     #[test]

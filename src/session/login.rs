@@ -130,6 +130,7 @@ impl From<HandshakeError> for Stop {
             | HandshakeError::TlsDeclined
             | HandshakeError::UnsupportedMethod(_)
             | HandshakeError::NoPassword(_)
+            | HandshakeError::Challenge(_)
             | HandshakeError::ServerNotProven
             | HandshakeError::Standby) => Self::Broken(error),
         }
@@ -386,6 +387,7 @@ fn is_guess(error: &HandshakeError) -> bool {
         | HandshakeError::TlsDeclined
         | HandshakeError::UnsupportedMethod(_)
         | HandshakeError::NoPassword(_)
+        | HandshakeError::Challenge(_)
         | HandshakeError::ServerNotProven
         | HandshakeError::Standby => false,
     }
