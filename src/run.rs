@@ -11,7 +11,8 @@ mod reload;
 use crate::admin::{self, Readiness};
 use crate::auth::AuthError;
 use crate::config::{
-    AuthQueryConfig, Config, ConfigErrors, EndpointConfig, EndpointTls, TargetAddress, TargetGroupConfig, TargetTlsMode,
+    AuthQueryConfig, Config, ConfigErrors, ConnectionLimit, EndpointConfig, EndpointTls, TargetAddress,
+    TargetGroupConfig, TargetTlsMode,
 };
 use crate::listener::{Arrival, BindError, Doors, Workers};
 use crate::metrics::{EndpointName, GroupMetrics, GroupName, Metrics};
@@ -426,18 +427,29 @@ fn raise_file_limit(config: &Config) {
     if let Err(error) = setrlimit(Resource::Nofile, raised) {
         tracing::warn!(%error, "the limit of open files could not be raised");
     }
-    let clients: u64 = config.endpoints.iter().map(|endpoint| endpoint.max_clients as u64).sum();
-    let wanted = clients + FILES_BESIDE;
+    let wanted = files_wanted(config);
     if let Some(granted) = getrlimit(Resource::Nofile).current
         && granted < wanted
     {
         tracing::warn!(
             granted,
             wanted,
-            "max_clients of all endpoints and the databases' connections need more open files than the system grants; \
-             raise it (ulimit -Hn, LimitNOFILE=) or lower max_clients"
+            "max_clients of all endpoints, and max_connections of the target groups where that is a number, need more open \
+             files than the system grants (connections by max_connections_percent come on top); raise it (ulimit -Hn, \
+             LimitNOFILE=) or lower them"
         );
     }
+}
+
+/// Files that the configuration may need, as far as it says so: what a percentage of a database's connections comes to, only
+/// the database knows.
+fn files_wanted(config: &Config) -> u64 {
+    let clients = config.endpoints.iter().map(|endpoint| endpoint.max_clients as u64);
+    let connections = config.target_groups.iter().map(|group| match group.pool.max_connections {
+        ConnectionLimit::Absolute(number) => u64::from(number),
+        ConnectionLimit::Percent(_) => 0,
+    });
+    clients.chain(connections).fold(FILES_BESIDE, u64::saturating_add)
 }
 
 /// Connects to every target and reports what is wrong; `report` gets a line for each check.
@@ -491,4 +503,24 @@ pub fn check(config: &Config, mut report: impl FnMut(bool, String)) -> Result<()
         }
     }
     if failed > 0 { Err(RunError::Check(failed)) } else { Ok(()) }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_of_clients_and_of_connections_that_are_a_number() {
+        let wanted = |limit: &str| {
+            let text = format!(
+                "[[endpoint]]\nname='e'\nlisten='127.0.0.1:1'\ntarget_group='g'\ntls='off'\nmax_clients=50\n\
+                 [[target_group]]\nname='g'\nengine='postgres'\ntargets=['db:1']\n[target_group.pool]\n{limit}\n\
+                 [target_group.health]\nuser='m'\npassword={{ value='m' }}\n"
+            );
+            files_wanted(&Config::parse(&text, "proxy.toml", &|_| None).unwrap())
+        };
+        assert_eq!(wanted("max_connections=20"), 170);
+        assert_eq!(wanted("max_connections_percent=90"), 150);
+    }
 }
