@@ -80,7 +80,7 @@ impl Workers {
         &self,
         stream: Detached,
         endpoint: usize,
-        admitted: Result<PendingLogin, ClientError>,
+        Admission { refusal, pending }: Admission,
         permit: OwnedSemaphorePermit,
     ) {
         let least = self.workers.iter().min_by_key(|(_, load)| load.load(Ordering::Relaxed));
@@ -89,12 +89,16 @@ impl Workers {
         let claim = Claim { _permit: permit, load: Arc::clone(load) };
         let client_id = self.next_client_id.fetch_add(1, Ordering::Relaxed);
         // A worker that is gone is gone for good: the process is ending, and the client sees its connection closed.
-        let (pending, refusal) = match admitted {
-            Ok(pending) => (Some(pending), None),
-            Err(refusal) => (None, Some(refusal)),
-        };
         let _ = mailbox.send(Arrival { stream, endpoint, client_id, refusal, pending, claim });
     }
+}
+
+/// What was found when somebody came.
+struct Admission {
+    /// There is no place.
+    refusal: Option<ClientError>,
+    /// Its address's account: also of one for whom there is no place but who may come from there, as it may ask to cancel.
+    pending: Option<PendingLogin>,
 }
 
 /// An endpoint's doors.
@@ -260,10 +264,10 @@ impl Doors {
     }
 
     fn admit(&self, stream: Stream, source: Source, workers: &Workers) -> io::Result<()> {
-        let admitted = self.judge(stream.peer(), source);
-        let places = if admitted.is_err() { &self.refusals } else { &self.places };
+        let admission = self.judge(stream.peer(), source);
+        let places = if admission.refusal.is_some() { &self.refusals } else { &self.places };
         match Arc::clone(places).try_acquire_owned() {
-            Ok(permit) => workers.hand_over(stream.detach()?, self.number, admitted, permit),
+            Ok(permit) => workers.hand_over(stream.detach()?, self.number, admission, permit),
             Err(_) => self.turned_away(),
         }
         Ok(())
@@ -277,18 +281,25 @@ impl Doors {
     }
 
     /// Whether this peer gets a place now; opens an account for where it comes from.
-    fn judge(&self, peer: Peer, source: Source) -> Result<PendingLogin, ClientError> {
+    fn judge(&self, peer: Peer, source: Source) -> Admission {
         let endpoint = || self.name.clone();
         if !self.allows(peer) {
-            return Err(ClientError::AddressNotAllowed { endpoint: endpoint() });
+            let refusal = Some(ClientError::AddressNotAllowed { endpoint: endpoint() });
+            return Admission { refusal, pending: None };
         }
-        if self.places.available_permits() == 0 {
-            return Err(ClientError::TooManyClients { endpoint: endpoint(), limit: self.max_clients });
+        let is_full = self.places.available_permits() == 0;
+        let full = || ClientError::TooManyClients { endpoint: endpoint(), limit: self.max_clients };
+        let now = Instant::now();
+        let pending =
+            if is_full { self.sources.admit_without_place(source, now) } else { self.sources.admit(source, now) };
+        match pending {
+            Ok(pending) => Admission { refusal: is_full.then(full), pending: Some(pending) },
+            Err(TooMuch::Tries) => Admission { refusal: Some(ClientError::TooManyFailedLogins), pending: None },
+            Err(TooMuch::Logins(limit)) => {
+                let refusal = Some(ClientError::TooManyLoginsAtOnce { endpoint: endpoint(), limit });
+                Admission { refusal, pending: None }
+            }
         }
-        self.sources.admit(source, Instant::now()).map_err(|too_much| match too_much {
-            TooMuch::Logins(limit) => ClientError::TooManyLoginsAtOnce { endpoint: endpoint(), limit },
-            TooMuch::Tries => ClientError::TooManyFailedLogins,
-        })
     }
 
     fn allows(&self, peer: Peer) -> bool {

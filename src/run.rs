@@ -11,12 +11,14 @@ mod reload;
 use crate::admin::{self, Readiness};
 use crate::auth::AuthError;
 use crate::config::{
-    AuthQueryConfig, Config, ConfigErrors, EndpointConfig, EndpointTls, TargetAddress, TargetGroupConfig, TargetTlsMode,
+    AuthQueryConfig, Config, ConfigErrors, ConnectionLimit, EndpointConfig, EndpointTls, TargetAddress,
+    TargetGroupConfig, TargetTlsMode,
 };
 use crate::listener::{Arrival, BindError, Doors, Workers};
 use crate::metrics::{EndpointName, GroupMetrics, GroupName, Metrics};
+use crate::net::quiet::Quiet;
 use crate::net::rate::Rate;
-use crate::net::tls::{self, TlsError};
+use crate::net::tls::{self, ClientTls, TlsError};
 use crate::pool::{self, Dial, Pools};
 use crate::postgres::Postgres;
 use crate::protocol::TlsOffer;
@@ -115,7 +117,7 @@ async fn serve(
     };
     let metrics = Arc::new(metrics(&config, workers + 1)?);
     let readiness = Arc::new(Readiness::default());
-    let access = Arc::new(ArcSwap::from_pointee(reload::access(&config)?));
+    let access = Arc::new(ArcSwap::from_pointee(reload::access(&config, None)?));
     let clients = Arc::default();
     let statement_key = rand::random();
 
@@ -142,6 +144,7 @@ async fn serve(
             tls: tls_offer(endpoint),
             login_timeout: endpoint.login_timeout,
             rate: endpoint.max_logins_per_second.map(|limit| Rate::new(limit, Instant::now())),
+            quiet: Quiet::default(),
             rules: Rules {
                 pool_mode: group.map_or(crate::config::PoolMode::Transaction, |group| group.pool.pool_mode),
                 transaction_idle_timeout: group.and_then(|group| group.pool.transaction_idle_timeout),
@@ -289,7 +292,8 @@ fn start_group(
 ) -> Result<Group, RunError> {
     let Some(address) = group.targets.first().cloned() else { return Err(RunError::Control(ControlError::Closed)) };
     let (prober, tls) = prober(group)?;
-    let named = tls.clone().map(|config| Ok::<_, TlsError>((config, tls::server_name(&address)?))).transpose()?;
+    let named = tls.as_ref().map(|tls| Ok::<_, TlsError>((Arc::clone(&tls.config), tls::server_name(&address)?)));
+    let named = named.transpose()?;
     let dial = Dial::new(address.clone(), named, group.pool.connect_timeout);
     let (pools, orders) = Pools::new(&group.name, dial, group.pool.clone(), Arc::clone(&counts));
     let lookup = lookup_control(group)?
@@ -341,7 +345,7 @@ fn lookup_control(group: &TargetGroupConfig) -> Result<Option<(AuthQueryConfig, 
     Ok(Some((config, control)))
 }
 
-fn prober(group: &TargetGroupConfig) -> Result<(Prober, Option<Arc<rustls::ClientConfig>>), RunError> {
+fn prober(group: &TargetGroupConfig) -> Result<(Prober, Option<ClientTls>), RunError> {
     let address = group.targets.first().cloned();
     let local = matches!(address, Some(crate::config::TargetAddress::Unix(_)));
     let tls = if local || group.tls.mode == TargetTlsMode::Off { None } else { tls::client_config(&group.tls)? };
@@ -423,18 +427,29 @@ fn raise_file_limit(config: &Config) {
     if let Err(error) = setrlimit(Resource::Nofile, raised) {
         tracing::warn!(%error, "the limit of open files could not be raised");
     }
-    let clients: u64 = config.endpoints.iter().map(|endpoint| endpoint.max_clients as u64).sum();
-    let wanted = clients + FILES_BESIDE;
+    let wanted = files_wanted(config);
     if let Some(granted) = getrlimit(Resource::Nofile).current
         && granted < wanted
     {
         tracing::warn!(
             granted,
             wanted,
-            "max_clients of all endpoints and the databases' connections need more open files than the system grants; \
-             raise it (ulimit -Hn, LimitNOFILE=) or lower max_clients"
+            "max_clients of all endpoints, and max_connections of the target groups where that is a number, need more open \
+             files than the system grants (connections by max_connections_percent come on top); raise it (ulimit -Hn, \
+             LimitNOFILE=) or lower them"
         );
     }
+}
+
+/// Files that the configuration may need, as far as it says so: what a percentage of a database's connections comes to, only
+/// the database knows.
+fn files_wanted(config: &Config) -> u64 {
+    let clients = config.endpoints.iter().map(|endpoint| endpoint.max_clients as u64);
+    let connections = config.target_groups.iter().map(|group| match group.pool.max_connections {
+        ConnectionLimit::Absolute(number) => u64::from(number),
+        ConnectionLimit::Percent(_) => 0,
+    });
+    clients.chain(connections).fold(FILES_BESIDE, u64::saturating_add)
 }
 
 /// Connects to every target and reports what is wrong; `report` gets a line for each check.
@@ -444,7 +459,7 @@ pub fn check(config: &Config, mut report: impl FnMut(bool, String)) -> Result<()
     for warning in &config.warnings {
         report(true, format!("note: {warning}"));
     }
-    reload::access(config)?;
+    reload::access(config, None)?;
     for group in &config.target_groups {
         let found = runtime.block_on(async {
             let (mut prober, _) = prober(group)?;
@@ -488,4 +503,24 @@ pub fn check(config: &Config, mut report: impl FnMut(bool, String)) -> Result<()
         }
     }
     if failed > 0 { Err(RunError::Check(failed)) } else { Ok(()) }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_of_clients_and_of_connections_that_are_a_number() {
+        let wanted = |limit: &str| {
+            let text = format!(
+                "[[endpoint]]\nname='e'\nlisten='127.0.0.1:1'\ntarget_group='g'\ntls='off'\nmax_clients=50\n\
+                 [[target_group]]\nname='g'\nengine='postgres'\ntargets=['db:1']\n[target_group.pool]\n{limit}\n\
+                 [target_group.health]\nuser='m'\npassword={{ value='m' }}\n"
+            );
+            files_wanted(&Config::parse(&text, "proxy.toml", &|_| None).unwrap())
+        };
+        assert_eq!(wanted("max_connections=20"), 170);
+        assert_eq!(wanted("max_connections_percent=90"), 150);
+    }
 }

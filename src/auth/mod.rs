@@ -103,6 +103,13 @@ pub struct Refused {
     pub told: ClientError,
 }
 
+impl Refused {
+    /// It may have been signed with another key than the one known here, which could be an old one.
+    pub fn is_about_the_key(&self) -> bool {
+        matches!(self.reason, PasswordRefusal::Token(TokenRefusal::Signature | TokenRefusal::SecurityToken))
+    }
+}
+
 /// Why the list of users can't be used.
 #[derive(Debug, thiserror::Error)]
 pub enum AuthError {
@@ -136,7 +143,27 @@ impl Authenticator {
     ) -> Result<Self, AuthError> {
         let mut key = [0; 32];
         rand::fill(&mut key).map_err(|_| AuthError::Random)?;
-        let mock_key = hmac::Key::new(hmac::HMAC_SHA256, &key);
+        Self::with_key(hmac::Key::new(hmac::HMAC_SHA256, &key), users, endpoints, (iam, access_key))
+    }
+
+    /// The same for a configuration that was read anew. What clients are shown before they have proven themselves stays as
+    /// it was, of users who exist and of those who don't.
+    pub fn successor(
+        &self,
+        users: &[UserConfig],
+        endpoints: &[EndpointConfig],
+        iam: Option<&IamConfig>,
+        access_key: Option<&AccessKeyConfig>,
+    ) -> Result<Self, AuthError> {
+        Self::with_key(self.mock_key.clone(), users, endpoints, (iam, access_key))
+    }
+
+    fn with_key(
+        mock_key: hmac::Key,
+        users: &[UserConfig],
+        endpoints: &[EndpointConfig],
+        (iam, access_key): (Option<&IamConfig>, Option<&AccessKeyConfig>),
+    ) -> Result<Self, AuthError> {
         let mock_secret = hmac::sign(&mock_key, b"secret access key").as_ref().escape_ascii().to_string();
         let door = |endpoint: &EndpointConfig| {
             let mut methods = Vec::new();
@@ -148,7 +175,7 @@ impl Authenticator {
             (endpoint.name.clone(), Door { hostnames: endpoint.hostnames.clone(), methods })
         };
         Ok(Self {
-            users: Users::load(users)?,
+            users: Users::load(users, &mock_key)?,
             endpoints: Arc::new(endpoints.iter().map(door).collect()),
             iam: iam.map(|iam| Arc::new(Iam::new(iam, Secret::new(mock_secret)))),
             signer: access_key.map(|key| {
@@ -161,11 +188,6 @@ impl Authenticator {
             }),
             mock_key,
         })
-    }
-
-    /// Goes on asking those who do not exist for the same things as the other does.
-    pub fn feign_as(&mut self, other: &Self) {
-        self.mock_key = other.mock_key.clone();
     }
 
     /// What a client must prove to come in at this endpoint as this user. One that is not known is asked for what one of
@@ -195,6 +217,11 @@ impl Authenticator {
     /// Whether the configuration names this user, for whatever endpoint.
     pub fn is_listed(&self, user: &str) -> bool {
         self.users.find(user).is_some()
+    }
+
+    /// The users that the configuration names.
+    pub fn listed(&self) -> impl Iterator<Item = &str> {
+        self.users.names()
     }
 
     fn mock_method(&self, endpoint: &str, user: &str) -> AuthMethod {
@@ -254,7 +281,7 @@ impl Authenticator {
 
     /// The same, with what this user proves made anew of its password as it is now.
     pub fn renewed(&self, user: &str) -> Result<Self, AuthError> {
-        Ok(Self { users: self.users.renewed(user)?, ..self.clone() })
+        Ok(Self { users: self.users.renewed(user, &self.mock_key)?, ..self.clone() })
     }
 
     /// A user's password.
@@ -265,6 +292,11 @@ impl Authenticator {
     /// The secrets of the access keys that tokens are signed with, with the keys' ids.
     pub fn keys(&self) -> impl Iterator<Item = (&str, &Arc<Rotating>)> {
         self.iam.iter().flat_map(|iam| iam.secrets())
+    }
+
+    /// The access key that this token names, and its secrets. `None`: nobody knows it.
+    pub fn key_of(&self, token: &Password) -> Option<(&str, impl Iterator<Item = &Arc<Rotating>>)> {
+        self.iam.as_ref()?.key_of(token.expose())
     }
 
     /// The users that have a password, with it.
@@ -328,6 +360,30 @@ mod tests {
         assert_ne!(app.stored_key, reporter.stored_key, "the same password, another salt");
         let derived = ScramSecret::derive(b"pw", &app.salt, ITERATIONS);
         assert_eq!((derived.stored_key, derived.server_key), (app.stored_key, app.server_key));
+    }
+
+    /// A salt that changes when the configuration is read again, or is another at the next endpoint, is a user's who exists.
+    #[test]
+    fn salts_tell_nobody_who_exists() {
+        let users = [user("app", Some("pw"), None), user("reporter", Some("pw"), Some(&["reports"]))];
+        let first = Authenticator::new(&users, &[], None, None).unwrap();
+        let reloaded = first.successor(&users, &[], None, None).unwrap();
+        let without = first.successor(&[], &[], None, None).unwrap();
+        let renewed = first.renewed("reporter").unwrap();
+        for name in ["app", "reporter", "nobody"] {
+            let salts = [&first, &reloaded, &without, &renewed].map(|authenticator| {
+                ["orders", "reports"].map(|endpoint| scram(authenticator.credentials(endpoint, name)).salt)
+            });
+            assert!(salts.iter().flatten().all(|salt| *salt == salts[0][0]), "{name} {salts:?}");
+        }
+        // With a restart all of them change.
+        let restarted = Authenticator::new(&users, &[], None, None).unwrap();
+        for name in ["app", "nobody"] {
+            assert_ne!(
+                scram(restarted.credentials("orders", name)).salt,
+                scram(first.credentials("orders", name)).salt
+            );
+        }
     }
 
     #[test]

@@ -5,13 +5,13 @@
 use std::collections::HashMap;
 use std::fmt;
 
-use aws_lc_rs::rand;
+use aws_lc_rs::hmac;
 use md5::Digest;
 
 use super::AuthError;
 use super::rotating::Rotating;
 use crate::config::{AuthMethod, DatabaseAuth, Secret, UserConfig};
-use crate::protocol::{ITERATIONS, Proof, SALT_BYTES, ScramSecret};
+use crate::protocol::{ITERATIONS, Proof, ScramSecret};
 use std::sync::Arc;
 
 /// All users by the name on the wire.
@@ -33,10 +33,11 @@ pub(super) struct User {
 }
 
 impl Users {
-    pub(super) fn load(users: &[UserConfig]) -> Result<Self, AuthError> {
+    /// `mock_key`: what those are asked for by who do not exist.
+    pub(super) fn load(users: &[UserConfig], mock_key: &hmac::Key) -> Result<Self, AuthError> {
         users
             .iter()
-            .map(|user| Ok((user.name.clone(), Arc::new(User::load(user)?))))
+            .map(|user| Ok((user.name.clone(), Arc::new(User::load(user, mock_key)?))))
             .collect::<Result<_, _>>()
             .map(Self)
     }
@@ -45,11 +46,15 @@ impl Users {
         self.0.get(name).map(Arc::as_ref)
     }
 
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.keys().map(String::as_str)
+    }
+
     /// The same, with what this user proves made anew of its password as it is now.
-    pub(super) fn renewed(&self, name: &str) -> Result<Self, AuthError> {
+    pub(super) fn renewed(&self, name: &str, mock_key: &hmac::Key) -> Result<Self, AuthError> {
         let mut renewed = self.clone();
         if let Some(user) = renewed.0.get_mut(name) {
-            *user = Arc::new(user.renewed()?);
+            *user = Arc::new(user.renewed(mock_key)?);
         }
         Ok(renewed)
     }
@@ -61,12 +66,12 @@ impl Users {
 }
 
 impl User {
-    fn load(user: &UserConfig) -> Result<Self, AuthError> {
+    fn load(user: &UserConfig, mock_key: &hmac::Key) -> Result<Self, AuthError> {
         let password = user.password.as_ref().map(Secret::expose);
         if password.is_some_and(is_verifier) {
             return Err(AuthError::Verifier { user: user.name.clone() });
         }
-        let proof = match proof_of(&user.name, user.auth, password)? {
+        let proof = match proof_of(&user.name, user.auth, password, mock_key)? {
             Some(proof) => proof,
             None => Proof::Certificate(user.certificate_names.clone().into()),
         };
@@ -82,13 +87,13 @@ impl User {
         })
     }
 
-    fn renewed(&self) -> Result<Self, AuthError> {
+    fn renewed(&self, mock_key: &hmac::Key) -> Result<Self, AuthError> {
         let password = self.password.as_ref().map(|password| password.current());
         let password = password.as_ref().map(|password| password.expose());
         if password.is_some_and(is_verifier) {
             return Err(AuthError::Verifier { user: self.name.clone() });
         }
-        let proof = proof_of(&self.name, self.method, password)?;
+        let proof = proof_of(&self.name, self.method, password, mock_key)?;
         Ok(Self { proof: proof.unwrap_or_else(|| self.proof.clone()), ..self.clone() })
     }
 
@@ -98,12 +103,18 @@ impl User {
 }
 
 /// What a user with this password proves, and how. `None`: that depends on no password.
-fn proof_of(name: &str, method: AuthMethod, password: Option<&str>) -> Result<Option<Proof>, AuthError> {
+fn proof_of(
+    name: &str,
+    method: AuthMethod,
+    password: Option<&str>,
+    mock_key: &hmac::Key,
+) -> Result<Option<Proof>, AuthError> {
     let needed = || password.ok_or_else(|| AuthError::NoPassword { user: name.to_owned() });
     Ok(Some(match method {
         AuthMethod::ScramSha256 => {
-            let mut salt = [0; SALT_BYTES];
-            rand::fill(&mut salt).map_err(|_| AuthError::Random)?;
+            // The salt that the name would have if it did not exist: one that changes with a reload, a new password or the
+            // endpoint would tell the two apart.
+            let salt = ScramSecret::mock(mock_key, name).salt;
             Proof::Scram(ScramSecret::derive(needed()?.as_bytes(), &salt, ITERATIONS))
         }
         AuthMethod::Md5 => Proof::Md5(postgres_hash(needed()?, name)),

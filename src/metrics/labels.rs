@@ -40,7 +40,7 @@ impl<L: Label> Default for Counts<L> {
 }
 
 /// Why a login was refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum LoginRefusal {
     /// Wrong password or unknown user.
     Password,

@@ -4,6 +4,7 @@
 
 pub mod certificate;
 pub mod proxy_protocol;
+pub mod quiet;
 pub mod rate;
 pub mod sources;
 mod stream;

@@ -4,7 +4,7 @@
 //! No address takes all of an endpoint's places with logins that are not done, and none that has had a hundred tries
 //! come to nothing gets more than ten a second. A try is taken before a proof is judged, a cancel key looked up or the
 //! database asked about a user, and given back when that was right: however many come at the same time, no more are
-//! judged. Nothing is owed beyond that: a tenth of a second after the last one the next is heard, for behind one address
+//! judged. A TLS handshake that fails costs one as well. Nothing is owed beyond that: a tenth of a second after the last one the next is heard, for behind one address
 //! there may be many. Who goes on failing ten times a second does shut out the others there: nobody can tell them apart.
 //! Of IPv6 the first 64 bits count, which is what one customer gets.
 
@@ -48,6 +48,8 @@ impl Source {
 struct Account {
     /// Logins that are not done.
     logins: usize,
+    /// Those, and the ones that have no place.
+    accounts: usize,
     /// Tries that it has left; never below none.
     tries: f64,
     at: Instant,
@@ -67,6 +69,7 @@ pub enum TooMuch {
 pub struct PendingLogin {
     sources: Arc<Sources>,
     key: Source,
+    has_place: bool,
 }
 
 impl Sources {
@@ -77,18 +80,28 @@ impl Sources {
 
     /// A login from there begins.
     pub fn admit(self: &Arc<Self>, key: Source, now: Instant) -> Result<PendingLogin, TooMuch> {
+        self.open(key, now, true)
+    }
+
+    /// There is no place for a login from there: whatever else it asks for goes on its account.
+    pub fn admit_without_place(self: &Arc<Self>, key: Source, now: Instant) -> Result<PendingLogin, TooMuch> {
+        self.open(key, now, false)
+    }
+
+    fn open(self: &Arc<Self>, key: Source, now: Instant, has_place: bool) -> Result<PendingLogin, TooMuch> {
         let mut known = self.known();
-        let source = known.entry(key).or_insert(Account { logins: 0, tries: TRIES, at: now });
+        let source = known.entry(key).or_insert(Account { logins: 0, accounts: 0, tries: TRIES, at: now });
         source.recover(now);
         if source.tries < 1.0 {
             return Err(TooMuch::Tries);
         }
-        if source.logins >= self.logins_max && matches!(key, Source::Address(_)) {
+        if has_place && source.logins >= self.logins_max && matches!(key, Source::Address(_)) {
             return Err(TooMuch::Logins(self.logins_max));
         }
-        source.logins += 1;
+        source.logins += usize::from(has_place);
+        source.accounts += 1;
         drop(known);
-        Ok(PendingLogin { sources: Arc::clone(self), key })
+        Ok(PendingLogin { sources: Arc::clone(self), key, has_place })
     }
 
     fn known(&self) -> MutexGuard<'_, HashMap<Source, Account>> {
@@ -130,17 +143,19 @@ impl Drop for PendingLogin {
     fn drop(&mut self) {
         let mut known = self.sources.known();
         let Some(source) = known.get_mut(&self.key) else { return };
-        source.logins -= 1;
+        source.logins -= usize::from(self.has_place);
+        source.accounts -= 1;
         // Nothing to remember: most addresses never do anything wrong.
-        if source.logins == 0 && source.tries >= TRIES {
+        if source.accounts == 0 && source.tries >= TRIES {
             known.remove(&self.key);
         } else if known.len() > SOURCES_MAX {
-            known.retain(|_, source| source.logins > 0);
+            known.retain(|_, source| source.accounts > 0);
         }
     }
 }
 
-fn network(address: IpAddr) -> IpAddr {
+/// What of an address counts.
+pub fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into(),
         address @ IpAddr::V4(_) => address,
@@ -172,9 +187,15 @@ mod tests {
         assert_eq!(sources.admit(address("10.0.0.1"), now).unwrap_err(), TooMuch::Logins(6));
         assert_eq!(sources.admit(address("::ffff:10.0.0.1"), now).unwrap_err(), TooMuch::Logins(6));
         assert!(sources.admit(address("10.0.0.2"), now).is_ok());
+        // Who gets no place takes none.
+        let refused = sources.admit_without_place(address("10.0.0.1"), now).unwrap();
         held.pop();
-        assert!(sources.admit(address("10.0.0.1"), now).is_ok());
+        held.push(sources.admit(address("10.0.0.1"), now).unwrap());
+        assert_eq!(sources.admit(address("10.0.0.1"), now).unwrap_err(), TooMuch::Logins(6));
         drop(held);
+        assert!(refused.take(now));
+        refused.give_back();
+        drop(refused);
         assert!(sources.known().is_empty(), "nothing is remembered of who has done nothing wrong");
         // The smallest endpoint can be used, too.
         assert!(Sources::new(1).admit(address("10.0.0.1"), now).is_ok());
@@ -191,6 +212,7 @@ mod tests {
         let login = sources.admit(address("10.0.0.1"), now).unwrap();
         assert!(login.take(now) && !login.take(now));
         assert_eq!(sources.admit(address("10.0.0.1"), now).unwrap_err(), TooMuch::Tries);
+        assert_eq!(sources.admit_without_place(address("10.0.0.1"), now).unwrap_err(), TooMuch::Tries);
         // Right ones cost nothing, and give no more than there was.
         login.give_back();
         for _ in 0..1000 {

@@ -159,8 +159,17 @@ pub fn server_config(tls: &TlsConfig, alpn: Option<&[u8]>) -> Result<ServerTls, 
     Ok(ServerTls { config: Arc::new(config), end_point })
 }
 
+/// How a database is spoken to.
+#[derive(Clone, Debug)]
+pub struct ClientTls {
+    /// For the handshake.
+    pub config: Arc<ClientConfig>,
+    /// Who answers must show a certificate that is trusted. False: anybody in between may have answered.
+    pub verifies: bool,
+}
+
 /// How a target group's databases are spoken to; `None`: without TLS.
-pub fn client_config(tls: &TargetTls) -> Result<Option<Arc<ClientConfig>>, TlsError> {
+pub fn client_config(tls: &TargetTls) -> Result<Option<ClientTls>, TlsError> {
     let provider = provider();
     let algorithms = provider.signature_verification_algorithms;
     let builder =
@@ -179,7 +188,7 @@ pub fn client_config(tls: &TargetTls) -> Result<Option<Arc<ClientConfig>>, TlsEr
     let mut config = builder.with_no_client_auth();
     // PostgreSQL hands out no tickets, and the cache is a lock between workers.
     config.resumption = Resumption::disabled();
-    Ok(Some(Arc::new(config)))
+    Ok(Some(ClientTls { config: Arc::new(config), verifies: tls.mode != TargetTlsMode::Require }))
 }
 
 /// The name a target's certificate must be for, and that is sent along (SNI).
@@ -430,7 +439,7 @@ mod tests {
     /// What comes of a handshake in this mode, with this CA, for this host: `None` is success.
     async fn handshake(files: &Files, mode: TargetTlsMode, ca: &str, host: &str) -> Option<io::Error> {
         let server = server_config(&files.tls("leaf.pem", "leaf.key"), None).unwrap().config;
-        let client = client_config(&files.target(mode, ca)).unwrap().unwrap();
+        let client = client_config(&files.target(mode, ca)).unwrap().unwrap().config;
         let name = server_name(&TargetAddress::Tcp { host: host.to_owned(), port: 5432 }).unwrap();
         let (ours, theirs) = tokio::io::duplex(64 * 1024);
         let (client, server) = tokio::join!(
@@ -541,7 +550,7 @@ mod tests {
             let client = client_config(&files.target(mode, "ca.pem")).unwrap().unwrap();
             let (ours, theirs) = tokio::io::duplex(64 * 1024);
             let (client, _) = tokio::join!(
-                Stream::memory(ours).into_tls_client(client, ServerName::try_from("localhost").unwrap()),
+                Stream::memory(ours).into_tls_client(client.config, ServerName::try_from("localhost").unwrap()),
                 Stream::memory(theirs).into_tls_server(Arc::new(server.clone())),
             );
             assert!(client.unwrap_err().to_string().contains("BadSignature"));

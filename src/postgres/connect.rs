@@ -3,7 +3,7 @@
 //!
 //! Asks for TLS if it is wanted and goes on with it or not at all; speaks protocol 3.0; proves a password by
 //! SCRAM-SHA-256, MD5 or, where nobody listens, in the clear. Promises: no password leaves in the clear without TLS or a
-//! local socket; a database that was asked for SCRAM must prove itself in turn; nothing said before TLS is believed; a
+//! local socket, nor over TLS to somebody who has not shown who it is; a database that was asked for SCRAM must prove itself in turn; nothing said before TLS is believed; a
 //! server that sends no cancel key, or an odd one, can be used all the same.
 
 use super::frame::{Head, cstr, whole};
@@ -277,6 +277,10 @@ impl Connect {
     fn password(&self, why: &'static str) -> Result<&Password, HandshakeError> {
         match &self.options.secret {
             Some(LoginSecret::Password(password)) => Ok(password),
+            Some(LoginSecret::Unsaid(_)) => Err(HandshakeError::NoPassword(
+                "in the clear, and with tls = \"require\" anybody in between could be asking: it takes \"verify-full\" or \
+                 \"verify-ca\"",
+            )),
             Some(LoginSecret::Scram(_) | LoginSecret::Md5(_)) | None => Err(HandshakeError::NoPassword(why)),
         }
     }
@@ -285,14 +289,16 @@ impl Connect {
         match &self.options.secret {
             // The one exception to "randomness comes in as an argument": postgres-protocol draws the client's
             // nonce itself and lets nobody pass one (0.6.12).
-            Some(LoginSecret::Password(password)) => Ok(Scram::Password(ScramSha256::new(
-                password.expose(),
-                match binding {
-                    Binding::Unsupported => ChannelBinding::unsupported(),
-                    Binding::Unrequested => ChannelBinding::unrequested(),
-                    Binding::EndPoint(data) => ChannelBinding::tls_server_end_point(data),
-                },
-            ))),
+            Some(LoginSecret::Password(password) | LoginSecret::Unsaid(password)) => {
+                Ok(Scram::Password(ScramSha256::new(
+                    password.expose(),
+                    match binding {
+                        Binding::Unsupported => ChannelBinding::unsupported(),
+                        Binding::Unrequested => ChannelBinding::unrequested(),
+                        Binding::EndPoint(data) => ChannelBinding::tls_server_end_point(data),
+                    },
+                )))
+            }
             Some(LoginSecret::Scram(keys)) => {
                 Ok(Scram::Keys(KeyHolder::new(keys.clone(), self.options.nonce, binding)))
             }
@@ -305,7 +311,7 @@ impl Connect {
     /// What is answered to a challenge by MD5.
     fn md5(&self, salt: [u8; 4]) -> Result<String, HandshakeError> {
         match &self.options.secret {
-            Some(LoginSecret::Password(password)) => {
+            Some(LoginSecret::Password(password) | LoginSecret::Unsaid(password)) => {
                 Ok(md5_hash(self.options.user.as_bytes(), password.expose(), salt))
             }
             Some(LoginSecret::Md5(stored)) => {
@@ -369,7 +375,7 @@ impl Scram {
     fn last(&mut self, server_first: &[u8]) -> Result<Vec<u8>, HandshakeError> {
         match self {
             Self::Password(scram) => {
-                scram.update(server_first).map_err(|_| Violation::MalformedAuthentication)?;
+                scram.update(server_first).map_err(|error| HandshakeError::Challenge(error.to_string()))?;
                 Ok(scram.message().to_vec())
             }
             Self::Keys(holder) => Ok(holder.last(server_first).map_err(|_| Violation::MalformedAuthentication)?),
@@ -578,6 +584,21 @@ mod tests {
         let (out, end, _) = play(connect(|_| ()), &[&cleartext]);
         assert_eq!(end.unwrap().err(), Some(HandshakeError::NoPassword("in the clear, without TLS")));
         assert_eq!(out, startup());
+        // Over TLS, to whoever has answered: by a challenge alone.
+        let unverified = || {
+            connect(|options| {
+                options.tls = true;
+                options.secret = Some(LoginSecret::Unsaid(Password::new("pw")));
+            })
+        };
+        let (out, end, _) = play(unverified(), &[b"S", &cleartext]);
+        assert!(end.unwrap().err().unwrap().to_string().contains("verify-full"));
+        assert_eq!(out, [written(message::ssl_request), startup()].concat());
+        assert!(done(unverified(), &[b"S", &auth(5, b"salt"), &welcome(b"")]).0.ends_with(&written(|out| {
+            message::password_message(md5_hash(b"u", b"pw", *b"salt").as_bytes(), out);
+        })));
+        let (out, end, _) = play(unverified(), &[b"S", &auth(10, b"SCRAM-SHA-256\0\0")]);
+        assert!(end.is_none() && out.windows(13).any(|window| window == b"SCRAM-SHA-256"));
 
         let md5 = [auth(5, b"salt"), welcome(b"")].concat();
         let (out, _) = done(connect(|_| ()), &[&md5]);
@@ -608,7 +629,8 @@ mod tests {
         let twice = [auth(5, b"salt"), auth(5, b"salt")].concat();
         fails(connect(|_| ()), &[&twice], Violation::MalformedAuthentication);
         let offer = auth(10, b"SCRAM-SHA-256-PLUS\0X\0SCRAM-SHA-256\0\0");
-        fails(connect(|_| ()), &[&offer, &auth(11, b"r=other,s=AAAA,i=1")], Violation::MalformedAuthentication);
+        let changed = HandshakeError::Challenge("invalid nonce".to_owned());
+        fails(connect(|_| ()), &[&offer, &auth(11, b"r=other,s=AAAA,i=1")], changed);
         fails(connect(|_| ()), &[&offer, &auth(0, b"")], HandshakeError::ServerNotProven);
         fails(connect(|_| ()), &[&offer, &auth(3, b"")], Violation::MalformedAuthentication);
         fails(connect(|_| ()), &[&welcome(&auth(0, b""))], Violation::UnexpectedReply(b'R'));
@@ -638,6 +660,23 @@ mod tests {
             (_, Step::Done(connected)) => Ok(connected),
             (_, step) => panic!("{step:?}"),
         }
+    }
+
+    /// docs/CONFIG.md names the limit.
+    #[test]
+    fn so_many_iterations_are_too_many_and_the_log_says_so() {
+        let answer = |iterations: u32| {
+            let (mut connect, mut out) = (connect(|_| ()), Vec::new());
+            connect.step_inner(b"", &mut out).unwrap();
+            out.clear();
+            connect.step_inner(&auth(10, b"SCRAM-SHA-256\0\0"), &mut out).unwrap();
+            let nonce = String::from_utf8(out.split_off(out.len() - 24)).unwrap();
+            let challenge = format!("r={nonce}more,s=c2FsdA==,i={iterations}");
+            connect.step_inner(&auth(11, challenge.as_bytes()), &mut out).map(|_| ()).map_err(|error| error.to_string())
+        };
+        assert_eq!(answer(100_000), Ok(()));
+        let words = answer(100_001).unwrap_err();
+        assert!(words.contains("challenge") && words.contains("iteration count exceeds the maximum"), "{words}");
     }
 
     #[test]

@@ -66,6 +66,9 @@ pub enum HandshakeError {
     /// The database asks for a password and there is none, or it would travel in the clear.
     #[error("the database asks for a password: {0}")]
     NoPassword(&'static str),
+    /// The database's challenge (SCRAM) can't be answered; the driver's word.
+    #[error("the database's SCRAM challenge can't be answered: {0}")]
+    Challenge(String),
     /// The database could not prove that it knows the password (SCRAM's server signature).
     #[error("the database did not prove that it knows the password")]
     ServerNotProven,

@@ -144,6 +144,8 @@ impl fmt::Debug for Password {
 pub enum LoginSecret {
     /// The password, or a token in its place.
     Password(Password),
+    /// A password that must not be said as it is: whoever is spoken to has not shown who it is, not even by TLS.
+    Unsaid(Password),
     /// The keys that a client's SCRAM proof has shown: good wherever the same verifier is kept.
     Scram(ScramKeys),
     /// The hexadecimal MD5 of password and user name, as the database keeps it.

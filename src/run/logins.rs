@@ -21,6 +21,8 @@ pub(super) struct GroupLogins {
     /// What tokens are made for; `None`: a database that this group has not been speaking to by TCP and `verify-full` since
     /// it was started. Whatever a reload says, a token goes to no other.
     place: Option<(String, u16)>,
+    /// Whoever answers at the address may be anybody: it gets no password as it is.
+    is_anybody: bool,
 }
 
 impl GroupLogins {
@@ -35,7 +37,8 @@ impl GroupLogins {
             TargetAddress::Tcp { host, port } if tls == TargetTlsMode::VerifyFull => Some((host.clone(), *port)),
             TargetAddress::Tcp { .. } | TargetAddress::Unix(_) => None,
         };
-        Self { access, lookup, place }
+        let is_anybody = matches!(address, TargetAddress::Tcp { .. }) && tls == TargetTlsMode::Require;
+        Self { access, lookup, place, is_anybody }
     }
 }
 
@@ -58,7 +61,8 @@ impl Logins for GroupLogins {
                 self.place.as_ref().and_then(|(host, port)| signer.token(host, *port, &login.user))
             }
         };
-        Some((login.user, password.map(LoginSecret::Password)))
+        let secret = if self.is_anybody { LoginSecret::Unsaid } else { LoginSecret::Password };
+        Some((login.user, password.map(secret)))
     }
 
     fn refused<'a>(&'a self, user: &'a str, secret: Option<LoginSecret>) -> Pin<Box<dyn Future<Output = bool> + 'a>> {
@@ -67,7 +71,7 @@ impl Logins for GroupLogins {
             let Some(login) = login else {
                 return self.lookup.as_ref().is_some_and(|lookup| lookup.refused(user, secret.as_ref()));
             };
-            let Some(LoginSecret::Password(refused)) = secret else { return false };
+            let Some(LoginSecret::Password(refused) | LoginSecret::Unsaid(refused)) = secret else { return false };
             let DatabaseProof::Password(password) = login.proof else { return false };
             let Ok(refused) = std::str::from_utf8(refused.expose()) else { return false };
             let is_new = password.renew(refused, user).await;
@@ -109,5 +113,43 @@ impl Refreshing {
             });
         }
         Self(tasks)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic)]
+mod tests {
+    use super::*;
+    use crate::auth::Authenticator;
+    use crate::config::Config;
+    use std::path::PathBuf;
+
+    /// Whether the machine gets a password that it may say as it is.
+    #[test]
+    fn no_password_is_said_to_anybody_who_answers() {
+        let text = "[[endpoint]]\nname='e'\nlisten='127.0.0.1:1'\ntarget_group='g'\ntls='off'\n\
+                    [[target_group]]\nname='g'\nengine='postgres'\ntargets=['db:1']\n\
+                    [target_group.health]\nuser='m'\npassword={ value='m' }\n\
+                    [[user]]\nname='u'\npassword={ value='p' }\n";
+        let config = Config::parse(text, "proxy.toml", &|_| None).unwrap();
+        let authenticator = Authenticator::new(&config.users, &config.endpoints, None, None).unwrap();
+        let access = Arc::new(ArcSwap::from_pointee(Access { authenticator, tls: None }));
+        let (tcp, unix) = (config.target_groups[0].targets[0].clone(), TargetAddress::Unix(PathBuf::from("/s")));
+        for (address, tls, may_be_said) in [
+            (&tcp, TargetTlsMode::VerifyFull, true),
+            (&tcp, TargetTlsMode::VerifyCa, true),
+            (&tcp, TargetTlsMode::Require, false),
+            // Without TLS the machine says none by itself.
+            (&tcp, TargetTlsMode::Off, true),
+            (&unix, TargetTlsMode::Require, true),
+        ] {
+            let logins = GroupLogins::new(Arc::clone(&access), None, address, tls);
+            let (_, secret) = logins.login("u").unwrap();
+            match secret.unwrap() {
+                LoginSecret::Password(_) => assert!(may_be_said, "{tls:?}"),
+                LoginSecret::Unsaid(_) => assert!(!may_be_said, "{tls:?}"),
+                LoginSecret::Scram(_) | LoginSecret::Md5(_) => panic!("not the password"),
+            }
+        }
     }
 }

@@ -6,11 +6,12 @@
 
 use super::tally::{Presence, Tally};
 use super::{Access, CancelKeys, Rules, Session, Worker};
-use crate::auth::{Clients, LoggedIn, Refused};
+use crate::auth::{Clients, LoggedIn};
 use crate::metrics::LoginRefusal;
 use crate::net::certificate;
+use crate::net::quiet::Quiet;
 use crate::net::rate::Rate;
-use crate::net::sources::PendingLogin;
+use crate::net::sources::{PendingLogin, network};
 use crate::net::{Peer, Stream};
 use crate::pool::line::Ask;
 use crate::pool::{Borrow, Lease, PoolKey, PoolUse, Pools};
@@ -24,6 +25,7 @@ use arc_swap::ArcSwap;
 use std::collections::HashMap;
 use std::future::Future;
 use std::io;
+use std::net::IpAddr;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -53,9 +55,11 @@ pub struct Endpoint<P: Protocol> {
     pub clients: Arc<Clients>,
     /// From the first byte to the proof of identity.
     pub login_timeout: Duration,
-    /// How fast clients may come: counted as they say something, so that those who only look whether somebody is there
-    /// take nothing from the others.
+    /// How fast clients may come: counted as they say who they are, so that those who only look whether somebody is there,
+    /// who cancel, or who are refused anyway take nothing from the others.
     pub rate: Option<Rate>,
+    /// Refused and broken logins in the log.
+    pub quiet: Quiet<Refusal>,
     /// What sessions may do.
     pub rules: Rules,
     /// The target group's connections.
@@ -69,6 +73,17 @@ pub struct Endpoint<P: Protocol> {
     /// See [`Welcome::statement_key`].
     pub statement_key: [u8; 16],
 }
+
+impl<P: Protocol> Endpoint<P> {
+    /// One more begins to log in: why it may not.
+    fn too_fast(&self) -> Option<ClientError> {
+        let limit = self.rate.as_ref()?.exceeded(Instant::now())?;
+        Some(ClientError::TooManyLogins { endpoint: self.name.clone(), limit })
+    }
+}
+
+/// Logins from one network (`None`: a unix socket) that are refused for one reason.
+pub type Refusal = (Option<IpAddr>, LoginRefusal);
 
 /// What clients of a pool with a certain baseline are told of the server.
 #[derive(Default)]
@@ -115,6 +130,7 @@ impl From<HandshakeError> for Stop {
             | HandshakeError::TlsDeclined
             | HandshakeError::UnsupportedMethod(_)
             | HandshakeError::NoPassword(_)
+            | HandshakeError::Challenge(_)
             | HandshakeError::ServerNotProven
             | HandshakeError::Standby) => Self::Broken(error),
         }
@@ -148,15 +164,37 @@ impl Stop {
         })
     }
 
-    fn log(&self) {
+    /// Says it in the log. What a stranger can repeat as fast as it likes is said now and then.
+    fn log(&self, quiet: &Quiet<Refusal>, peer: Peer) {
+        let left_out = match self.reason().filter(|_| self.is_cheap()) {
+            None => Some(0),
+            Some(reason) => {
+                let source = if let Peer::Address(address) = peer { Some(network(address.ip())) } else { None };
+                quiet.is_due((source, reason), Instant::now())
+            }
+        };
+        let Some(left_out) = left_out else { return };
+        let left_out = (left_out > 0).then_some(left_out);
         match self {
             Self::Quiet => debug!("left before logging in"),
             Self::Cancel => debug!("cancel request"),
             Self::UnknownKey => debug!("cancel request with a key that nobody has"),
-            Self::Refused(error) => info!(kind = error.kind().name(), %error, "login refused"),
-            Self::Broken(error) => info!(%error, "login failed"),
-            Self::Tls(error) => info!(%error, "TLS failed"),
+            Self::Refused(error) => info!(kind = error.kind().name(), %error, left_out, "login refused"),
+            Self::Broken(error) => info!(%error, left_out, "login failed"),
+            Self::Tls(error) => info!(%error, left_out, "TLS failed"),
             Self::Network(error) => debug!(%error, "connection lost during login"),
+        }
+    }
+
+    /// It cost who brought it about neither a try for a proof nor a proof.
+    fn is_cheap(&self) -> bool {
+        match self.reason() {
+            // Nobody can say whether there is such a user.
+            Some(LoginRefusal::Database) => matches!(self, Self::Refused(ClientError::LookupFailed { .. })),
+            Some(LoginRefusal::Password | LoginRefusal::Token | LoginRefusal::Certificate) => false,
+            // Said at `debug`.
+            Some(LoginRefusal::Left) | None => false,
+            Some(_) => true,
         }
     }
 }
@@ -182,24 +220,29 @@ pub fn serve<P: Protocol>(
     let presence = Rc::new(Presence::new(Arc::clone(&counts)));
     // Boxed, because a login needs kilobytes, and a task keeps room for the largest of its parts as long as it lives: an
     // idle client should not own that.
-    let login = Box::pin(log_in(worker, endpoint, visitor, Rc::clone(&presence)));
-    async move {
-        match login.await {
-            Ok((session, _logged_in)) => {
-                counts.client_connections_setup_succeeded.add(1);
-                info!("logged in");
-                let end = session.run().await;
-                info!(?end, "left");
-            }
-            Err(stop) => {
+    let refusals = Arc::clone(&counts);
+    let login = Box::pin({
+        let presence = Rc::clone(&presence);
+        async move {
+            let peer = visitor.stream.peer();
+            let login = log_in(worker, Arc::clone(&endpoint), visitor, presence).await;
+            login.inspect_err(|stop| {
                 if let Some(reason) = stop.reason() {
-                    counts.logins_refused.of(reason).add(1);
+                    refusals.logins_refused.of(reason).add(1);
                 }
-                if let Stop::Refused(error) = &stop {
-                    counts.told(error);
+                if let Stop::Refused(error) = stop {
+                    refusals.told(error);
                 }
-                stop.log();
-            }
+                stop.log(&endpoint.quiet, peer);
+            })
+        }
+    });
+    async move {
+        if let Ok((session, _logged_in)) = login.await {
+            counts.client_connections_setup_succeeded.add(1);
+            info!("logged in");
+            let end = session.run().await;
+            info!(?end, "left");
         }
         drop((presence, place));
     }
@@ -212,17 +255,15 @@ async fn log_in<P: Protocol>(
     visitor: Visitor,
     presence: Rc<Presence>,
 ) -> Result<(Box<Session<P>>, LoggedIn), Stop> {
-    let Visitor { mut stream, client_id, mut refusal, pending } = visitor;
+    let Visitor { mut stream, client_id, refusal, pending } = visitor;
     // A unix socket is as safe as TLS, whatever else the endpoint listens on.
     let tls = if stream.peer() == Peer::Unix { TlsOffer::LocalSocket } else { endpoint.tls };
     let access = endpoint.access.load_full();
     let deadline = tokio::time::Instant::now() + endpoint.login_timeout;
+    let tries = Tries(pending.as_ref());
     let opening = async {
         let first = first_byte(&mut stream).await?;
-        if let Some(limit) = endpoint.rate.as_ref().and_then(|rate| rate.exceeded(Instant::now())) {
-            refusal.get_or_insert(ClientError::TooManyLogins { endpoint: endpoint.name.clone(), limit });
-        }
-        direct_tls::<P>(&access, tls, &mut stream, first).await
+        direct_tls::<P>(&access, tls, &mut stream, (first, &tries)).await
     };
     let Ok(direct_tls) = tokio::time::timeout_at(deadline, opening).await else {
         return Err(Stop::Refused(ClientError::LoginTimeout));
@@ -232,7 +273,6 @@ async fn log_in<P: Protocol>(
     }
     let mut machine = P::accept(AcceptOptions { tls, direct_tls: direct_tls?, nonce: rand::random() });
     let (mut input, mut out) = (Vec::new(), Vec::new());
-    let tries = Tries(pending.as_ref());
     let beside = (&*presence, refusal, &tries);
     let proving = prove::<P>(&endpoint, &access, beside, &mut machine, &mut stream, &mut input, &mut out);
     let login = match tokio::time::timeout_at(deadline, proving).await {
@@ -286,25 +326,34 @@ async fn direct_tls<P: Protocol>(
     access: &Access,
     tls: TlsOffer,
     stream: &mut Stream,
-    first: Option<u8>,
+    (first, tries): (Option<u8>, &Tries<'_>),
 ) -> Result<Option<Secured>, Stop> {
     let (Some(alpn), TlsOffer::Required | TlsOffer::Optional) = (P::DIRECT_TLS, tls) else { return Ok(None) };
     if first != Some(TLS_HANDSHAKE) {
         return Ok(None);
     }
-    let secured = start_tls(access, stream).await?;
+    let secured = start_tls(access, stream, tries).await?;
     if stream.alpn() != Some(alpn) {
+        _ = tries.take();
         return Err(Stop::Broken(Violation::NoProtocolNamed.into()));
     }
     Ok(Some(secured))
 }
 
-async fn start_tls(access: &Access, stream: &mut Stream) -> Result<Secured, Stop> {
+/// A handshake that fails costs a try: it has cost us a signature. One that succeeds costs none, or many clients behind one
+/// address could not come at the same time.
+async fn start_tls(access: &Access, stream: &mut Stream, tries: &Tries<'_>) -> Result<Secured, Stop> {
     let Some(tls) = &access.tls else { return Err(Stop::Quiet) };
     let started = stream.start_tls_server(Arc::clone(&tls.config)).await;
     // Else it has left in the middle.
     let is_about_tls = |error: &io::Error| error.get_ref().is_some_and(|source| source.is::<rustls::Error>());
-    started.map_err(|error| if is_about_tls(&error) { Stop::Tls(error) } else { Stop::Network(error) })?;
+    if let Err(error) = started {
+        if !is_about_tls(&error) {
+            return Err(Stop::Network(error));
+        }
+        _ = tries.take();
+        return Err(Stop::Tls(error));
+    }
     let client_names = stream.peer_certificate().map(certificate::names).unwrap_or_default();
     Ok(Secured { end_point: tls.end_point.clone(), client_names })
 }
@@ -338,9 +387,21 @@ fn is_guess(error: &HandshakeError) -> bool {
         | HandshakeError::TlsDeclined
         | HandshakeError::UnsupportedMethod(_)
         | HandshakeError::NoPassword(_)
+        | HandshakeError::Challenge(_)
         | HandshakeError::ServerNotProven
         | HandshakeError::Standby => false,
     }
+}
+
+/// Such a refusal holds for a request to cancel, too: it has no account for tries, or no business here. A full endpoint's
+/// does not: those who take its places are the ones who may want to cancel.
+fn is_about_the_address(refusal: &ClientError) -> bool {
+    matches!(
+        refusal,
+        ClientError::AddressNotAllowed { .. }
+            | ClientError::TooManyFailedLogins
+            | ClientError::TooManyLoginsAtOnce { .. }
+    )
 }
 
 /// Drives the login up to the client's proof.
@@ -387,12 +448,12 @@ async fn prove<P: Protocol>(
                 }
             }
             Step::StartTls => {
-                let secured = start_tls(access, stream).await?;
+                let secured = start_tls(access, stream, tries).await?;
                 presence.encrypted();
                 machine.answer(Answer::TlsStarted(secured));
             }
             Step::Ask(Question::Credentials { user, .. }) => {
-                if let Some(error) = refusal.take() {
+                if let Some(error) = refusal.take().or_else(|| endpoint.too_fast()) {
                     return Err(tell::<P>(machine, stream, out, error).await);
                 }
                 let credentials = match credentials(endpoint, access, &user, tries, &mut holds_try).await {
@@ -407,8 +468,11 @@ async fn prove<P: Protocol>(
             }
             Step::Ask(Question::Password { user, password }) => {
                 let judged = access.authenticator.judge(&endpoint.name, &user, &password, SystemTime::now());
-                if let Err(Refused { reason, .. }) = &judged {
-                    info!(user, %reason, "password or token refused");
+                if let Err(refused) = &judged {
+                    info!(user, reason = %refused.reason, "password or token refused");
+                    if refused.is_about_the_key() {
+                        access.key_refused(&password);
+                    }
                 }
                 machine.answer(Answer::Judged(judged.map_err(|refused| refused.told)));
             }
@@ -425,7 +489,8 @@ async fn prove<P: Protocol>(
                 return Ok(login);
             }
             Step::Done(Accepted::Cancel(key)) => {
-                if !tries.take() {
+                // A cancel is not answered, whatever comes of it.
+                if refusal.as_ref().is_some_and(is_about_the_address) || !tries.take() {
                     return Err(Stop::Quiet);
                 }
                 if !endpoint.cancel_keys.knows(&key) {

@@ -71,6 +71,7 @@ impl Fixture {
             clients: Arc::default(),
             login_timeout: FOR_EVER,
             rate: None,
+            quiet: crate::net::quiet::Quiet::default(),
             rules,
             pools,
             lookup: None,

@@ -4,6 +4,8 @@
 //! server what became of it; what can't be read is said to be unknown, never guessed. Values come out as `set_config`
 //! takes them, as the server's `flatten_set_variable_args` would make them.
 
+#![allow(clippy::wildcard_enum_match_arm, reason = "every other kind of token is the wildcard")]
+
 use super::Dialect;
 use super::lexer::{Kind, Lexer, Token, identifier_value};
 

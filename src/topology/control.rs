@@ -5,22 +5,20 @@
 //! drop, also in the middle of a question: [`Borrowed`] lets only those back that were answered.
 
 use std::io;
-use std::sync::Arc;
 use std::time::Duration;
 
 use deadpool::managed::{self, Object, RecycleError};
-use rustls::ClientConfig;
 use socket2::SockRef;
 use tokio::net::TcpStream;
 use tokio_postgres::config::SslMode;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{NoTls, Row, SimpleQueryMessage, SimpleQueryRow};
-use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::Target;
-use super::cleartext::Guarded;
+use super::cleartext::{Guarded, GuardedTls};
 use crate::auth::Rotating;
 use crate::config::{HealthConfig, Secret, TargetAddress};
+use crate::net::tls::ClientTls;
 
 /// One for the probe, one to spare for what else the proxy asks; they count in the target's budget.
 pub const CONTROL_CONNECTIONS_MAX: usize = 2;
@@ -83,7 +81,7 @@ pub fn postgres_control(
     target: &Target,
     account: &Account<'_>,
     connect_timeout: Duration,
-    tls: Option<Arc<ClientConfig>>,
+    tls: Option<ClientTls>,
 ) -> Result<Control, ControlError> {
     let mut config = tokio_postgres::Config::new();
     config
@@ -108,7 +106,7 @@ pub fn postgres_control(
             config.host_path(path.parent().unwrap_or(path)).port(port);
         }
     }
-    let tls = tls.map(|tls| MakeRustlsConnect::new(tls.as_ref().clone()));
+    let tls = tls.as_ref().map(GuardedTls::new);
     let password = Rotating::new(account.password.clone());
     let in_the_clear = match &target.address {
         TargetAddress::Tcp { host, port } if tls.is_none() => Some((host.clone(), *port)),
@@ -188,7 +186,7 @@ impl Drop for Borrowed {
 pub(super) struct Postgres {
     config: tokio_postgres::Config,
     password: Rotating,
-    tls: Option<MakeRustlsConnect>,
+    tls: Option<GuardedTls>,
     /// Where it is, if what is said to it can be read on the way.
     in_the_clear: Option<(String, u16)>,
     connect_timeout: Duration,

@@ -1,13 +1,14 @@
 //! How clients arrive: through load balancers that say whom they bring, and faster than the endpoint takes them.
 
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::time::Instant;
 
 use sluicegate::demo::servers::{APP, APP_PASSWORD, Feature, Installation, MONITOR_PASSWORD, Options, PostgresServer};
 
+use crate::harness::gate::{Gate, cancel, cancel_request};
 use crate::harness::proxy::{ProxyHandle, config, set, start};
-use crate::harness::wire::{Login, PATIENCE, Wire, authenticate, message, read_frame};
+use crate::harness::wire::{Frame, Login, PATIENCE, Wire, authenticate, message, query, read_frame};
 use crate::harness::{each_with, server};
 
 const LOGIN: fn() -> Login = || Login::app().database("app");
@@ -119,18 +120,89 @@ fn so_many_logins_a_second() {
     });
 }
 
-/// Who says nothing is no login, and takes none of them from the others.
+/// Who says nothing is no login, and takes none of them from the others; nor does who is refused anyway, who cancels, or
+/// who speaks something else.
 #[test]
 fn probes_are_no_logins() {
     let text = set(&config(server(Feature::Any).address(), 4), "endpoint", "max_logins_per_second", "1");
+    let text = set(&text, "endpoint", "allow_from", "[\"127.0.0.1\"]");
     let proxy = start(&text);
     for _ in 0..20 {
         drop(TcpStream::connect(proxy.address).unwrap());
     }
+    for _ in 0..5 {
+        from([127, 0, 0, 2], proxy.address, &LOGIN().startup());
+        from([127, 0, 0, 1], proxy.address, b"GET / HTTP/1.1\r\n\r\n");
+        from([127, 0, 0, 1], proxy.address, &cancel_request(b"12345678"));
+    }
     // All of them have come and gone before the one login that there is room for.
-    proxy.until_metric("sluicegate_client_connections_received_total", 20);
-    proxy.until_metric("sluicegate_client_connections_closed_total", 20);
+    proxy.until_metric("sluicegate_client_connections_received_total", 35);
+    proxy.until_metric("sluicegate_client_connections_closed_total", 35);
     Wire::connect(proxy.address, &LOGIN()).unwrap();
+}
+
+/// What its BackendKeyData holds.
+fn key(client: &Wire) -> Vec<u8> {
+    client.login().iter().find(|frame| frame.kind == b'K').unwrap().body.to_vec()
+}
+
+/// The code of the only error among these frames.
+fn code(frames: &[Frame]) -> String {
+    frames.iter().find(|frame| frame.kind == b'E').and_then(|frame| frame.field(b'C')).unwrap_or_default()
+}
+
+/// Says this from another address of this machine, and waits for the end of it.
+fn from(source: [u8; 4], address: SocketAddr, bytes: &[u8]) {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::from((source, 0)).into()).unwrap();
+    socket.connect(&address.into()).unwrap();
+    let mut stream = TcpStream::from(socket);
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.write_all(bytes).unwrap();
+    // Whoever is closed on with something unread is reset.
+    let _ = stream.read_to_end(&mut Vec::new());
+}
+
+/// A right key alone is not enough.
+#[test]
+fn who_may_not_connect_cancels_nothing() {
+    let gate = Gate::before(server(Feature::Any).address());
+    let proxy = start(&set(&config(gate.address, 4), "endpoint", "allow_from", "[\"127.0.0.1\"]"));
+    let mut victim = Wire::connect(proxy.address, &LOGIN()).unwrap();
+    victim.send(&query("SELECT pg_sleep(600)"));
+    proxy.until_metric("sluicegate_database_connections_currently_borrowed", 1);
+    for _ in 0..20 {
+        from([127, 0, 0, 2], proxy.address, &cancel_request(&key(&victim)));
+    }
+    assert_eq!(gate.cancels().0, 0);
+    cancel(proxy.address, &key(&victim));
+    assert_eq!(code(&victim.until_ready(1)), "57014");
+}
+
+/// Keys are tries like passwords, at an endpoint that is full, too; who has all of its tries may cancel there.
+#[test]
+fn keys_can_not_be_tried_without_end() {
+    let text = set(&config(server(Feature::Any).address(), 4), "endpoint", "max_clients", "2");
+    for full in [false, true] {
+        let proxy = start(&set(&text, "log", "level", "\"debug\""));
+        let mut victim = Wire::connect(proxy.address, &LOGIN()).unwrap();
+        let other = full.then(|| Wire::connect(proxy.address, &LOGIN()).unwrap());
+        victim.send(&query("SELECT pg_sleep(600)"));
+        proxy.until_metric("sluicegate_database_connections_currently_borrowed", 1);
+        cancel(proxy.address, &key(&victim));
+        assert_eq!(code(&victim.until_ready(1)), "57014", "{full}");
+        let mut wrong = key(&victim);
+        wrong[7] ^= 1;
+        let began = Instant::now();
+        for _ in 0..400 {
+            from([127, 0, 0, 1], proxy.address, &cancel_request(&wrong));
+        }
+        let tries = 100 + 10 * (began.elapsed().as_secs() as usize + 1);
+        proxy.until_metric("sluicegate_client_connections_closed_total", 401);
+        let looked_up = proxy.log().matches("a key that nobody has").count();
+        assert!((100..=tries).contains(&looked_up), "{looked_up} of 400 were looked up, {full}");
+        drop(other);
+    }
 }
 
 /// Names that are looked up in the database are tries as well, also when nobody is there to hear what comes of it.

@@ -13,7 +13,7 @@ use crate::harness::proxy::{ProxyHandle, config, set, start};
 use crate::harness::wire::{Login, Wire};
 
 /// As `docs/AUTH_QUERY.md` has it.
-const SETUP: &str = "\
+pub const SETUP: &str = "\
 CREATE SCHEMA sluicegate;
 CREATE FUNCTION sluicegate.user_lookup(username name, OUT rolname name, OUT rolpassword text) RETURNS SETOF record
 LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS

@@ -13,8 +13,10 @@ use sluicegate::protocol::{
     Answer, ConnectOptions, Credentials, LoginSecret, Password, Proof, Protocol, Question, ScramKeys, ScramSecret,
 };
 
+use crate::auth_query::SETUP;
 use crate::harness::programs::{python, run};
 use crate::harness::proxy::{config, keeps_secrets, set, start_with};
+use crate::tls::Ca;
 
 const SECRET_KEY: &str = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY";
 
@@ -101,30 +103,50 @@ fn no_debug_form_shows_a_secret() {
     let _ = sluicegate::protocol::Handshake::step(&mut machine, b"R\0\0\0\x08\0\0\0\x03", &mut Vec::new());
 }
 
-/// At `trace`, where even the libraries below say what they do.
+/// At `trace`, where even the libraries below say what they do: every way to log in, here and at the database, and a reload.
 #[test]
 fn no_log_shows_a_secret_however_loud_it_is() {
     let installation = Installation::find(Feature::Any).unwrap();
     let server = PostgresServer::start(&installation, Options { ssl: true, ..Options::default() }).unwrap();
-    let folder = tempfile::tempdir().unwrap();
+    server.run_sql("postgres", &format!("{SETUP} CREATE ROLE anna LOGIN PASSWORD 'anna-secret'")).unwrap();
+    let (folder, ca) = (tempfile::tempdir().unwrap(), Ca::new());
     everything(folder.path());
+    ca.signs("client", "certified");
     let file = |name: &str| format!("{:?}", server.socket_dir().join(name));
     for format in ["text", "json"] {
-        let text = set(&config(server.address(), 8), "endpoint", "tls", "\"optional\"");
+        // The certificate of the database has its name.
+        let text = config(server.address(), 12).replace("targets = [\"127.0.0.1:", "targets = [\"localhost:");
+        let text = set(&text, "endpoint", "tls", "\"optional\"");
         let text = set(&text, "endpoint", "hostnames", "[\"localhost\"]");
-        let text = set(&text, "target_group", "tls", "\"require\"");
+        let text = set(&text, "target_group", "tls", "\"verify-full\"");
+        let text = set(&text, "target_group", "ca_file", &file("ca.crt"));
         let text = set(&text, "tls", "certificate", &file("server.crt"));
         let text = set(&text, "tls", "private_key", &file("server.key"));
+        let text = set(&text, "tls", "client_ca", &format!("{:?}", ca.file("ca.pem")));
         let text = set(&text, "user", "auth", "[\"iam-or-password\"]");
         let text = set(&text, "log", "level", "\"trace\"");
         let text = set(&text, "log", "format", &format!("{format:?}"));
+        let asks = "  [target_group.auth_query]\n  enabled = true\n  user = \"sluicegate_auth\"\n  \
+                    password = { command = [\"echo\", \"lookup-secret\"], refresh = \"1s\" }\n\n[[user]]";
+        let text = text.replacen("[[user]]", asks, 1);
         let more = format!(
             "\n[[user]]\nname = \"scram\"\ndatabase_user = \"{APP}\"\npassword = {{ value = \"{APP_PASSWORD}\" }}\n\
              [[user]]\nname = \"md5\"\nauth = [\"md5\"]\ndatabase_user = \"{APP}\"\npassword = {{ env = \"PASSWORD\" }}\n\
+             [[user]]\nname = \"certified\"\nauth = [\"certificate\"]\ndatabase_user = \"{APP}\"\n\
+             password = {{ command = [\"echo\", \"{APP_PASSWORD}\"] }}\n\
+             [[user]]\nname = \"signs\"\ndatabase_user = \"{APP}\"\ndatabase_auth = \"iam\"\n\
+             password = {{ value = \"{APP_PASSWORD}\" }}\n\
              [iam]\nregion = 'r'\naccount = '1'\nresource_id = 'p'\nidentities_file = '{}/identities.toml'\n",
             folder.path().display()
         );
-        let proxy = start_with(&format!("{text}{more}"), &[("PASSWORD", APP_PASSWORD)]);
+        let environment = [
+            ("PASSWORD", APP_PASSWORD),
+            ("AWS_ACCESS_KEY_ID", "AKIAOURS"),
+            ("AWS_SECRET_ACCESS_KEY", SECRET_KEY),
+            ("AWS_SESSION_TOKEN", "session-secret"),
+        ];
+        let proxy = start_with(&format!("{text}{more}"), &environment);
+        proxy.logs("the target is up");
         let port = proxy.address.port();
         let keys = Keys {
             access_key_id: "AKIAEXAMPLE".to_owned(),
@@ -133,22 +155,47 @@ fn no_log_shows_a_secret_however_loud_it_is() {
         };
         let token = make_token(&keys, "localhost", port, APP, "r", SystemTime::now()).unwrap();
         let spoiled = token.replace("DBUser=app", "DBUser=apq");
-        let mut script = python();
-        script.arg("-c").arg(
-            "import psycopg, sys\n\
-             for user, password in zip(sys.argv[2::2], sys.argv[3::2]):\n\
-             \x20   try:\n\
-             \x20       with psycopg.connect(sys.argv[1], user=user, password=password) as conn:\n\
-             \x20           print(conn.execute('SELECT 1').fetchone()[0])\n\
-             \x20   except psycopg.OperationalError as error:\n\
-             \x20       print('refused', file=sys.stdout)\n",
-        );
-        script.arg(format!("host=localhost hostaddr=127.0.0.1 port={port} dbname=app sslmode=require"));
-        script.args([APP, &token, APP, &spoiled, APP, APP_PASSWORD, APP, "wrong-secret", "scram", APP_PASSWORD]);
-        script.args(["scram", "wrong-secret", "md5", APP_PASSWORD, "md5", "wrong-secret", "nobody", "wrong-secret"]);
-        script.args([MONITOR, "wrong-secret"]);
-        let said = run(script, "").quietly();
-        assert_eq!(said, "1\nrefused\n1\nrefused\n1\nrefused\n1\nrefused\nrefused\nrefused\n");
+        let logins = [
+            (APP, token.as_str(), true),
+            (APP, &spoiled, false),
+            (APP, APP_PASSWORD, true),
+            (APP, "wrong-secret", false),
+            ("scram", APP_PASSWORD, true),
+            ("scram", "wrong-secret", false),
+            ("md5", APP_PASSWORD, true),
+            ("md5", "wrong-secret", false),
+            ("anna", "anna-secret", true),
+            ("anna", "wrong-secret", false),
+            ("certified", "", true),
+            ("nobody", "wrong-secret", false),
+            (MONITOR, "wrong-secret", false),
+            // This database takes no tokens: it refuses what it is shown.
+            ("signs", APP_PASSWORD, false),
+        ];
+        let log_in = || {
+            let mut script = python();
+            script.arg("-c").arg(
+                "import psycopg, sys\n\
+                 for user, password in zip(sys.argv[2::2], sys.argv[3::2]):\n\
+                 \x20   try:\n\
+                 \x20       with psycopg.connect(sys.argv[1], user=user, password=password) as conn:\n\
+                 \x20           print(conn.execute('SELECT 1').fetchone()[0])\n\
+                 \x20   except psycopg.OperationalError as error:\n\
+                 \x20       print(error, file=sys.stderr)\n\
+                 \x20       print('refused')\n",
+            );
+            let shown =
+                format!("sslcert={} sslkey={}", ca.file("client.pem").display(), ca.file("client.key").display());
+            script.arg(format!("host=localhost hostaddr=127.0.0.1 port={port} dbname=app sslmode=require {shown}"));
+            script.args(logins.iter().flat_map(|(user, password, _)| [*user, *password]));
+            let ended = run(script, "");
+            let expected: String = logins.iter().map(|login| if login.2 { "1\n" } else { "refused\n" }).collect();
+            assert_eq!(ended.stdout, expected, "{ended}");
+        };
+        log_in();
+        proxy.reload(&format!("{text}{more}"));
+        proxy.logs("reloaded");
+        log_in();
         // The log was as loud as it gets; the harness reads it as the proxy ends.
         assert!(proxy.log().contains("TRACE"), "{}", proxy.log());
     }

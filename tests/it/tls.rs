@@ -4,7 +4,7 @@
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::thread;
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, SignatureAlgorithm};
@@ -277,9 +277,38 @@ fn pg_111_a_listener_between_proxy_and_database_is_found_out() {
     let log = proxy.logs("can't log in at the database");
     assert!(log.contains("SCRAM channel binding check failed"), "{log}");
     drop(proxy);
+    // One that does not even ask the database, but for the password itself.
+    let heard = Arc::new(Mutex::new(Vec::new()));
+    let between = asks_in_the_clear(&ca.tls("listener"), Arc::clone(&heard));
+    let proxy = start(&set(&config(between, 6), "target_group", "tls", "\"require\""));
+    let log = proxy.logs("anybody in between could be asking");
+    assert!(log.contains("the target is unavailable"), "{log}");
+    assert_eq!(heard.lock().unwrap().escape_ascii().to_string(), "");
+    drop(proxy);
     let text = set(&config(server.address(), 6), "target_group", "tls", "\"require\"");
     let proxy = start(&text);
     assert_eq!(psycopg(proxy.address, APP, "sslmode=disable").quietly(), "app\n");
+}
+
+/// Ends TLS with this certificate and asks everybody for the password in the clear; notes what it is told.
+fn asks_in_the_clear(shows: &TlsConfig, heard: Arc<Mutex<Vec<u8>>>) -> SocketAddr {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let address = listener.local_addr().unwrap();
+    let shows = server_config(shows, None).unwrap().config;
+    thread::spawn(move || {
+        for mut client in listener.incoming().map_while(Result::ok) {
+            let mut buffer = [0; 1024];
+            client.set_read_timeout(Some(PATIENCE)).unwrap();
+            client.read_exact(&mut buffer[..8]).unwrap();
+            client.write_all(b"S").unwrap();
+            let mut client = StreamOwned::new(ServerConnection::new(shows.clone()).unwrap(), client);
+            // Its startup packet.
+            let Ok(1..) = client.read(&mut buffer) else { continue };
+            client.write_all(b"R\0\0\0\x08\0\0\0\x03").unwrap();
+            let _ = client.read(&mut buffer).map(|read| heard.lock().unwrap().extend_from_slice(&buffer[..read]));
+        }
+    });
+    address
 }
 
 #[test]
@@ -483,6 +512,38 @@ fn pg_112_who_connects_and_leaves_a_tls_endpoint() {
         "host=localhost hostaddr=127.0.0.1 port={port} user={APP} dbname=app password={APP_PASSWORD} {root}"
     ));
     assert_eq!(run(script, "").quietly(), "4\n");
+}
+
+/// Junk in place of a handshake costs tries, and does not fill the log.
+#[test]
+fn handshakes_that_fail_are_tries_and_little_noise() {
+    let (server, ca) = (server(Feature::Any), Ca::new());
+    ca.signs("proxy", "localhost");
+    let proxy = start(&config_with(server.address(), &ca, "proxy", "optional"));
+    proxy.logs("the target is up");
+    let began = std::time::Instant::now();
+    let mut number = 0;
+    loop {
+        let mut stream = tcp(proxy.address);
+        stream.write_all(&SSL_REQUEST).unwrap();
+        let _ = stream.read(&mut [0]);
+        stream.write_all(b"\x16\x03\x01\0\x05hello").unwrap();
+        let _ = stream.read_to_end(&mut Vec::new());
+        number += 1;
+        if let Err(refused) = Wire::connect(proxy.address, &Login::app().database("app")) {
+            assert!(refused.to_string().contains("too many failed logins"), "{refused}");
+            break;
+        }
+        assert!(
+            number < 2000 && began.elapsed() < PATIENCE,
+            "{number} handshakes, and still one more: {}",
+            proxy.log()
+        );
+    }
+    assert!(number >= 100, "{number}");
+    let lines = proxy.log().matches("TLS failed").count();
+    let most = 1 + usize::try_from(began.elapsed().as_secs() / 10).unwrap();
+    assert!((1..=most).contains(&lines), "{lines} lines: {}", proxy.log());
 }
 
 /// Asks for TLS with one version and these ciphers; prints the cipher, or the error's name.

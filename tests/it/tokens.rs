@@ -11,7 +11,7 @@ use sluicegate::auth::{Keys, make_token};
 use sluicegate::config::Secret;
 use sluicegate::demo::servers::{APP, APP_PASSWORD, Feature, Installation, Options, PostgresServer};
 
-use crate::harness::programs::{Ended, java, python, run};
+use crate::harness::programs::{Ended, java, python, run, run_for_secrets};
 use crate::harness::proxy::{ProxyHandle, config, set, start};
 use crate::harness::wire::{Login, Wire};
 
@@ -104,14 +104,14 @@ fn tokens_of_every_signer() {
     let mut ours = Command::new(env!("CARGO_BIN_EXE_sluicegate"));
     ours.args(["token", "--host", "localhost", "--port", &scene.port().to_string(), "--user", APP, "--region", REGION]);
     ours.env("AWS_ACCESS_KEY_ID", KEY_ID).env("AWS_SECRET_ACCESS_KEY", SECRET_KEY).env_remove("AWS_SESSION_TOKEN");
-    let token = run(ours, "").quietly();
+    let token = run_for_secrets(ours, "").quietly();
     assert_eq!(scene.psql(APP, token.trim_end(), &scene.verified()).quietly(), "app\n");
     // aws-cli's.
     let mut aws = python();
     aws.args(["-m", "awscli", "rds", "generate-db-auth-token", "--hostname", "localhost", "--username", APP]);
     aws.args(["--region", REGION, "--port", &scene.port().to_string()]);
     aws.env("AWS_ACCESS_KEY_ID", KEY_ID).env("AWS_SECRET_ACCESS_KEY", SECRET_KEY).env("HOME", scene.folder.path());
-    let token = run(aws, "").quietly();
+    let token = run_for_secrets(aws, "").quietly();
     assert_eq!(scene.psql(APP, token.trim_end(), &scene.verified()).quietly(), "app\n");
     // boto3's, by psycopg.
     let mut boto = python();
@@ -174,7 +174,7 @@ fn the_same_tokens_as_boto3() {
         );
         boto.args([host, user]).env("HOME", "/nowhere").env("AWS_ACCESS_KEY_ID", KEY_ID);
         boto.env("AWS_SECRET_ACCESS_KEY", SECRET_KEY).env("AWS_SESSION_TOKEN", session);
-        let theirs = run(boto, "").quietly();
+        let theirs = run_for_secrets(boto, "").quietly();
         let sorted = |token: &str| {
             let (address, query) = token.trim_end().split_once("/?").unwrap();
             let mut pairs: Vec<String> = query.split('&').map(str::to_owned).collect();
@@ -236,7 +236,7 @@ fn tokens_by_jdbc() {
         let mut sdk = python();
         sdk.args(arguments).env("HOME", scene.folder.path());
         sdk.env("AWS_ACCESS_KEY_ID", KEY_ID).env("AWS_SECRET_ACCESS_KEY", SECRET_KEY);
-        run(sdk, "").quietly().trim_end().to_owned()
+        run_for_secrets(sdk, "").quietly().trim_end().to_owned()
     };
     let port = scene.port().to_string();
     let boto = "import boto3, sys; print(boto3.client('rds', region_name='eu-central-1').generate_db_auth_token('localhost', int(sys.argv[1]), 'app'))";

@@ -188,6 +188,13 @@ impl Iam {
         })
     }
 
+    /// The access key that this token names, and what it signs with. `None`: nobody knows it.
+    pub fn key_of(&self, text: &[u8]) -> Option<(&str, impl Iterator<Item = &Arc<Rotating>>)> {
+        let token = Token::parse(text).ok()?;
+        let (id, identity) = self.identities.get_key_value(token.credential.split('/').next()?)?;
+        Some((id, std::iter::once(&identity.secret_access_key).chain(&identity.session_token)))
+    }
+
     /// Makes all checks.
     pub fn verify(&self, text: &[u8], claim: Claim<'_>, now: SystemTime) -> Result<(), TokenRefusal> {
         let token = Token::parse(text)?;

@@ -49,12 +49,15 @@ impl Token {
         }
         let text = std::str::from_utf8(text).map_err(|_| TokenRefusal::Malformed("it is not UTF-8 text"))?;
         let (address, query) = text.split_once('?').ok_or(TokenRefusal::Malformed("it has no query"))?;
-        // Older signers left the slash out; what is signed is "/" either way.
-        let address = address.strip_suffix('/').unwrap_or(address);
         let (host, port) = address.rsplit_once(':').ok_or(TokenRefusal::Malformed("it has no host and port"))?;
         let is_host = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:[]".contains(&byte);
         if host.is_empty() || host.len() > 255 || !host.bytes().all(is_host) {
             return Err(TokenRefusal::Malformed("its host is not a name"));
+        }
+        // Older signers left the slash out; what is signed is "/" either way.
+        let (port, path) = port.split_once('/').unwrap_or((port, ""));
+        if !path.is_empty() {
+            return Err(TokenRefusal::Malformed("its path is not /"));
         }
         let port = decimal(port).and_then(|port| u16::try_from(port).ok()).filter(|port| *port > 0);
         let port = port.ok_or(TokenRefusal::Malformed("its port is not a number from 1 to 65535"))?;

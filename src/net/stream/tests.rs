@@ -70,7 +70,8 @@ impl Tls {
         let private_key = file("key", &made.private_key);
         let ca_file = Some(file("ca", &made.ca));
         let server = tls::server_config(&TlsConfig { certificate, private_key, client_ca: None }, None).unwrap().config;
-        let client = tls::client_config(&TargetTls { mode: TargetTlsMode::VerifyFull, ca_file }).unwrap().unwrap();
+        let client =
+            tls::client_config(&TargetTls { mode: TargetTlsMode::VerifyFull, ca_file }).unwrap().unwrap().config;
         Self { server, client }
     }
 

@@ -34,6 +34,7 @@ fn play(control: u8, pieces: &[&[u8]]) -> (usize, String) {
             _ if control & 2 != 0 => None,
             0 => Some(LoginSecret::Md5([b'0'; 32])),
             1 => Some(LoginSecret::Scram(ScramKeys { client_key: [1; 32], server_key: [2; 32] })),
+            2 => Some(LoginSecret::Unsaid(Password::new("password"))),
             _ => Some(LoginSecret::Password(Password::new("password"))),
         },
         tls: control & 1 != 0,

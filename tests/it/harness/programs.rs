@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use sluicegate::demo::servers::{APP, APP_PASSWORD, servers_folder};
 
+use super::proxy::keeps_secrets;
+
 /// What takes longer hangs. Generous: machines that run tests are busy.
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -38,8 +40,18 @@ impl std::fmt::Display for Ended {
     }
 }
 
-/// Runs a program with this input; it is killed, and the test fails, when it takes too long.
-pub fn run(mut command: Command, input: &str) -> Ended {
+/// Runs a program with this input; it is killed, and the test fails, when it takes too long, or says a secret.
+pub fn run(command: Command, input: &str) -> Ended {
+    let program = command.get_program().to_owned();
+    let ended = run_for_secrets(command, input);
+    for (what, said) in [("stdout", &ended.stdout), ("stderr", &ended.stderr)] {
+        keeps_secrets(&format!("{what} of {}", program.display()), said);
+    }
+    ended
+}
+
+/// The same for a program whose task it is to print one.
+pub fn run_for_secrets(mut command: Command, input: &str) -> Ended {
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
     let mut stdin = child.stdin.take().unwrap();
