@@ -33,7 +33,13 @@ fn every_way_a_database_asks() {
         for (auth, ssl) in [(Auth::Scram, false), (Auth::Md5, false), (Auth::Trust, false), (Auth::Password, true)] {
             let database = PostgresServer::start(installation, Options { auth, ssl, ..Options::default() }).unwrap();
             let text = config(database.address(), 4);
-            let text = if ssl { set(&text, "target_group", "tls", "\"require\"") } else { text };
+            let text = match database.ca_file() {
+                Some(ca_file) if ssl => {
+                    let text = set(&text, "target_group", "tls", "\"verify-full\"");
+                    set(&text, "target_group", "ca_file", &format!("{ca_file:?}"))
+                }
+                _ => text,
+            };
             let proxy = start(&text);
             let mut wire = Wire::connect(proxy.address, &login()).unwrap();
             assert_eq!(wire.value("SELECT current_user"), APP, "{auth:?}");

@@ -67,8 +67,6 @@ enum How {
 
 /// Few enough to show that they are shared.
 const SHARED: u32 = 2;
-/// For a driver that pins by its own doing.
-const EACH_ITS_OWN: u32 = CLIENTS;
 
 /// A test for each, and the list of them all.
 macro_rules! drivers {
@@ -90,7 +88,7 @@ const fn pgjdbc(variant: &'static str, connections: u32) -> Driver {
 drivers! {
     psycopg: plain("psycopg", How::Python("psycopg"), SHARED, "named cursor", "`cancel_safe()`"),
     psycopg2: plain("psycopg2", How::Python("psycopg2"), SHARED, "named cursor", "`cancel()`"),
-    asyncpg: plain("asyncpg", How::Python("asyncpg"), EACH_ITS_OWN, "`cursor(prefetch=)`", "`timeout=`"),
+    asyncpg: plain("asyncpg", How::Python("asyncpg"), SHARED, "`cursor(prefetch=)`", "`timeout=`"),
     asyncpg_as_text: Driver {
         variant: "arrays and enums as text",
         ..plain("asyncpg", How::Python("asyncpg"), SHARED, "`cursor(prefetch=)`", "`timeout=`")
@@ -101,14 +99,14 @@ drivers! {
     tokio_postgres:
         plain("tokio-postgres", How::Rust(program::run::<TokioPostgres>), SHARED, "`query_portal`", "`cancel_query`"),
     sqlx: plain("sqlx-postgres", How::Rust(program::run::<Sqlx>), SHARED, "none: a stream", "`statement_timeout`"),
-    pgjdbc_defaults: pgjdbc("", EACH_ITS_OWN),
-    pgjdbc_threshold_0: pgjdbc("prepareThreshold=0", EACH_ITS_OWN),
-    pgjdbc_threshold_1: pgjdbc("prepareThreshold=1", EACH_ITS_OWN),
-    pgjdbc_autosave: pgjdbc("autosave=always", EACH_ITS_OWN),
-    pgjdbc_autosave_conservative: pgjdbc("autosave=conservative", EACH_ITS_OWN),
+    pgjdbc_defaults: pgjdbc("", SHARED),
+    pgjdbc_threshold_0: pgjdbc("prepareThreshold=0", SHARED),
+    pgjdbc_threshold_1: pgjdbc("prepareThreshold=1", SHARED),
+    pgjdbc_autosave: pgjdbc("autosave=always", SHARED),
+    pgjdbc_autosave_conservative: pgjdbc("autosave=conservative", SHARED),
     pgjdbc_without_sets: pgjdbc("assumeMinServerVersion=15", SHARED),
     sqlalchemy: plain("SQLAlchemy", How::Python("sqlalchemy"), SHARED, "`yield_per`", "the driver's `cancel_safe()`"),
-    django: plain("Django", How::Python("django"), EACH_ITS_OWN, "`iterator(chunk_size=)`", "`statement_timeout`"),
+    django: plain("Django", How::Python("django"), SHARED, "`iterator(chunk_size=)`", "`statement_timeout`"),
 }
 
 impl Driver {
