@@ -30,6 +30,7 @@ use crate::protocol::{
     Violation,
 };
 use crate::sql::Dialect;
+use crate::sql::long::Long;
 use crate::sql::settings::Changes;
 use owed::{Effect, Kind, Owed, Queue};
 use state::State;
@@ -98,6 +99,8 @@ pub struct Server {
     bound_changes: Option<Arc<Changes>>,
     /// Rest of a client's frame that is on its way.
     sending: Body,
+    /// It is a query, which is read as it passes.
+    long: Option<Box<Long>>,
     /// Rest of a server's frame that is on its way.
     receiving: Body,
     /// The server has said that it ends the connection.
@@ -206,6 +209,7 @@ impl Server {
             bound_clears: false,
             bound_changes: None,
             sending: Body::NONE,
+            long: None,
             receiving: Body::NONE,
             ended: false,
             attach_failure: None,

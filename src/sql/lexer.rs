@@ -62,7 +62,7 @@ pub struct Lexer<'a> {
 
 /// What a quote in a string's inside may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Quoting {
+pub(super) enum Quoting {
     /// `''` is a quote.
     Doubled,
     /// `''` is one, and so is `\'`.
@@ -194,7 +194,7 @@ fn block(rest: &[u8]) -> Option<usize> {
 }
 
 /// The length of a string whose inside starts at `at`.
-fn string(rest: &[u8], mut at: usize, quoting: Quoting) -> Option<usize> {
+pub(super) fn string(rest: &[u8], mut at: usize, quoting: Quoting) -> Option<usize> {
     loop {
         at += run(rest, at, |byte| byte != b'\'' && byte != b'\\');
         match rest.get(at..)? {
@@ -220,6 +220,18 @@ fn continuation(rest: &[u8], mut at: usize) -> Option<usize> {
             [b'-', b'-', ..] => at += line(rest, at),
             [b'\'', ..] if newline => return Some(at + 1),
             _ => return None,
+        }
+    }
+}
+
+/// All that is there behind a string's end is what may stand between it and its continuation.
+pub(super) fn continues(rest: &[u8], mut at: usize) -> bool {
+    loop {
+        match rest.get(at..).unwrap_or_default() {
+            [byte, ..] if is_space(*byte) => at += 1,
+            [b'-', b'-', ..] => at += line(rest, at),
+            [] | [b'-'] => return true,
+            _ => return false,
         }
     }
 }
@@ -301,7 +313,7 @@ fn is_tag(byte: u8) -> bool {
 }
 
 /// A vertical tab is one since PostgreSQL 16, and an error before.
-fn is_space(byte: u8) -> bool {
+pub(super) fn is_space(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t' | b'\n' | b'\r' | 0x0b | 0x0c)
 }
 

@@ -5,6 +5,7 @@
 //! built at run time (`DO`, functions, triggers) can't be seen from here.
 
 pub mod lexer;
+pub mod long;
 mod postgres;
 pub mod settings;
 #[cfg(test)]

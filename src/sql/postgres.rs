@@ -25,18 +25,15 @@ pub(super) fn classify(sql: &[u8], dialect: Dialect) -> Statement {
     while let Some(token) = lexer.next() {
         scan.token(token, lexer.bytes(token));
     }
-    scan.end_of_statement();
     if dialect.multibyte_unsafe && !sql.is_ascii() || dialect.unsure && depends_on_dialect(sql) {
-        // Any statement may hide in it, also one that leaves something behind if it fails.
-        scan.found.intent.pins_when_sent.add(PinReason::Unreadable);
-        scan.unreadable = true;
+        scan.is_ambiguous();
     }
     scan.finish()
 }
 
 /// What is known so far about the text, and where in its current statement the scan is.
-#[derive(Default)]
-struct Scan {
+#[derive(Debug, Default)]
+pub(super) struct Scan {
     found: Statement,
     /// The server may read another text than we do.
     unreadable: bool,
@@ -56,7 +53,7 @@ struct Scan {
 }
 
 /// How far the words at the start of a statement have been read.
-#[derive(Default, Clone, Copy, PartialEq)]
+#[derive(Debug, Default, Clone, Copy, PartialEq)]
 enum State {
     /// No token yet.
     #[default]
@@ -100,7 +97,7 @@ enum State {
 }
 
 /// How far a `SELECT ... INTO TEMP t` has been read; it may stand anywhere in a statement.
-#[derive(Default, Clone, Copy, PartialEq)]
+#[derive(Debug, Default, Clone, Copy, PartialEq)]
 enum Into {
     #[default]
     No,
@@ -111,7 +108,18 @@ enum Into {
 }
 
 impl Scan {
-    fn token(&mut self, token: Token, bytes: &[u8]) {
+    /// Any statement may hide in the text, also one that leaves something behind if it fails.
+    pub(super) fn is_ambiguous(&mut self) {
+        self.found.intent.pins_when_sent.add(PinReason::Unreadable);
+        self.unreadable = true;
+    }
+
+    /// The server may read another text than we do.
+    pub(super) fn is_unreadable(&mut self) {
+        self.unreadable = true;
+    }
+
+    pub(super) fn token(&mut self, token: Token, bytes: &[u8]) {
         let mut word = Word::Other;
         match token.kind {
             Kind::Semicolon if self.depth == 0 => return self.end_of_statement(),
@@ -293,7 +301,8 @@ impl Scan {
         self.updates = false;
     }
 
-    fn finish(mut self) -> Statement {
+    pub(super) fn finish(mut self) -> Statement {
+        self.end_of_statement();
         let intent = &mut self.found.intent;
         if self.deallocates_all {
             intent.clears = Clears::Statements;

@@ -249,37 +249,26 @@ fn a_result_that_changed_is_prepared_anew() {
     let sql = "SELECT max(a) FROM changes";
     let becomes = |kind: &str| format!("ALTER TABLE changes ALTER a TYPE {kind} USING a::{kind}");
     let again = |old: &str, new: &str| batch([close_statement(old), sync(), anew(new, sql)]);
-    let script = Script::new()
-        .send(anew("s1", sql))
-        .ready(1)
-        // Both connections have it.
-        .client(1)
-        .run("BEGIN")
-        .client(0)
-        .send(batch([use_of("s1"), sync()]))
-        .ready(1)
-        .client(1)
-        .run("COMMIT")
-        .client(0)
+    // Client 0 uses it on one connection, and on the other while that one is somebody else's.
+    let on_both = |script: Script, name: &str| {
+        let script = script.client(0).run("BEGIN").send(batch([use_of(name), sync()])).ready(1);
+        let script = script.client(1).run("BEGIN").client(0).run("COMMIT");
+        let script = script.client(2).run("BEGIN").client(1).run("COMMIT");
+        script.client(0).send(batch([use_of(name), sync()])).ready(1).client(2).run("COMMIT").client(0)
+    };
+    let script = on_both(Script::new().send(anew("s1", sql)).ready(1), "s1")
         .run(&becomes("text"))
         .send(batch([use_of("s1"), sync()]))
         .ready(1)
         .send(again("s1", "s2"))
-        .ready(2)
-        .send(batch([use_of("s2"), sync()]))
-        .ready(1)
+        .ready(2);
+    let script = on_both(script, "s2")
         .run(&becomes("bigint"))
-        // The connection that has the new one may be taken.
-        .client(1)
-        .run("BEGIN")
-        .client(0)
         .send(batch([use_of("s2"), sync()]))
         .ready(1)
         .send(again("s2", "s3"))
-        .ready(2)
-        .client(1)
-        .run("COMMIT")
-        .client(0)
+        .ready(2);
+    let script = on_both(script, "s3")
         .run(&becomes("text"))
         .send(batch([describe_statement("s3"), sync()]))
         .ready(1)

@@ -133,6 +133,24 @@ fn temporary_tables_locks_and_channels_stay_with_their_client() {
     });
 }
 
+/// Texts that are longer than what the proxy keeps are read as they pass.
+#[test]
+fn long_texts_pin_for_what_they_do() {
+    each("state_long", TWO, &["CREATE TABLE t (v text)"], |_, database, proxy| {
+        let mut one = client(proxy, database);
+        let mut other = client(proxy, database);
+        let long = "it''s ".repeat(500_000);
+        one.query(&format!("INSERT INTO t VALUES ('{long}')"));
+        other.query("BEGIN");
+        assert_eq!(other.value("SELECT length(v) FROM t"), "2500000");
+        one.query(&format!("INSERT INTO t VALUES ('{long}'); SET work_mem = '7MB'"));
+        assert_eq!(one.value("SHOW work_mem"), "7MB");
+        assert_eq!(other.value("SHOW work_mem"), "4MB");
+        other.query("COMMIT");
+        assert_eq!(proxy.metric_by("sluicegate_pins_total", "reason").into_keys().collect::<Vec<_>>(), ["setting"]);
+    });
+}
+
 #[test]
 fn discard_all_sets_a_client_free() {
     each("state_discard", ONE, &["CREATE SEQUENCE numbers"], |_, database, proxy| {

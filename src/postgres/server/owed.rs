@@ -169,6 +169,13 @@ impl Queue {
         self.entries.push_back(owed);
     }
 
+    /// What the request that was sent last, a query, changes is known only now.
+    pub(super) fn amend_last(&mut self, effect: Effect) {
+        if let Some(last) = self.entries.back_mut().filter(|last| last.kind == Kind::Query && !last.hidden) {
+            last.effect = effect;
+        }
+    }
+
     /// Takes the front entry, and with it the marks behind it to which nothing is owed.
     pub(super) fn pop(&mut self) -> Option<Owed> {
         let owed = self.take_front();

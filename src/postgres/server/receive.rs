@@ -199,8 +199,9 @@ impl Server {
             (kind::ERROR_RESPONSE, _) => return self.error(frame, at, client, out),
             // A notice of the proxy's own statements is nobody's business.
             (kind::NOTICE_RESPONSE, _) => {}
+            // It comes when it comes, also between the proxy's own requests and their replies.
             (kind::NOTIFICATION_RESPONSE, _) => {
-                shows &= client.is_some_and(|client| client.pins.contains(PinReason::Listen));
+                shows = client.is_some_and(|client| client.pins.contains(PinReason::Listen));
             }
             (kind::PARAMETER_STATUS, _) => {
                 // What is rolled back behind the client's back is its own setting.

@@ -11,11 +11,12 @@ use crate::postgres::frame::{self, HEAD_BYTES, Head};
 use crate::postgres::message::{self, from_client as kind};
 use crate::postgres::statement::{Id, PREFIX, STAND_IN, Statement, name_key, without_our_names};
 use crate::protocol::{Clears, ClientSide, Difference, Intent, Out, PinReason, Pins, ServerSide, Settings, Violation};
+use crate::sql::long::Long;
 use crate::sql::settings::Changes;
 use crate::sql::{self, Dialect};
 use std::sync::Arc;
 
-/// A query's text is read up to this length; a longer one pins, unread, and is passed by its length.
+/// A query's text is kept until it is read up to this length; a longer one is read as it passes.
 const QUERY_BYTES_MAX: usize = 1 << 20;
 /// A statement is kept by the proxy up to this length; a longer one stays on its connection, and pins.
 const STATEMENT_BYTES_MAX: usize = 1 << 20;
@@ -74,7 +75,9 @@ impl Server {
         let mut at = 0;
         self.restore(client, input, out);
         loop {
-            at += self.sending.advance(input, at, out);
+            let taken = self.sending.advance(input, at, out);
+            self.read_long(input.get(at..at + taken).unwrap_or_default(), client);
+            at += taken;
             let stops = self.hold != Hold::Open || self.owed.is_full() || out.is_full();
             if self.sending.left > 0 || stops || client.ended {
                 return Ok(at);
@@ -178,10 +181,7 @@ impl Server {
         out: &mut Out,
     ) -> Result<Taken, Violation> {
         if head.len > QUERY_BYTES_MAX {
-            self.pin(Pins::of(PinReason::Unreadable), client);
-            self.opens_settings();
-            self.begin_query(Effect::Nothing);
-            return Ok(self.pass(head.len));
+            return Ok(self.send_long_query(head, at, out));
         }
         let Some(frame) = rest.get(..head.len) else { return Ok(Taken::NeedMore) };
         let text = frame.get(HEAD_BYTES..).unwrap_or_default();
@@ -244,6 +244,51 @@ impl Server {
         let rewritten = with_stand_in(text, range);
         out.write(|out| message::query(&rewritten, out));
         self.begin_query(Effect::Query { pins: Pins::NONE, deallocates: Some(name.into()), changes: None });
+    }
+
+    /// A query that is not kept: what it is is known when the last of it has passed, which is before the server can say
+    /// anything.
+    fn send_long_query(&mut self, head: Head, at: usize, out: &mut Out) -> Taken {
+        if self.foreign_sequences && !self.unsynced {
+            if !self.owed.is_empty() && self.waits_for_replies(out) {
+                return Taken::NeedMore;
+            }
+            if self.transaction == Transaction::Failed {
+                // As in a query that is read before it is sent.
+                out.write(|out| message::query(b"SELECT", out));
+                self.begin_query(Effect::Nothing);
+                self.sending = Body { left: head.len, passes: false };
+                return Taken::Bytes(0);
+            }
+        }
+        // It may ask.
+        self.guard_sequences(Intent { asks_sequence: true, ..Intent::default() }, out);
+        self.long = Some(Box::new(Long::new(self.reads_in())));
+        self.opens_settings();
+        self.begin_query(Effect::Nothing);
+        out.pass(at..at + HEAD_BYTES);
+        self.sending = Body { left: head.len - HEAD_BYTES, passes: true };
+        Taken::Bytes(HEAD_BYTES)
+    }
+
+    /// More of a long query has passed.
+    fn read_long(&mut self, bytes: &[u8], client: &mut Client) {
+        let Some(long) = &mut self.long else { return };
+        long.read(bytes);
+        if self.sending.left > 0 {
+            return;
+        }
+        let Some(intent) = self.long.take().map(|long| long.finish().intent) else { return };
+        let pins = intent.pins_when_sent.and(intent.pins_when_done);
+        if pins.contains(PinReason::OpaqueCode) || pins.contains(PinReason::Setting) {
+            self.state.may_change_any();
+        }
+        self.pin(intent.pins_when_sent, client);
+        self.state.may_end(intent.may_end);
+        self.owed.amend_last(Effect::Query { pins: intent.pins_when_done, deallocates: None, changes: None });
+        if intent.clears != Clears::Nothing {
+            self.hold = Hold::UntilAnswered;
+        }
     }
 
     fn begin_query(&mut self, effect: Effect) {

@@ -137,6 +137,11 @@ impl State {
         }
     }
 
+    /// Settings of any name may be changed.
+    pub(super) fn may_change_any(&mut self) {
+        self.names_unknown = true;
+    }
+
     /// A request that may end these pins is being sent.
     pub(super) fn may_end(&mut self, pins: Pins) {
         self.suspects = self.suspects.and(pins);

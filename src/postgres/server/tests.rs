@@ -422,6 +422,19 @@ fn notifications_go_to_one_who_listens() {
         server_passes([notification("a")], Idle),
     ]);
     assert!(bench.client.pins.contains(PinReason::Listen));
+    // While the server is asked what is left on the connection, too.
+    let mut bench = bench;
+    let mut asked = Vec::new();
+    assert!(bench.server.verify(&bench.client, &mut asked));
+    let answer = [row("listen"), tag("SELECT 1"), z(b'I')].concat();
+    bench.play(
+        &[
+            server([notification("a"), pc(), bc(), notification("b")], [notification("a"), notification("b")], Owing),
+            server([answer], [], Idle),
+        ],
+        usize::MAX,
+    );
+    assert!(bench.client.pins.contains(PinReason::Listen));
 }
 
 #[test]
@@ -1298,6 +1311,26 @@ fn a_large_statement_or_query_passes_by_its_length_and_pins() {
     let mut bench = Bench::new();
     bench.play(&[client_passes([q(&text)], Owing), server_passes([tag("A"), z(b'I')], Idle)], 100_000);
     assert_eq!(bench.client.pins, Pins::of(PinReason::Unreadable));
+    // One that can be read as it passes pins for what it does, if for anything.
+    let literal = format!("INSERT INTO t VALUES ('{text}')");
+    for (query, tags, pins) in [
+        (literal.clone(), [tag("INSERT 0 1"), z(b'I')].concat(), Pins::NONE),
+        (
+            format!("{literal}; LISTEN x"),
+            [tag("INSERT 0 1"), tag("LISTEN"), z(b'I')].concat(),
+            Pins::of(PinReason::Listen),
+        ),
+        (format!("{literal}; LISTEN x"), [err("23505", "no"), z(b'I')].concat(), Pins::NONE),
+        (
+            format!("SELECT pg_advisory_lock(1), '{text}'"),
+            [err("57014", "no"), z(b'I')].concat(),
+            Pins::of(PinReason::SessionLock),
+        ),
+    ] {
+        let mut bench = Bench::new();
+        bench.play(&[client_passes([q(&query)], Owing), server_passes([tags], Idle)], 100_000);
+        assert_eq!(bench.client.pins, pins);
+    }
     // A large parameter of a Bind is no reason for anything.
     let mut bench = prepared("a", "A");
     bench.play(
