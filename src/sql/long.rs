@@ -1,7 +1,6 @@
 //! Reads a text that is too long to be kept, as it passes: the same tokens in the same order as from the whole.
 //!
-//! What is inside strings and comments is dropped as it comes; kept is at most a token that may go on, [`CARRY_MAX`] bytes of
-//! it. What is longer than that, and no string or comment, makes the text unreadable.
+//! What is inside strings and comments is dropped as it comes; kept is at most a token that may go on, 64 KiB of it. What is longer than that, and no string or comment, makes the text unreadable.
 
 use super::lexer::{Kind, Lexer, Quoting, Token, continues, is_space, string};
 use super::postgres::Scan;
