@@ -266,6 +266,7 @@ impl<P: Protocol> Lease<P> {
             key: claim.key,
             label: connection.machine.settings().label(),
             worker: connection.worker.unwrap_or(usize::MAX),
+            client: connection.machine.wanted_by(),
         };
         let pools = claim.disarm();
         pools.put_back(connection, ask, now, is_new);

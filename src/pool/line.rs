@@ -53,6 +53,8 @@ pub struct Ask {
     pub label: u64,
     /// The worker the client lives on.
     pub worker: usize,
+    /// The client; of a connection that comes back: who may want it again.
+    pub client: Option<u64>,
 }
 
 /// A waiter whose time is up.
@@ -126,6 +128,7 @@ struct Idle<C> {
     connection: C,
     label: u64,
     worker: usize,
+    client: Option<u64>,
     since: Instant,
 }
 
@@ -263,17 +266,20 @@ impl<C, W> Line<C, W> {
 
     // ------------------------------------------------------------------------------------------ clients
 
-    /// Takes an idle connection of the pool: one with the same settings first, then one of the same worker.
+    /// Takes an idle connection of the pool: one that the client has left something on first, then one with the same
+    /// settings, one that nobody else has left something on, one of the same worker.
     pub fn take(&mut self, ask: Ask) -> Option<C> {
         let pool = self.pools.get_mut(ask.key.0)?;
         let looked_at = pool.idle.len().saturating_sub(LOOK_IDLE)..pool.idle.len();
         let best = looked_at
             .filter_map(|index| {
                 let idle = pool.idle.get(index)?;
-                Some((idle.label == ask.label, idle.worker == ask.worker, index))
+                let is_own = idle.client.is_some() && idle.client == ask.client;
+                let is_free = idle.client.is_none();
+                Some((is_own, idle.label == ask.label, is_free, idle.worker == ask.worker, index))
             })
             .max()?;
-        let taken = pool.idle.remove(best.2);
+        let taken = pool.idle.remove(best.4);
         self.idle -= 1;
         Some(taken.connection)
     }
@@ -407,7 +413,7 @@ impl<C, W> Line<C, W> {
             passed.passed_since.get_or_insert(now);
         }
         let Some(pool) = self.pools.get_mut(at.key.0) else { return Verdict::Close(connection) };
-        pool.idle.push(Idle { connection, label: at.label, worker: at.worker, since: now });
+        pool.idle.push(Idle { connection, label: at.label, worker: at.worker, client: at.client, since: now });
         self.idle += 1;
         Verdict::Kept
     }

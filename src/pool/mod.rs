@@ -20,13 +20,17 @@ use crate::config::{PoolConfig, ResetPolicy};
 use crate::metrics::GroupMetrics;
 use crate::protocol::{ClientError, Protocol};
 use line::{Ask, Figures, Key, Late, Limits, Line, Verdict};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 use tokio::sync::{mpsc, oneshot};
 
 /// Distinct pools of one user at one target that are in use; one more is refused.
 const POOLS_MAX: usize = 1000;
+
+/// Programs that are known to ask for last values; of one more each client must find out by itself.
+const ASKING_MAX: usize = 1000;
 
 /// What is fixed when a connection logs in: connections of different keys never serve each other's clients.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -49,6 +53,9 @@ pub struct Pools<P: Protocol> {
     /// The slot of the thread that runs [`connect::run`] and [`tick`](Self::tick).
     counts: Arc<GroupMetrics>,
     state: Mutex<State<P>>,
+    /// Users and programs whose clients ask for last values, and how often one has come to them.
+    asking: Mutex<BTreeSet<(String, String)>>,
+    asking_version: AtomicU64,
     /// At most `max_logins_in_progress` logins are on their way at a time; what leaves keeps its place.
     orders: mpsc::UnboundedSender<Order<P>>,
 }
@@ -128,7 +135,10 @@ impl<P: Protocol> Pools<P> {
             Limits { connections: 0, idle: 0, waiting: config.max_waiting, openings: config.max_logins_in_progress };
         let (line, keys, by_key) = (Line::new(limits), BTreeMap::new(), Vec::new());
         let state = State { line, keys, by_key, unreachable: false, init_told: None };
-        (Arc::new(Self { group: group.to_owned(), dial, config, counts, state: Mutex::new(state), orders }), receiver)
+        let (asking, asking_version) = (Mutex::default(), AtomicU64::default());
+        let state = Mutex::new(state);
+        let group = group.to_owned();
+        (Arc::new(Self { group, dial, config, counts, state, asking, asking_version, orders }), receiver)
     }
 
     /// The target group's name.
@@ -144,6 +154,25 @@ impl<P: Protocol> Pools<P> {
     /// Connections are reset between any two clients.
     pub fn resets_always(&self) -> bool {
         self.config.reset == ResetPolicy::Full
+    }
+
+    /// A client of this user and program asks for last values: so will others.
+    pub fn note_asking(&self, user: &str, application: &str) {
+        let mut asking = self.asking.lock().unwrap_or_else(PoisonError::into_inner);
+        if asking.len() < ASKING_MAX && asking.insert((user.to_owned(), application.to_owned())) {
+            self.asking_version.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// How many programs are known to ask: unchanged, there is no need to ask again.
+    pub fn asking_version(&self) -> u64 {
+        self.asking_version.load(Ordering::Relaxed)
+    }
+
+    /// Clients of this user and program ask for last values.
+    pub fn is_asking(&self, user: &str, application: &str) -> bool {
+        let asking = self.asking.lock().unwrap_or_else(PoisonError::into_inner);
+        asking.contains(&(user.to_owned(), application.to_owned()))
     }
 
     /// The pool of this key, made if need be.

@@ -39,7 +39,7 @@ impl Fixture {
     }
 
     fn borrow(&self, key: usize) -> Borrow<Postgres> {
-        self.pools.borrow(Ask { key: self.uses[key].key(), label: 0, worker: 0 })
+        self.pools.borrow(Ask { key: self.uses[key].key(), label: 0, worker: 0, client: None })
     }
 
     fn connection(&mut self) -> Box<ServerConn<Postgres>> {
@@ -454,7 +454,7 @@ mod logins {
     #[test]
     fn nobody_gets_a_connection_of_another_account() {
         let Fixture { pools, orders, uses, .. } = Fixture::new(PoolConfig::default(), 1);
-        let mut waiting = later(pools.borrow(Ask { key: uses[0].key(), label: 0, worker: 0 }));
+        let mut waiting = later(pools.borrow(Ask { key: uses[0].key(), label: 0, worker: 0, client: None }));
         let target = Target {
             lifetime: None,
             init_query: None,

@@ -47,6 +47,10 @@ pub struct Client {
     /// What the client has been told of the server's parameters.
     pub(super) told: Reported,
     pub(super) pins: Pins,
+    /// It, or another client of its application, asks for last values of sequences.
+    pub(super) asks_last_values: bool,
+    /// It has drawn from a sequence.
+    pub(super) has_drawn: bool,
     pub(super) statements: Statements,
     pub(super) unnamed: Unnamed,
     /// Families of statements whose result changed under this client: it does not share them again.
@@ -265,6 +269,8 @@ impl Client {
             statement_label: statement_label(&login.baseline),
             told: Reported::new(Arc::clone(&welcome.parameters)),
             pins: Pins::NONE,
+            asks_last_values: false,
+            has_drawn: false,
             statements: Statements::default(),
             unnamed: Unnamed::default(),
             stale: HashSet::new(),
@@ -425,6 +431,26 @@ impl ClientSide for Client {
         &self.settings
     }
 
+    fn id(&self) -> u64 {
+        self.id
+    }
+
+    fn application(&self) -> &str {
+        self.settings.value("application_name").unwrap_or_default()
+    }
+
+    fn asks_last_values(&self) -> bool {
+        self.asks_last_values
+    }
+
+    fn expect_to_ask(&mut self) {
+        self.asks_last_values = true;
+    }
+
+    fn let_go_of_last_values(&mut self) {
+        self.pins = self.pins.without(Pins::of(PinReason::Sequence));
+    }
+
     fn has_ended(&self) -> bool {
         self.ended
     }
@@ -503,6 +529,7 @@ mod tests {
         pins_when_done: Pins::NONE,
         clears: crate::protocol::Clears::Nothing,
         asks_sequence: false,
+        draws_sequence: false,
         changes_settings: false,
         may_end: Pins::NONE,
     });

@@ -63,6 +63,10 @@ pub struct Server {
     client: Option<u64>,
     /// Another client than the present one may have drawn from a sequence here.
     foreign_sequences: bool,
+    /// The present client may have.
+    own_sequences: bool,
+    /// What it had drawn was another's when it asked.
+    sequences_lost: bool,
     /// What may change settings has been sent, and what was sent since has not been answered to the end of its
     /// transaction: settings may not be what they are outside, nor what was reported.
     settings_open: bool,
@@ -192,6 +196,8 @@ impl Server {
             unnamed: None,
             client: None,
             foreign_sequences: false,
+            own_sequences: false,
+            sequences_lost: false,
             settings_open: false,
             dialect_open: false,
             settings_closed: 0,
@@ -272,6 +278,7 @@ impl ServerSide for Server {
     fn attach(&mut self, client: &mut Client, sides: Sides<'_>) {
         if self.client != Some(client.id) {
             self.foreign_sequences |= self.client.is_some();
+            self.own_sequences = false;
             self.client = Some(client.id);
         }
         // No portal outlives the hand-over.
@@ -333,6 +340,10 @@ impl ServerSide for Server {
 
     fn settings(&self) -> &Arc<Settings> {
         &self.applied
+    }
+
+    fn wanted_by(&self) -> Option<u64> {
+        self.client.filter(|_| self.own_sequences)
     }
 
     fn attach_failure(&mut self) -> Option<AttachFailure> {

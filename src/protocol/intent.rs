@@ -13,6 +13,8 @@ pub struct Intent {
     pub clears: Clears,
     /// Asks for the last value of a sequence: must not see one that another client drew.
     pub asks_sequence: bool,
+    /// May draw from a sequence: its last value may be asked for next.
+    pub draws_sequence: bool,
     /// May change a setting, be it for its transaction only, or what a name means: what is sent behind it may be read in
     /// another way.
     pub changes_settings: bool,
@@ -48,7 +50,7 @@ pub enum PinReason {
     HeldCursor = 4,
     /// `LISTEN`.
     Listen = 5,
-    /// A sequence's last value may be asked for (`nextval`, `setval`).
+    /// The last value of a sequence will probably be asked for: up to the client's next statement, or for a second.
     Sequence = 6,
     /// Code whose effect on the session can't be seen (`DO`, `CALL`).
     OpaqueCode = 7,
@@ -131,6 +133,11 @@ impl Pins {
     /// The reason is among them.
     pub const fn contains(self, reason: PinReason) -> bool {
         self.0 & Self::of(reason).0 != 0
+    }
+
+    /// The connection is kept for a value that may be asked for, and for nothing else.
+    pub const fn are_for_a_moment(self) -> bool {
+        self.0 == Self::of(PinReason::Sequence).0
     }
 
     /// What is here and not in `other`.

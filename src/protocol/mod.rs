@@ -335,6 +335,22 @@ pub trait ClientSide {
     /// The settings a server connection must have for this client.
     fn settings(&self) -> &Arc<Settings>;
 
+    /// As in [`Welcome::client_id`].
+    fn id(&self) -> u64;
+
+    /// What it says that its program is; may be empty.
+    fn application(&self) -> &str;
+
+    /// It asks for last values that its connection has (of sequences, say): it has done so, or [is expected
+    /// to](Self::expect_to_ask).
+    fn asks_last_values(&self) -> bool;
+
+    /// Other clients of its program ask for last values: it keeps its connection behind what may make some.
+    fn expect_to_ask(&mut self);
+
+    /// It does not keep its connection for last values any longer.
+    fn let_go_of_last_values(&mut self);
+
     /// It said goodbye, or was told so.
     fn has_ended(&self) -> bool;
 
@@ -395,6 +411,9 @@ pub trait ServerSide {
 
     /// The settings the proxy has put on the connection.
     fn settings(&self) -> &Arc<Settings>;
+
+    /// The client that last held the connection, if it may want it back for a last value that it has left there.
+    fn wanted_by(&self) -> Option<u64>;
 
     /// Why the connection could not be made what its client, or the next one, must find: it must be closed.
     fn attach_failure(&mut self) -> Option<AttachFailure>;

@@ -600,7 +600,7 @@ async fn greeting<P: Protocol>(
     let mut tally = Tally::new(own, groups, false);
     let mut failed = ClientError::ConnectionsLost { group: pools.group().to_owned() };
     for _ in 0..ATTEMPTS_MAX {
-        let ask = Ask { key: pool.key(), label: login.baseline.label(), worker: worker.number() };
+        let ask = Ask { key: pool.key(), label: login.baseline.label(), worker: worker.number(), client: None };
         let Some(mut lease) = wait_for_lease(pools, ask, &mut tally).await? else { continue };
         // Of many that came at once with the same baseline, one has asked by now.
         if let Some(parameters) = endpoint.greetings.find(&known) {

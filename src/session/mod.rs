@@ -93,6 +93,9 @@ pub struct Session<P: Protocol> {
     /// The connection is being reset before it goes back (`reset = "full"`).
     resetting: bool,
     attempts: u8,
+    /// What was known of programs that ask for last values, and of the client's settings, when that was looked at.
+    asking_seen: (u64, u64),
+    has_told_asking: bool,
     /// The client, or the proxy, has asked the database to stop.
     cancelling: Option<Cancelling>,
     /// What was asked to be cancelled has not been sent yet, and will not be. Those who wait for it.
@@ -174,6 +177,8 @@ impl<P: Protocol> Session<P> {
             said_goodbye: false,
             resetting: false,
             attempts: 0,
+            asking_seen: (u64::MAX, 0),
+            has_told_asking: false,
             cancelling: None,
             cancel_due: Vec::new(),
             violation: None,
@@ -294,7 +299,12 @@ impl<P: Protocol> Session<P> {
     }
 
     fn ask(&self) -> Ask {
-        Ask { key: self.pool.key(), label: self.client.settings().label(), worker: self.watch.worker.number() }
+        Ask {
+            key: self.pool.key(),
+            label: self.client.settings().label(),
+            worker: self.watch.worker.number(),
+            client: Some(self.client.id()),
+        }
     }
 
     /// The wait in line is over.
@@ -314,10 +324,24 @@ impl<P: Protocol> Session<P> {
 
     fn attach(&mut self, mut lease: Lease<P>) {
         self.resetting = false;
+        self.share_asking();
         let connection = &mut lease.connection;
         let sides = Sides { client: &mut self.to_client, server: &mut connection.pending };
         connection.machine.attach(&mut self.client, sides);
         self.holding = Holding::Lease(lease);
+    }
+
+    /// What one client of a program is seen to do, asking for last values, the others are expected to do.
+    fn share_asking(&mut self) {
+        let seen = (self.pools.asking_version(), self.client.settings().label());
+        if self.asking_seen == seen {
+            return;
+        }
+        let (user, application) = (&self.pool.pool_key().user, self.client.application());
+        if self.pools.is_asking(user, application) {
+            self.client.expect_to_ask();
+        }
+        self.asking_seen = (self.pools.asking_version(), seen.1);
     }
 
     /// The connection is of no use any more; nor is what was asked to be cancelled on it.
@@ -385,6 +409,9 @@ impl<P: Protocol> Session<P> {
             self.too_long(ClientError::TransactionTooLong { limit }, limit)?;
         } else if let Some(limit) = query_too_long {
             self.too_long(ClientError::QueryTooLong { limit }, limit)?;
+        }
+        if kicks.has(Kick::Linger) {
+            self.client.let_go_of_last_values();
         }
         if kicks.has(Kick::Cancel) {
             let askers = self.watch.handle.take_askers();
@@ -493,6 +520,7 @@ impl<P: Protocol> Session<P> {
                     Phase::InTransaction
                 }
                 Status::Owing if self.at_end => Phase::Abandoned,
+                Status::Idle if self.client.pins().are_for_a_moment() => Phase::Lingering,
                 Status::Idle => Phase::Idle,
                 Status::Owing | Status::Ended => Phase::Busy,
             },

@@ -194,6 +194,10 @@ impl<P: Protocol> Session<P> {
         }
         self.attempts = 0;
         let is_pinned = !self.client.pins().is_empty();
+        if self.client.asks_last_values() && !self.has_told_asking {
+            self.has_told_asking = true;
+            self.pools.note_asking(&self.pool.pool_key().user, self.client.application());
+        }
         self.tally.pinned(*self.client.pins());
         if self.rules.pool_mode == PoolMode::Session || is_pinned {
             if self.draining {

@@ -23,6 +23,8 @@ pub(super) const LOOK_INTERVAL: Duration = Duration::from_millis(250);
 /// What was asked for by a client that has left may take so long: it may have closed one direction only, and a short
 /// statement has the same end as on a direct connection.
 const ABANDONED: Duration = Duration::from_secs(5);
+/// Who asks for a last value does so at once. Afterwards the connection is still the client's, if nobody else needs it.
+const LINGERING: Duration = Duration::from_secs(1);
 /// What is over its time may take so long to stop: a cancel, and the error it causes, need a moment.
 pub(super) const OVERTIME: Duration = Duration::from_secs(5);
 /// Cancels of one session that may be waited for at a time.
@@ -126,6 +128,8 @@ impl Input {
 pub(super) enum Phase {
     /// The client has nothing for us.
     Idle,
+    /// The client has nothing for us, and keeps its connection for a value that it may ask for.
+    Lingering,
     /// The client has nothing for us, and a transaction open.
     InTransaction,
     /// It stands in line.
@@ -143,6 +147,8 @@ pub(super) enum Kick {
     Idle,
     /// Its client was idle inside a transaction for too long.
     TransactionIdle,
+    /// Its client has not asked for the value that it keeps its connection for.
+    Linger,
     /// Its query runs for too long.
     QueryTooLong,
     /// Its transaction is open for too long.
@@ -159,7 +165,7 @@ pub(super) enum Kick {
 
 /// Reasons that have not been looked at yet.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Kicks(u8);
+pub(super) struct Kicks(u16);
 
 impl Kicks {
     fn with(self, kick: Kick) -> Self {
@@ -357,6 +363,7 @@ impl Watched {
         let (idle, limit) = match phase {
             Phase::Idle => (Some(Kick::Idle), rules.idle_client_timeout),
             Phase::InTransaction => (Some(Kick::TransactionIdle), rules.transaction_idle_timeout),
+            Phase::Lingering => (Some(Kick::Linger), Some(LINGERING)),
             Phase::Abandoned => (Some(Kick::Abandoned), Some(ABANDONED)),
             Phase::Waiting | Phase::Busy => (None, None),
         };

@@ -151,6 +151,8 @@ impl Scan {
             self.into(token.kind, word);
         }
         self.updates |= word == Word::Update;
+        // A column's default may draw, and so may code.
+        self.found.intent.draws_sequence |= matches!(word, Word::Insert | Word::Merge | Word::Do | Word::Call);
         self.previous = word;
     }
 
@@ -259,9 +261,9 @@ impl Scan {
             Name::Done(reason) => intent.pins_when_done.add(reason),
             Name::Sent(reason) => intent.pins_when_sent.add(reason),
             Name::Ends(reason) => intent.may_end.add(reason),
+            Name::Draws => intent.draws_sequence = true,
             Name::LastValue => {
                 intent.asks_sequence = true;
-                intent.pins_when_sent.add(PinReason::Sequence);
             }
             // A rule on this view calls set_config for each row updated.
             Name::Settings if self.updates => intent.pins_when_done.add(PinReason::Setting),
@@ -429,6 +431,8 @@ enum Name {
     Sent(PinReason),
     /// A reason to pin may end.
     Ends(PinReason),
+    /// `nextval`, `setval`
+    Draws,
     /// `currval`, `lastval`
     LastValue,
     /// `pg_settings`
@@ -440,8 +444,8 @@ fn name(name: &[u8], same: impl Fn(&[u8], &[u8]) -> bool) -> Name {
     let first = name.first().map_or(0, u8::to_ascii_lowercase);
     let starts = |prefix: &[u8]| name.get(..prefix.len()).is_some_and(|start| same(start, prefix));
     let (text, found): (&[u8], Name) = match (name.len(), first) {
-        (6, b's') => (b"setval", Name::Sent(PinReason::Sequence)),
-        (7, b'n') => (b"nextval", Name::Sent(PinReason::Sequence)),
+        (6, b's') => (b"setval", Name::Draws),
+        (7, b'n') => (b"nextval", Name::Draws),
         (7, b'c') => (b"currval", Name::LastValue),
         (7, b'l') => (b"lastval", Name::LastValue),
         (7, b's') => (b"setseed", Name::Sent(PinReason::ServerProcess)),

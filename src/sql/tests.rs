@@ -328,6 +328,25 @@ fn temporary_objects() {
     ]);
 }
 
+/// After which a sequence's last value may be asked for.
+#[test]
+fn what_may_draw_from_a_sequence() {
+    for (sql, draws) in [
+        ("select nextval('s')", true),
+        ("select pg_catalog.setval('s', 1)", true),
+        ("insert into t values (1)", true),
+        ("with w as (insert into t values (1) returning a) select a from w", true),
+        ("merge into t using u on true when not matched then insert values (1)", true),
+        ("do $$ begin end $$", true),
+        ("call p()", true),
+        ("select lastval()", false),
+        ("update t set a = 1", false),
+        ("select 1", false),
+    ] {
+        assert_eq!(classify(sql.as_bytes(), STANDARD).intent.draws_sequence, draws, "{sql}");
+    }
+}
+
 #[test]
 fn locks_cursors_channels_sequences() {
     check(&[
@@ -350,13 +369,13 @@ fn locks_cursors_channels_sequences() {
         ("listen c", "1 +listen"),
         ("LISTEN \"C\"", "1 +listen"),
         ("begin; listen c; commit", "3 +listen"),
-        ("select nextval('s')", "1 !sequence"),
-        ("select setval('s', 1)", "1 !sequence"),
-        ("select pg_catalog.nextval('s')", "1 !sequence"),
-        ("insert into t values (nextval('s')) returning currval('s')", "1 !sequence asks"),
-        ("select currval('s')", "1 !sequence asks"),
-        ("select lastval()", "1 !sequence asks"),
-        ("select \"lastval\"()", "1 !sequence asks"),
+        ("select nextval('s')", "1"),
+        ("select setval('s', 1)", "1"),
+        ("select pg_catalog.nextval('s')", "1"),
+        ("insert into t values (nextval('s')) returning currval('s')", "1 asks"),
+        ("select currval('s')", "1 asks"),
+        ("select lastval()", "1 asks"),
+        ("select \"lastval\"()", "1 asks"),
         ("select my_nextval(1), nextvals, lastvalue", "1"),
     ]);
 }

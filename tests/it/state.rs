@@ -223,7 +223,11 @@ fn pg_084_sequences_last_values_are_never_anothers() {
     each("pg_084_sequences", TWO, &["CREATE SEQUENCE numbers"], |_, database, proxy| {
         let mut one = client(proxy, database);
         let mut other = client(proxy, database);
+        // Each gets a connection of its own, and the one that it has left something on as long as there are two.
+        one.query("BEGIN");
+        other.query("SELECT 1");
         assert_eq!(one.value("SELECT nextval('numbers')"), "1");
+        one.query("COMMIT");
         for ask in ["SELECT lastval()", "SELECT currval('numbers')"] {
             assert_eq!(fails(&mut other, ask), "55000", "{ask}");
             assert_eq!(one.value(ask), "1");
@@ -237,6 +241,69 @@ fn pg_084_sequences_last_values_are_never_anothers() {
         for _ in 0..3 {
             assert_eq!(fails(&mut client(proxy, database), "SELECT lastval()"), "55000");
         }
+    });
+}
+
+/// As PHP's PDO does for `lastInsertId()`: in a loop, by twenty clients over two connections. From the first ask on nobody reads
+/// a stranger's value, nor that there is none.
+#[test]
+fn pg_084_last_insert_ids_in_a_loop() {
+    let setup = "CREATE TABLE items (id bigserial PRIMARY KEY, owner int)";
+    each("pg_084_loop", TWO, &[setup], |_, database, proxy| {
+        let login = Login::app().database(database).with("application_name", "pdo");
+        let address = proxy.address;
+        let mut first = Wire::connect(address, &login).unwrap();
+        first.query("INSERT INTO items (owner) VALUES (0)");
+        assert_eq!(first.value("SELECT lastval()"), "1");
+        let insert = |number: usize| {
+            let mut wire = Wire::connect(address, &login).unwrap();
+            for _ in 0..30 {
+                if number.is_multiple_of(2) {
+                    wire.query(&format!("INSERT INTO items (owner) VALUES ({number})"));
+                } else {
+                    let sql = format!("INSERT INTO items (owner) VALUES ({number})");
+                    wire.ask(&batch([parse("", &sql), bind("", "", &[]), execute("", 0), sync()]), 1);
+                }
+                let id = wire.value(if number.is_multiple_of(3) {
+                    "SELECT LASTVAL()"
+                } else {
+                    "SELECT currval('items_id_seq')"
+                });
+                assert_eq!(wire.value(&format!("SELECT owner FROM items WHERE id = {id}")), number.to_string());
+            }
+        };
+        std::thread::scope(|scope| {
+            for number in 1..=20 {
+                let insert = &insert;
+                scope.spawn(move || insert(number));
+            }
+        });
+        assert_eq!(first.value("SELECT count(*) FROM items"), "601");
+    });
+}
+
+/// Who draws a value and does not ask for it keeps its connection for a second, and gets it back as long as nobody else needs
+/// it; then there is no value, and the error says why.
+#[test]
+fn pg_084_a_value_that_nobody_asks_for_holds_nobody_up() {
+    each("pg_084_held", ONE, &["CREATE SEQUENCE numbers"], |_, database, proxy| {
+        let mut one = client(proxy, database);
+        let mut other = client(proxy, database);
+        assert_eq!(one.value("SELECT nextval('numbers')"), "1");
+        // Nobody has asked yet, and nobody else has come: it is still there.
+        assert_eq!(one.value("SELECT lastval()"), "1");
+        assert_eq!(one.value("SELECT nextval('numbers')"), "2");
+        // Now it is known to ask. The other one waits for a second, and has its turn.
+        assert_eq!(other.value("SELECT 'waits'"), "waits");
+        let frames = one.ask(&query("SELECT lastval()"), 1);
+        let error = frames.iter().find(|frame| frame.kind == b'E').unwrap();
+        assert_eq!(error.field(b'C').unwrap(), "55000");
+        assert!(error.field(b'H').unwrap().contains("use RETURNING"), "{error}");
+        // Who has drawn nothing is told what a new session is told.
+        let frames = other.ask(&query("SELECT lastval()"), 1);
+        let error = frames.iter().find(|frame| frame.kind == b'E').unwrap();
+        assert_eq!((error.field(b'C').as_deref(), error.field(b'H')), (Some("55000"), None));
+        assert_eq!(proxy.metric_by("sluicegate_pins_total", "reason").into_keys().collect::<Vec<_>>(), ["sequence"]);
     });
 }
 

@@ -20,7 +20,7 @@ impl Fixture {
     }
 
     fn ask(key: Key, worker: usize) -> Ask {
-        Ask { key, label: 0, worker }
+        Ask { key, label: 0, worker, client: None }
     }
 
     fn wait(&mut self, ask: Ask, handle: u32) -> u64 {
@@ -235,11 +235,25 @@ fn settings_are_preferred_to_worker_and_worker_to_age() {
     let key = f.line.add_pool("app");
     for (connection, label, worker) in [(1, 5, 1), (2, 6, 0), (3, 5, 0), (4, 5, 1)] {
         f.line.grow(key.0);
-        let kept = f.line.release(connection, Ask { key, label, worker }, f.now);
+        let kept = f.line.release(connection, Ask { key, label, worker, client: None }, f.now);
         assert!(matches!(kept, Verdict::Kept));
     }
-    let ask = Ask { key, label: 5, worker: 0 };
+    let ask = Ask { key, label: 5, worker: 0, client: Some(1) };
     assert_eq!([f.line.take(ask), f.line.take(ask), f.line.take(ask), f.line.take(ask)], [3, 4, 1, 2].map(Some));
+}
+
+/// A client gets back the connection that it has left something on, and others leave it that one while there are others.
+#[test]
+fn who_has_left_something_gets_it_back() {
+    let mut f = Fixture::new(Limits { connections: 3, idle: 3, waiting: 1, openings: 1 });
+    let key = f.line.add_pool("app");
+    for (connection, client) in [(1, None), (2, Some(7)), (3, Some(8))] {
+        f.line.grow(key.0);
+        let kept = f.line.release(connection, Ask { key, label: 0, worker: 0, client }, f.now);
+        assert!(matches!(kept, Verdict::Kept));
+    }
+    let ask = |client| Ask { key, label: 0, worker: 0, client: Some(client) };
+    assert_eq!([f.line.take(ask(7)), f.line.take(ask(9)), f.line.take(ask(9))], [2, 1, 3].map(Some));
 }
 
 #[test]

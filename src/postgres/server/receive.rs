@@ -38,6 +38,27 @@ const TELLING_TAGS: &[(&[u8], PinReason)] = &[
     (b"CALL", PinReason::OpaqueCode),
 ];
 
+/// object_not_in_prerequisite_state: what a sequence's last value is asked for with before there is one.
+const VALUE_UNKNOWN: &str = "55000";
+/// Why there is none, where the client has drawn one.
+const VALUE_LOST: &str = "The proxy has given the database connection on which the value was drawn to another client. Ask in \
+     the same transaction, or use RETURNING.";
+
+/// The error with a hint, if it has none.
+fn with_hint(frame: &[u8], hint: &str) -> Vec<u8> {
+    let body = frame.get(HEAD_BYTES..).unwrap_or_default();
+    let mut hinted = Vec::new();
+    frame::frame(&mut hinted, kind::ERROR_RESPONSE, |out| {
+        out.extend_from_slice(body.strip_suffix(b"\0").unwrap_or(body));
+        if !message::fields(body).any(|(field, _)| field == b'H') {
+            out.push(b'H');
+            frame::put_cstr(out, hint.as_bytes());
+        }
+        out.push(0);
+    });
+    hinted
+}
+
 fn explain(why: ClientError) -> Vec<u8> {
     let mut frame = Vec::new();
     message::client_error(&why, false, &mut frame);
@@ -453,7 +474,8 @@ impl Server {
             }
         } else if shows {
             let explained = self.explanation.take_if(|_| EXPLAINED.contains(&error.code.as_str()));
-            match explained.map(explain).or_else(|| self.with_client_names(frame, client.as_deref())) {
+            let lost = (error.code == VALUE_UNKNOWN && self.sequences_lost).then(|| with_hint(frame, VALUE_LOST));
+            match explained.map(explain).or(lost).or_else(|| self.with_client_names(frame, client.as_deref())) {
                 None => out.pass(at..at + frame.len()),
                 Some(renamed) => out.put(&renamed),
             }

@@ -191,12 +191,13 @@ impl Server {
         if deallocated.is_some_and(|name| self.awaits(name_key(&sql::identifier_value(name)), out)) {
             return Ok(Taken::NeedMore);
         }
-        if statement.intent.asks_sequence && self.foreign_sequences && !self.unsynced {
+        if self.foreign_sequences && !self.unsynced && minds_sequences(statement.intent, client) {
             // Whether the transaction has failed by then decides what can be done.
             if !self.owed.is_empty() && self.waits_for_replies(out) {
                 return Ok(Taken::NeedMore);
             }
-            if self.transaction == Transaction::Failed && statement.statements != 1 {
+            let asks_behind = statement.intent.asks_sequence && statement.statements != 1;
+            if self.transaction == Transaction::Failed && asks_behind {
                 // It may leave the transaction and ask then, and nothing can be discarded before it has left: it fails as
                 // whatever does not leave it does.
                 out.write(|out| message::query(b"SELECT", out));
@@ -262,7 +263,7 @@ impl Server {
             }
         }
         // It may ask.
-        self.guard_sequences(Intent { asks_sequence: true, ..Intent::default() }, out);
+        self.guard_sequences(true, out);
         self.long = Some(Box::new(Long::new(self.reads_in())));
         self.opens_settings();
         self.begin_query(Effect::Nothing);
@@ -766,7 +767,18 @@ impl Server {
     fn begin_statement(&mut self, intent: Intent, client: &mut Client, out: &mut Out) {
         self.pin(intent.pins_when_sent, client);
         self.state.may_end(intent.may_end);
-        self.guard_sequences(intent, out);
+        if minds_sequences(intent, client) {
+            self.guard_sequences(intent.asks_sequence, out);
+        }
+        // What a statement leaves is kept up to the next one.
+        client.let_go_of_last_values();
+        client.asks_last_values |= intent.asks_sequence && !client.pins.contains(PinReason::Unreadable);
+        if client.asks_last_values && (intent.draws_sequence || intent.asks_sequence) {
+            client.pins.add(PinReason::Sequence);
+        }
+        self.sequences_lost &= intent.asks_sequence && client.has_drawn;
+        self.own_sequences |= intent.draws_sequence;
+        client.has_drawn |= intent.draws_sequence;
     }
 
     /// What a text of this intent does to settings, if it does.
@@ -830,7 +842,7 @@ impl Server {
     fn distrust_text(&mut self, client: &mut Client, out: &mut Out) {
         self.pin(Pins::of(PinReason::Unreadable), client);
         self.opens_settings();
-        self.guard_sequences(Intent { asks_sequence: true, ..Intent::default() }, out);
+        self.guard_sequences(true, out);
     }
 
     fn presence(&self, id: Id) -> Presence {
@@ -882,12 +894,13 @@ impl Server {
 
     /// A statement that asks for a sequence's last value must not get one that another client drew. The value the
     /// client drew itself in the same transaction goes with it: the server then says that there is none.
-    fn guard_sequences(&mut self, intent: Intent, out: &mut Out) {
+    fn guard_sequences(&mut self, asks: bool, out: &mut Out) {
+        self.sequences_lost = asks && self.foreign_sequences;
         let was_synced = !self.unsynced;
         // In a failed transaction a single statement can't ask, nor discard; where it is not known yet whether it will have
         // ended by then, the server says so.
         let can_not = was_synced && self.transaction == Transaction::Failed;
-        if !intent.asks_sequence || !self.foreign_sequences || can_not {
+        if !self.foreign_sequences || can_not {
             return;
         }
         out.write(|out| {
@@ -1028,6 +1041,12 @@ fn in_the_login_role(applied: &Settings, wanted: &Settings) -> Difference {
         difference.set.push((ROLE.to_owned(), role.to_owned()));
     }
     difference
+}
+
+/// Values that others have drawn must be gone before a statement asks; and before one draws whose client will ask, so that its
+/// own are still there then.
+fn minds_sequences(intent: Intent, client: &Client) -> bool {
+    intent.asks_sequence || (intent.draws_sequence && client.asks_last_values)
 }
 
 /// The text without names in the proxy's own form, if it is about prepared statements and holds any.
