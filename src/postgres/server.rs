@@ -99,8 +99,9 @@ pub struct Server {
     bound_deallocates: Option<Box<[u8]>>,
     /// The statement last bound clears the connection; for the Execute that follows.
     bound_clears: bool,
-    /// The statement last bound changes settings; for the Execute that follows.
+    /// The statement last bound changes settings; for the Execute of that portal.
     bound_changes: Option<Arc<Changes>>,
+    bound_portal: Box<[u8]>,
     /// Rest of a client's frame that is on its way.
     sending: Body,
     /// It is a query, which is read as it passes.
@@ -214,6 +215,7 @@ impl Server {
             bound_deallocates: None,
             bound_clears: false,
             bound_changes: None,
+            bound_portal: Box::default(),
             sending: Body::NONE,
             long: None,
             receiving: Body::NONE,

@@ -32,6 +32,7 @@ mod query;
 mod reload;
 mod secrets;
 mod servers;
+mod settings;
 mod state;
 mod tidy;
 mod timeouts;

@@ -228,6 +228,8 @@ impl Server {
                 // What is rolled back behind the client's back is its own setting.
                 let reverts = matches!(self.owed.front(), Some(Owed { effect: Effect::Fail, .. }));
                 shows |= reverts && client.is_some();
+                // What is reset will be where the client began before it can look.
+                shows &= !client.as_deref().is_some_and(|client| self.comes_back(body, client));
                 self.parameter_status(body, shows, client);
             }
             _other => return unexpected,
@@ -236,6 +238,17 @@ impl Server {
             out.pass(at..at + frame.len());
         }
         Ok(())
+    }
+
+    /// What is reported is the server's own value of a setting that goes back to where the client began.
+    fn comes_back(&self, body: &[u8], client: &Client) -> bool {
+        let Some((name, _)) = message::read_parameter_status(body) else { return false };
+        let name = name.to_ascii_lowercase();
+        let resets = match self.owed.front().map(|owed| &owed.effect) {
+            Some(Effect::Query { changes: Some(changes), .. }) => changes.resets(&name),
+            _other => false,
+        };
+        (resets || self.settings_lost) && client.baseline().value(&name).is_some()
     }
 
     fn parameter_status(&mut self, body: &[u8], shows: bool, client: Option<&mut Client>) {

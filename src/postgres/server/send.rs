@@ -507,6 +507,9 @@ impl Server {
         self.bound_changes = None;
         let skipped = HEAD_BYTES + portal.len() + 1 + name.len() + 1;
         let sent_name = self.resolve(name, true, client, out);
+        if self.bound_changes.is_some() {
+            self.bound_portal = portal.into();
+        }
         match sent_name.rewritten {
             None => {
                 out.pass(at..at + skipped);
@@ -601,12 +604,15 @@ impl Server {
         client: &Client,
         out: &mut Out,
     ) -> Result<Taken, Violation> {
-        let reset = self.bound_changes.as_ref().map_or_else(Vec::new, |changes| self.resets(changes, client));
-        if (self.bound_clears || !reset.is_empty()) && rest.len() < head.len {
+        if (self.bound_clears || self.bound_changes.is_some()) && rest.len() < head.len {
             return if head.len > NAMES_BYTES_MAX { Err(Violation::FrameTooLong) } else { Ok(Taken::NeedMore) };
         }
         self.unsynced = true;
-        let (deallocates, changes) = (self.bound_deallocates.take(), self.bound_changes.take());
+        let portal = rest.get(HEAD_BYTES..head.len).and_then(frame::cstr).map(|(portal, _)| portal);
+        let is_bound = portal.is_some_and(|portal| *portal == *self.bound_portal);
+        let changes = if is_bound { self.bound_changes.take() } else { None };
+        let reset = changes.as_ref().map_or_else(Vec::new, |changes| self.resets(changes, client));
+        let deallocates = self.bound_deallocates.take();
         let effect = if deallocates.is_none() && changes.is_none() {
             Effect::Nothing
         } else {

@@ -5,8 +5,8 @@
 use libfuzzer_sys::fuzz_target;
 use sluicegate::postgres::accept::Accept;
 use sluicegate::protocol::{
-    AcceptOptions, Accepted, Answer, CancelKey, ClientError, Credentials, Parameters, Proof, Question, ScramSecret, Secured, Step,
-    TlsOffer, Welcome,
+    AcceptOptions, Accepted, Answer, CancelKey, ClientError, Credentials, Parameters, Proof, Question, ScramSecret,
+    Secured, Step, TlsOffer, Welcome,
 };
 use std::sync::Arc;
 

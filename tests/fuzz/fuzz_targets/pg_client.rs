@@ -4,7 +4,9 @@
 
 use libfuzzer_sys::fuzz_target;
 use sluicegate::postgres::client::Client;
-use sluicegate::protocol::{CancelKey, ClientError, ClientSide, Detached, Login, Parameters, Settings, Violation, Welcome};
+use sluicegate::protocol::{
+    CancelKey, ClientError, ClientSide, Detached, Login, Parameters, Settings, Violation, Welcome,
+};
 use std::sync::Arc;
 
 /// Frames that are read whole are no longer than this.

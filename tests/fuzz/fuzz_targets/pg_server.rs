@@ -118,7 +118,14 @@ impl World {
                 };
                 Client::new(&login, &welcome, &[])
             });
-        let books = Books { to_server: Vec::new(), from_server: Vec::new(), ends: 0, readies: 0, transaction: b'I', copies: false };
+        let books = Books {
+            to_server: Vec::new(),
+            from_server: Vec::new(),
+            ends: 0,
+            readies: 0,
+            transaction: b'I',
+            copies: false,
+        };
         Self { server, clients, attached: None, client_tail: Vec::new(), server_tail: Vec::new(), books }
     }
 

@@ -1,9 +1,12 @@
-//! Any text, read in any dialect: no panic, tokens in order and in bounds, names where a token is.
+//! Any text, read in any dialect: no panic, tokens in order and in bounds, names where a token is; and the same text read in
+//! pieces as it passes says the same.
 
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 use sluicegate::sql::lexer::Lexer;
+use sluicegate::sql::long::Long;
+use sluicegate::sql::settings::{changes, mentioned};
 use sluicegate::sql::{Dialect, classify, identifier_value};
 
 fuzz_target!(|input: &[u8]| {
@@ -15,7 +18,15 @@ fuzz_target!(|input: &[u8]| {
         assert!(at <= token.start && token.start < token.end && token.end <= sql.len());
         at = token.end;
     }
+    let found = changes(sql, dialect);
+    assert!(found.list.len() <= sql.len() && mentioned(sql, dialect).list.len() <= sql.len());
+    let sql = sql.split(|byte| *byte == 0).next().unwrap_or_default();
     let statement = classify(sql, dialect);
+    let mut long = Long::new(dialect);
+    sql.chunks(1 + usize::from(flags >> 3)).for_each(|piece| long.read(piece));
+    let (long, intent) = (long.finish(), statement.intent);
+    assert_eq!((long.statements, long.intent.pins_when_sent), (statement.statements, intent.pins_when_sent));
+    assert!(intent.pins_when_done.without(long.intent.pins_when_done).is_empty());
     assert!(statement.statements <= sql.len());
     if let Some(name) = statement.deallocates {
         assert_eq!(statement.statements, 1);

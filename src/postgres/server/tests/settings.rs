@@ -18,6 +18,20 @@ fn handed_on(text: &str) -> Bench {
     bench
 }
 
+/// Of two portals the one that sets something must be executed for it to be set.
+#[test]
+fn a_set_that_is_bound_and_not_executed_sets_nothing() {
+    let set = "SELECT set_config('work_mem', '7MB', false)";
+    for (executed, is_set) in [("p", true), ("", false)] {
+        let mut bench = Bench::new();
+        let says = [p("", "SELECT 1"), b("", ""), p("", set), b("p", ""), e(executed), s()];
+        let answers = [pc(), bc(), pc(), bc(), row("7MB"), tag("SELECT 1"), z(b'I')];
+        bench.play(&[client_passes(says, Owing), server_passes(answers, Idle)], usize::MAX);
+        assert_eq!(bench.client.settings().value("work_mem").is_some(), is_set, "{executed}");
+        assert_eq!(bench.client.pins.contains(PinReason::Setting), !is_set, "{executed}");
+    }
+}
+
 fn result_changed() -> Vec<u8> {
     err("0A000", "cached plan must not change result type")
 }

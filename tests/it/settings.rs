@@ -1,0 +1,215 @@
+//! Settings follow their client from connection to connection, as they would stay on its own: each script runs directly
+//! and through the proxy, where a second client takes connections away in between.
+
+use crate::harness::Scenario;
+use crate::harness::wire::{Script, batch, bind, describe_statement, execute, parse, query, sync};
+
+/// Client 0 asks this on one connection and on another.
+fn everywhere(script: Script, asks: &[&str]) -> Script {
+    let ask = |script: Script| asks.iter().fold(script.client(0), |script, sql| script.run(sql));
+    let script = ask(script.client(1).run("BEGIN"));
+    ask(script.client(1).run("COMMIT"))
+}
+
+/// Client 0 does this, a text at a time; after each it asks everywhere.
+fn each_step(steps: &[&str], asks: &[&str]) -> Script {
+    steps.iter().fold(Script::new(), |script, sql| everywhere(script.client(0).run(sql), asks))
+}
+
+fn statement(sql: &str) -> Vec<u8> {
+    batch([parse("", sql), bind("", "", &[]), execute("", 0)])
+}
+
+const SCHEMAS: &str = "CREATE SCHEMA a; CREATE SCHEMA b; CREATE TABLE a.t AS SELECT 'a' AS v; \
+     CREATE TABLE b.t AS SELECT 'b' AS v; CREATE TABLE public.t AS SELECT 'public' AS v; \
+     CREATE SCHEMA \"A, \"\"b\"\" ü\"; CREATE TABLE \"A, \"\"b\"\" ü\".t AS SELECT 'odd' AS v";
+
+#[test]
+fn pg_060_a_set_that_is_rolled_back() {
+    let steps = ["SET search_path = b", "BEGIN; SET search_path = a; ROLLBACK", "BEGIN; SET search_path = a; COMMIT"];
+    let script = each_step(&steps, &["SELECT v FROM t", "SHOW search_path"]);
+    let script = script.client(0).run("BEGIN; SET search_path = b; SELECT 1/0").run("ROLLBACK");
+    let script = everywhere(script, &["SELECT v FROM t"]);
+    Scenario::new("pg_060_a_set_that_is_rolled_back").setup(SCHEMAS).errors(&["22012"]).check(script);
+}
+
+#[test]
+fn pg_061_savepoints() {
+    let script = each_step(
+        &[
+            "BEGIN; SAVEPOINT s; SET work_mem = '7MB'; ROLLBACK TO s; COMMIT",
+            "BEGIN; SET work_mem = '5MB'; SAVEPOINT s; SET work_mem = '6MB'; RELEASE s; COMMIT",
+            "BEGIN; SAVEPOINT s; SET work_mem = '7MB'; SAVEPOINT s; SET work_mem = '8MB'; ROLLBACK TO s; RELEASE s; COMMIT",
+            "BEGIN; SAVEPOINT a; SET work_mem = '9MB'; SAVEPOINT b; RELEASE a; ROLLBACK AND CHAIN; SET work_mem = '10MB'; COMMIT",
+        ],
+        &["SHOW work_mem"],
+    );
+    Scenario::new("pg_061_savepoints").check(script);
+}
+
+#[test]
+fn pg_062_set_local() {
+    let script = each_step(
+        &[
+            "BEGIN; SET LOCAL work_mem = '7MB'; COMMIT",
+            "SET LOCAL work_mem = '8MB'",
+            "BEGIN; SET work_mem = '9MB'; SET LOCAL work_mem = '10MB'; COMMIT",
+            "BEGIN; SET LOCAL work_mem = '11MB'; SET work_mem = '12MB'; COMMIT",
+        ],
+        &["SHOW work_mem"],
+    );
+    Scenario::new("pg_062_set_local").check(script);
+}
+
+#[test]
+fn pg_063_an_error_behind_a_set_takes_it_back() {
+    let script = Script::new().run("SET work_mem = '7MB'; SELECT 1/0");
+    let script = everywhere(script, &["SHOW work_mem"])
+        .send(batch([statement("SET work_mem = '8MB'"), statement("SELECT 1/0"), sync()]))
+        .ready(1);
+    let script = everywhere(script, &["SHOW work_mem"])
+        .send(batch([statement("SET work_mem = '9MB'"), sync(), statement("SELECT 1/0"), sync()]))
+        .ready(2);
+    let script = everywhere(script, &["SHOW work_mem"]);
+    Scenario::new("pg_063_an_error_behind_a_set").errors(&["22012"; 3]).check(script);
+}
+
+#[test]
+fn pg_064_set_config_of_every_kind() {
+    let bound = |local: &str| {
+        let sql = "SELECT set_config($1, $2, $3)";
+        batch([parse("", sql), bind("", "", &[Some("app.tenant"), Some("bound"), Some(local)]), execute("", 0), sync()])
+    };
+    let asks = ["SELECT coalesce(current_setting('app.tenant', true), '')"];
+    let script = each_step(
+        &[
+            "SELECT set_config('app.tenant', '42', false)",
+            "SELECT set_config('app.tenant', '43', true)",
+            "SELECT set_config('app.' || 'tenant', '44', false)",
+            "DO $$ BEGIN PERFORM set_config('app.tenant', 'do', false); END $$",
+            "SET app.tenant = 'it''s'",
+        ],
+        &asks,
+    );
+    let script = everywhere(script.client(0).send(bound("false")).ready(1), &asks);
+    let script = everywhere(script.client(0).send(bound("true")).ready(1), &asks);
+    // The other client never sees it.
+    let script = script.client(1).run(asks[0]);
+    Scenario::new("pg_064_set_config_of_every_kind").check(script);
+}
+
+#[test]
+fn pg_065_066_back_to_where_the_client_began() {
+    let asks = ["SHOW work_mem", "SHOW search_path", "SHOW lock_timeout"];
+    let script =
+        ["SET work_mem = '9MB'", "RESET work_mem", "SET lock_timeout = 77", "SET search_path TO DEFAULT", "RESET ALL"]
+            .iter()
+            .fold(Script::new().startup("work_mem", "5MB").startup("lock_timeout", "1234"), |script, sql| {
+                everywhere(script.client(0).run(sql), &asks)
+            });
+    // Inside a transaction, and taken back with it.
+    let script = script.client(0).run("SET work_mem = '9MB'").run("BEGIN").run("RESET work_mem").run("SHOW work_mem");
+    let script = everywhere(script.run("ROLLBACK"), &asks).client(0).run("BEGIN").run("RESET ALL").run("SHOW work_mem");
+    let script = everywhere(script.run("COMMIT"), &asks).client(0).run("SET work_mem = '7MB'").run("DISCARD ALL");
+    Scenario::new("pg_065_066_back_to_the_start").check(everywhere(script, &asks));
+}
+
+#[test]
+fn pg_068_values_that_need_quotes() {
+    let asks = ["SHOW search_path", "SELECT current_setting('app.v', true)"];
+    let script = each_step(
+        &[
+            "SET search_path = \"A, \"\"b\"\" ü\", public; SET app.v = ''",
+            "SET search_path = \"$user\", public; SET app.v = ' , \"x\" '",
+            "SET search_path = 'a, b'; SET app.v = 'ü\\'",
+            "SET search_path = ''; SELECT set_config('app.v', E'a\\nb''c', false)",
+        ],
+        &asks,
+    );
+    Scenario::new("pg_068_values_that_need_quotes").setup(SCHEMAS).check(script);
+}
+
+#[test]
+fn pg_069_every_form_of_set() {
+    let asks = [
+        "SHOW TimeZone",
+        "SHOW client_encoding",
+        "SHOW default_transaction_read_only",
+        "SHOW default_transaction_isolation",
+        "SHOW xmloption",
+        "SHOW search_path",
+    ];
+    let script = each_step(
+        &[
+            "SET TIME ZONE INTERVAL '-08:00' HOUR TO MINUTE",
+            "SET TIME ZONE -7",
+            "SET TIME ZONE LOCAL",
+            "SET NAMES 'latin1'",
+            "SET NAMES DEFAULT",
+            "SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY, ISOLATION LEVEL REPEATABLE READ",
+            "SET TRANSACTION ISOLATION LEVEL SERIALIZABLE",
+            "SET default_transaction_isolation TO DEFAULT",
+            "SET XML OPTION DOCUMENT",
+            "SET SCHEMA 'b'",
+            "SET CONSTRAINTS ALL DEFERRED",
+            "UPDATE pg_settings SET setting = 'off' WHERE name = 'default_transaction_read_only'",
+        ],
+        &asks,
+    );
+    Scenario::new("pg_069_every_form_of_set").setup(SCHEMAS).check(script);
+}
+
+#[test]
+fn pg_074_application_name_in_every_transaction() {
+    let script = (0..6).fold(Script::new(), |script, number| {
+        let script = script.client(0).send(batch([
+            query(&format!("SET application_name = 'n{number}'")),
+            query("SELECT application_name FROM pg_stat_activity WHERE pid = pg_backend_pid()"),
+        ]));
+        everywhere(script.ready(2), &["SHOW application_name"])
+    });
+    Scenario::new("pg_074_application_name").check(script);
+}
+
+#[test]
+fn pg_067_roles() {
+    let asks = ["SELECT current_user, session_user", "SHOW role"];
+    let role = "DO $$ BEGIN CREATE ROLE settings_role; EXCEPTION WHEN duplicate_object THEN NULL; END $$; \
+                GRANT settings_role TO app";
+    for server in crate::harness::servers() {
+        server.run_sql("postgres", role).unwrap();
+    }
+    let script = each_step(
+        &[
+            "SET ROLE settings_role",
+            "SET work_mem = '7MB'",
+            "BEGIN; SET ROLE NONE; ROLLBACK",
+            "BEGIN; SET LOCAL ROLE NONE; COMMIT",
+            "RESET ROLE",
+            "SET role TO settings_role; RESET ALL",
+            "SET ROLE NONE",
+        ],
+        &asks,
+    );
+    Scenario::new("pg_067_roles").check(script);
+}
+
+/// Prepared under one `search_path`, used under another.
+#[test]
+fn pg_038_statements_and_the_settings_they_are_made_under() {
+    let use_of = |name: &str| batch([describe_statement(name), bind("", name, &[]), execute("", 0), sync()]);
+    let script = Script::new()
+        .run("SET search_path = a")
+        .client(1)
+        .run("SET search_path = b")
+        .send(batch([parse("s", "SELECT v FROM t"), sync()]))
+        .ready(1)
+        .client(0)
+        .send(batch([parse("s", "SELECT v FROM t"), sync()]))
+        .ready(1);
+    let script = (0..3).fold(script, |script, _| {
+        let script = script.client(0).run("BEGIN").send(use_of("s")).ready(1);
+        script.client(1).send(use_of("s")).ready(1).client(0).run("COMMIT").send(use_of("s")).ready(1)
+    });
+    Scenario::new("pg_038_statements_and_settings").setup(SCHEMAS).check(script);
+}
