@@ -10,10 +10,12 @@
 //!
 //! A connection may change hands when nothing is owed, no frame is half through, every request has had its Sync, and
 //! the server's own word (ReadyForQuery) is that no transaction is open. See the manual's chapter "Frontend/Backend
-//! Protocol", sections "Message Flow" and "Extended Query".
+//! Protocol", sections "Message Flow" and "Extended Query". What the proxy asks for itself is in replay.rs, what it believes of
+//! the state that a client leaves in state.rs.
 
 mod owed;
 mod receive;
+mod replay;
 mod send;
 mod state;
 #[cfg(test)]
