@@ -263,7 +263,9 @@ pub(super) async fn give_back<P: Protocol>(
         }
     }
     let is_idle = connection.machine.status() == Status::Idle && connection.pending.is_empty();
-    if !is_idle || left == Left::Lasting {
+    // Settings that could not all be put on it: what it has is not known.
+    let has_failed = lease.attach_failure().is_some();
+    if !is_idle || has_failed || left == Left::Lasting {
         lease.discard();
     } else if left == Left::Resettable || is_running {
         // The effects of what ran to its end unseen are not known.
