@@ -203,8 +203,10 @@ fn step(random: &mut Random) -> Step {
         // Named statements.
         8 => {
             let name = ["n1", "n2"][random.below(2)];
-            // What a FETCH returns is decided where it is parsed, and it is parsed on every connection anew.
-            let text = random.text().replace("FETCH 2 FROM c", "SHOW work_mem");
+            // What a FETCH or an EXECUTE returns is decided where it is parsed, and it is parsed on every connection anew.
+            let text = random.text();
+            let is_decided = ["FETCH", "EXECUTE"].iter().any(|word| text.contains(word));
+            let text = if is_decided { "SHOW work_mem".to_owned() } else { text };
             let (what, part) = match random.below(4) {
                 0 | 1 => (format!("C P {name} {text}"), batch([close_statement(name), parse(name, &text)])),
                 2 => (format!("P {name} {text}"), parse(name, &text)),
