@@ -432,7 +432,7 @@ impl Server {
         client: &mut Client,
         out: &mut Out,
     ) -> Result<Taken, Violation> {
-        let looked_at = rest.get(HEAD_BYTES..).unwrap_or_default();
+        let looked_at = rest.get(HEAD_BYTES..head.len.min(rest.len())).unwrap_or_default();
         let Some((name, _)) = frame::cstr(looked_at) else {
             return if looked_at.len() >= NAMES_BYTES_MAX { Err(Violation::FrameTooLong) } else { Ok(Taken::NeedMore) };
         };

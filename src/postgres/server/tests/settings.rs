@@ -18,6 +18,42 @@ fn handed_on(text: &str) -> Bench {
     bench
 }
 
+/// What a temporary table hides from its client is not what others have prepared.
+#[test]
+fn behind_a_temporary_table_statements_are_not_shared() {
+    let own = own_name(2, "A", 1);
+    check_on(
+        || handed_on("A"),
+        &[
+            client_passes([q("CREATE TEMP TABLE t (a int)")], Owing),
+            server_passes([tag("CREATE TABLE"), z(b'I')], Idle),
+            client([p("s", "A"), b("", "s"), s()], [p(&own, "A"), b("", &own), s()], Owing),
+            server_passes([pc(), bc(), z(b'I')], Idle),
+        ],
+    );
+}
+
+/// A text that leaves a failed transaction and asks then can't have strangers' values discarded in between: it fails.
+#[test]
+fn a_last_value_behind_a_failed_transaction_is_nobodys() {
+    let failed = || {
+        let mut bench = handed_on("A");
+        let begins = [client_passes([q("BEGIN"), q("no")], Owing), server_passes([tag("BEGIN"), z(b'T')], Owing)];
+        bench.play(&begins, usize::MAX);
+        bench.play(&[server_passes([err("42601", "no"), z(b'E')], InTransaction)], usize::MAX);
+        bench
+    };
+    check_on(
+        failed,
+        &[
+            client([q("ROLLBACK; SELECT lastval()")], [q("SELECT")], Owing),
+            server_passes([err("25P02", "no"), z(b'E')], InTransaction),
+            client_passes([q("ROLLBACK")], Owing),
+            server_passes([tag("ROLLBACK"), z(b'I')], Idle),
+        ],
+    );
+}
+
 /// Of two portals the one that sets something must be executed for it to be set.
 #[test]
 fn a_set_that_is_bound_and_not_executed_sets_nothing() {
