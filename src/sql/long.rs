@@ -177,7 +177,10 @@ impl Long {
         }
         // A tag that is not there whole is taken for a dollar and a name.
         let tag = rest.first() == Some(&b'$') && !rest.iter().skip(1).any(|byte| !is_tag(*byte));
-        let is_cut = token.end == rest.len() || tag || (token.kind == Kind::Literal && may_continue(rest, token.end));
+        // An exponent or a fraction may follow.
+        let number = token.kind == Kind::Number && token.end + 3 > rest.len();
+        let is_cut =
+            token.end == rest.len() || tag || number || (token.kind == Kind::Literal && may_continue(rest, token.end));
         if is_cut && !last {
             // A long string need not be carried: what is left of it is its last quote.
             return if token.kind == Kind::Literal && token.end > CARRY_MAX { self.begins(rest) } else { (0, false) };
@@ -281,6 +284,7 @@ mod tests {
             "SELECT U&\"a\", \"pg_advisory_lock\"(1)",
             "INSERT INTO t VALUES (1.5e10, b'01', x'1F', N'a\\'), ('x'); CREATE TEMP TABLE a (b int)",
             "DEALLOCATE a",
+            "SELECT 1.5e3set_config, 1e+5lastval, 2.nextval, 3e-x",
             "DISCARD ALL",
             "DO $$ BEGIN END $$",
             "SELECT 'never ends",
