@@ -84,7 +84,10 @@ impl Logins for GroupLogins {
 }
 
 /// Reads passwords and access keys again as often as their `refresh` says, until it is dropped.
-pub(super) struct Refreshing(#[allow(dead_code, reason = "ends its tasks when dropped")] JoinSet<()>);
+pub(super) struct Refreshing {
+    /// End when this is dropped.
+    _tasks: JoinSet<()>,
+}
 
 impl Refreshing {
     /// Call inside a `LocalSet`.
@@ -112,7 +115,7 @@ impl Refreshing {
                 }
             });
         }
-        Self(tasks)
+        Self { _tasks: tasks }
     }
 }
 

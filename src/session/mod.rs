@@ -410,7 +410,9 @@ impl<P: Protocol> Session<P> {
         } else if let Some(limit) = query_too_long {
             self.too_long(ClientError::QueryTooLong { limit }, limit)?;
         }
-        if kicks.has(Kick::Linger) {
+        if kicks.has(Kick::Linger)
+            && matches!(&self.holding, Holding::Lease(lease) if lease.connection.machine.status() == Status::Idle)
+        {
             self.client.let_go_of_last_values();
         }
         if kicks.has(Kick::Cancel) {

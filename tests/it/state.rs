@@ -151,6 +151,25 @@ fn long_texts_pin_for_what_they_do() {
     });
 }
 
+/// A connection with something on it that no reset undoes is not for the next one.
+#[test]
+fn what_no_reset_undoes_ends_with_its_connection() {
+    each("state_lasting", ONE, &[], |_, database, proxy| {
+        for (sql, stays) in [("SELECT setseed(0.5)", false), ("LISTEN here", true), ("SELECT 1", true)] {
+            let mut one = client(proxy, database);
+            let pid = one.value("SELECT pg_backend_pid()");
+            one.query(sql);
+            drop(one);
+            assert_eq!(client(proxy, database).value("SELECT pg_backend_pid()") == pid, stays, "{sql}");
+        }
+        // A long notice is one's own business.
+        let mut one = client(proxy, database);
+        let frames = one.ask(&query("DO $$ BEGIN RAISE NOTICE '%', repeat('x', 2000000); END $$"), 1);
+        assert_eq!(kinds(&frames), "NCZ");
+        assert!(frames[0].body.len() > 2_000_000);
+    });
+}
+
 #[test]
 fn discard_all_sets_a_client_free() {
     each("state_discard", ONE, &["CREATE SEQUENCE numbers"], |_, database, proxy| {

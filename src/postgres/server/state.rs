@@ -276,15 +276,17 @@ impl Server {
         self.settings_lost = !is_same || self.init_lost;
     }
 
-    /// Asks the server what the client has left on the connection, if that is in doubt; true if it was asked.
+    /// Asks the server what the client has left on the connection, if that is in doubt, behind what is still to be put back;
+    /// true if there was either.
     pub(super) fn ask_state(&mut self, client: &Client, out: &mut Vec<u8>) -> bool {
+        let before = out.len();
         if self.settings_lost {
             self.replay(client.settings(), out);
         }
         self.put_back(out);
         let mut asked = std::mem::take(&mut self.state.suspects).common(client.pins).common(VERIFIABLE);
         if asked.is_empty() {
-            return false;
+            return out.len() > before;
         }
         let is_opaque = !asked.common(OPAQUE).is_empty();
         if is_opaque {

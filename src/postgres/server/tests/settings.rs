@@ -54,6 +54,37 @@ fn a_last_value_behind_a_failed_transaction_is_nobodys() {
     );
 }
 
+/// What is to be put back is sent although there is nothing to be asked.
+#[test]
+fn what_is_lost_comes_back_without_a_question() {
+    let mut bench = Bench::new();
+    bench.hand_to(client_with(2, &[("work_mem", "5MB")]));
+    bench.say(&Side::Server, &[pc(), bc(), row("5MB"), tag("SELECT 1"), z(b'I')].concat()).unwrap();
+    bench.play(&[client_passes([q("LISTEN a")], Owing), server_passes([tag("LISTEN"), z(b'I')], Idle)], usize::MAX);
+    let mut asked = Vec::new();
+    assert!(bench.server.verify(&bench.client, &mut asked));
+    bench.play(&[server([pc(), bc(), row("listen"), tag("SELECT 1"), z(b'I')], [], Idle)], usize::MAX);
+    assert!(!bench.server.verify(&bench.client, &mut asked), "nothing has come up since");
+    bench
+        .play(&[client_passes([q("RESET work_mem")], Owing), server_passes([tag("RESET"), z(b'I')], Idle)], usize::MAX);
+    assert!(bench.server.settings_lost && bench.server.verify(&bench.client, &mut asked));
+    assert!(!bench.server.settings_lost && bench.server.status() == Owing);
+}
+
+/// A query that is sent behind others asks once it is known whether they have failed: it has its own end.
+#[test]
+fn a_last_value_behind_what_fails_in_a_pipeline_is_answered() {
+    check_on(
+        || handed_on("A"),
+        &[
+            client([q("BEGIN"), q("no"), q("SELECT lastval()")], [q("BEGIN"), q("no")], Owing),
+            server_passes([tag("BEGIN"), z(b'T'), err("42601", "no"), z(b'E')], InTransaction),
+            client([], [q("SELECT lastval()")], Owing),
+            server_passes([err("25P02", "no"), z(b'E')], InTransaction),
+        ],
+    );
+}
+
 /// Of two portals the one that sets something must be executed for it to be set.
 #[test]
 fn a_set_that_is_bound_and_not_executed_sets_nothing() {
