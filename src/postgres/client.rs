@@ -8,7 +8,7 @@
 use super::frame::{self, Head};
 use super::message;
 use super::server::begins;
-use super::statement::{Id, Statement, statement_label};
+use super::statement::{Id, Statement, Template, statement_label};
 use crate::protocol::{
     ClientError, ClientSide, Detached, Intent, Login, Parameters, PinReason, Pins, Settings, Violation, Welcome,
 };
@@ -132,14 +132,23 @@ impl Statements {
     pub(super) fn insert(&mut self, name: Box<[u8]>, prepared: Prepared) {
         self.remove(&name);
         if let Prepared::Anywhere(statement) = &prepared {
-            self.bytes += statement.body.len();
+            self.bytes += statement.bytes();
         }
         self.by_name.insert(name, prepared);
     }
 
     pub(super) fn remove(&mut self, name: &[u8]) {
         if let Some(Prepared::Anywhere(statement)) = self.by_name.remove(name) {
-            self.bytes -= statement.body.len();
+            self.bytes -= statement.bytes();
+        }
+    }
+
+    /// What was the statement of this identity is this one.
+    fn replace(&mut self, id: Id, by: &Arc<Statement>) {
+        for prepared in self.by_name.values_mut() {
+            if matches!(prepared, Prepared::Anywhere(old) if old.id == id) {
+                *prepared = Prepared::Anywhere(Arc::clone(by));
+            }
         }
     }
 
@@ -186,8 +195,9 @@ pub(super) struct Bound {
     pub(super) intent: Intent,
     /// How the server read its text when it was classified.
     pub(super) dialect: Dialect,
-    pub(super) deallocates: Option<Box<[u8]>>,
     pub(super) changes: Option<Arc<Changes>>,
+    /// Its body is what became of this.
+    pub(super) template: Option<Arc<Template>>,
 }
 
 impl Unnamed {
@@ -235,6 +245,17 @@ impl Unnamed {
     pub(super) fn latest(&self) -> Option<(u64, &[u8], &Bound)> {
         let slot = self.sent.back().unwrap_or(&self.confirmed);
         (slot.generation != 0).then_some((slot.generation, &slot.body, &slot.bound))
+    }
+
+    /// The latest has been sent anew as this.
+    pub(super) fn resend(&mut self, body: &[u8]) {
+        let is_sent = !self.sent.is_empty();
+        let slot = self.sent.back_mut().unwrap_or(&mut self.confirmed);
+        if is_sent {
+            self.sent_bytes = self.sent_bytes - slot.body.len() + body.len();
+        }
+        slot.body.clear();
+        slot.body.extend_from_slice(body);
     }
 
     /// Replies come in the order of the requests; those that never came were lost with their connection.
@@ -290,15 +311,23 @@ impl Client {
         if !settings_open && !differs.iter().any(|pin| self.pins.contains(*pin)) && !self.stale.contains(&family) {
             return (family, family);
         }
-        self.own_statements += 1;
-        (Id::own(&self.statement_key, family, self.id, self.own_statements), family)
+        (self.own_id(family), family)
     }
 
-    /// The server has said of such a statement that its result has changed.
-    pub(super) fn distrust(&mut self, family: Id) {
+    /// The server has said of this statement that its result has changed. Other connections may have it as well: under
+    /// the client's names is a fresh one from here on, which none of them has.
+    pub(super) fn distrust(&mut self, old: &Statement) {
         if self.stale.len() < STALE_MAX {
-            self.stale.insert(family);
+            self.stale.insert(old.family);
         }
+        let id = self.own_id(old.family);
+        self.statements.replace(old.id, &Arc::new(Statement { id, ..old.clone() }));
+    }
+
+    /// Identity of an equal statement that no other client has, nor this one under another name.
+    fn own_id(&mut self, family: Id) -> Id {
+        self.own_statements += 1;
+        Id::own(&self.statement_key, family, self.id, self.own_statements)
     }
 
     /// What it began with.
@@ -617,9 +646,10 @@ mod tests {
                 family: id,
                 body,
                 intent,
+                form: crate::postgres::statement::Form::Parsed,
                 changes: None,
                 dialect,
-                deallocates: None,
+                template: None,
             }))
         };
         statements.insert((*b"a").into(), statement("A"));

@@ -13,6 +13,7 @@
 //! Protocol", sections "Message Flow" and "Extended Query". What the proxy asks for itself is in replay.rs, what it believes of
 //! the state that a client leaves in state.rs.
 
+mod names;
 mod owed;
 mod receive;
 mod replay;
@@ -34,6 +35,7 @@ use crate::protocol::{
 use crate::sql::Dialect;
 use crate::sql::long::Long;
 use crate::sql::settings::Changes;
+use names::Names;
 use owed::{Effect, Kind, Owed, Queue};
 use state::State;
 use std::collections::HashMap;
@@ -97,13 +99,8 @@ pub struct Server {
     skipping: bool,
     /// The server reads COPY data, and the client has not ended them yet.
     copy_in: bool,
-    /// The statement last bound deallocates this one; for the Execute that follows.
-    bound_deallocates: Option<Box<[u8]>>,
-    /// The statement last bound clears the connection; for the Execute that follows.
-    bound_clears: bool,
-    /// The statement last bound changes settings; for the Execute of that portal.
-    bound_changes: Option<Arc<Changes>>,
-    bound_portal: Box<[u8]>,
+    /// What the Executes of portals will do, of those that do more than run.
+    bound: Vec<BoundPortal>,
     /// Rest of a client's frame that is on its way.
     sending: Body,
     /// It is a query, which is read as it passes.
@@ -116,7 +113,21 @@ pub struct Server {
     cancel_key: Option<CancelKey>,
     /// What the client is told instead of the next error that says it was cancelled, or is in a failed transaction.
     explanation: Option<ClientError>,
+    /// The error of a statement that could not be sent ahead of a query: what the query fails with is this.
+    failed_ahead: Option<Vec<u8>>,
     tally: Tally,
+}
+
+/// What the Execute of a portal will do, beside to run it.
+#[derive(Debug)]
+struct BoundPortal {
+    portal: Box<[u8]>,
+    /// What its text says of prepared statements.
+    names: Option<Box<Names>>,
+    /// What it does to settings.
+    changes: Option<Arc<Changes>>,
+    /// It clears the connection.
+    clears: bool,
 }
 
 /// A prepared statement that the server has.
@@ -214,10 +225,7 @@ impl Server {
             flushed: false,
             skipping: false,
             copy_in: false,
-            bound_deallocates: None,
-            bound_clears: false,
-            bound_changes: None,
-            bound_portal: Box::default(),
+            bound: Vec::new(),
             sending: Body::NONE,
             long: None,
             receiving: Body::NONE,
@@ -225,6 +233,7 @@ impl Server {
             attach_failure: None,
             cancel_key,
             explanation: None,
+            failed_ahead: None,
             tally: Tally::default(),
             reported: Reported::new(Arc::new(connected.parameters)),
         };
@@ -286,9 +295,7 @@ impl ServerSide for Server {
             self.client = Some(client.id);
         }
         // No portal outlives the hand-over.
-        self.bound_clears = false;
-        self.bound_deallocates = None;
-        self.bound_changes = None;
+        self.bound.clear();
         self.forget_state();
         self.prepare(client.settings(), sides.server);
         // After a replay the client is told once that has succeeded.

@@ -9,6 +9,7 @@
 //! whose result had changed.
 
 use crate::protocol::{Intent, Settings};
+use crate::sql;
 use crate::sql::Dialect;
 use crate::sql::settings::Changes;
 use siphasher::sip128::{Hasher128, SipHasher13};
@@ -55,14 +56,34 @@ pub(super) fn statement_label(settings: &Settings) -> u64 {
     hasher.finish()
 }
 
-/// A prepared statement.
+/// How a statement comes to be on a server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    /// By Parse: the body is what stands behind the name in one, that is text, NUL, number of types, types.
+    Parsed,
+    /// By `PREPARE`: the body is what stands behind the name in one. It has no NUL, so none is another's.
+    Sql,
+}
+
+/// The text of a statement that is itself about prepared ones: what it is to a server depends on what their names mean.
 #[derive(Debug, PartialEq, Eq)]
+pub(super) struct Template {
+    /// As the client wrote it.
+    pub(super) text: Box<[u8]>,
+    /// Number of types, types.
+    pub(super) types: Box<[u8]>,
+    pub(super) statement: sql::Statement,
+}
+
+/// A prepared statement.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Statement {
     /// Tells it from every other statement; see the module's head.
     pub(super) id: Id,
     /// What equal statements of clients without settings of their own have as `id`.
     pub(super) family: Id,
-    /// Body of its Parse message behind the name: text, NUL, number of types, types.
+    pub(super) form: Form,
+    /// See [`Form`].
     pub(super) body: Box<[u8]>,
     /// What its text intends.
     pub(super) intent: Intent,
@@ -70,8 +91,16 @@ pub(super) struct Statement {
     pub(super) changes: Option<Arc<Changes>>,
     /// How the server read its text when it was classified.
     pub(super) dialect: Dialect,
-    /// Its text is `DEALLOCATE` of this statement of the client.
-    pub(super) deallocates: Option<Box<[u8]>>,
+    /// The body is what became of this.
+    pub(super) template: Option<Arc<Template>>,
+}
+
+impl Statement {
+    /// Bytes that are kept of it.
+    pub(super) fn bytes(&self) -> usize {
+        let template = self.template.as_ref().map_or(0, |template| template.text.len() + template.types.len());
+        self.body.len() + template
+    }
 }
 
 /// Identity of a statement.

@@ -22,6 +22,21 @@ pub struct Intent {
     pub may_end: Pins,
 }
 
+impl Intent {
+    /// What both intend, together.
+    pub const fn and(self, other: Self) -> Self {
+        Self {
+            pins_when_sent: self.pins_when_sent.and(other.pins_when_sent),
+            pins_when_done: self.pins_when_done.and(other.pins_when_done),
+            clears: if matches!(self.clears, Clears::Nothing) { other.clears } else { self.clears },
+            asks_sequence: self.asks_sequence || other.asks_sequence,
+            draws_sequence: self.draws_sequence || other.draws_sequence,
+            changes_settings: self.changes_settings || other.changes_settings,
+            may_end: self.may_end.and(other.may_end),
+        }
+    }
+}
+
 /// What a statement clears on its connection when it completes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Clears {

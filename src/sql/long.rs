@@ -4,6 +4,7 @@
 
 use super::lexer::{Kind, Lexer, Quoting, Token, continues, is_space, string};
 use super::postgres::Scan;
+use super::Verb;
 use super::{Dialect, Statement};
 use crate::protocol::PinReason;
 
@@ -75,8 +76,7 @@ impl Long {
         self.carry = data;
     }
 
-    /// What the text is, now that all of it was read. It deallocates nothing by name: that counts as a statement that the
-    /// proxy does not know.
+    /// What the text is, now that all of it was read. What it says of prepared statements is not known by name.
     pub fn finish(mut self) -> Statement {
         let data = std::mem::take(&mut self.carry);
         let used = self.tokens(&data, true);
@@ -88,7 +88,8 @@ impl Long {
             self.scan.is_ambiguous();
         }
         let mut statement = self.scan.finish();
-        if statement.deallocates.take().is_some() {
+        let references = std::mem::take(&mut statement.references);
+        if references.iter().any(|reference| reference.verb != Verb::DeallocateAll) {
             statement.intent.pins_when_done.add(PinReason::PreparedStatement);
         }
         statement
@@ -252,11 +253,12 @@ mod tests {
     use crate::sql::classify;
     use proptest::prelude::*;
 
-    /// As the whole text, but for what is said of a name that is deallocated.
+    /// As the whole text, but for what is said of prepared statements by name.
     fn whole(sql: &[u8], dialect: Dialect) -> Statement {
         let text = sql.split(|byte| *byte == 0).next().unwrap();
         let mut statement = classify(text, dialect);
-        if statement.deallocates.take().is_some() {
+        let references = std::mem::take(&mut statement.references);
+        if references.iter().any(|reference| reference.verb != Verb::DeallocateAll) {
             statement.intent.pins_when_done.add(PinReason::PreparedStatement);
         }
         statement

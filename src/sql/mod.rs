@@ -37,9 +37,35 @@ pub struct Statement {
     /// Statements that aren't empty. An SQL-standard function body (`BEGIN ATOMIC ...; ...; END`) counts one for each
     /// semicolon in it, so it is one only if it is one, and more may still be one.
     pub statements: usize,
-    /// The text is a single `DEALLOCATE name`: where the name stands, quotes included (see [`identifier_value`]). No
-    /// pin is set for it: the caller knows whose name it is.
-    pub deallocates: Option<Range<usize>>,
+    /// What it says of prepared statements, in its order. No pin is set for that: the caller knows whose names they are.
+    /// Empty if the text can't be read.
+    pub references: Vec<Reference>,
+}
+
+/// A place where a text names a prepared statement.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reference {
+    /// What is done with it.
+    pub verb: Verb,
+    /// Where the name stands, quotes included (see [`identifier_value`]); `ALL` if it is that.
+    pub name: Range<usize>,
+    /// Where the words end that say so: the statement that is prepared begins there.
+    pub end: usize,
+    /// Where its statement ends, or more if that is the text's end.
+    pub statement_end: usize,
+}
+
+/// What is done with a prepared statement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verb {
+    /// `PREPARE name ... AS`
+    Prepare,
+    /// `EXECUTE name`, also in `EXPLAIN` and `CREATE TABLE ... AS`
+    Execute,
+    /// `DEALLOCATE name`
+    Deallocate,
+    /// `DEALLOCATE ALL`
+    DeallocateAll,
 }
 
 /// The text may be read in different ways in different dialects.

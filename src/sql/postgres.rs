@@ -7,7 +7,7 @@
 use std::ops::Range;
 
 use super::lexer::{Kind, Lexer, Token};
-use super::{Dialect, Statement, depends_on_dialect};
+use super::{Dialect, Reference, Statement, Verb, depends_on_dialect};
 use crate::protocol::{Clears, PinReason, Pins};
 
 /// What pins for these reasons may change settings, for its transaction too; a temporary table hides another.
@@ -37,11 +37,10 @@ pub(super) struct Scan {
     found: Statement,
     /// The server may read another text than we do.
     unreadable: bool,
-    /// The text has a whole `DISCARD ALL`, `DEALLOCATE ALL`, `DEALLOCATE name`: what it means depends on company.
+    /// The text has a whole `DISCARD ALL`: what it means depends on company.
     discards_all: bool,
     deallocates_all: bool,
-    deallocates: Option<Range<usize>>,
-    /// Where the last name stands that `DEALLOCATE` may mean.
+    /// Where the last name stands that `PREPARE`, `EXECUTE` or `DEALLOCATE` may mean.
     name_at: Range<usize>,
     state: State,
     into: Into,
@@ -70,6 +69,10 @@ enum State {
     Prepare,
     /// `PREPARE TRANSACTION`; or a statement of that name.
     PrepareTransaction,
+    /// `PREPARE name` up to its `AS`.
+    PrepareName,
+    /// `EXECUTE`
+    Execute,
     /// `EXPLAIN` with its options.
     Explain,
     /// Inside `EXPLAIN (...)`.
@@ -122,7 +125,7 @@ impl Scan {
     pub(super) fn token(&mut self, token: Token, bytes: &[u8]) {
         let mut word = Word::Other;
         match token.kind {
-            Kind::Semicolon if self.depth == 0 => return self.end_of_statement(),
+            Kind::Semicolon if self.depth == 0 => return self.end_of_statement(token.start),
             Kind::Word => {
                 word = Word::of(bytes);
                 if word == Word::Other {
@@ -160,7 +163,7 @@ impl Scan {
     #[allow(clippy::wildcard_enum_match_arm, reason = "every other word of the language is the wildcard")]
     fn step(&mut self, token: Token, word: Word) -> State {
         let is_name = matches!(token.kind, Kind::Word | Kind::Quoted | Kind::QuotedEscapes);
-        if matches!(self.state, State::Deallocate | State::DeallocatePrepare) {
+        if matches!(self.state, State::Deallocate | State::DeallocatePrepare | State::Prepare | State::Execute) {
             self.name_at = token.start..token.end;
         }
         match self.state {
@@ -181,7 +184,18 @@ impl Scan {
             State::SetLocal => self.rest(PinReason::Setting),
             State::Prepare if word == Word::Transaction => State::PrepareTransaction,
             State::PrepareTransaction if token.kind == Kind::Literal => State::Rest,
-            State::Prepare | State::PrepareTransaction => self.rest(PinReason::PreparedStatement),
+            State::PrepareTransaction | State::PrepareName if word == Word::As && self.depth == 0 => {
+                self.refers(Verb::Prepare, token.end);
+                State::Rest
+            }
+            State::PrepareTransaction | State::PrepareName => State::PrepareName,
+            State::Prepare if is_name => State::PrepareName,
+            State::Execute if is_name => {
+                self.refers(Verb::Execute, token.end);
+                State::Rest
+            }
+            // A syntax error.
+            State::Prepare | State::Execute => State::Rest,
             State::Explain if token.kind == Kind::Open => State::ExplainOptions,
             State::Explain if matches!(word, Word::Analyze | Word::Verbose) => State::Explain,
             State::Explain => self.first(word),
@@ -197,7 +211,7 @@ impl Scan {
             },
             State::CreateBody if word == Word::As && self.depth == 0 => State::CreateAs,
             State::CreateBody => State::CreateBody,
-            State::CreateAs if word == Word::Execute => self.rest(PinReason::PreparedStatement),
+            State::CreateAs if word == Word::Execute => State::Execute,
             State::CreateAs => State::Rest,
             State::Declare if word == Word::For => State::Rest,
             State::Declare if word == Word::Hold && self.previous == Word::With => self.rest(PinReason::HeldCursor),
@@ -205,8 +219,8 @@ impl Scan {
             State::Deallocate if word == Word::Prepare => State::DeallocatePrepare,
             State::Deallocate | State::DeallocatePrepare if word == Word::All => State::DeallocateAll,
             State::Deallocate | State::DeallocatePrepare if is_name => State::DeallocateName,
-            State::Deallocate | State::DeallocatePrepare => self.rest(PinReason::PreparedStatement),
-            State::DeallocateName | State::DeallocateAll => self.rest(PinReason::PreparedStatement),
+            // A syntax error.
+            State::Deallocate | State::DeallocatePrepare | State::DeallocateName | State::DeallocateAll => State::Rest,
             State::Discard if word == Word::All => State::DiscardAll,
             State::Discard | State::DiscardAll => State::Rest,
         }
@@ -219,7 +233,7 @@ impl Scan {
             Word::Set => State::Set,
             Word::Reset => self.rest(PinReason::Setting),
             Word::Prepare => State::Prepare,
-            Word::Execute => self.rest(PinReason::PreparedStatement),
+            Word::Execute => State::Execute,
             Word::Explain => State::Explain,
             Word::Create => State::Create,
             Word::Declare => State::Declare,
@@ -271,6 +285,12 @@ impl Scan {
         }
     }
 
+    /// The statement is about a prepared one, or about all of them.
+    fn refers(&mut self, verb: Verb, end: usize) {
+        let name = self.name_at.clone();
+        self.found.references.push(Reference { verb, name, end, statement_end: usize::MAX });
+    }
+
     fn pin_when_done(&mut self, reason: PinReason) {
         self.found.intent.pins_when_done.add(reason);
     }
@@ -285,15 +305,22 @@ impl Scan {
         State::Rest
     }
 
-    fn end_of_statement(&mut self) {
+    fn end_of_statement(&mut self, end: usize) {
         match self.state {
             State::Start => return,
-            State::DeallocateName | State::DeallocatePrepare => self.deallocates = Some(self.name_at.clone()),
-            State::DeallocateAll => self.deallocates_all = true,
+            State::DeallocateName | State::DeallocatePrepare => self.refers(Verb::Deallocate, self.name_at.end),
+            State::DeallocateAll => {
+                self.refers(Verb::DeallocateAll, self.name_at.end);
+                self.deallocates_all = true;
+            }
             State::DiscardAll => self.discards_all = true,
             State::Rest | State::Set | State::SetSession | State::SetLocal | State::Discard => {}
-            State::Prepare | State::PrepareTransaction | State::Deallocate | State::Declare => {}
+            State::Prepare | State::PrepareTransaction | State::PrepareName | State::Execute => {}
+            State::Deallocate | State::Declare => {}
             State::Explain | State::ExplainOptions | State::Create | State::CreateBody | State::CreateAs => {}
+        }
+        if let Some(reference) = self.found.references.last_mut() {
+            reference.statement_end = reference.statement_end.min(end);
         }
         self.found.statements = self.found.statements.saturating_add(1);
         self.state = State::Start;
@@ -304,22 +331,25 @@ impl Scan {
     }
 
     pub(super) fn finish(mut self) -> Statement {
-        self.end_of_statement();
+        self.end_of_statement(usize::MAX);
         let intent = &mut self.found.intent;
         if self.deallocates_all {
             intent.clears = Clears::Statements;
         }
-        if self.found.statements == 1 && !self.unreadable {
-            self.found.deallocates = self.deallocates;
-            if self.discards_all {
+        if self.discards_all {
+            if self.found.statements == 1 && !self.unreadable {
                 intent.clears = Clears::Everything;
+            } else {
+                // In what order things come and go is not kept: the client keeps its connection.
+                let pins = Pins::of(PinReason::PreparedStatement).and(Pins::of(PinReason::Setting));
+                intent.pins_when_done = intent.pins_when_done.and(pins);
             }
-        } else if self.discards_all || self.deallocates_all || self.deallocates.is_some() {
-            // In what order things come and go is not kept: the client keeps its connection.
-            let pins = Pins::of(PinReason::PreparedStatement).and(Pins::of(PinReason::Setting));
-            intent.pins_when_done = intent.pins_when_done.and(pins);
         }
         if self.unreadable {
+            if !self.found.references.is_empty() {
+                self.found.references.clear();
+                intent.pins_when_done.add(PinReason::PreparedStatement);
+            }
             intent.pins_when_done.add(PinReason::Unreadable);
             intent.asks_sequence = true;
         }

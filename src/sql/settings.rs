@@ -78,6 +78,16 @@ impl Changes {
         self.dialect || self.has_more || self.has_others || self.list.iter().any(resets_all)
     }
 
+    /// What both do, one behind the other; or in another order, or again and again, and nobody knows what comes out.
+    pub fn and(&self, other: &Self, order_is_known: bool) -> Self {
+        Self {
+            list: [self.list.as_slice(), other.list.as_slice()].concat(),
+            has_more: self.has_more || other.has_more || !order_is_known,
+            has_others: self.has_others || other.has_others,
+            dialect: self.dialect || other.dialect,
+        }
+    }
+
     fn add(&mut self, name: impl Into<String>, value: Value) {
         let name = name.into();
         self.names(&name);

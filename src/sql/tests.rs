@@ -1,7 +1,7 @@
 //! Texts and what is read from them; then what holds for any text.
 //!
 //! A reading is written as the number of statements, then `!reason` for a pin when sent, `+reason` for one when done,
-//! `asks`, `clears ...`, and the name to deallocate.
+//! `asks`, `clears ...`, and what is done with which prepared statement.
 
 #![allow(clippy::unwrap_used, clippy::wildcard_enum_match_arm, reason = "tests fail by panicking")]
 
@@ -10,7 +10,7 @@ use std::fmt::Write;
 use proptest::prelude::*;
 
 use super::lexer::{Kind, Lexer, Token};
-use super::{Dialect, Statement, classify, identifier_value};
+use super::{Dialect, Reference, Statement, Verb, classify, identifier_value};
 use crate::protocol::Clears;
 
 const STANDARD: Dialect = Dialect { backslash_quotes: false, multibyte_unsafe: false, unsure: false };
@@ -18,7 +18,7 @@ const BACKSLASH: Dialect = Dialect { backslash_quotes: true, multibyte_unsafe: f
 const MULTIBYTE: Dialect = Dialect { backslash_quotes: false, multibyte_unsafe: true, unsure: false };
 
 fn reading(sql: &[u8], dialect: Dialect) -> String {
-    let Statement { intent, statements, deallocates } = classify(sql, dialect);
+    let Statement { intent, statements, references } = classify(sql, dialect);
     let mut text = statements.to_string();
     for pin in intent.pins_when_sent.iter() {
         write!(text, " !{pin}").unwrap();
@@ -34,9 +34,16 @@ fn reading(sql: &[u8], dialect: Dialect) -> String {
         Clears::Statements => text.push_str(" clears statements"),
         Clears::Everything => text.push_str(" clears everything"),
     }
-    if let Some(range) = deallocates {
-        let name = identifier_value(sql.get(range).unwrap()).into_owned();
-        write!(text, " name {}", String::from_utf8(name).unwrap()).unwrap();
+    for Reference { verb, name, end, statement_end } in references {
+        assert!(name.start < name.end && name.end <= end && end <= sql.len() && end <= statement_end);
+        let name = String::from_utf8(identifier_value(sql.get(name).unwrap()).into_owned()).unwrap();
+        match verb {
+            Verb::Prepare => write!(text, " prepare {name}"),
+            Verb::Execute => write!(text, " execute {name}"),
+            Verb::Deallocate => write!(text, " name {name}"),
+            Verb::DeallocateAll => Ok(()),
+        }
+        .unwrap();
     }
     text
 }
@@ -64,7 +71,7 @@ fn what_may_change_settings() {
         ("begin; set local x = 1; select 1", true),
         ("select set_config('x', '1', true)", true),
         ("update pg_settings set setting = '1'", true),
-        ("execute s", true),
+        ("execute s", false),
         ("do $$$$", true),
         ("call p()", true),
         ("select 'a", true),
@@ -217,26 +224,26 @@ fn settings_pin() {
 #[test]
 fn prepared_statements() {
     check(&[
-        ("prepare p as select 1", "1 +prepared_statement"),
-        ("PREPARE \"p\" (int) AS SELECT $1", "1 +prepared_statement"),
-        ("prepare transaction as select 1", "1 +prepared_statement"),
-        ("prepare transaction(int) as select $1", "1 +prepared_statement"),
-        ("prepare p as select pg_advisory_lock(1)", "1 !session_lock +prepared_statement"),
-        ("execute p", "1 +prepared_statement"),
-        ("execute p(1)", "1 +prepared_statement"),
-        ("explain execute p", "1 +prepared_statement"),
-        ("EXPLAIN ANALYZE VERBOSE EXECUTE p(1)", "1 +prepared_statement"),
-        ("explain analyse execute p", "1 +prepared_statement"),
-        ("explain (analyze, buffers off) execute p", "1 +prepared_statement"),
+        ("prepare p as select 1", "1 prepare p"),
+        ("PREPARE \"P\" (int) AS SELECT $1", "1 prepare P"),
+        ("prepare transaction as select 1", "1 prepare transaction"),
+        ("prepare transaction(int) as select $1", "1 prepare transaction"),
+        ("prepare p as select pg_advisory_lock(1)", "1 !session_lock prepare p"),
+        ("execute p", "1 execute p"),
+        ("execute p(1)", "1 execute p"),
+        ("explain execute p", "1 execute p"),
+        ("EXPLAIN ANALYZE VERBOSE EXECUTE p(1)", "1 execute p"),
+        ("explain analyse execute p", "1 execute p"),
+        ("explain (analyze, buffers off) execute p", "1 execute p"),
         ("explain select execute from t", "1"),
         ("explain (select 1)", "1"),
-        ("create table t as execute p", "1 +prepared_statement"),
+        ("create table t as execute p", "1 execute p"),
         (
             "create table if not exists t (a) with (fillfactor = 70) as execute p(1) with no data",
-            "1 +prepared_statement",
+            "1 execute p",
         ),
-        ("create temp table t as execute p", "1 +prepared_statement +temporary_object"),
-        ("explain analyze create table t as execute p", "1 +prepared_statement"),
+        ("create temp table t as execute p", "1 +temporary_object execute p"),
+        ("explain analyze create table t as execute p", "1 execute p"),
         ("create table t (a int generated always as (execute) stored)", "1"),
         ("create table t as select 1 as execute", "1"),
         ("create trigger t after insert on t for each row execute function f()", "1"),
@@ -268,19 +275,25 @@ fn deallocation() {
         ("select 1; discard temp", "2"),
         ("select 1; discard all", "2 +setting +prepared_statement"),
         ("discard all; discard all", "2 +setting +prepared_statement"),
-        ("select 1; deallocate all", "2 +setting +prepared_statement clears statements"),
-        ("deallocate all; prepare p as select 1", "2 +setting +prepared_statement clears statements"),
-        ("deallocate p; deallocate q", "2 +setting +prepared_statement"),
-        ("select 1; deallocate prepare", "2 +setting +prepared_statement"),
+        ("select 1; deallocate all", "2 clears statements"),
+        ("deallocate all; prepare p as select 1", "2 clears statements prepare p"),
+        ("deallocate p; execute q; deallocate q", "3 name p execute q name q"),
+        ("select 1; deallocate prepare", "2 name prepare"),
         // Refused by the server.
         ("deallocate", "1"),
-        ("deallocate p q", "1 +prepared_statement"),
-        ("deallocate all p", "1 +prepared_statement"),
-        ("deallocate 'p'", "1 +prepared_statement"),
-        ("deallocate $1", "1 +prepared_statement"),
+        ("deallocate p q", "1"),
+        ("deallocate all p", "1"),
+        ("deallocate 'p'", "1"),
+        ("deallocate $1", "1"),
+        ("execute", "1"),
+        ("execute $1", "1"),
+        ("prepare", "1"),
+        ("prepare p", "1"),
+        ("prepare p(as)", "1"),
+        ("prepare 1 as select 1", "1"),
         ("discard all x", "1"),
         ("discard \"all\"", "1"),
-        ("explain deallocate 1", "1 +prepared_statement"),
+        ("explain deallocate 1", "1"),
     ]);
 }
 
@@ -520,7 +533,7 @@ fn what_can_not_be_read_pins() {
         ("select U&\"d\\0061t\\+000061\"", "1 !unreadable +unreadable asks"),
         ("select u&\"pg!005fx\" uescape '!'", "1 !unreadable +unreadable asks"),
         ("select u & \"a\"", "1"),
-        ("deallocate U&\"a\"", "1 !unreadable +setting +prepared_statement +unreadable asks"),
+        ("deallocate U&\"a\"", "1 !unreadable +prepared_statement +unreadable asks"),
     ]);
     check_in(
         MULTIBYTE,
@@ -529,7 +542,7 @@ fn what_can_not_be_read_pins() {
             ("select '\u{e9}'", "1 !unreadable +unreadable asks"),
             ("-- \u{e9}", "0 !unreadable +unreadable asks"),
             ("discard all -- \u{e9}", "1 !unreadable +setting +prepared_statement +unreadable asks"),
-            ("deallocate \u{e9}", "1 !unreadable +setting +prepared_statement +unreadable asks"),
+            ("deallocate \u{e9}", "1 !unreadable +prepared_statement +unreadable asks"),
             ("deallocate e", "1 name e"),
         ],
     );
@@ -606,9 +619,10 @@ fn dialect() -> impl Strategy<Value = Dialect> {
 }
 
 /// What is left when places in the text don't count.
-fn placeless(statement: Statement, sql: &[u8]) -> (Statement, Option<Vec<u8>>) {
-    let name = statement.deallocates.clone().map(|range| identifier_value(sql.get(range).unwrap()).into_owned());
-    (Statement { deallocates: None, ..statement }, name)
+fn placeless(statement: Statement, sql: &[u8]) -> (Statement, Vec<(Verb, Vec<u8>)>) {
+    let name = |at: &Reference| (at.verb, identifier_value(sql.get(at.name.clone()).unwrap()).into_owned());
+    let names = statement.references.iter().map(name).collect();
+    (Statement { references: Vec::new(), ..statement }, names)
 }
 
 fn tokens_of(sql: &[u8], dialect: Dialect) -> Vec<Token> {
@@ -635,7 +649,7 @@ proptest! {
             at = token.end;
         }
         prop_assert!(tokens_of(sql.get(at..end).unwrap(), dialect).is_empty());
-        if let Some(name) = classify(&sql, dialect).deallocates {
+        for Reference { name, .. } in classify(&sql, dialect).references {
             prop_assert!(tokens_of(&sql, dialect).iter().any(|token| (token.start..token.end) == name));
         }
     }

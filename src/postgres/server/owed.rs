@@ -4,6 +4,7 @@
 //! error, which takes out everything up to the next Sync, needs no special case. What a name means to a request that
 //! is being sent is what the effects in flight say of it, newest first, then what has been confirmed.
 
+use super::names::Names;
 use crate::postgres::client::{Client, Prepared};
 use crate::postgres::statement::{Id, Statement};
 use crate::protocol::{Pins, Settings};
@@ -78,9 +79,8 @@ pub(super) enum Effect {
     Uses(Arc<Statement>, Pins),
     /// The connection has these settings.
     Applied(Arc<Settings>),
-    /// A simple query or an Execute: pins once a command of it has completed; a statement it deallocates; what it does to
-    /// settings.
-    Query { pins: Pins, deallocates: Option<Box<[u8]>>, changes: Option<Arc<Changes>> },
+    /// A simple query or an Execute: pins once a command of it has completed; the names in it; what it does to settings.
+    Query { pins: Pins, names: Option<Box<Names>>, changes: Option<Arc<Changes>> },
     /// No value of a sequence is left on the connection.
     SequencesDiscarded,
     /// It fails, and is meant to: the client's transaction with it.
@@ -163,7 +163,7 @@ impl Queue {
         self.ends += usize::from(owed.ends());
         self.unnaming += usize::from(owed.unnames());
         self.evicting += usize::from(matches!(owed.effect, Effect::Evicted(_)));
-        if let Some((id, _)) = owed.effect.touches() {
+        for (id, _) in owed.effect.touched() {
             *self.touching.entry(id).or_default() += 1;
         }
         self.entries.push_back(owed);
@@ -194,9 +194,8 @@ impl Queue {
         self.ends -= usize::from(owed.ends());
         self.unnaming -= usize::from(owed.unnames());
         self.evicting -= usize::from(matches!(owed.effect, Effect::Evicted(_)));
-        if let Some((id, _)) = owed.effect.touches()
-            && let Entry::Occupied(mut entry) = self.touching.entry(id)
-        {
+        for (id, _) in owed.effect.touched() {
+            let Entry::Occupied(mut entry) = self.touching.entry(id) else { continue };
             *entry.get_mut() -= 1;
             if *entry.get() == 0 {
                 entry.remove();
@@ -274,31 +273,7 @@ impl Queue {
 
     /// The newest entry in flight that says what the client's name will mean, and what that is.
     fn naming_of(&self, name: &[u8]) -> Option<(&Owed, Option<&Prepared>)> {
-        let names_it = |owed: &Owed| match &owed.effect {
-            Effect::Define { name: other, .. } | Effect::Undefine(other) => **other == *name,
-            Effect::Query { deallocates: Some(other), .. } => **other == *name,
-            Effect::Query { .. }
-            | Effect::Nothing
-            | Effect::Taken(_)
-            | Effect::DefineUnnamed { .. }
-            | Effect::UndefineUnnamed
-            | Effect::RestoreUnnamed
-            | Effect::Prepared(_)
-            | Effect::Evicted(_)
-            | Effect::Pin(_)
-            | Effect::Uses(..)
-            | Effect::Applied(_)
-            | Effect::SequencesDiscarded
-            | Effect::Fail
-            | Effect::Initialized
-            | Effect::Tells
-            | Effect::PutsBack
-            | Effect::Asks
-            | Effect::Answers => false,
-        };
-        let owed = self.entries.iter().rev().find(|owed| names_it(owed))?;
-        let prepared = if let Effect::Define { prepared, .. } = &owed.effect { Some(prepared) } else { None };
-        Some((owed, prepared))
+        self.entries.iter().rev().find_map(|owed| Some((owed, owed.effect.meaning(name)?)))
     }
 
     /// Whether the server will have the statement. `None`: nothing in flight says so.
@@ -309,7 +284,8 @@ impl Queue {
         self.entries.iter().rev().find_map(|owed| {
             let will_be = owed.prepares(id)?;
             Some(match will_be {
-                _ if owed.segment != segment => Presence::Unsure,
+                // A query does not skip what follows when it fails.
+                _ if owed.segment != segment || owed.kind == Kind::Query => Presence::Unsure,
                 true => Presence::Yes,
                 false => Presence::No,
             })
@@ -339,10 +315,19 @@ impl Queue {
 
     /// The client's name for a statement in flight, by its name on servers.
     pub(super) fn client_name(&self, server_name: &[u8]) -> Option<&[u8]> {
-        self.entries.iter().find_map(|owed| {
-            let Effect::Define { name, prepared: Prepared::Anywhere(statement) } = &owed.effect else { return None };
-            (statement.id.name() == server_name).then_some(&**name)
+        self.entries.iter().find_map(|owed| match &owed.effect {
+            Effect::Define { name, prepared: Prepared::Anywhere(statement) } => {
+                (statement.id.name() == server_name).then_some(&**name)
+            }
+            Effect::Query { names: Some(names), .. } => {
+                names.makes().find(|(_, statement)| statement.id.name() == server_name).map(|(name, _)| name)
+            }
+            _other => None,
         })
+    }
+
+    pub(super) fn front_effect(&mut self) -> Option<&mut Effect> {
+        self.entries.front_mut().map(|owed| &mut owed.effect)
     }
 }
 
@@ -358,63 +343,41 @@ impl Owed {
 
     /// Whether the server has the statement once this completes; `None`: it does not touch it.
     fn prepares(&self, id: Id) -> Option<bool> {
-        let (touched, is_there) = self.effect.touches()?;
-        (touched == id).then_some(is_there)
+        self.effect.touched().filter(|(touched, _)| *touched == id).last().map(|(_, is_there)| is_there)
     }
 }
 
 impl Effect {
+    /// It says what names mean, or what statements a server has.
     fn names(&self) -> bool {
         match self {
-            Self::Define { .. }
-            | Self::Undefine(_)
-            | Self::Prepared(_)
-            | Self::Evicted(_)
-            | Self::Query { deallocates: Some(_), .. } => true,
-            Self::Nothing
-            | Self::Taken(_)
-            | Self::DefineUnnamed { .. }
-            | Self::UndefineUnnamed
-            | Self::RestoreUnnamed
-            | Self::Pin(_)
-            | Self::Uses(..)
-            | Self::Applied(_)
-            | Self::Query { deallocates: None, .. }
-            | Self::SequencesDiscarded
-            | Self::Fail
-            | Self::Initialized
-            | Self::Tells
-            | Self::PutsBack
-            | Self::Asks
-            | Self::Answers => false,
+            Self::Define { .. } | Self::Undefine(_) | Self::Prepared(_) | Self::Evicted(_) => true,
+            Self::Query { names: Some(names), .. } => !names.comings().is_empty(),
+            _other => false,
         }
     }
 
-    /// The statement that it prepares or closes on the server.
-    fn touches(&self) -> Option<(Id, bool)> {
+    /// What becomes of the client's name, if anything does. `None` inside: it is gone.
+    fn meaning(&self, name: &[u8]) -> Option<Option<&Prepared>> {
         match self {
-            Self::Define { prepared: Prepared::Anywhere(statement), .. } => Some((statement.id, true)),
-            Self::Prepared(id) => Some((*id, true)),
-            Self::Evicted(id) => Some((*id, false)),
-            Self::Define { prepared: Prepared::OnConnection, .. }
-            | Self::Nothing
-            | Self::Undefine(_)
-            | Self::Taken(_)
-            | Self::DefineUnnamed { .. }
-            | Self::UndefineUnnamed
-            | Self::RestoreUnnamed
-            | Self::Pin(_)
-            | Self::Uses(..)
-            | Self::Applied(_)
-            | Self::Query { .. }
-            | Self::SequencesDiscarded
-            | Self::Fail
-            | Self::Initialized
-            | Self::Tells
-            | Self::PutsBack
-            | Self::Asks
-            | Self::Answers => None,
+            Self::Define { name: defined, prepared } => (**defined == *name).then_some(Some(prepared)),
+            Self::Undefine(gone) => (**gone == *name).then_some(None),
+            Self::Query { names: Some(names), .. } => names.meaning(name),
+            _other => None,
         }
+    }
+
+    /// The statements that it prepares or closes on the server, and which of both.
+    fn touched(&self) -> impl Iterator<Item = (Id, bool)> {
+        let (one, names) = match self {
+            Self::Define { prepared: Prepared::Anywhere(statement), .. } => (Some((statement.id, true)), None),
+            Self::Prepared(id) => (Some((*id, true)), None),
+            Self::Evicted(id) => (Some((*id, false)), None),
+            Self::Query { names: Some(names), .. } => (None, Some(names)),
+            _other => (None, None),
+        };
+        let made = names.into_iter().flat_map(|names| names.makes()).map(|(_, statement)| (statement.id, true));
+        one.into_iter().chain(made)
     }
 
     /// A statement that the client and the server have now.

@@ -8,15 +8,16 @@ use super::{Body, Held, Hold, Server, Transaction, Usable};
 use crate::postgres::client::{Client, Prepared};
 use crate::postgres::frame::{self, HEAD_BYTES, Head};
 use crate::postgres::message::{self, from_server as kind};
-use crate::postgres::statement::{Id, PREFIX, STAND_IN};
+use crate::postgres::statement::{Id, PREFIX};
 use crate::protocol::{AttachFailure, ClientError, ClientSide, Out, PinReason, Pins, ServerError, Violation};
 use crate::sql::Dialect;
 use std::sync::Arc;
 
 /// Errors, notices, tags and reports are read whole, and are never near this long.
 const READ_BYTES_MAX: usize = 1 << 20;
-/// feature_not_supported: what a statement's use fails with when its result is no longer what it was.
-const RESULT_CHANGED: &str = "0A000";
+/// feature_not_supported: what a statement's use fails with when its result is no longer what it was; and where in the server's
+/// source that is, which tells it from all others of that code.
+const RESULT_CHANGED: (&str, &[u8]) = ("0A000", b"RevalidateCachedQuery");
 /// ParseComplete.
 const PARSE_COMPLETE: &[u8] = b"1\0\0\0\x04";
 /// Bytes of a statement's name on servers: the prefix and 32 hexadecimal digits.
@@ -108,6 +109,10 @@ impl Server {
             self.hold = Hold::Open;
             if self.transaction != Transaction::Failed {
                 self.explanation = None;
+            }
+            if self.transaction == Transaction::None && !self.unsynced {
+                // No portal is left.
+                self.bound.clear();
             }
             if self.settings_open && self.transaction == Transaction::None && !self.unsynced {
                 self.settings_open = false;
@@ -210,6 +215,9 @@ impl Server {
                     _other => return unexpected,
                 };
                 self.copy_in = false;
+                if shows {
+                    self.failed_ahead = None;
+                }
                 self.tally.queries += u64::from(shows);
                 let is_clients = self.owed.front().is_some_and(|owed| !owed.hidden);
                 self.complete(client.as_deref_mut(), out);
@@ -361,7 +369,7 @@ impl Server {
         }
     }
 
-    fn has_prepared(&mut self, id: Id, usable: Usable) {
+    pub(super) fn has_prepared(&mut self, id: Id, usable: Usable) {
         // Younger than all that was bound before.
         self.binds += 1;
         let dialect = Dialect { unsure: self.dialect_open, ..self.dialect };
@@ -370,16 +378,24 @@ impl Server {
 
     /// A Bind or Describe failed. The result of a statement can't change (`RevalidateCachedQuery` in the server's
     /// `plancache.c`); a fresh one under the same name can, so nobody else need meet the error on this connection.
-    fn forget_stale(&mut self, code: &str, client: Option<&mut Client>) {
-        let Some(Owed { effect: Effect::Uses(statement, _), .. }) = self.owed.front() else { return };
-        if code != RESULT_CHANGED {
+    fn forget_stale(&mut self, code: &str, frame: &[u8], client: Option<&mut Client>) {
+        let routine = || message::fields(frame.get(HEAD_BYTES..).unwrap_or_default()).find(|(field, _)| *field == b'R');
+        if code != RESULT_CHANGED.0 || routine().is_none_or(|(_, routine)| routine != RESULT_CHANGED.1) {
             return;
         }
-        if let Some(held) = self.prepared.get_mut(&statement.id) {
-            held.usable = Usable::Never;
-        }
-        if let Some(client) = client {
-            client.distrust(statement.family);
+        let used = match self.owed.front().map(|owed| &owed.effect) {
+            Some(Effect::Uses(statement, _)) => std::slice::from_ref(statement),
+            Some(Effect::Query { names: Some(names), .. }) => names.uses(),
+            _other => return,
+        };
+        let mut client = client;
+        for statement in used {
+            if let Some(held) = self.prepared.get_mut(&statement.id) {
+                held.usable = Usable::Never;
+            }
+            if let Some(client) = client.as_deref_mut() {
+                client.distrust(statement);
+            }
         }
     }
 
@@ -407,11 +423,11 @@ impl Server {
                     client.deallocate_all();
                 }
             }
-            b"DEALLOCATE" => {
-                if let (Some(client), Some(Owed { effect: Effect::Query { deallocates: Some(name), .. }, .. })) =
-                    (client, self.owed.front())
+            b"PREPARE" | b"DEALLOCATE" => {
+                if let Some(client) = client
+                    && self.complete_coming(tag, client).is_none()
                 {
-                    client.statements.remove(name);
+                    self.check_tag(tag, client);
                 }
             }
             tag => {
@@ -444,7 +460,7 @@ impl Server {
         out: &mut Out,
     ) -> Result<(), Violation> {
         let error = message::server_error(frame).ok_or(Violation::MalformedFrame(kind::ERROR_RESPONSE))?;
-        self.forget_stale(&error.code, client.as_deref_mut());
+        self.forget_stale(&error.code, frame, client.as_deref_mut());
         let front = self.owed.front();
         let hidden = front.is_some_and(|owed| owed.hidden);
         let asks = front.is_some_and(|owed| matches!(owed.effect, Effect::Asks | Effect::Answers));
@@ -453,9 +469,7 @@ impl Server {
         self.copy_in = false;
         // What was bound in this segment is skipped with it; what an earlier request did wrong does not concern it.
         if front.is_some_and(|owed| owed.kind.skips_to_sync() && owed.segment == self.segment) {
-            self.bound_deallocates = None;
-            self.bound_clears = false;
-            self.bound_changes = None;
+            self.bound.clear();
         }
         if error.is_fatal {
             self.ended = true;
@@ -480,7 +494,10 @@ impl Server {
         // A segment of the proxy's own, with the client's requests behind it (`guard_sequences`).
         let apart = hidden && skips && !replays && self.owed.hides_segment();
         let shows = client.is_some() && !(hidden && (replays || !skips || apart));
-        if apart {
+        if apart && matches!(front.effect, Effect::Prepared(_)) {
+            // The query behind it asks for what is not there.
+            self.failed_ahead = Some(frame.to_vec());
+        } else if apart {
             // In a failed transaction the client's request behind it fails as well; else it must not run.
             if error.code != "25P02" {
                 return Err(Violation::UnexpectedReply(kind::ERROR_RESPONSE));
@@ -488,7 +505,8 @@ impl Server {
         } else if shows {
             let explained = self.explanation.take_if(|_| EXPLAINED.contains(&error.code.as_str()));
             let lost = (error.code == VALUE_UNKNOWN && self.sequences_lost).then(|| with_hint(frame, VALUE_LOST));
-            match explained.map(explain).or(lost).or_else(|| self.with_client_names(frame, client.as_deref())) {
+            let ahead = self.failed_ahead.take_if(|_| front.kind == Kind::Query);
+            match explained.map(explain).or(lost).or(ahead).or_else(|| self.with_client_names(frame, client.as_deref())) {
                 None => out.pass(at..at + frame.len()),
                 Some(renamed) => out.put(&renamed),
             }
@@ -543,20 +561,19 @@ impl Server {
     fn with_client_names(&self, frame: &[u8], client: Option<&Client>) -> Option<Vec<u8>> {
         let client = client?;
         let in_front = self.owed.front().map(|owed| &owed.effect);
-        let (ours, theirs) = if let Some(Effect::Query { deallocates: Some(name), .. }) = in_front {
-            let place = frame.windows(STAND_IN.len()).position(|window| window == STAND_IN)?;
-            (place..place + STAND_IN.len(), &**name)
-        } else {
-            let place = frame.windows(NAME_BYTES).position(|window| {
-                window.strip_prefix(PREFIX).is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
-            })?;
-            let ours = place..place + NAME_BYTES;
-            let name = frame.get(ours.clone())?;
-            let theirs = match in_front {
-                Some(Effect::Taken(theirs)) => theirs,
-                _other => client.statements.client_name(name).or_else(|| self.owed.client_name(name))?,
-            };
-            (ours, theirs)
+        if let Some(Effect::Query { names: Some(names), .. }) = in_front
+            && let Some(written) = names.as_written(frame)
+        {
+            return Some(written);
+        }
+        let place = frame.windows(NAME_BYTES).position(|window| {
+            window.strip_prefix(PREFIX).is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
+        })?;
+        let ours = place..place + NAME_BYTES;
+        let name = frame.get(ours.clone())?;
+        let theirs = match in_front {
+            Some(Effect::Taken(theirs)) => theirs,
+            _other => client.statements.client_name(name).or_else(|| self.owed.client_name(name))?,
         };
         let before = frame.get(HEAD_BYTES..ours.start)?;
         let behind = frame.get(ours.end..)?;

@@ -4,16 +4,17 @@
 //! values are passed by their length. A name that the client never prepared goes to the server as it is, so that the
 //! server's own error stands at the right place; a name in the proxy's own form never does.
 
+use super::names::{Names, Rewriting, quoted};
 use super::owed::{Effect, Kind, Presence, lookup};
-use super::{Body, Hold, Server, Transaction, Usable};
+use super::{Body, BoundPortal, Hold, Server, Transaction, Usable};
 use crate::postgres::client::{Bound, Client, Prepared};
 use crate::postgres::frame::{self, HEAD_BYTES, Head};
 use crate::postgres::message::{self, from_client as kind};
-use crate::postgres::statement::{Id, PREFIX, STAND_IN, Statement, name_key, without_our_names};
+use crate::postgres::statement::{Form, Id, PREFIX, STAND_IN, Statement, Template, name_key, without_our_names};
 use crate::protocol::{Clears, ClientSide, Intent, Out, PinReason, Pins, ServerSide, Violation};
 use crate::sql::long::Long;
 use crate::sql::settings::Changes;
-use crate::sql::{self, Dialect};
+use crate::sql::{self, Dialect, Verb};
 use std::sync::Arc;
 
 /// A query's text is kept until it is read up to this length; a longer one is read as it passes.
@@ -22,8 +23,10 @@ const QUERY_BYTES_MAX: usize = 1 << 20;
 const STATEMENT_BYTES_MAX: usize = 1 << 20;
 /// Names must end within so many bytes of a frame; the server cuts them at 63.
 const NAMES_BYTES_MAX: usize = 128 << 10;
-/// The statement that `DISCARD SEQUENCES` is prepared as for a moment.
-const DISCARD_SEQUENCES: &[u8] = b"sg_discard_sequences";
+/// Portals whose Execute does more than run them, at a time.
+const BOUND_MAX: usize = 1_000;
+/// What the proxy itself executes is prepared as this for a moment.
+const OWN: &[u8] = b"sg_own";
 
 /// Functions of the large-object interface, which drivers call by number (FunctionCall): they leave nothing behind a
 /// transaction. From `pg_proc.dat`; these numbers never change.
@@ -91,7 +94,17 @@ impl Server {
 
     /// Before the client's next segment: what it has lost of its settings comes back.
     fn restore(&mut self, client: &Client, input: &[u8], out: &mut Out) {
-        if input.is_empty() || self.needs_client() || (!self.settings_lost && self.is_put_back()) {
+        if input.is_empty() || (!self.settings_lost && self.is_put_back()) {
+            return;
+        }
+        if self.needs_client() {
+            // In the middle of one, behind a `DISCARD ALL`: for what is left of it, which may yet be rolled back.
+            let is_due = self.settings_lost && self.unsynced && !self.skipping && self.sending.left == 0 && !self.copy_in;
+            if is_due && self.owed.is_empty() && !client.settings().is_empty() && self.state.restores() {
+                let wanted: Vec<(String, String)> =
+                    client.settings().iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+                out.write(|out| self.set_back(&wanted, out));
+            }
             return;
         }
         if !self.owed.is_empty() {
@@ -181,16 +194,23 @@ impl Server {
         let text = frame.get(HEAD_BYTES..).unwrap_or_default();
         let text = frame::cstr(text).map_or(text, |(text, _)| text);
         let statement = sql::classify(text, self.reads_in());
-        let deallocated = statement.deallocates.clone().and_then(|range| text.get(range));
-        if deallocated.is_some_and(|name| self.awaits(name_key(&sql::identifier_value(name)), out)) {
-            return Ok(Taken::NeedMore);
+        let mut named = None;
+        let mut intent = statement.intent;
+        if statement.references.iter().any(|reference| reference.verb != Verb::DeallocateAll) {
+            // What is in flight may fail and take this query with it: only its replies tell.
+            if !self.owed.is_empty() && self.waits_for_replies(out) {
+                return Ok(Taken::NeedMore);
+            }
+            let rewriting = self.rewrite(text, &statement, client);
+            intent = rewriting.intent;
+            named = Some(rewriting);
         }
-        if self.foreign_sequences && !self.unsynced && minds_sequences(statement.intent, client) {
+        if self.foreign_sequences && !self.unsynced && minds_sequences(intent, client) {
             // Whether the transaction has failed by then decides what can be done.
             if !self.owed.is_empty() && self.waits_for_replies(out) {
                 return Ok(Taken::NeedMore);
             }
-            let asks_behind = statement.intent.asks_sequence && statement.statements != 1;
+            let asks_behind = intent.asks_sequence && statement.statements != 1;
             if self.transaction == Transaction::Failed && asks_behind {
                 // It may leave the transaction and ask then, and nothing can be discarded before it has left: it fails as
                 // whatever does not leave it does.
@@ -200,45 +220,33 @@ impl Server {
             }
         }
         self.state.may_do(statement.intent, text, self.reads_in());
-        self.begin_statement(statement.intent, client, out);
-        if let Some(range) = statement.deallocates.clone() {
-            let name = sql::identifier_value(text.get(range.clone()).unwrap_or_default());
-            if matches!(lookup(&self.owed, client, name_key(&name)), Some(Prepared::Anywhere(_))) {
-                // What is in flight may fail and take this query with it: only its replies tell.
-                if !self.owed.is_empty() && self.waits_for_replies(out) {
-                    return Ok(Taken::NeedMore);
+        self.begin_statement(intent, client, out);
+        let (names, changes) = match named {
+            Some(rewriting) => {
+                let was_synced = !self.unsynced;
+                self.send_ahead(&rewriting, true, client, out);
+                // In the middle of the client's own segment a Sync would end what an error must skip and roll back.
+                if was_synced && self.unsynced {
+                    self.sync_hidden(Effect::Nothing, out);
                 }
-                self.send_deallocate(text, range, name_key(&name), out);
-                return Ok(Taken::Bytes(head.len));
+                out.write(|out| message::query(&rewriting.text, out));
+                (Some(Box::new(rewriting.names)), rewriting.changes)
             }
-            self.pin(Pins::of(PinReason::PreparedStatement), client);
-        }
-        match our_names_hidden(&statement, text) {
-            None => out.pass(at..at + head.len),
-            Some(hidden) => out.write(|out| message::query(&hidden, out)),
-        }
-        let changes = self.changes(text, statement.intent);
-        self.begin_changes(statement.intent, changes.as_deref());
+            None => {
+                match our_names_hidden(intent, text) {
+                    None => out.pass(at..at + head.len),
+                    Some(hidden) => out.write(|out| message::query(&hidden, out)),
+                }
+                (None, self.changes(text, intent))
+            }
+        };
+        self.begin_changes(intent, changes.as_deref());
         let resets = changes.as_ref().is_some_and(|changes| !self.resets(changes, client).is_empty());
-        self.begin_query(Effect::Query { pins: statement.intent.pins_when_done, deallocates: None, changes });
-        if statement.intent.clears != Clears::Nothing || resets {
+        self.begin_query(Effect::Query { pins: intent.pins_when_done, names, changes });
+        if intent.clears != Clears::Nothing || resets {
             self.hold = Hold::UntilAnswered;
         }
         Ok(Taken::Bytes(head.len))
-    }
-
-    /// `DEALLOCATE` of a statement that lives with the proxy. The server drops a stand-in, so that its own reply
-    /// comes; the statement itself stays, others may use it.
-    fn send_deallocate(&mut self, text: &[u8], range: std::ops::Range<usize>, name: &[u8], out: &mut Out) {
-        let was_synced = !self.unsynced;
-        self.prepare_stand_in(out);
-        // In the middle of the client's own segment a Sync would end what an error must skip and roll back.
-        if was_synced {
-            self.sync_hidden(Effect::Nothing, out);
-        }
-        let rewritten = with_stand_in(text, range);
-        out.write(|out| message::query(&rewritten, out));
-        self.begin_query(Effect::Query { pins: Pins::NONE, deallocates: Some(name.into()), changes: None });
     }
 
     /// A query that is not kept: what it is is known when the last of it has passed, which is before the server can say
@@ -280,7 +288,7 @@ impl Server {
         }
         self.pin(intent.pins_when_sent, client);
         self.state.may_end(intent.may_end);
-        self.owed.amend_last(Effect::Query { pins: intent.pins_when_done, deallocates: None, changes: None });
+        self.owed.amend_last(Effect::Query { pins: intent.pins_when_done, names: None, changes: None });
         if intent.clears != Clears::Nothing {
             self.hold = Hold::UntilAnswered;
         }
@@ -332,33 +340,31 @@ impl Server {
         let (text, types) = frame::cstr(body).ok_or_else(malformed)?;
         let dialect = self.reads_in();
         let mut statement = sql::classify(text, dialect);
-        let deallocated = statement.deallocates.clone().and_then(|range| text.get(range));
+        if statement.references.len() > 1 || statement.references.iter().any(|at| at.verb == Verb::DeallocateAll) {
+            // Nothing to rewrite; no text of several statements can be parsed.
+            statement.references.clear();
+        }
         if name.is_empty() && self.is_full_of_unnamed(client, out)
             || !name.is_empty() && self.awaits(name_key(name), out)
-            || deallocated.is_some_and(|name| self.awaits(name_key(&sql::identifier_value(name)), out))
+            || self.awaits_names(text, &statement.references, out)
         {
             return Ok(Taken::NeedMore);
         }
         self.unsynced = true;
-        let hidden = our_names_hidden(&statement, body);
-        let deallocates = statement.deallocates.take().and_then(|range| {
-            let name = sql::identifier_value(text.get(range.clone()).unwrap_or_default()).into_owned();
-            let known = matches!(lookup(&self.owed, client, name_key(&name)), Some(Prepared::Anywhere(_)));
-            if !known {
-                statement.intent.pins_when_done.add(PinReason::PreparedStatement);
-            }
-            known.then(|| (name_key(&name).into(), with_stand_in(text, range)))
-        });
-        if let Some((dropped, mut rewritten)) = deallocates {
-            rewritten.push(0);
-            rewritten.extend_from_slice(types);
-            let bound = Bound { intent: statement.intent, dialect, deallocates: Some(dropped), changes: None };
-            self.parse(name_key(name), None, &rewritten, bound, client, out);
-        } else {
-            let changes = self.changes(text, statement.intent);
-            let bound = Bound { intent: statement.intent, dialect, deallocates: None, changes };
+        let intent = statement.intent;
+        if statement.references.is_empty() {
+            let hidden = our_names_hidden(intent, body);
+            let changes = self.changes(text, intent);
+            let bound = Bound { intent, dialect, changes, template: None };
             let as_it_is = hidden.is_none().then_some(at..at + head.len);
             self.parse(name_key(name), as_it_is, hidden.as_deref().unwrap_or(body), bound, client, out);
+        } else {
+            let template = Arc::new(Template { text: text.into(), types: types.into(), statement });
+            let (body, rewriting) = self.concrete(&template, client);
+            // What it executes decides what it returns.
+            self.send_ahead(&rewriting, false, client, out);
+            let bound = Bound { intent, dialect, changes: None, template: Some(template) };
+            self.parse(name_key(name), None, &body, bound, client, out);
         }
         Ok(Taken::Bytes(head.len))
     }
@@ -400,8 +406,9 @@ impl Server {
             }
             None => {
                 let (id, family) = client.identify(body, self.settings_open);
-                let Bound { intent, dialect, deallocates, changes } = bound;
-                let statement = Statement { id, family, body: body.into(), intent, changes, dialect, deallocates };
+                let Bound { intent, dialect, changes, template } = bound;
+                let (form, body) = (Form::Parsed, body.into());
+                let statement = Statement { id, family, form, body, intent, changes, dialect, template };
                 self.define(name, Arc::new(statement), out);
             }
         }
@@ -493,17 +500,15 @@ impl Server {
                 Ok(Taken::NeedMore)
             };
         };
-        if self.awaits(name_key(name), out) {
+        if self.awaits_statement(name_key(name), client, out) {
             return Ok(Taken::NeedMore);
         }
         self.unsynced = true;
-        self.bound_deallocates = None;
-        self.bound_changes = None;
-        let skipped = HEAD_BYTES + portal.len() + 1 + name.len() + 1;
-        let sent_name = self.resolve(name, true, client, out);
-        if self.bound_changes.is_some() {
-            self.bound_portal = portal.into();
+        if !self.bound.is_empty() {
+            self.bound.retain(|bound| *bound.portal != *portal);
         }
+        let skipped = HEAD_BYTES + portal.len() + 1 + name.len() + 1;
+        let sent_name = self.resolve(name, Some(portal), client, out);
         match sent_name.rewritten {
             None => {
                 out.pass(at..at + skipped);
@@ -535,7 +540,12 @@ impl Server {
         let (of, name) = body.split_first().ok_or(Violation::MalformedFrame(head.kind))?;
         let (name, _) = frame::cstr(name).ok_or(Violation::MalformedFrame(head.kind))?;
         let is_statement = *of == b'S';
-        if is_statement && !(name.is_empty() && head.kind == kind::CLOSE) && self.awaits(name_key(name), out) {
+        let key = name_key(name);
+        let awaits = match head.kind {
+            kind::CLOSE => is_statement && !name.is_empty() && self.awaits(key, out),
+            _ => is_statement && self.awaits_statement(key, client, out),
+        };
+        if awaits {
             return Ok(Taken::NeedMore);
         }
         self.unsynced = true;
@@ -546,7 +556,7 @@ impl Server {
             self.owe(Kind::DescribePortal, Effect::Nothing);
             return Ok(self.pass(head.len));
         }
-        let sent_name = self.resolve(name, false, client, out);
+        let sent_name = self.resolve(name, None, client, out);
         match sent_name.rewritten {
             None => out.pass(at..at + head.len),
             Some(sent_name) => out.write(|out| {
@@ -598,27 +608,24 @@ impl Server {
         client: &Client,
         out: &mut Out,
     ) -> Result<Taken, Violation> {
-        if (self.bound_clears || self.bound_changes.is_some()) && rest.len() < head.len {
+        if !self.bound.is_empty() && rest.len() < head.len {
             return if head.len > NAMES_BYTES_MAX { Err(Violation::FrameTooLong) } else { Ok(Taken::NeedMore) };
         }
         self.unsynced = true;
         let portal = rest.get(HEAD_BYTES..head.len).and_then(frame::cstr).map(|(portal, _)| portal);
-        let is_bound = portal.is_some_and(|portal| *portal == *self.bound_portal);
-        let changes = if is_bound { self.bound_changes.take() } else { None };
-        let reset = changes.as_ref().map_or_else(Vec::new, |changes| self.resets(changes, client));
-        let deallocates = self.bound_deallocates.take();
-        let effect = if deallocates.is_none() && changes.is_none() {
-            Effect::Nothing
-        } else {
-            Effect::Query { pins: Pins::NONE, deallocates, changes }
+        let bound = self.bound.iter().position(|bound| Some(&*bound.portal) == portal);
+        let Some(BoundPortal { names, changes, clears, .. }) = bound.map(|place| self.bound.swap_remove(place)) else {
+            self.owe(Kind::Execute, Effect::Nothing);
+            return Ok(self.pass(head.len));
         };
-        self.owe(Kind::Execute, effect);
+        let reset = changes.as_ref().map_or_else(Vec::new, |changes| self.resets(changes, client));
+        self.owe(Kind::Execute, Effect::Query { pins: Pins::NONE, names, changes });
         if !reset.is_empty() {
             out.pass(at..at + head.len);
             out.write(|out| self.set_back(&reset, out));
             return Ok(Taken::Bytes(head.len));
         }
-        if !std::mem::take(&mut self.bound_clears) {
+        if !clears {
             return Ok(self.pass(head.len));
         }
         // It may change what later names mean: its reply is asked for, and waited for.
@@ -659,12 +666,31 @@ impl Server {
     // ------------------------------------------------------------------------------------------ names
 
     /// What this name means is known only once replies have come: they are asked for, and waited for.
-    fn awaits(&mut self, name: &[u8], out: &mut Out) -> bool {
+    pub(super) fn awaits(&mut self, name: &[u8], out: &mut Out) -> bool {
         let is_open = match name {
             b"" => self.owed.unnamed_is_open(self.segment),
             name => self.owed.is_open(name, self.segment),
         };
         is_open && self.waits_for_replies(out)
+    }
+
+    /// The same of a statement that is to be used, which may itself be about others.
+    fn awaits_statement(&mut self, name: &[u8], client: &Client, out: &mut Out) -> bool {
+        if self.awaits(name, out) {
+            return true;
+        }
+        let template = match name {
+            b"" => client.unnamed.latest().and_then(|(_, _, bound)| bound.template.clone()),
+            name => match lookup(&self.owed, client, name) {
+                Some(Prepared::Anywhere(statement)) => statement.template.clone(),
+                Some(Prepared::OnConnection) | None => None,
+            },
+        };
+        // In a transaction that has failed it can't be parsed anew.
+        template.is_some_and(|template| {
+            self.owed.may_fail_transaction() && self.waits_for_replies(out)
+                || self.awaits_names(&template.text, &template.statement.references, out)
+        })
     }
 
     /// No more unnamed statements can be kept, in case that those in flight are skipped.
@@ -685,21 +711,30 @@ impl Server {
         true
     }
 
-    /// What a Bind or Describe of this name must say to the server; what it lacks is sent ahead.
-    fn resolve(&mut self, name: &[u8], binds: bool, client: &mut Client, out: &mut Out) -> SentName {
+    /// What a Bind (of this portal) or Describe of this name must say to the server; what it lacks is sent ahead.
+    fn resolve(&mut self, name: &[u8], portal: Option<&[u8]>, client: &mut Client, out: &mut Out) -> SentName {
         let key = name_key(name);
         if key.is_empty() {
-            return self.resolve_unnamed(binds, client, out);
+            return self.resolve_unnamed(portal, client, out);
         }
         match lookup(&self.owed, client, key) {
-            Some(Prepared::Anywhere(statement)) => {
-                if binds {
-                    let (deallocates, changes) = (statement.deallocates.clone(), statement.changes.clone());
+            Some(Prepared::Anywhere(mut statement)) => {
+                let mut use_of = Use { intent: statement.intent, changes: statement.changes.clone(), names: None };
+                if let Some(template) = statement.template.as_ref().filter(|_| self.can_parse(portal)) {
+                    let (body, rewriting) = self.concrete(&Arc::clone(template), client);
+                    self.send_ahead(&rewriting, portal.is_some(), client, out);
+                    if *body != *statement.body {
+                        let (id, family) = client.identify(&body, self.settings_open);
+                        statement = Arc::new(Statement { id, family, body: body.into(), ..(*statement).clone() });
+                    }
+                    use_of = Use::from(rewriting);
+                }
+                let pins = if portal.is_some() { use_of.intent.pins_when_done } else { Pins::NONE };
+                if let Some(portal) = portal {
                     self.state.may_do(statement.intent, &statement.body, self.reads_in());
-                    self.bind(statement.intent, (deallocates, changes), client, out);
+                    self.bind(portal, use_of, client, out);
                 }
                 self.ensure_prepared(&statement, client, out);
-                let pins = if binds { statement.intent.pins_when_done } else { Pins::NONE };
                 let name = statement.id.name().to_vec();
                 SentName { rewritten: Some(name), effect: Effect::Uses(statement, pins) }
             }
@@ -709,7 +744,13 @@ impl Server {
         }
     }
 
-    fn resolve_unnamed(&mut self, binds: bool, client: &mut Client, out: &mut Out) -> SentName {
+    /// A statement that is used in this way may be parsed anew ahead. What is described in a failed transaction is described as
+    /// it is.
+    fn can_parse(&self, portal: Option<&[u8]>) -> bool {
+        portal.is_some() || self.transaction != Transaction::Failed
+    }
+
+    fn resolve_unnamed(&mut self, portal: Option<&[u8]>, client: &mut Client, out: &mut Out) -> SentName {
         let latest = client.unnamed.latest().filter(|_| !self.owed.drops_unnamed());
         let Some((generation, body, bound)) = latest else {
             // Whatever is there is a stranger's: out of the way, so that the server says there is none.
@@ -718,11 +759,22 @@ impl Server {
             self.unnamed = None;
             return SentName { rewritten: None, effect: Effect::Nothing };
         };
-        let Bound { intent, dialect, deallocates, changes } = bound.clone();
-        if binds {
+        let Bound { intent, dialect, changes, template } = bound.clone();
+        if portal.is_some() {
             self.state.may_do(intent, body, self.reads_in());
         }
         let mut misreads = false;
+        let mut use_of = Use { intent, changes, names: None };
+        if let Some(template) = template.filter(|_| self.can_parse(portal)) {
+            let (body, rewriting) = self.concrete(&template, client);
+            self.send_ahead(&rewriting, portal.is_some(), client, out);
+            use_of = Use::from(rewriting);
+            if client.unnamed.latest().is_some_and(|(_, sent, _)| *sent != *body) {
+                client.unnamed.resend(&body);
+                self.unnamed = None;
+            }
+        }
+        let body = client.unnamed.latest().map_or(&b""[..], |(_, body, _)| body);
         if self.unnamed != Some((client.id, generation)) && !body.is_empty() {
             misreads = self.misreads(body, dialect, self.reads_in());
             out.write(|out| write_parse(b"", body, out));
@@ -732,34 +784,26 @@ impl Server {
         if misreads {
             self.distrust_text(client, out);
         }
-        if binds {
-            self.bind(intent, (deallocates, changes), client, out);
+        let pins = use_of.intent.pins_when_done;
+        if let Some(portal) = portal {
+            self.bind(portal, use_of, client, out);
         }
-        SentName { rewritten: None, effect: if binds { Effect::Pin(intent.pins_when_done) } else { Effect::Nothing } }
+        SentName {
+            rewritten: None,
+            effect: if portal.is_some() { Effect::Pin(pins) } else { Effect::Nothing },
+        }
     }
 
-    /// A statement of this intent is being bound.
-    fn bind(
-        &mut self,
-        intent: Intent,
-        (deallocates, changes): (Option<Box<[u8]>>, Option<Arc<Changes>>),
-        client: &mut Client,
-        out: &mut Out,
-    ) {
+    /// A statement is being bound to this portal.
+    fn bind(&mut self, portal: &[u8], use_of: Use, client: &mut Client, out: &mut Out) {
+        let Use { intent, changes, names } = use_of;
         self.begin_statement(intent, client, out);
         self.begin_changes(intent, changes.as_deref());
-        self.bound_changes = changes.filter(|_| intent.pins_when_done.contains(PinReason::Setting));
-        self.bound_clears |= intent.clears != Clears::Nothing;
-        if let Some(name) = deallocates {
-            if matches!(lookup(&self.owed, client, &name), Some(Prepared::Anywhere(_))) {
-                self.prepare_stand_in(out);
-            } else {
-                // It has been deallocated since: the server must say so.
-                out.write(|out| message::close_statement(STAND_IN, out));
-                self.owe_hidden(Kind::Close, Effect::Nothing);
-                self.unsynced = true;
-            }
-            self.bound_deallocates = Some(name);
+        let changes = changes.filter(|_| intent.pins_when_done.contains(PinReason::Setting));
+        let clears = intent.clears != Clears::Nothing;
+        // Of more of them it is not known what their Executes do: tags and the server's own answers tell.
+        if self.bound.len() < BOUND_MAX && (names.is_some() || changes.is_some() || clears) {
+            self.bound.push(BoundPortal { portal: portal.into(), names, changes, clears });
         }
     }
 
@@ -782,7 +826,7 @@ impl Server {
     }
 
     /// What a text of this intent does to settings, if it does.
-    fn changes(&self, text: &[u8], intent: Intent) -> Option<Arc<Changes>> {
+    pub(super) fn changes(&self, text: &[u8], intent: Intent) -> Option<Arc<Changes>> {
         intent.changes_settings.then(|| Arc::new(sql::settings::changes(text, self.reads_in())))
     }
 
@@ -807,7 +851,7 @@ impl Server {
     }
 
     /// Sees to it that the server has the statement by the time it reads what is sent next.
-    fn ensure_prepared(&mut self, statement: &Statement, client: &mut Client, out: &mut Out) {
+    pub(super) fn ensure_prepared(&mut self, statement: &Statement, client: &mut Client, out: &mut Out) {
         self.binds += 1;
         let presence = self.presence(statement.id);
         let mut dialect = self.reads_in();
@@ -828,8 +872,18 @@ impl Server {
             Presence::Unsure => self.close_hidden(statement.id, out),
         }
         self.make_room(statement.id, out);
-        out.write(|out| write_parse(&statement.id.name(), &statement.body, out));
-        self.owe_hidden(Kind::Parse, Effect::Prepared(statement.id));
+        let name = statement.id.name();
+        match statement.form {
+            Form::Parsed => {
+                out.write(|out| write_parse(&name, &statement.body, out));
+                self.owe_hidden(Kind::Parse, Effect::Prepared(statement.id));
+            }
+            Form::Sql => self.execute_hidden(
+                &[b"PREPARE ", &*quoted(&name), &statement.body].concat(),
+                Effect::Prepared(statement.id),
+                out,
+            ),
+        }
         self.unsynced = true;
     }
 
@@ -845,7 +899,7 @@ impl Server {
         self.guard_sequences(true, out);
     }
 
-    fn presence(&self, id: Id) -> Presence {
+    pub(super) fn presence(&self, id: Id) -> Presence {
         self.owed.presence(id, self.segment).unwrap_or_else(|| match self.prepared.get(&id).map(|held| held.usable) {
             None => Presence::No,
             Some(Usable::Always) => Presence::Yes,
@@ -854,7 +908,7 @@ impl Server {
         })
     }
 
-    fn close_hidden(&mut self, id: Id, out: &mut Out) {
+    pub(super) fn close_hidden(&mut self, id: Id, out: &mut Out) {
         out.write(|out| message::close_statement(&id.name(), out));
         self.owe_hidden(Kind::Close, Effect::Evicted(id));
         self.unsynced = true;
@@ -862,7 +916,7 @@ impl Server {
 
     /// Closes the statements that were not used for longest, when one more would be too many. They go behind every use
     /// of them that has been sent, and ahead of every later one. Those in flight can't go yet: they go the next time.
-    fn make_room(&mut self, newcomer: Id, out: &mut Out) {
+    pub(super) fn make_room(&mut self, newcomer: Id, out: &mut Out) {
         while self.prepared.len() >= self.prepared_max + self.owed.evicting() {
             let oldest = self
                 .prepared
@@ -876,14 +930,31 @@ impl Server {
     }
 
     /// A statement that can be deallocated in place of one that must stay.
-    fn prepare_stand_in(&mut self, out: &mut Out) {
+    pub(super) fn prepare_stand_in(&mut self, name: &[u8], out: &mut Out) {
         out.write(|out| {
-            message::close_statement(STAND_IN, out);
-            write_parse(STAND_IN, b"\0\0\0", out);
+            message::close_statement(name, out);
+            write_parse(name, b"\0\0\0", out);
         });
         self.owe_hidden(Kind::Close, Effect::Nothing);
         self.owe_hidden(Kind::Parse, Effect::Nothing);
         self.unsynced = true;
+    }
+
+    /// Executes a text of the proxy's own in the segment that is being sent.
+    fn execute_hidden(&mut self, text: &[u8], effect: Effect, out: &mut Out) {
+        out.write(|out| {
+            message::close_statement(OWN, out);
+            write_parse(OWN, &[text, b"\0\0\0"].concat(), out);
+            // A portal of its own: the client's unnamed one may be waiting for its Execute.
+            write_bind(OWN, OWN, &[], out);
+            write_execute(OWN, out);
+            write_close_portal(OWN, out);
+        });
+        self.owe_hidden(Kind::Close, Effect::Nothing);
+        self.owe_hidden(Kind::Parse, Effect::Nothing);
+        self.owe_hidden(Kind::Bind, Effect::Nothing);
+        self.owe_hidden(Kind::Execute, effect);
+        self.owe_hidden(Kind::Close, Effect::Nothing);
     }
 
     fn sync_hidden(&mut self, effect: Effect, out: &mut Out) {
@@ -903,19 +974,7 @@ impl Server {
         if !self.foreign_sequences || can_not {
             return;
         }
-        out.write(|out| {
-            message::close_statement(DISCARD_SEQUENCES, out);
-            write_parse(DISCARD_SEQUENCES, b"DISCARD SEQUENCES\0\0\0", out);
-            // A portal of its own: the client's unnamed one may be waiting for its Execute.
-            write_bind(DISCARD_SEQUENCES, DISCARD_SEQUENCES, &[], out);
-            write_execute(DISCARD_SEQUENCES, out);
-            write_close_portal(DISCARD_SEQUENCES, out);
-        });
-        self.owe_hidden(Kind::Close, Effect::Nothing);
-        self.owe_hidden(Kind::Parse, Effect::Nothing);
-        self.owe_hidden(Kind::Bind, Effect::Nothing);
-        self.owe_hidden(Kind::Execute, Effect::SequencesDiscarded);
-        self.owe_hidden(Kind::Close, Effect::Nothing);
+        self.execute_hidden(b"DISCARD SEQUENCES", Effect::SequencesDiscarded, out);
         if was_synced {
             self.sync_hidden(Effect::Nothing, out);
         }
@@ -928,11 +987,22 @@ fn minds_sequences(intent: Intent, client: &Client) -> bool {
     intent.asks_sequence || (intent.draws_sequence && client.asks_last_values)
 }
 
-/// The text without names in the proxy's own form, if it is about prepared statements and holds any.
-fn our_names_hidden(statement: &sql::Statement, text: &[u8]) -> Option<Vec<u8>> {
-    let is_about_them =
-        statement.deallocates.is_some() || statement.intent.pins_when_done.contains(PinReason::PreparedStatement);
-    if is_about_them { without_our_names(text) } else { None }
+/// The text without names in the proxy's own form, if it may be about prepared statements and can't be read.
+fn our_names_hidden(intent: Intent, text: &[u8]) -> Option<Vec<u8>> {
+    if intent.pins_when_done.contains(PinReason::PreparedStatement) { without_our_names(text) } else { None }
+}
+
+/// What the use of a statement does, together with those that it executes itself.
+struct Use {
+    intent: Intent,
+    changes: Option<Arc<Changes>>,
+    names: Option<Box<Names>>,
+}
+
+impl From<Rewriting> for Use {
+    fn from(rewriting: Rewriting) -> Self {
+        Self { intent: rewriting.intent, changes: rewriting.changes, names: Some(Box::new(rewriting.names)) }
+    }
 }
 
 /// The name that a request says to the server.
@@ -944,15 +1014,8 @@ struct SentName {
 }
 
 /// A name of the client's that can't be one of ours.
-fn never_ours(name: &[u8]) -> Vec<u8> {
+pub(super) fn never_ours(name: &[u8]) -> Vec<u8> {
     if name.starts_with(PREFIX) { [b"_", name].concat() } else { name.to_vec() }
-}
-
-/// The text of a DEALLOCATE with the name in it replaced.
-fn with_stand_in(text: &[u8], name: std::ops::Range<usize>) -> Vec<u8> {
-    let before = text.get(..name.start).unwrap_or_default();
-    let behind = text.get(name.end..).unwrap_or_default();
-    [before, STAND_IN, behind].concat()
 }
 
 /// Head of a frame with `body_bytes` of body that begins with a string.

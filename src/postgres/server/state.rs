@@ -35,7 +35,11 @@ const OPAQUE: Pins = Pins::of(PinReason::OpaqueCode);
 /// What there is to know of each reason but settings: rows of its name, if it holds. Names and operators are the system's
 /// whatever `search_path` says.
 const PRESENCE: &[(PinReason, &str)] = &[
-    (PinReason::PreparedStatement, "pg_catalog.pg_prepared_statements WHERE from_sql"),
+    // Those that the client has by name are the proxy's.
+    (
+        PinReason::PreparedStatement,
+        "pg_catalog.pg_prepared_statements WHERE from_sql AND pg_catalog.left(name, 3) OPERATOR(pg_catalog.<>) 'sg_'::pg_catalog.text",
+    ),
     // Whatever lies in a schema depends on it.
     (
         PinReason::TemporaryObject,
@@ -104,6 +108,8 @@ struct Segment {
     has_failed: bool,
     /// What was reset has been put back to where the client began.
     is_put_back: bool,
+    /// All settings have been put back for the rest of it.
+    is_restored: bool,
     /// Of what it has reset.
     due: Vec<(String, String)>,
 }
@@ -181,6 +187,11 @@ impl State {
         self.segment.is_put_back = true;
     }
 
+    /// All settings are put back in the middle of the segment; false: they have been already.
+    pub(super) fn restores(&mut self) -> bool {
+        !std::mem::replace(&mut self.segment.is_restored, true)
+    }
+
     /// A row of the answer.
     pub(super) fn row(&mut self, body: &[u8]) -> Result<(), Violation> {
         let malformed = || Violation::MalformedFrame(message::from_server::DATA_ROW);
@@ -234,6 +245,10 @@ impl Server {
     /// The client's segment is over; the transaction was as `was` before it.
     pub(super) fn end_segment(&mut self, was: Transaction, client: &mut Client) {
         let segment = std::mem::take(&mut self.state.segment);
+        if segment.is_restored && !segment.has_failed && self.transaction == Transaction::None {
+            self.applied = Arc::clone(client.settings());
+            self.settings_lost = self.init_lost;
+        }
         if segment.changing == 0 {
             return;
         }

@@ -7,7 +7,7 @@ use libfuzzer_sys::fuzz_target;
 use sluicegate::sql::lexer::Lexer;
 use sluicegate::sql::long::Long;
 use sluicegate::sql::settings::{changes, mentioned};
-use sluicegate::sql::{Dialect, classify, identifier_value};
+use sluicegate::sql::{Dialect, Reference, classify, identifier_value};
 
 fuzz_target!(|input: &[u8]| {
     let [flags, sql @ ..] = input else { return };
@@ -28,8 +28,7 @@ fuzz_target!(|input: &[u8]| {
     assert_eq!((long.statements, long.intent.pins_when_sent), (statement.statements, intent.pins_when_sent));
     assert!(intent.pins_when_done.without(long.intent.pins_when_done).is_empty());
     assert!(statement.statements <= sql.len());
-    if let Some(name) = statement.deallocates {
-        assert_eq!(statement.statements, 1);
-        assert!(identifier_value(&sql[name]).len() <= 63);
+    for Reference { name, end, .. } in statement.references {
+        assert!(end <= sql.len() && identifier_value(&sql[name]).len() <= 63);
     }
 });

@@ -409,6 +409,7 @@ impl Model {
             "SELECT" if rest.starts_with("pg_catalog.set_config") => {
                 Some(parameters.get(1..).unwrap_or_default().to_vec())
             }
+            "EXECUTE" => self.rows(&self.executed(rest).ok()?, parameters),
             "SELECT" => Some((0..rest.parse().unwrap_or(0)).map(|row: usize| format!("{row} of {rest}")).collect()),
             "SHOW" => Some(vec![self.settings.get(rest).cloned().unwrap_or_default()]),
             "COUNT" => {
@@ -416,6 +417,15 @@ impl Model {
                 Some(vec![(self.tables.borrow().get(rest).copied().unwrap_or(0) + pending).to_string()])
             }
             _ => None,
+        }
+    }
+
+    /// The text that `EXECUTE` runs.
+    fn executed(&self, name: &str) -> Result<String, Failure> {
+        let text = self.statement(&unquoted(name))?;
+        match text.split(' ').next() {
+            Some("SELECT" | "INSERT" | "COUNT") if !text.contains("set_config") => Ok(text),
+            _ => Err(("0A000", "EXECUTE does not support this".to_owned())),
         }
     }
 
@@ -472,9 +482,24 @@ impl Model {
                 self.named.clear();
                 "DEALLOCATE ALL".to_owned()
             }
+            ("PREPARE", rest) => {
+                let (name, text) = rest.split_once(" AS ").unwrap();
+                match self.named.entry(unquoted(name)) {
+                    Entry::Occupied(entry) => {
+                        return Err(("42P05", format!("prepared statement \"{}\" already exists", entry.key())));
+                    }
+                    Entry::Vacant(entry) => drop(entry.insert(text.to_owned())),
+                }
+                "PREPARE".to_owned()
+            }
+            ("EXECUTE", name) => {
+                let text = self.executed(name)?;
+                return self.run(&text, parameters, rows);
+            }
             ("DEALLOCATE", name) => {
+                let name = unquoted(name);
                 let none = || ("26000", format!("prepared statement \"{name}\" does not exist"));
-                self.named.remove(name).ok_or_else(none)?;
+                self.named.remove(&name).ok_or_else(none)?;
                 "DEALLOCATE".to_owned()
             }
             ("DISCARD", "ALL") => {
@@ -557,6 +582,10 @@ impl Model {
             self.ignoring = true;
         }
     }
+}
+
+fn unquoted(name: &str) -> String {
+    name.trim_matches('"').to_owned()
 }
 
 fn check_syntax(text: &str) -> Result<(), Failure> {

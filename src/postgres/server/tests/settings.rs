@@ -100,7 +100,9 @@ fn a_set_that_is_bound_and_not_executed_sets_nothing() {
 }
 
 fn result_changed() -> Vec<u8> {
-    err("0A000", "cached plan must not change result type")
+    let mut error = err("0A000", "cached plan must not change result type");
+    error.truncate(error.len() - 1);
+    raw(b'E', &[&error[5..], b"RRevalidateCachedQuery\0\0"].concat())
 }
 
 // ---------------------------------------------------------------------------------------------- what statements return
@@ -195,7 +197,7 @@ fn what_is_prepared_behind_a_set_local_is_prepared_anew_for_the_next() {
 /// comes back; and on this connection the next one gets a fresh one.
 #[test]
 fn a_statement_whose_result_changed_is_prepared_anew() {
-    let own = own_name(1, "A", 1);
+    let own = own_name(1, "A", 2);
     let fails = |request: fn(&str) -> Vec<u8>| {
         let mut bench = check_on(
             || prepared("a", "A"),
@@ -232,7 +234,16 @@ fn a_statement_whose_result_changed_is_prepared_anew() {
     );
     std::mem::swap(&mut bench.server, &mut other.server);
     bench.attach();
-    bench.play(&[client([cs("a"), p("b", "A"), s()], [cs("a"), p(&own, "A"), s()], Owing)], usize::MAX);
+    // The client's own name means a fresh one from here on, wherever it goes.
+    let renewed = own_name(1, "A", 1);
+    bench.play(
+        &[
+            client([b("", "a"), s()], [p(&renewed, "A"), b("", &renewed), s()], Owing),
+            server([pc(), bc(), z(b'I')], [bc(), z(b'I')], Idle),
+            client([cs("a"), p("b", "A"), s()], [cs("a"), p(&own, "A"), s()], Owing),
+        ],
+        usize::MAX,
+    );
 }
 
 #[test]
@@ -291,7 +302,10 @@ fn behind_a_change_of_the_dialect_an_ambiguous_text_pins() {
         vec![unanswered("SELECT set_config('standard_' || 'conforming_strings', 'off', true)")],
         vec![unanswered("UPDATE pg_settings SET setting='off' WHERE name='standard_conforming_strings'")],
         vec![unanswered("DO $$ BEGIN SET standard_conforming_strings=off; END $$")],
-        vec![unanswered("EXECUTE s")],
+        vec![
+            (q("PREPARE s AS SELECT set_config('standard_' || 'conforming_strings', 'off', true)"), [tag("PREPARE"), z(b'I')].concat()),
+            unanswered("EXECUTE s"),
+        ],
         vec![extended("SET LOCAL standard_conforming_strings=off")],
         vec![extended("SELECT set_config($1, $2, true)")],
         // Reported with ReadyForQuery only, also behind a Flush.
