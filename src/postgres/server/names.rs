@@ -24,6 +24,9 @@ const MADE_UNSEEN: Pins = Pins::of(PinReason::PreparedStatement)
     .and(Pins::of(PinReason::LargeStatement))
     .and(Pins::of(PinReason::Unreadable));
 
+/// A statement may execute one that executes one. Further down names are sent as the client wrote them.
+const DEPTH_MAX: usize = 4;
+
 /// Names that a text makes or drops, as far as it has been read. `None`: there is none.
 type Meanings = HashMap<Box<[u8]>, Option<Prepared>>;
 
@@ -167,6 +170,10 @@ impl Server {
 
     /// The text in the proxy's names, as they are now.
     pub(super) fn rewrite(&self, text: &[u8], statement: &sql::Statement, client: &mut Client) -> Rewriting {
+        self.rewrite_at(0, text, statement, client)
+    }
+
+    fn rewrite_at(&self, depth: usize, text: &[u8], statement: &sql::Statement, client: &mut Client) -> Rewriting {
         let mut meanings = Meanings::new();
         let mut is_cleared = false;
         let mut rewriting = Rewriting {
@@ -202,7 +209,18 @@ impl Server {
             let is_new = meanings.contains_key(key);
             let sent = match (reference.verb, meaning) {
                 // The name is taken: the server says so.
-                (Verb::Prepare | Verb::Execute, Some(Prepared::Anywhere(known))) => {
+                (Verb::Prepare | Verb::Execute, Some(Prepared::Anywhere(mut known))) => {
+                    if let Some(template) = known.template.clone().filter(|_| depth < DEPTH_MAX) {
+                        let (body, inner) = self.concrete_at(depth + 1, &template, client);
+                        known = self.current(known, body, client);
+                        if reference.verb == Verb::Execute {
+                            rewriting.intent = rewriting.intent.and(inner.intent);
+                            rewriting.has_unseen |= inner.has_unseen;
+                            rewriting.changes = both(rewriting.changes.take(), inner.changes, false);
+                            rewriting.names.uses.extend(inner.names.uses);
+                            rewriting.ahead.extend(inner.ahead);
+                        }
+                    }
                     if !is_new {
                         rewriting.ahead.push(Ahead::Has(Arc::clone(&known)));
                     }
@@ -296,9 +314,22 @@ impl Server {
 
     /// What a statement about prepared statements is to the server now: the body of its Parse, and the rest.
     pub(super) fn concrete(&self, template: &Template, client: &mut Client) -> (Vec<u8>, Rewriting) {
-        let rewriting = self.rewrite(&template.text, &template.statement, client);
+        self.concrete_at(0, template, client)
+    }
+
+    fn concrete_at(&self, depth: usize, template: &Template, client: &mut Client) -> (Vec<u8>, Rewriting) {
+        let rewriting = self.rewrite_at(depth, &template.text, &template.statement, client);
         let body = [&rewriting.text, &b"\0"[..], &template.types].concat();
         (body, rewriting)
+    }
+
+    /// The statement with this body, which its template has now.
+    pub(super) fn current(&self, known: Arc<Statement>, body: Vec<u8>, client: &mut Client) -> Arc<Statement> {
+        if *body == *known.body {
+            return known;
+        }
+        let (id, family) = client.identify(&body, self.settings_open);
+        Arc::new(Statement { id, family, body: body.into(), ..(*known).clone() })
     }
 
     /// A command has completed that is a `PREPARE` or a `DEALLOCATE`, as the text has said; `None`: it has not.
@@ -338,13 +369,17 @@ impl Server {
 impl Rewriting {
     fn executes(&mut self, known: &Arc<Statement>, is_single: bool) {
         self.intent = self.intent.and(known.intent);
-        if let Some(changes) = &known.changes {
-            let own = self.changes.take().unwrap_or_default();
-            let order_is_known = is_single && own.list.is_empty();
-            self.changes = Some(Arc::new(own.and(changes, order_is_known)));
-        }
+        self.changes = both(self.changes.take(), known.changes.clone(), is_single);
         self.names.uses.push(Arc::clone(known));
     }
+}
+
+/// What both do to settings. `is_single`: one behind the other, and nothing else.
+fn both(own: Option<Arc<Changes>>, others: Option<Arc<Changes>>, is_single: bool) -> Option<Arc<Changes>> {
+    let Some(others) = others else { return own };
+    let own = own.unwrap_or_default();
+    let order_is_known = is_single && own.list.is_empty();
+    Some(Arc::new(own.and(&others, order_is_known)))
 }
 
 /// An identifier of exactly this name. Also a plain one needs its quotes: the client's may have had them, and no blanks.

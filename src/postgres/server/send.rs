@@ -723,10 +723,7 @@ impl Server {
                 if let Some(template) = statement.template.as_ref().filter(|_| self.can_parse(portal)) {
                     let (body, rewriting) = self.concrete(&Arc::clone(template), client);
                     self.send_ahead(&rewriting, portal.is_some(), client, out);
-                    if *body != *statement.body {
-                        let (id, family) = client.identify(&body, self.settings_open);
-                        statement = Arc::new(Statement { id, family, body: body.into(), ..(*statement).clone() });
-                    }
+                    statement = self.current(statement, body, client);
                     use_of = Use::from(rewriting);
                 }
                 let pins = if portal.is_some() { use_of.intent.pins_when_done } else { Pins::NONE };
