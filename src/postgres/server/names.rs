@@ -42,6 +42,8 @@ pub(super) struct Names {
     shifts: Vec<Shift>,
     /// Statements that it executes.
     uses: Vec<Arc<Statement>>,
+    /// It may execute a statement that nobody has read.
+    has_unseen: bool,
 }
 
 /// What becomes of a client's name.
@@ -71,8 +73,6 @@ pub(super) struct Rewriting {
     pub(super) intent: Intent,
     /// What they do to settings.
     pub(super) changes: Option<Arc<Changes>>,
-    /// It may execute a statement that nobody has read.
-    has_unseen: bool,
 }
 
 enum Ahead {
@@ -80,7 +80,7 @@ enum Ahead {
     Has(Arc<Statement>),
     /// It does not: the text makes it.
     Lacks(Id),
-    /// It has something to deallocate, under this name.
+    /// It has something or other under this name.
     StandIn(Vec<u8>),
 }
 
@@ -102,6 +102,10 @@ impl Names {
         let coming = self.comings.get(self.completed);
         self.completed += 1;
         coming
+    }
+
+    pub(super) fn has_unseen(&self) -> bool {
+        self.has_unseen
     }
 
     pub(super) fn uses(&self) -> &[Arc<Statement>] {
@@ -182,7 +186,6 @@ impl Server {
             ahead: Vec::new(),
             intent: statement.intent,
             changes: None,
-            has_unseen: false,
         };
         let is_single = statement.references.len() == 1 && statement.statements == 1;
         // What is prepared is not executed yet.
@@ -208,27 +211,20 @@ impl Server {
             };
             let is_new = meanings.contains_key(key);
             let sent = match (reference.verb, meaning) {
-                // The name is taken: the server says so.
-                (Verb::Prepare | Verb::Execute, Some(Prepared::Anywhere(mut known))) => {
+                (Verb::Execute, Some(Prepared::Anywhere(mut known))) => {
                     if let Some(template) = known.template.clone().filter(|_| depth < DEPTH_MAX) {
                         let (body, inner) = self.concrete_at(depth + 1, &template, client);
                         known = self.current(known, body, client);
-                        if reference.verb == Verb::Execute {
-                            rewriting.intent = rewriting.intent.and(inner.intent);
-                            rewriting.has_unseen |= inner.has_unseen;
-                            rewriting.changes = both(rewriting.changes.take(), inner.changes, false);
-                            rewriting.names.uses.extend(inner.names.uses);
-                            rewriting.ahead.extend(inner.ahead);
-                        }
+                        rewriting.takes(inner);
                     }
                     if !is_new {
                         rewriting.ahead.push(Ahead::Has(Arc::clone(&known)));
                     }
-                    if reference.verb == Verb::Execute {
-                        rewriting.executes(&known, is_single);
-                    }
+                    rewriting.executes(&known, is_single);
                     Some(known.id.name().to_vec())
                 }
+                // The name is taken: the server says so of any other that is.
+                (Verb::Prepare, Some(Prepared::Anywhere(_))) => Some(rewriting.stand_in()),
                 (Verb::Prepare, None) => {
                     let body = text.get(reference.name.end..reference.statement_end.min(text.len())).unwrap_or_default();
                     let own = !is_single || self.settings_open;
@@ -249,12 +245,7 @@ impl Server {
                 }
                 (Verb::Deallocate, Some(Prepared::Anywhere(_))) => {
                     // The statement itself stays: others may use it.
-                    let sent = match rewriting.names.comings.len() {
-                        0 => STAND_IN.to_vec(),
-                        // None begins as another does: errors show them.
-                        number => [PREFIX, number.to_string().as_bytes(), STAND_IN].concat(),
-                    };
-                    rewriting.ahead.push(Ahead::StandIn(sent.clone()));
+                    let sent = rewriting.stand_in();
                     meanings.insert(key.into(), None);
                     rewriting.names.comings.push(Coming::Dropped(key.into()));
                     Some(sent)
@@ -270,7 +261,7 @@ impl Server {
                         rewriting.intent.pins_when_done.add(PinReason::PreparedStatement);
                         rewriting.intent.changes_settings = true;
                         rewriting.intent.asks_sequence = true;
-                        rewriting.has_unseen = true;
+                        rewriting.names.has_unseen = true;
                     }
                     key.starts_with(PREFIX).then(|| never_ours(key))
                 }
@@ -291,9 +282,6 @@ impl Server {
 
     /// Sees to it that the server has by then what the text needs.
     pub(super) fn send_ahead(&mut self, rewriting: &Rewriting, is_executed: bool, client: &mut Client, out: &mut Out) {
-        if rewriting.has_unseen && is_executed {
-            self.state.may_change_any();
-        }
         for ahead in &rewriting.ahead {
             match ahead {
                 Ahead::Has(statement) => {
@@ -367,6 +355,28 @@ impl Server {
 }
 
 impl Rewriting {
+    /// A statement that it executes executes statements itself.
+    fn takes(&mut self, inner: Self) {
+        self.intent = self.intent.and(inner.intent);
+        self.names.has_unseen |= inner.names.has_unseen;
+        self.changes = both(self.changes.take(), inner.changes, false);
+        self.ahead.extend(inner.ahead);
+        self.names.uses.extend(inner.names.uses);
+        self.names.shown.extend(inner.names.shown);
+        self.names.comings.extend(inner.names.comings);
+    }
+
+    /// A name that the server will have, to be deallocated, or taken. It can be prepared in a failed transaction, too.
+    fn stand_in(&mut self) -> Vec<u8> {
+        let name = match self.names.shown.len() {
+            0 => STAND_IN.to_vec(),
+            // None is part of another: errors show them.
+            number => [PREFIX, number.to_string().as_bytes(), b"_stand_in"].concat(),
+        };
+        self.ahead.push(Ahead::StandIn(name.clone()));
+        name
+    }
+
     fn executes(&mut self, known: &Arc<Statement>, is_single: bool) {
         self.intent = self.intent.and(known.intent);
         self.changes = both(self.changes.take(), known.changes.clone(), is_single);
@@ -408,12 +418,12 @@ mod tests {
     #[test]
     fn errors_are_as_the_client_wrote() {
         let names = Names {
-            shown: vec![((*b"sg_ours").into(), (*b"a").into()), ((*b"sg_1sg_stand_in").into(), (*b"b").into())],
+            shown: vec![((*b"sg_ours").into(), (*b"a").into()), ((*b"sg_1_stand_in").into(), (*b"b").into())],
             // EXECUTE a; DEALLOCATE b; x
-            // EXECUTE "sg_ours"; DEALLOCATE "sg_1sg_stand_in"; x
+            // EXECUTE "sg_ours"; DEALLOCATE "sg_1_stand_in"; x
             shifts: vec![
                 Shift { start: 8, sent: 9, written: 1 },
-                Shift { start: 30, sent: 17, written: 1 },
+                Shift { start: 30, sent: 15, written: 1 },
             ],
             ..Names::default()
         };
@@ -428,11 +438,11 @@ mod tests {
             });
             out
         };
-        for (sent, written) in [(1, 1), (9, 9), (12, 9), (18, 10), (31, 23), (35, 23), (50, 26)] {
+        for (sent, written) in [(1, 1), (9, 9), (12, 9), (18, 10), (31, 23), (35, 23), (48, 26)] {
             let found = names.as_written(&error("no", sent)).unwrap_or_else(|| error("no", sent));
             assert_eq!(found, error("no", written), "{sent}");
         }
-        let found = names.as_written(&error("\"sg_1sg_stand_in\" and \"sg_ours\"", 1)).unwrap();
+        let found = names.as_written(&error("\"sg_1_stand_in\" and \"sg_ours\"", 1)).unwrap();
         assert_eq!(found, error("\"b\" and \"a\"", 1));
         assert!(names.as_written(&error("no", 1)).is_none());
     }

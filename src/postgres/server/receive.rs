@@ -256,7 +256,7 @@ impl Server {
             Some(Effect::Query { changes: Some(changes), .. }) => changes.resets(&name),
             _other => false,
         };
-        (resets || self.settings_lost) && client.baseline().value(&name).is_some()
+        (resets || (self.settings_lost && !self.state.is_restored())) && client.baseline().value(&name).is_some()
     }
 
     fn parameter_status(&mut self, body: &[u8], shows: bool, client: Option<&mut Client>) {
@@ -401,6 +401,11 @@ impl Server {
 
     /// The server's own word for what a command was.
     fn read_tag(&mut self, body: &[u8], client: Option<&mut Client>) {
+        if let Some(Owed { effect: Effect::Query { names: Some(names), .. }, .. }) = self.owed.front()
+            && names.has_unseen()
+        {
+            self.state.may_change_any();
+        }
         // A command of the proxy's own changes nothing for the client.
         let client = client.filter(|_| self.owed.front().is_some_and(|owed| !owed.hidden));
         let tag = frame::cstr(body).map_or(body, |(tag, _)| tag);

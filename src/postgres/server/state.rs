@@ -192,6 +192,11 @@ impl State {
         !std::mem::replace(&mut self.segment.is_restored, true)
     }
 
+    /// They have been put back in the segment that is being sent.
+    pub(super) fn is_restored(&self) -> bool {
+        self.segment.is_restored
+    }
+
     /// A row of the answer.
     pub(super) fn row(&mut self, body: &[u8]) -> Result<(), Violation> {
         let malformed = || Violation::MalformedFrame(message::from_server::DATA_ROW);
