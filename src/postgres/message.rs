@@ -462,6 +462,29 @@ pub fn fields(mut body: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
     })
 }
 
+/// The values of a Bind, given what stands behind its names; formats are passed over. `None`: it is malformed. `None` inside: a
+/// null.
+pub fn bind_values(body: &[u8]) -> Option<Vec<Option<&[u8]>>> {
+    let number = |body: &[u8]| body.first_chunk().map(|bytes| usize::from(u16::from_be_bytes(*bytes)));
+    let rest = body.get(2 + 2 * number(body)?..)?;
+    let count = number(rest)?;
+    let mut rest = rest.get(2..)?;
+    let mut values = Vec::new();
+    for _ in 0..count {
+        let (length, behind) = rest.split_first_chunk()?;
+        rest = behind;
+        values.push(match u32::from_be_bytes(*length) {
+            u32::MAX => None,
+            length => {
+                let (value, behind) = rest.split_at_checked(usize::try_from(length).ok()?)?;
+                rest = behind;
+                Some(value)
+            }
+        });
+    }
+    Some(values)
+}
+
 /// Reads an ErrorResponse, given its whole frame. `None`: it lacks its code.
 ///
 /// Severity is the field V, which is never translated; S stands in for it at servers before 9.6.

@@ -2,9 +2,9 @@
 //!
 //! What is inside strings and comments is dropped as it comes; kept is at most a token that may go on, 64 KiB of it. What is longer than that, and no string or comment, makes the text unreadable.
 
+use super::Verb;
 use super::lexer::{Kind, Lexer, Quoting, Token, continues, is_space, string};
 use super::postgres::Scan;
-use super::Verb;
 use super::{Dialect, Statement};
 use crate::protocol::PinReason;
 

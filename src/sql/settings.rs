@@ -29,6 +29,8 @@ pub struct Changes {
     pub has_others: bool,
     /// How texts are read may change, be it for the transaction only.
     dialect: bool,
+    /// Parameters decide some of it: see [`bound_changes`].
+    pub has_parameters: bool,
 }
 
 /// One setting.
@@ -85,6 +87,7 @@ impl Changes {
             has_more: self.has_more || other.has_more || !order_is_known,
             has_others: self.has_others || other.has_others,
             dialect: self.dialect || other.dialect,
+            has_parameters: self.has_parameters || other.has_parameters,
         }
     }
 
@@ -102,6 +105,11 @@ impl Changes {
 
 /// What the text does to the session's settings.
 pub fn changes(sql: &[u8], dialect: Dialect) -> Changes {
+    bound_changes(sql, dialect, &[])
+}
+
+/// The same with these values for `$1` and what follows it. `None`: a null, or not known.
+pub fn bound_changes(sql: &[u8], dialect: Dialect, parameters: &[Option<&[u8]>]) -> Changes {
     let mut lexer = Lexer::new(sql, dialect);
     let mut changes = Changes::default();
     let (mut statement, mut depth) = (Vec::new(), 0_usize);
@@ -110,7 +118,7 @@ pub fn changes(sql: &[u8], dialect: Dialect) -> Changes {
             Kind::Open => depth + 1,
             Kind::Close => depth.saturating_sub(1),
             Kind::Semicolon if depth == 0 => {
-                Reader { tokens: &statement, lexer: &lexer, dialect, at: 0 }.statement(&mut changes);
+                Reader { tokens: &statement, lexer: &lexer, dialect, parameters, at: 0 }.statement(&mut changes);
                 statement.clear();
                 continue;
             }
@@ -118,7 +126,7 @@ pub fn changes(sql: &[u8], dialect: Dialect) -> Changes {
         };
         statement.push(token);
     }
-    Reader { tokens: &statement, lexer: &lexer, dialect, at: 0 }.statement(&mut changes);
+    Reader { tokens: &statement, lexer: &lexer, dialect, parameters, at: 0 }.statement(&mut changes);
     changes
 }
 
@@ -138,7 +146,7 @@ pub fn mentioned(sql: &[u8], dialect: Dialect) -> Changes {
 fn mentions(code: &[u8], dialect: Dialect, changes: &mut Changes) {
     let lexer = Lexer::new(code, dialect);
     let tokens: Vec<Token> = lexer.clone().collect();
-    let mut reader = Reader { tokens: &tokens, lexer: &lexer, dialect, at: 0 };
+    let mut reader = Reader { tokens: &tokens, lexer: &lexer, dialect, parameters: &[], at: 0 };
     while !reader.is_done() {
         if reader.takes("SET") {
             let _ = reader.takes("SESSION") || reader.takes("LOCAL");
@@ -170,6 +178,7 @@ struct Reader<'a> {
     tokens: &'a [Token],
     lexer: &'a Lexer<'a>,
     dialect: Dialect,
+    parameters: &'a [Option<&'a [u8]>],
     at: usize,
 }
 
@@ -386,16 +395,26 @@ impl Reader<'_> {
         if !self.takes_byte(b'(') {
             return None;
         }
-        let name = self.argument(b',')?;
-        let Some(Argument::Text(name)) = name else { return None };
+        let name = match self.argument(b',')? {
+            Some(Argument::Text(name)) => name,
+            other => {
+                changes.has_parameters |= matches!(other, Some(Argument::Parameter));
+                return None;
+            }
+        };
         let name = name.to_ascii_lowercase();
         changes.names(&name);
         let value = self.argument(b',')?;
         let local = match self.argument(b')')? {
             Some(Argument::Truth(local)) => Some(local),
             Some(Argument::Text(text)) => truth(text.as_bytes()),
-            Some(Argument::Parameter) | None => None,
+            Some(Argument::Parameter) => {
+                changes.has_parameters = true;
+                None
+            }
+            None => None,
         };
+        changes.has_parameters |= matches!(value, Some(Argument::Parameter));
         if local == Some(true) {
             return Some(None);
         }
@@ -406,12 +425,26 @@ impl Reader<'_> {
         Some(Some(Change { name, value }))
     }
 
+    /// A parameter's value, as far as it is known. In binary a truth is one byte.
+    fn parameter(&self, bytes: &[u8]) -> Argument {
+        let number = bytes.get(1..).and_then(|digits| std::str::from_utf8(digits).ok()?.parse::<usize>().ok());
+        let value = number.and_then(|number| *self.parameters.get(number.checked_sub(1)?)?);
+        match value {
+            Some(b"\0") => Argument::Truth(false),
+            Some(b"\x01") => Argument::Truth(true),
+            Some(value) => {
+                std::str::from_utf8(value).map_or(Argument::Parameter, |text| Argument::Text(text.to_owned()))
+            }
+            None => Argument::Parameter,
+        }
+    }
+
     /// One argument and what ends it. `None` inside: something else than a single literal. `None`: the statement is over.
     fn argument(&mut self, end: u8) -> Option<Option<Argument>> {
         let (kind, bytes) = self.peek()?;
         let argument = match kind {
             Kind::Literal => literal(bytes, self.dialect).map(Argument::Text),
-            Kind::Parameter => Some(Argument::Parameter),
+            Kind::Parameter => Some(self.parameter(bytes)),
             Kind::Word => truth(bytes).map(Argument::Truth),
             _other => None,
         };
@@ -601,6 +634,33 @@ mod tests {
         check("WITH w AS (SELECT set_config('a', 'b', false)) SELECT 1", &[("a", UNKNOWN)], false);
         check("SELECT set_config('a', 'b'", &[], true);
         check("SELECT set_config", &[], true);
+    }
+
+    #[test]
+    fn parameters() {
+        let check = |sql: &str, values: &[Option<&[u8]>], expected: &[(&str, Value)], are_known: bool| {
+            assert!(changes(sql.as_bytes(), Dialect::default()).has_parameters, "{sql}");
+            let found = bound_changes(sql.as_bytes(), Dialect::default(), values);
+            let list: Vec<(&str, Value)> =
+                found.list.iter().map(|change| (change.name.as_str(), change.value.clone())).collect();
+            assert_eq!((list.as_slice(), found.are_known()), (expected, are_known), "{sql}");
+        };
+        let known = |value: &str| Value::Known(value.into());
+        let all = "SELECT set_config($1, $2, $3)";
+        for no in [&b"f"[..], b"\0", b"false"] {
+            check(all, &[Some(b"App.x"), Some(b"it's"), Some(no)], &[("app.x", known("it's"))], true);
+        }
+        for yes in [&b"t"[..], b"\x01"] {
+            check(all, &[Some(b"a"), Some(b"b"), Some(yes)], &[], true);
+        }
+        check(all, &[Some(b"a"), None, Some(b"f")], &[("a", Value::Unknown)], false);
+        check(all, &[Some(b"a"), Some(b"\xff"), Some(b"f")], &[("a", Value::Unknown)], false);
+        check(all, &[Some(b"a"), Some(b"b")], &[("a", Value::Unknown)], false);
+        check(all, &[None, Some(b"b"), Some(b"f")], &[], false);
+        let two = "SELECT set_config('a', $2, false), set_config('b', $1, false)";
+        check(two, &[Some(b"1"), Some(b"2")], &[("a", known("2")), ("b", known("1"))], true);
+        check("SELECT set_config('a', $1, false) FROM t", &[Some(b"1")], &[("a", Value::Unknown)], false);
+        assert!(!changes(b"SELECT set_config('a', 'b', false)", Dialect::default()).has_parameters);
     }
 
     #[test]

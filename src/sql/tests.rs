@@ -238,10 +238,7 @@ fn prepared_statements() {
         ("explain select execute from t", "1"),
         ("explain (select 1)", "1"),
         ("create table t as execute p", "1 execute p"),
-        (
-            "create table if not exists t (a) with (fillfactor = 70) as execute p(1) with no data",
-            "1 execute p",
-        ),
+        ("create table if not exists t (a) with (fillfactor = 70) as execute p(1) with no data", "1 execute p"),
         ("create temp table t as execute p", "1 +temporary_object execute p"),
         ("explain analyze create table t as execute p", "1 execute p"),
         ("create table t (a int generated always as (execute) stored)", "1"),

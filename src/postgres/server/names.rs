@@ -226,7 +226,8 @@ impl Server {
                 // The name is taken: the server says so of any other that is.
                 (Verb::Prepare, Some(Prepared::Anywhere(_))) => Some(rewriting.stand_in()),
                 (Verb::Prepare, None) => {
-                    let body = text.get(reference.name.end..reference.statement_end.min(text.len())).unwrap_or_default();
+                    let body =
+                        text.get(reference.name.end..reference.statement_end.min(text.len())).unwrap_or_default();
                     let own = !is_single || self.settings_open;
                     let sent = if client.statements.has_room(body.len()) {
                         let made = self.made(body, reference, statement.intent, own, client);
@@ -421,10 +422,7 @@ mod tests {
             shown: vec![((*b"sg_ours").into(), (*b"a").into()), ((*b"sg_1_stand_in").into(), (*b"b").into())],
             // EXECUTE a; DEALLOCATE b; x
             // EXECUTE "sg_ours"; DEALLOCATE "sg_1_stand_in"; x
-            shifts: vec![
-                Shift { start: 8, sent: 9, written: 1 },
-                Shift { start: 30, sent: 15, written: 1 },
-            ],
+            shifts: vec![Shift { start: 8, sent: 9, written: 1 }, Shift { start: 30, sent: 15, written: 1 }],
             ..Names::default()
         };
         let error = |message: &str, position: usize| {

@@ -511,7 +511,8 @@ impl Server {
             let explained = self.explanation.take_if(|_| EXPLAINED.contains(&error.code.as_str()));
             let lost = (error.code == VALUE_UNKNOWN && self.sequences_lost).then(|| with_hint(frame, VALUE_LOST));
             let ahead = self.failed_ahead.take_if(|_| front.kind == Kind::Query);
-            match explained.map(explain).or(lost).or(ahead).or_else(|| self.with_client_names(frame, client.as_deref())) {
+            match explained.map(explain).or(lost).or(ahead).or_else(|| self.with_client_names(frame, client.as_deref()))
+            {
                 None => out.pass(at..at + frame.len()),
                 Some(renamed) => out.put(&renamed),
             }

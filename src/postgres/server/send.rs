@@ -21,6 +21,8 @@ use std::sync::Arc;
 const QUERY_BYTES_MAX: usize = 1 << 20;
 /// A statement is kept by the proxy up to this length; a longer one stays on its connection, and pins.
 const STATEMENT_BYTES_MAX: usize = 1 << 20;
+/// A Bind of settings' values is read whole up to this length; of what is longer the server is asked what became of it.
+const SETTING_BYTES_MAX: usize = 64 << 10;
 /// Names must end within so many bytes of a frame; the server cuts them at 63.
 const NAMES_BYTES_MAX: usize = 128 << 10;
 /// Portals whose Execute does more than run them, at a time.
@@ -99,7 +101,8 @@ impl Server {
         }
         if self.needs_client() {
             // In the middle of one, behind a `DISCARD ALL`: for what is left of it, which may yet be rolled back.
-            let is_due = self.settings_lost && self.unsynced && !self.skipping && self.sending.left == 0 && !self.copy_in;
+            let is_due =
+                self.settings_lost && self.unsynced && !self.skipping && self.sending.left == 0 && !self.copy_in;
             if is_due && self.owed.is_empty() && !client.settings().is_empty() && self.state.restores() {
                 let wanted: Vec<(String, String)> =
                     client.settings().iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
@@ -503,12 +506,21 @@ impl Server {
         if self.awaits_statement(name_key(name), client, out) {
             return Ok(Taken::NeedMore);
         }
+        let mut bound = None;
+        if head.len <= SETTING_BYTES_MAX
+            && let Some((text, dialect)) = self.text_with_parameters(name_key(name), client)
+        {
+            let Some(frame) = rest.get(..head.len) else { return Ok(Taken::NeedMore) };
+            let values = frame.get(HEAD_BYTES + portal.len() + name.len() + 2..).and_then(message::bind_values);
+            let values = values.ok_or(Violation::MalformedFrame(head.kind))?;
+            bound = Some(Arc::new(sql::settings::bound_changes(text, dialect, &values)));
+        }
         self.unsynced = true;
         if !self.bound.is_empty() {
             self.bound.retain(|bound| *bound.portal != *portal);
         }
         let skipped = HEAD_BYTES + portal.len() + 1 + name.len() + 1;
-        let sent_name = self.resolve(name, Some(portal), client, out);
+        let sent_name = self.resolve(name, Some(portal), bound, client, out);
         match sent_name.rewritten {
             None => {
                 out.pass(at..at + skipped);
@@ -556,7 +568,7 @@ impl Server {
             self.owe(Kind::DescribePortal, Effect::Nothing);
             return Ok(self.pass(head.len));
         }
-        let sent_name = self.resolve(name, None, client, out);
+        let sent_name = self.resolve(name, None, None, client, out);
         match sent_name.rewritten {
             None => out.pass(at..at + head.len),
             Some(sent_name) => out.write(|out| {
@@ -712,14 +724,22 @@ impl Server {
     }
 
     /// What a Bind (of this portal) or Describe of this name must say to the server; what it lacks is sent ahead.
-    fn resolve(&mut self, name: &[u8], portal: Option<&[u8]>, client: &mut Client, out: &mut Out) -> SentName {
+    fn resolve(
+        &mut self,
+        name: &[u8],
+        portal: Option<&[u8]>,
+        bound: Option<Arc<Changes>>,
+        client: &mut Client,
+        out: &mut Out,
+    ) -> SentName {
         let key = name_key(name);
         if key.is_empty() {
-            return self.resolve_unnamed(portal, client, out);
+            return self.resolve_unnamed(portal, bound, client, out);
         }
         match lookup(&self.owed, client, key) {
             Some(Prepared::Anywhere(mut statement)) => {
-                let mut use_of = Use { intent: statement.intent, changes: statement.changes.clone(), names: None };
+                let changes = bound.or_else(|| statement.changes.clone());
+                let mut use_of = Use { intent: statement.intent, changes, names: None };
                 if let Some(template) = statement.template.as_ref().filter(|_| self.can_parse(portal)) {
                     let (body, rewriting) = self.concrete(&Arc::clone(template), client);
                     self.send_ahead(&rewriting, portal.is_some(), client, out);
@@ -741,13 +761,38 @@ impl Server {
         }
     }
 
+    /// The text of a statement whose parameters decide what it does to settings.
+    fn text_with_parameters<'a>(&self, name: &[u8], client: &'a Client) -> Option<(&'a [u8], Dialect)> {
+        let decide = |changes: &Option<Arc<Changes>>| changes.as_ref().is_some_and(|changes| changes.has_parameters);
+        let (body, dialect) = if name.is_empty() {
+            let (_, body, bound) = client.unnamed.latest().filter(|(_, _, bound)| decide(&bound.changes))?;
+            (body, bound.dialect)
+        } else if self.owed.named(name).is_some() {
+            // In flight: it is rare, and asked for behind it.
+            return None;
+        } else if let Some(Prepared::Anywhere(statement)) = client.statements.find(name)
+            && decide(&statement.changes)
+        {
+            (&*statement.body, statement.dialect)
+        } else {
+            return None;
+        };
+        Some((frame::cstr(body).map_or(body, |(text, _)| text), dialect))
+    }
+
     /// A statement that is used in this way may be parsed anew ahead. What is described in a failed transaction is described as
     /// it is.
     fn can_parse(&self, portal: Option<&[u8]>) -> bool {
         portal.is_some() || self.transaction != Transaction::Failed
     }
 
-    fn resolve_unnamed(&mut self, portal: Option<&[u8]>, client: &mut Client, out: &mut Out) -> SentName {
+    fn resolve_unnamed(
+        &mut self,
+        portal: Option<&[u8]>,
+        bound_changes: Option<Arc<Changes>>,
+        client: &mut Client,
+        out: &mut Out,
+    ) -> SentName {
         let latest = client.unnamed.latest().filter(|_| !self.owed.drops_unnamed());
         let Some((generation, body, bound)) = latest else {
             // Whatever is there is a stranger's: out of the way, so that the server says there is none.
@@ -761,7 +806,7 @@ impl Server {
             self.state.may_do(intent, body, self.reads_in());
         }
         let mut misreads = false;
-        let mut use_of = Use { intent, changes, names: None };
+        let mut use_of = Use { intent, changes: bound_changes.or(changes), names: None };
         if let Some(template) = template.filter(|_| self.can_parse(portal)) {
             let (body, rewriting) = self.concrete(&template, client);
             self.send_ahead(&rewriting, portal.is_some(), client, out);
@@ -785,10 +830,7 @@ impl Server {
         if let Some(portal) = portal {
             self.bind(portal, use_of, client, out);
         }
-        SentName {
-            rewritten: None,
-            effect: if portal.is_some() { Effect::Pin(pins) } else { Effect::Nothing },
-        }
+        SentName { rewritten: None, effect: if portal.is_some() { Effect::Pin(pins) } else { Effect::Nothing } }
     }
 
     /// A statement is being bound to this portal.

@@ -107,8 +107,9 @@ fn act() -> impl Strategy<Value = Act> {
     });
     let deallocate =
         statement_name().prop_map(|name| format!("DEALLOCATE {}", if name.is_empty() { "a" } else { name }));
-    let prepare = (statement_name(), prop_oneof![Just("SELECT 1"), Just("SELECT 3"), Just("INSERT t"), Just("COUNT t")])
-        .prop_map(|(name, text)| format!("PREPARE {} AS {text}", if name.is_empty() { "a" } else { name }));
+    let prepare =
+        (statement_name(), prop_oneof![Just("SELECT 1"), Just("SELECT 3"), Just("INSERT t"), Just("COUNT t")])
+            .prop_map(|(name, text)| format!("PREPARE {} AS {text}", if name.is_empty() { "a" } else { name }));
     let execute = statement_name().prop_map(|name| format!("EXECUTE {}", if name.is_empty() { "b" } else { name }));
     let named = prop_oneof![2 => deallocate, 2 => prepare, 3 => execute];
     let said = prop_oneof![

@@ -303,7 +303,10 @@ fn behind_a_change_of_the_dialect_an_ambiguous_text_pins() {
         vec![unanswered("UPDATE pg_settings SET setting='off' WHERE name='standard_conforming_strings'")],
         vec![unanswered("DO $$ BEGIN SET standard_conforming_strings=off; END $$")],
         vec![
-            (q("PREPARE s AS SELECT set_config('standard_' || 'conforming_strings', 'off', true)"), [tag("PREPARE"), z(b'I')].concat()),
+            (
+                q("PREPARE s AS SELECT set_config('standard_' || 'conforming_strings', 'off', true)"),
+                [tag("PREPARE"), z(b'I')].concat(),
+            ),
             unanswered("EXECUTE s"),
         ],
         vec![extended("SET LOCAL standard_conforming_strings=off")],
