@@ -15,12 +15,14 @@
 
 mod owed;
 mod receive;
+mod refuse;
 mod replay;
 mod send;
 mod state;
 #[cfg(test)]
 pub(super) mod tests;
 
+pub(super) use refuse::Gate;
 pub(super) use send::begins;
 
 use super::client::{Client, Reported};
@@ -36,7 +38,7 @@ use crate::sql::long::Long;
 use crate::sql::settings::Changes;
 use owed::{Effect, Kind, Owed, Queue};
 use state::State;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 /// Gives up the transaction, its locks and its savepoints, and leaves a failed one in its place. The error stands in the
@@ -117,6 +119,8 @@ pub struct Server {
     /// What the client is told instead of the next error that says it was cancelled, or is in a failed transaction.
     explanation: Option<ClientError>,
     tally: Tally,
+    /// Requests that were refused here and that their client has been told of; not more than are owed.
+    refused: VecDeque<ClientError>,
 }
 
 /// A prepared statement that the server has.
@@ -226,6 +230,7 @@ impl Server {
             cancel_key,
             explanation: None,
             tally: Tally::default(),
+            refused: VecDeque::new(),
             reported: Reported::new(Arc::new(connected.parameters)),
         };
         server.read_dialect();
@@ -411,6 +416,10 @@ impl ServerSide for Server {
 
     fn tally(&mut self) -> Tally {
         std::mem::take(&mut self.tally)
+    }
+
+    fn refused(&mut self) -> Option<ClientError> {
+        self.refused.pop_front()
     }
 
     fn terminate(&self, out: &mut Vec<u8>) {

@@ -20,6 +20,8 @@ pub struct Intent {
     pub changes_settings: bool,
     /// Reasons to pin that may end with it.
     pub may_end: Pins,
+    /// Reasons to pin that are over with the transaction, as the text itself says (`ON COMMIT DROP`).
+    pub passing: Pins,
 }
 
 /// What a statement clears on its connection when it completes.
@@ -156,6 +158,11 @@ impl Pins {
             .and(Self::of(PinReason::OpaqueCode))
             .and(Self::of(PinReason::Unreadable));
         self.common(lasting).is_empty()
+    }
+
+    /// A reset undoes some of it. State inside the process stays as it is, and values of sequences are guarded otherwise.
+    pub const fn need_reset(self) -> bool {
+        !self.without(Self::of(PinReason::Sequence).and(Self::of(PinReason::ServerProcess))).is_empty()
     }
 
     /// The reasons in the order of their numbers.

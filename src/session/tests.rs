@@ -29,6 +29,11 @@ const NO_LIMITS: Rules = Rules {
     pool_mode: PoolMode::Transaction,
     transaction_idle_timeout: None,
     idle_client_timeout: None,
+    pin_policy: crate::protocol::PinPolicy {
+        rejected: crate::protocol::Pins::NONE,
+        allowed: crate::protocol::Pins::NONE,
+    },
+    pin_idle_timeout: None,
     query_timeout: None,
     transaction_max: None,
 };

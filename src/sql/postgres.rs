@@ -50,6 +50,11 @@ pub(super) struct Scan {
     depth: usize,
     /// The statement has an `UPDATE` so far.
     updates: bool,
+    /// It is `CREATE TEMP`; it says `ON COMMIT DROP`.
+    creates_temp: bool,
+    drops_on_commit: bool,
+    /// Something temporary is in the text that does not say so.
+    temp_stays: bool,
 }
 
 /// How far the words at the start of a statement have been read.
@@ -151,6 +156,7 @@ impl Scan {
             self.into(token.kind, word);
         }
         self.updates |= word == Word::Update;
+        self.drops_on_commit |= word == Word::Drop && self.previous == Word::Commit;
         // A column's default may draw, and so may code.
         self.found.intent.draws_sequence |= matches!(word, Word::Insert | Word::Merge | Word::Do | Word::Call);
         self.previous = word;
@@ -191,6 +197,7 @@ impl Scan {
                 Word::Or | Word::Replace | Word::Local | Word::Global => State::Create,
                 Word::Temp => {
                     self.pin_when_done(PinReason::TemporaryObject);
+                    self.creates_temp = true;
                     State::CreateBody
                 }
                 _ => State::CreateBody,
@@ -247,6 +254,7 @@ impl Scan {
             (Into::Seen, Word::Temp) => Into::Temp,
             (Into::Temp, _) if matches!(kind, Kind::Word | Kind::Quoted | Kind::QuotedEscapes) => {
                 self.pin_when_done(PinReason::TemporaryObject);
+                self.temp_stays = true;
                 Into::No
             }
             (_, Word::Into) if !matches!(self.previous, Word::Insert | Word::Merge) => Into::Seen,
@@ -258,7 +266,10 @@ impl Scan {
         let intent = &mut self.found.intent;
         match name {
             Name::Other => {}
-            Name::Done(reason) => intent.pins_when_done.add(reason),
+            Name::Done(reason) => {
+                intent.pins_when_done.add(reason);
+                self.temp_stays |= reason == PinReason::TemporaryObject;
+            }
             Name::Sent(reason) => intent.pins_when_sent.add(reason),
             Name::Ends(reason) => intent.may_end.add(reason),
             Name::Draws => intent.draws_sequence = true,
@@ -295,6 +306,8 @@ impl Scan {
             State::Prepare | State::PrepareTransaction | State::Deallocate | State::Declare => {}
             State::Explain | State::ExplainOptions | State::Create | State::CreateBody | State::CreateAs => {}
         }
+        self.temp_stays |= self.creates_temp && !self.drops_on_commit;
+        (self.creates_temp, self.drops_on_commit) = (false, false);
         self.found.statements = self.found.statements.saturating_add(1);
         self.state = State::Start;
         self.into = Into::No;
@@ -324,6 +337,9 @@ impl Scan {
             intent.asks_sequence = true;
         }
         let pins = intent.pins_when_sent.and(intent.pins_when_done);
+        if pins.contains(PinReason::TemporaryObject) && !self.temp_stays {
+            intent.passing.add(PinReason::TemporaryObject);
+        }
         intent.changes_settings |= CHANGE_SETTINGS.iter().any(|reason| pins.contains(*reason));
         self.found
     }
@@ -339,6 +355,7 @@ enum Word {
     As,
     Call,
     Close,
+    Commit,
     Constraints,
     Create,
     Deallocate,
@@ -395,6 +412,7 @@ impl Word {
             (5, b'l') => (b"local", Self::Local),
             (5, b'm') => (b"merge", Self::Merge),
             (5, b'r') => (b"reset", Self::Reset),
+            (6, b'c') if word.eq_ignore_ascii_case(b"commit") => return Self::Commit,
             (6, b'c') => (b"create", Self::Create),
             (6, b'g') => (b"global", Self::Global),
             (6, b'i') => (b"insert", Self::Insert),

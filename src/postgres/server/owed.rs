@@ -6,7 +6,7 @@
 
 use crate::postgres::client::{Client, Prepared};
 use crate::postgres::statement::{Id, Statement};
-use crate::protocol::{Pins, Settings};
+use crate::protocol::{ClientError, Pins, Settings};
 use crate::sql::settings::Changes;
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
@@ -85,6 +85,8 @@ pub(super) enum Effect {
     SequencesDiscarded,
     /// It fails, and is meant to: the client's transaction with it.
     Fail,
+    /// So does this, which was sent in place of the client's request: it gets this error.
+    Refuse(Box<ClientError>),
     /// What every client is to find has been done.
     Initialized,
     /// The client is told what has changed.
@@ -290,6 +292,7 @@ impl Queue {
             | Effect::Applied(_)
             | Effect::SequencesDiscarded
             | Effect::Fail
+            | Effect::Refuse(_)
             | Effect::Initialized
             | Effect::Tells
             | Effect::PutsBack
@@ -382,6 +385,7 @@ impl Effect {
             | Self::Query { deallocates: None, .. }
             | Self::SequencesDiscarded
             | Self::Fail
+            | Self::Refuse(_)
             | Self::Initialized
             | Self::Tells
             | Self::PutsBack
@@ -409,6 +413,7 @@ impl Effect {
             | Self::Query { .. }
             | Self::SequencesDiscarded
             | Self::Fail
+            | Self::Refuse(_)
             | Self::Initialized
             | Self::Tells
             | Self::PutsBack

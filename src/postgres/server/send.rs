@@ -120,7 +120,7 @@ impl Server {
             kind::PARSE => return self.send_parse(head, rest, at, client, out),
             kind::BIND => return self.send_bind(head, rest, at, client, out),
             kind::DESCRIBE | kind::CLOSE => return self.send_named(head, rest, at, client, out),
-            kind::FUNCTION_CALL => return self.send_function(head, rest, client),
+            kind::FUNCTION_CALL => return self.send_function(head, rest, client, out),
             kind::EXECUTE => return self.send_execute(head, rest, at, client, out),
             kind::SYNC => self.send_sync(),
             // The server answers a bad one with an error, and skips what follows: nothing is owed that could tell.
@@ -198,6 +198,10 @@ impl Server {
                 self.begin_query(Effect::Nothing);
                 return Ok(Taken::Bytes(head.len));
             }
+        }
+        if let Some(why) = self.refusal(statement.intent, text, client.pins, &mut client.gate) {
+            self.refuse_query(why, out);
+            return Ok(Taken::Bytes(head.len));
         }
         self.state.may_do(statement.intent, text, self.reads_in());
         self.begin_statement(statement.intent, client, out);
@@ -286,7 +290,7 @@ impl Server {
         }
     }
 
-    fn begin_query(&mut self, effect: Effect) {
+    pub(super) fn begin_query(&mut self, effect: Effect) {
         self.tally.requests += 1;
         self.owe(Kind::Query, effect);
         self.unsynced = false;
@@ -294,7 +298,13 @@ impl Server {
         self.unnamed = None;
     }
 
-    fn send_function(&mut self, head: Head, rest: &[u8], client: &mut Client) -> Result<Taken, Violation> {
+    fn send_function(
+        &mut self,
+        head: Head,
+        rest: &[u8],
+        client: &mut Client,
+        out: &mut Out,
+    ) -> Result<Taken, Violation> {
         let Some(number) = rest.get(HEAD_BYTES..HEAD_BYTES + 4) else {
             return if head.len < HEAD_BYTES + 4 {
                 Err(Violation::MalformedFrame(head.kind))
@@ -303,11 +313,16 @@ impl Server {
             };
         };
         let number = number.iter().fold(0, |number, byte| number << 8 | u32::from(*byte));
+        self.tally.requests += 1;
         if !LARGE_OBJECT_FUNCTIONS.contains(&number) {
-            self.pin(Pins::of(PinReason::OpaqueCode), client);
+            let code = Intent { pins_when_sent: Pins::of(PinReason::OpaqueCode), ..Intent::default() };
+            if let Some(why) = self.refusal(code, b"", client.pins, &mut client.gate) {
+                self.refuse_function(why, head.len, out);
+                return Ok(Taken::Bytes(0));
+            }
+            self.pin(code.pins_when_sent, client);
             self.opens_settings();
         }
-        self.tally.requests += 1;
         self.owe(Kind::Function, Effect::Nothing);
         self.unsynced = false;
         Ok(self.pass(head.len))
@@ -394,6 +409,10 @@ impl Server {
                 out.write(|out| write_parse(&never_ours(name), body, out));
             }
             None if !client.statements.has_room(body.len()) => {
+                let kept = Intent { pins_when_sent: Pins::of(PinReason::LargeStatement), ..Intent::default() };
+                if let Some(why) = self.refusal(kept, body, client.pins, &mut client.gate) {
+                    return self.refuse_extended(Box::new(why), 0, out);
+                }
                 self.pin(Pins::of(PinReason::LargeStatement), client);
                 self.owe(Kind::Parse, Effect::Define { name: name.into(), prepared: Prepared::OnConnection });
                 out.write(|out| write_parse(&never_ours(name), body, out));
@@ -442,9 +461,21 @@ impl Server {
             return Ok(Taken::NeedMore);
         }
         self.unsynced = true;
-        self.pin(Pins::of(PinReason::LargeStatement).and(Pins::of(PinReason::Unreadable)), client);
-        self.opens_settings();
         let key = name_key(name);
+        let pins = Pins::of(PinReason::LargeStatement).and(Pins::of(PinReason::Unreadable));
+        let large = Intent { pins_when_sent: pins, ..Intent::default() };
+        if let Some(why) = self.refusal(large, b"", client.pins, &mut client.gate) {
+            if key.is_empty() {
+                // A Parse that fails has removed the one before it.
+                out.write(|out| message::close_statement(b"", out));
+                self.owe_hidden(Kind::Close, Effect::UndefineUnnamed);
+                self.unnamed = None;
+            }
+            self.refuse_extended(Box::new(why), head.len, out);
+            return Ok(Taken::Bytes(0));
+        }
+        self.pin(pins, client);
+        self.opens_settings();
         if key.is_empty() {
             let generation = client.unnamed.send(b"", Bound::default());
             self.unnamed = Some((client.id, generation));
@@ -501,6 +532,10 @@ impl Server {
         self.bound_changes = None;
         let skipped = HEAD_BYTES + portal.len() + 1 + name.len() + 1;
         let sent_name = self.resolve(name, true, client, out);
+        if let Effect::Refuse(why) = sent_name.effect {
+            self.refuse_extended(why, head.len, out);
+            return Ok(Taken::Bytes(0));
+        }
         if self.bound_changes.is_some() {
             self.bound_portal = portal.into();
         }
@@ -694,6 +729,9 @@ impl Server {
         match lookup(&self.owed, client, key) {
             Some(Prepared::Anywhere(statement)) => {
                 if binds {
+                    if let Some(why) = self.refusal(statement.intent, &statement.body, client.pins, &mut client.gate) {
+                        return SentName { rewritten: None, effect: Effect::Refuse(Box::new(why)) };
+                    }
                     let (deallocates, changes) = (statement.deallocates.clone(), statement.changes.clone());
                     self.state.may_do(statement.intent, &statement.body, self.reads_in());
                     self.bind(statement.intent, (deallocates, changes), client, out);
@@ -720,6 +758,9 @@ impl Server {
         };
         let Bound { intent, dialect, deallocates, changes } = bound.clone();
         if binds {
+            if let Some(why) = self.refusal(intent, body, client.pins, &mut client.gate) {
+                return SentName { rewritten: None, effect: Effect::Refuse(Box::new(why)) };
+            }
             self.state.may_do(intent, body, self.reads_in());
         }
         let mut misreads = false;
