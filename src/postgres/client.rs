@@ -558,6 +558,7 @@ mod tests {
         draws_sequence: false,
         changes_settings: false,
         may_end: Pins::NONE,
+        passing: Pins::NONE,
     });
 
     /// Scenarios 9 and 92.
