@@ -20,7 +20,8 @@ pub struct Intent {
     pub changes_settings: bool,
     /// Reasons to pin that may end with it.
     pub may_end: Pins,
-    /// Reasons to pin that are over with the transaction, as the text itself says (`ON COMMIT DROP`).
+    /// Reasons to pin that nothing will be left of behind the transaction, by what the text says (`ON COMMIT DROP`): it only
+    /// has to be made sure.
     pub passing: Pins,
 }
 

@@ -330,6 +330,7 @@ impl Scan {
         } else if self.discards_all || self.deallocates_all || self.deallocates.is_some() {
             // In what order things come and go is not kept: the client keeps its connection.
             let pins = Pins::of(PinReason::PreparedStatement).and(Pins::of(PinReason::Setting));
+            intent.passing = intent.passing.and(pins.without(intent.pins_when_done));
             intent.pins_when_done = intent.pins_when_done.and(pins);
         }
         if self.unreadable {

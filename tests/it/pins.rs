@@ -1,6 +1,8 @@
 //! `pin_on`, `pin_max_percent` and `pin_idle_timeout`: who may keep a connection, and what is told of it. Whatever is refused or
 //! let through, nobody finds what another has left.
 
+use std::io::Write;
+use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use sluicegate::demo::servers::PostgresServer;
@@ -292,6 +294,23 @@ fn an_idle_client_does_not_keep_its_connection_for_ever() {
     });
 }
 
+/// Whoever has the texts finds the one whose fingerprint is in the log, as `pg_stat_statements` shows them, too.
+#[test]
+fn a_statement_is_found_by_its_fingerprint() {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sluicegate"));
+    let command = command.arg("fingerprint").stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let texts = "SELECT pg_advisory_lock(1)\0select  pg_advisory_lock($1)\n -- other\0LISTEN a;\0\n\0";
+    child.stdin.take().unwrap().write_all(texts.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success());
+    assert_eq!(
+        String::from_utf8(output.stdout).unwrap(),
+        "766888454a93d044 SELECT pg_advisory_lock(1)\n766888454a93d044 select pg_advisory_lock($1) -- other\n\
+         cc3a975bdd591feb LISTEN a;\n"
+    );
+}
+
 /// Reason, statement and age, in metrics and log; what stands in the statement is in neither.
 #[test]
 fn a_pin_is_told_with_its_statement_and_its_age() {
@@ -308,6 +327,7 @@ fn a_pin_is_told_with_its_statement_and_its_age() {
         assert!(began[0].contains(" INFO ") && began[0].contains("command=\"SELECT\""), "{}", began[0]);
         let fingerprint = began[0].split("fingerprint=").nth(1).unwrap().split(' ').next().unwrap().to_owned();
         assert!(fingerprint.len() == 16 && fingerprint.bytes().all(|byte| byte.is_ascii_hexdigit()), "{fingerprint}");
+        assert_eq!(fingerprint, "766888454a93d044");
         let since = Instant::now();
         while proxy.metric("sluicegate_oldest_pin_seconds") == 0.0 {
             assert!(since.elapsed() < PATIENCE, "the pin has no age");

@@ -11,6 +11,7 @@ use super::{Body, Server};
 use crate::postgres::frame;
 use crate::postgres::message::{self, from_client as kind};
 use crate::protocol::{ClientError, Fingerprint, Intent, Out, PinCause, PinPlace, PinReason, PinRules, Pins};
+use crate::sql::lexer::Lexer;
 use crate::sql::{self, Dialect};
 
 /// No statement, so the server refuses it, in whatever transaction. It stands in the database's log.
@@ -140,11 +141,24 @@ impl Server {
 /// The text changes settings that can't be followed from one connection to the next: of names that are made as it runs, or
 /// who the session is.
 fn sets_unfollowed(text: &[u8], dialect: Dialect) -> bool {
-    const AUTHORIZATION: &str = "session_authorization";
     let changes = sql::settings::changes(text, dialect);
-    let is_authorization = |word: &[u8]| word.eq_ignore_ascii_case(b"authorization");
-    let mut lexer = sql::lexer::Lexer::new(text, dialect);
-    changes.has_others
-        || changes.list.iter().any(|change| change.name == AUTHORIZATION)
-        || std::iter::from_fn(|| lexer.next().map(|token| lexer.bytes(token))).any(is_authorization)
+    let sets_user = || changes.list.iter().any(|change| change.name == "session_authorization");
+    changes.has_others || sets_user() || sets_authorization(text, dialect)
+}
+
+/// `SET SESSION AUTHORIZATION`; neither `... DEFAULT` nor `RESET SESSION AUTHORIZATION`.
+fn sets_authorization(text: &[u8], dialect: Dialect) -> bool {
+    let mut lexer = Lexer::new(text, dialect);
+    let (mut one_before, mut before): (&[u8], &[u8]) = (b"", b"");
+    while let Some(token) = lexer.next() {
+        let word = lexer.bytes(token);
+        if word.eq_ignore_ascii_case(b"authorization") && !one_before.eq_ignore_ascii_case(b"reset") {
+            let next = lexer.clone().next().map(|token| lexer.bytes(token)).unwrap_or_default();
+            if !next.eq_ignore_ascii_case(b"default") {
+                return true;
+            }
+        }
+        (one_before, before) = (before, word);
+    }
+    false
 }

@@ -198,9 +198,15 @@ fn each_reason_refuses_what_would_pin_for_it() {
                 "SET LOCAL a.b = 1",
                 "SELECT set_config('app.x', $1, false)",
                 "DISCARD ALL",
+                "SELECT 1; DISCARD ALL",
+                "SET SESSION AUTHORIZATION DEFAULT; RESET SESSION AUTHORIZATION; RESET ALL; CLOSE ALL",
             ],
         ),
-        (PinReason::PreparedStatement, &["PREPARE s AS SELECT 1", "EXECUTE s"], &["DEALLOCATE s", "DEALLOCATE ALL"]),
+        (
+            PinReason::PreparedStatement,
+            &["PREPARE s AS SELECT 1", "EXECUTE s", "DEALLOCATE ALL; PREPARE s AS SELECT 1"],
+            &["DEALLOCATE s", "DEALLOCATE ALL", "DEALLOCATE ALL; SELECT 1"],
+        ),
         (
             PinReason::TemporaryObject,
             &[
