@@ -384,6 +384,28 @@ mod tests {
         }
         let [listens, locks] = [PinReason::Listen, PinReason::SessionLock].map(|reason| counts.1.pins.of(reason));
         assert_eq!((listens.value(), locks.value()), (2, 1));
+        // Its age when it is over, which it is in any case when the session is.
+        let ages = |reason| counts.1.pin_seconds.of(reason).unwrap().count();
+        assert_eq!((ages(PinReason::Listen), ages(PinReason::SessionLock)), (1, 1));
+        drop(tally);
+        assert_eq!((ages(PinReason::Listen), ages(PinReason::SessionLock)), (2, 1));
+    }
+
+    #[test]
+    fn a_pin_is_told_now_and_then() {
+        let told = PinsTold::default();
+        let (reason, start) = (PinReason::Listen, Instant::now());
+        let of = |number: usize| Some(Fingerprint(number as u64));
+        assert!(told.is_due(reason, of(0), start));
+        assert!(!told.is_due(reason, of(0), start + PINS_TOLD_INTERVAL / 2));
+        assert!(told.is_due(PinReason::SessionLock, of(0), start) && told.is_due(reason, None, start));
+        assert!(told.is_due(reason, of(0), start + PINS_TOLD_INTERVAL));
+        // Of many others only so many, until their time is up.
+        let later = start + PINS_TOLD_INTERVAL * 3 / 2;
+        assert_eq!((1..1000).filter(|number| told.is_due(reason, of(*number), later)).count(), PINS_TOLD_MAX - 1);
+        assert!(told.0.borrow().len() <= PINS_TOLD_MAX);
+        assert!(!told.is_due(reason, of(1000), later));
+        assert!(told.is_due(reason, of(1000), later + PINS_TOLD_INTERVAL));
     }
 
     #[test]
