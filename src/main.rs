@@ -3,7 +3,9 @@
 use clap::{Parser, Subcommand};
 use sluicegate::auth::{Keys, make_token};
 use sluicegate::config::{Config, ConfigErrors, Secret};
-use std::io::Write;
+use sluicegate::protocol::Fingerprint;
+use sluicegate::sql::{self, Dialect};
+use std::io::{BufRead, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::SystemTime;
@@ -65,6 +67,13 @@ enum Command {
         #[arg(long, value_name = "FILE", requires = "access_key_id")]
         config: Option<PathBuf>,
     },
+    /// Print the fingerprints of SQL texts on standard input, to find a statement whose pin the log tells of.
+    #[command(
+        after_help = "Example:\n  psql -At0 -c 'SELECT query FROM pg_stat_statements' | sluicegate fingerprint | grep 766888454a93d044\n\n\
+        A zero byte stands between two texts (psql's -0). A line for each: the fingerprint, and the text on one line. Texts\n\
+        have the same fingerprint if they differ in values, blanks, comments and the case of words without quotes alone."
+    )]
+    Fingerprint,
     /// A guided tour: a throwaway PostgreSQL, the proxy in front of it, and real clients.
     #[command(after_help = "Example: sluicegate demo --once\n\n\
         Starts a PostgreSQL of its own in a temporary folder and the proxy with 10 database connections in front of it,\n\
@@ -86,6 +95,7 @@ fn main() -> ExitCode {
         Command::Token { host, port, user, region, access_key_id, config } => {
             token(&host, port, &user, &region, access_key_id.zip(config))
         }
+        Command::Fingerprint => fingerprints(),
         Command::Demo { once } => sluicegate::demo::run(once).map_err(Into::into),
     };
     match result {
@@ -172,6 +182,20 @@ fn token(
     let token = make_token(&keys, host, port, user, region, SystemTime::now())
         .ok_or("no token can be made of these: is the host a name, and the user not too long?")?;
     Ok(writeln!(std::io::stdout().lock(), "{token}")?)
+}
+
+fn fingerprints() -> Result<(), Box<dyn std::error::Error>> {
+    let mut out = std::io::stdout().lock();
+    for text in std::io::stdin().lock().split(0) {
+        let text = text?;
+        let fingerprint = Fingerprint(sql::fingerprint(&text, Dialect::default()));
+        let text = String::from_utf8_lossy(&text);
+        let words: Vec<&str> = text.split_whitespace().collect();
+        if !words.is_empty() {
+            writeln!(out, "{fingerprint} {}", words.join(" "))?;
+        }
+    }
+    Ok(())
 }
 
 fn check(config: &Path) -> Result<(), Box<dyn std::error::Error>> {

@@ -149,6 +149,8 @@ async fn serve(
                 pool_mode: group.map_or(crate::config::PoolMode::Transaction, |group| group.pool.pool_mode),
                 transaction_idle_timeout: group.and_then(|group| group.pool.transaction_idle_timeout),
                 idle_client_timeout: endpoint.idle_client_timeout,
+                pin_policy: group.map(|group| group.pool.pin_on).unwrap_or_default(),
+                pin_idle_timeout: group.and_then(|group| group.pool.pin_idle_timeout),
                 query_timeout: group.and_then(|group| group.pool.query_timeout),
                 transaction_max: group.and_then(|group| group.pool.transaction_max),
             },

@@ -9,6 +9,7 @@ use super::types::{
     TargetAddress, TargetGroupConfig, TargetTls, TargetTlsMode,
 };
 use super::{Names, Secret, values};
+use crate::protocol::{PinPolicy, PinReason, Pins};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -183,14 +184,44 @@ fn read_pool(table: Table<'_>) -> PoolConfig {
         ),
         transaction_max: table.read("transaction_max", default.transaction_max, Field::duration_or_off),
         query_timeout: table.read("query_timeout", default.query_timeout, Field::duration_or_off),
+        pin_on: read_pin_on(table.child("pin_on")),
+        pin_max_percent: table.read("pin_max_percent", default.pin_max_percent, percent),
+        pin_idle_timeout: table.read("pin_idle_timeout", default.pin_idle_timeout, Field::duration_or_off),
         max_prepared_statements: table
             .read("max_prepared_statements", default.max_prepared_statements, |field| field.integer(1..=PREPARED_MAX)),
     };
-    table.later("pin_on", Some("{}"));
-    table.later("pin_max_percent", Some("50"));
-    table.later("pin_idle_timeout", Some("\"0\""));
     table.finish();
     pool
+}
+
+/// By reason. Last values can't be refused: whether one will be asked for is not known when it is made. A statement that the
+/// proxy can't keep is nowhere but on its connection, so that there is nothing to allow.
+fn read_pin_on(table: Table<'_>) -> PinPolicy {
+    let mut policy = PinPolicy::default();
+    for reason in PinReason::ALL {
+        let one = Pins::of(reason);
+        let reject = ("reject", PinPolicy { rejected: one, ..PinPolicy::default() });
+        let allow = ("allow", PinPolicy { allowed: one, ..PinPolicy::default() });
+        let words = match reason {
+            PinReason::Sequence => vec![allow],
+            PinReason::LargeStatement => vec![reject],
+            PinReason::Setting
+            | PinReason::PreparedStatement
+            | PinReason::TemporaryObject
+            | PinReason::SessionLock
+            | PinReason::HeldCursor
+            | PinReason::Listen
+            | PinReason::OpaqueCode
+            | PinReason::ServerProcess
+            | PinReason::Unreadable => vec![reject, allow],
+        };
+        let words = [vec![("pin", PinPolicy::default())], words].concat();
+        let own = table.read(reason.name(), PinPolicy::default(), |field| field.choice(&words, &[]));
+        policy.rejected = policy.rejected.and(own.rejected);
+        policy.allowed = policy.allowed.and(own.allowed);
+    }
+    table.finish();
+    policy
 }
 
 /// Never shown: it may hold what is nobody's business.

@@ -12,6 +12,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::secret::Secret;
+use crate::protocol::PinPolicy;
 
 /// The whole file.
 #[derive(Debug, Clone)]
@@ -200,6 +201,12 @@ pub struct PoolConfig {
     pub transaction_max: Option<Duration>,
     /// How long a query may run; `None`: for ever.
     pub query_timeout: Option<Duration>,
+    /// What becomes of statements that would pin their client.
+    pub pin_on: PinPolicy,
+    /// The share of a target's connections that pinned clients may keep, 1 to 100.
+    pub pin_max_percent: u8,
+    /// How long a pinned client may be idle; `None`: for ever.
+    pub pin_idle_timeout: Option<Duration>,
     /// Prepared statements kept per database connection.
     pub max_prepared_statements: usize,
 }
@@ -222,6 +229,9 @@ impl Default for PoolConfig {
             transaction_idle_timeout: Some(Duration::from_secs(300)),
             transaction_max: None,
             query_timeout: None,
+            pin_on: PinPolicy::default(),
+            pin_max_percent: 50,
+            pin_idle_timeout: None,
             max_prepared_statements: 500,
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! A label's values are words of the proxy's own. None is made of what a client or a database has sent.
 
-use super::Count;
+use super::{Count, Durations};
 use crate::protocol::{ClientError, ErrorKind, PinReason};
 
 /// A set of reasons that label a metric.
@@ -16,6 +16,23 @@ pub trait Label: Copy + PartialEq + 'static {
 /// A count per reason.
 #[derive(Debug)]
 pub struct Counts<L>(Vec<(L, Count)>);
+
+/// A histogram per reason.
+#[derive(Debug)]
+pub struct Timings<L>(Vec<(L, Durations)>);
+
+impl<L: Label> Timings<L> {
+    /// The histogram of a reason; of one that is missing in its own `ALL` there is none.
+    pub fn of(&self, label: L) -> Option<&Durations> {
+        self.0.iter().find(|(own, _)| *own == label).map(|(_, durations)| durations)
+    }
+}
+
+impl<L: Label> Default for Timings<L> {
+    fn default() -> Self {
+        Self(L::ALL.iter().map(|label| (*label, Durations::default())).collect())
+    }
+}
 
 impl<L: Label> Counts<L> {
     /// The count of a reason.
@@ -158,6 +175,8 @@ pub enum Timeout {
     IdleClient,
     /// `transaction_idle_timeout`.
     TransactionIdle,
+    /// `pin_idle_timeout`.
+    PinIdle,
     /// `query_timeout`.
     Query,
     /// `transaction_max`.
@@ -172,6 +191,7 @@ impl Timeout {
             Self::Login => matches!(error, ClientError::LoginTimeout),
             Self::IdleClient => matches!(error, ClientError::ClientIdle { .. }),
             Self::TransactionIdle => matches!(error, ClientError::TransactionIdle { .. }),
+            Self::PinIdle => matches!(error, ClientError::PinIdle { .. }),
             Self::Query => matches!(error, ClientError::QueryTooLong { .. }),
             Self::Transaction => matches!(error, ClientError::TransactionTooLong { .. }),
         };
@@ -180,8 +200,15 @@ impl Timeout {
 }
 
 impl Label for Timeout {
-    const ALL: &'static [Self] =
-        &[Self::Borrow, Self::Login, Self::IdleClient, Self::TransactionIdle, Self::Query, Self::Transaction];
+    const ALL: &'static [Self] = &[
+        Self::Borrow,
+        Self::Login,
+        Self::IdleClient,
+        Self::TransactionIdle,
+        Self::PinIdle,
+        Self::Query,
+        Self::Transaction,
+    ];
 
     fn name(self) -> &'static str {
         match self {
@@ -189,6 +216,7 @@ impl Label for Timeout {
             Self::Login => "login",
             Self::IdleClient => "idle_client",
             Self::TransactionIdle => "transaction_idle",
+            Self::PinIdle => "pin_idle",
             Self::Query => "query",
             Self::Transaction => "transaction",
         }
@@ -306,6 +334,7 @@ mod tests {
             (ClientError::LoginTimeout, Some(Timeout::Login)),
             (ClientError::ClientIdle { limit: waited }, Some(Timeout::IdleClient)),
             (ClientError::TransactionIdle { limit: waited }, Some(Timeout::TransactionIdle)),
+            (ClientError::PinIdle { limit: waited }, Some(Timeout::PinIdle)),
             (ClientError::QueryTooLong { limit: waited }, Some(Timeout::Query)),
             (ClientError::TransactionTooLong { limit: waited }, Some(Timeout::Transaction)),
             (ClientError::LineFull { group, limit: 1 }, None),

@@ -9,7 +9,7 @@ mod labels;
 mod text;
 
 pub use durations::Durations;
-pub use labels::{Counts, Label, LoginRefusal, OpenFailure, ProbeResult, TargetRole, Timeout};
+pub use labels::{Counts, Label, LoginRefusal, OpenFailure, ProbeResult, TargetRole, Timeout, Timings};
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -129,6 +129,12 @@ pub struct GroupMetrics {
     pub clients_waiting: Count,
     /// Pins that began.
     pub pins: Counts<PinReason>,
+    /// How long pins lasted, once they are over.
+    pub pin_seconds: Timings<PinReason>,
+    /// Statements that would have pinned and were refused.
+    pub pins_refused: Counts<PinReason>,
+    /// The age of the oldest pin there is, in microseconds; the greatest of all slots counts.
+    pub oldest_pin_us: Count,
     /// Levels: clients that are pinned for this reason, and perhaps for others as well.
     pub clients_pinned: Counts<PinReason>,
     /// Times that a statement's text and the server's answer disagreed about state. Must stay 0.
@@ -152,6 +158,11 @@ impl ThreadMetrics {
     /// This thread's slot of an endpoint, by its place in the configuration.
     pub fn endpoint(&self, index: usize) -> Option<Arc<EndpointMetrics>> {
         self.endpoints.get(index).cloned()
+    }
+
+    /// This thread's slots of all target groups, by their places in the configuration.
+    pub fn groups(&self) -> &[Arc<GroupMetrics>] {
+        &self.groups
     }
 
     /// This thread's slot of a target group, by its place in the configuration.

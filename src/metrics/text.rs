@@ -9,7 +9,7 @@ use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, Me
 use super::durations::BOUNDS_US;
 use super::{
     Count, Counts, Durations, EndpointMetrics, EndpointName, GroupMetrics, GroupName, Label, LoginRefusal,
-    ThreadMetrics,
+    ThreadMetrics, Timings,
 };
 
 #[derive(Debug, Clone)]
@@ -129,6 +129,25 @@ impl Families {
         self.push(kind, about, series);
     }
 
+    fn timings<'a, S, L: Label>(
+        &mut self,
+        of: &[Series<'a, S>],
+        labels: impl Fn(&Series<'a, S>) -> Vec<LabelPair>,
+        reason: &str,
+        about: About,
+        value: impl Fn(&S) -> &Timings<L>,
+    ) {
+        let mut series = Vec::new();
+        for one in of {
+            for own in L::ALL {
+                let labels = [labels(one), vec![label(reason, own.name())]].concat();
+                let slots = one.slots.iter().filter_map(|slot| value(slot).of(*own)).collect();
+                series.push(histogram(labels, slots));
+            }
+        }
+        self.push(MetricType::HISTOGRAM, about, series);
+    }
+
     fn durations<'a, S>(
         &mut self,
         of: &[Series<'a, S>],
@@ -136,7 +155,7 @@ impl Families {
         about: About,
         value: impl Fn(&S) -> &Durations,
     ) {
-        let series = of.iter().map(|one| histogram(labels(one), one, &value));
+        let series = of.iter().map(|one| histogram(labels(one), one.slots.iter().map(|slot| value(slot)).collect()));
         self.push(MetricType::HISTOGRAM, about, series.collect());
     }
 }
@@ -277,6 +296,16 @@ fn sharing(families: &mut Families, of: &[Group<'_>]) {
     families.labelled(of, Series::group, (COUNTER, "reason"), about, |slot| &slot.pins);
     let about = ("sluicegate_clients_pinned", "Clients that are pinned, by each reason they are pinned for");
     families.labelled(of, Series::group, (GAUGE, "reason"), about, |slot| &slot.clients_pinned);
+    let about = ("sluicegate_pin_seconds", "Time that a client was pinned, counted when the pin is over");
+    families.timings(of, Series::group, "reason", about, |slot| &slot.pin_seconds);
+    let about = ("sluicegate_oldest_pin_seconds", "Age of the oldest pin there is");
+    let series = of.iter().map(|one| {
+        let oldest = one.slots.iter().map(|slot| slot.oldest_pin_us.value()).max();
+        gauge(one.group(), seconds(oldest.unwrap_or_default()))
+    });
+    families.push(GAUGE, about, series.collect());
+    let about = ("sluicegate_pins_refused_total", "Statements that would have pinned their client and were refused");
+    families.labelled(of, Series::group, (COUNTER, "reason"), about, |slot| &slot.pins_refused);
     let about = (
         "sluicegate_disagreements_total",
         "Times a statement's text and the server disagreed about state; must stay 0",
@@ -367,8 +396,7 @@ fn gauge(labels: Vec<LabelPair>, value: f64) -> Metric {
     metric
 }
 
-fn histogram<S>(labels: Vec<LabelPair>, one: &Series<'_, S>, value: impl Fn(&S) -> &Durations) -> Metric {
-    let slots: Vec<&Durations> = one.slots.iter().map(|slot| value(slot)).collect();
+fn histogram(labels: Vec<LabelPair>, slots: Vec<&Durations>) -> Metric {
     let mut histogram = Histogram::default();
     let mut count = 0;
     let mut buckets = Vec::new();
@@ -542,6 +570,30 @@ mod tests {
     }
 
     #[test]
+    fn pins_by_their_reasons_and_the_oldest_of_all() {
+        let metrics = made();
+        for (thread, age_s, reason) in
+            [(0, 2, PinReason::Listen), (1, 3, PinReason::Listen), (2, 5, PinReason::SessionLock)]
+        {
+            let slot = group(&metrics, thread);
+            slot.pin_seconds.of(reason).unwrap().observe(Duration::from_secs(age_s));
+            slot.oldest_pin_us.set(age_s * 500_000);
+        }
+        group(&metrics, 1).pins_refused.of(PinReason::Listen).add(4);
+        check(
+            &metrics,
+            &[
+                "sluicegate_pin_seconds_sum{target_group=\"main\",reason=\"listen\"} 5",
+                "sluicegate_pin_seconds_count{target_group=\"main\",reason=\"listen\"} 2",
+                "sluicegate_pin_seconds_count{target_group=\"main\",reason=\"session_lock\"} 1",
+                "sluicegate_pin_seconds_count{target_group=\"main\",reason=\"setting\"} 0",
+                "sluicegate_oldest_pin_seconds{target_group=\"main\"} 2.5",
+                "sluicegate_pins_refused_total{target_group=\"main\",reason=\"listen\"} 4",
+            ],
+        );
+    }
+
+    #[test]
     fn a_level_below_nothing_is_shown_as_nothing() {
         let metrics = made();
         group(&metrics, 0).clients_waiting.sub(1);
@@ -573,7 +625,8 @@ mod tests {
             assert!(names.insert(name), "{name} twice");
             assert!(text.contains(&format!("# HELP {name} ")), "{name}");
             assert_eq!(name.ends_with("_total"), kind == "counter", "{line}");
-            assert_eq!(name.ends_with("_seconds"), kind == "histogram", "{line}");
+            let is_time = name.ends_with("_seconds");
+            assert!(if is_time { ["histogram", "gauge"].contains(&kind) } else { kind != "histogram" }, "{line}");
             assert!(name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'), "{name}");
         }
         assert_eq!(names, on_page);

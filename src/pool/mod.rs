@@ -18,7 +18,7 @@ pub use lease::{Lease, Leaving, ServerConn};
 
 use crate::config::{PoolConfig, ResetPolicy};
 use crate::metrics::GroupMetrics;
-use crate::protocol::{ClientError, Protocol};
+use crate::protocol::{ClientError, PinBudget, Protocol};
 use line::{Ask, Figures, Key, Late, Limits, Line, Verdict};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -53,6 +53,8 @@ pub struct Pools<P: Protocol> {
     /// The slot of the thread that runs [`connect::run`] and [`tick`](Self::tick).
     counts: Arc<GroupMetrics>,
     state: Mutex<State<P>>,
+    /// Connections that clients may keep for themselves.
+    pins: Arc<PinBudget>,
     /// Users and programs whose clients ask for last values, and how often one has come to them.
     asking: Mutex<BTreeSet<(String, String)>>,
     asking_version: AtomicU64,
@@ -137,8 +139,9 @@ impl<P: Protocol> Pools<P> {
         let state = State { line, keys, by_key, unreachable: false, init_told: None };
         let (asking, asking_version) = (Mutex::default(), AtomicU64::default());
         let state = Mutex::new(state);
+        let pins = PinBudget::new(group, config.pin_max_percent);
         let group = group.to_owned();
-        (Arc::new(Self { group, dial, config, counts, state, asking, asking_version, orders }), receiver)
+        (Arc::new(Self { group, dial, config, counts, state, pins, asking, asking_version, orders }), receiver)
     }
 
     /// The target group's name.
@@ -154,6 +157,11 @@ impl<P: Protocol> Pools<P> {
     /// Connections are reset between any two clients.
     pub fn resets_always(&self) -> bool {
         self.config.reset == ResetPolicy::Full
+    }
+
+    /// How many connections its clients may keep for themselves.
+    pub fn pin_budget(&self) -> &Arc<PinBudget> {
+        &self.pins
     }
 
     /// A client of this user and program asks for last values: so will others.
@@ -193,6 +201,7 @@ impl<P: Protocol> Pools<P> {
     /// How many connections the target grants now.
     pub fn set_budget(&self, connections: usize) {
         let idle = connections.saturating_mul(usize::from(self.config.max_idle_connections_percent)) / 100;
+        self.pins.set_connections(connections);
         let mut state = self.lock();
         let limits = Limits { connections, idle: idle.max(1), ..state.line.limits() };
         if state.line.limits() != limits {

@@ -7,10 +7,11 @@
 
 use super::frame::{self, Head};
 use super::message;
-use super::server::begins;
+use super::server::{Gate, begins};
 use super::statement::{Id, Statement, Template, statement_label};
 use crate::protocol::{
-    ClientError, ClientSide, Detached, Intent, Login, Parameters, PinReason, Pins, Settings, Violation, Welcome,
+    ClientError, ClientSide, Detached, Intent, Login, Parameters, PinCause, PinReason, PinRules, Pins, Settings,
+    Violation, Welcome,
 };
 use crate::sql::Dialect;
 use crate::sql::settings::Changes;
@@ -46,7 +47,9 @@ pub struct Client {
     statement_label: u64,
     /// What the client has been told of the server's parameters.
     pub(super) told: Reported,
+    /// All of them, those too that it does not keep its connection for.
     pub(super) pins: Pins,
+    pub(super) gate: Gate,
     /// It, or another client of its application, asks for last values of sequences.
     pub(super) asks_last_values: bool,
     /// It has drawn from a sequence.
@@ -290,6 +293,7 @@ impl Client {
             statement_label: statement_label(&login.baseline),
             told: Reported::new(Arc::clone(&welcome.parameters)),
             pins: Pins::NONE,
+            gate: Gate::default(),
             asks_last_values: false,
             has_drawn: false,
             statements: Statements::default(),
@@ -452,8 +456,30 @@ impl ClientSide for Client {
         self.ended = true;
     }
 
-    fn pins(&self) -> &Pins {
-        &self.pins
+    fn set_pin_rules(&mut self, rules: PinRules) {
+        self.gate = Gate::new(rules);
+    }
+
+    fn pins(&self) -> Pins {
+        self.pins.without(self.gate.allowed())
+    }
+
+    fn leaves(&self) -> Pins {
+        self.pins.common(self.gate.allowed())
+    }
+
+    fn settle_pins(&mut self) {
+        self.gate.settle(self.pins());
+    }
+
+    fn let_go(&mut self) {
+        self.pins = Pins::NONE;
+        self.gate.settle(Pins::NONE);
+    }
+
+    fn pin_cause(&self, reason: PinReason) -> Option<PinCause> {
+        // What code has left is found by asking: it came with the code.
+        self.gate.cause(reason).or_else(|| self.gate.cause(PinReason::OpaqueCode))
     }
 
     fn settings(&self) -> &Arc<Settings> {
@@ -561,6 +587,7 @@ mod tests {
         draws_sequence: false,
         changes_settings: false,
         may_end: Pins::NONE,
+        passing: Pins::NONE,
     });
 
     /// Scenarios 9 and 92.

@@ -5,7 +5,7 @@
 //! there, trust nothing in it, and say `None` to what does not have its kind's form.
 
 use super::frame::{HEAD_BYTES, cstr, frame, packet, put_cstr};
-use crate::protocol::{ClientError, ServerError};
+use crate::protocol::{ClientError, PinReason, ServerError};
 use std::borrow::Cow;
 
 /// Types of the messages a server sends.
@@ -142,7 +142,8 @@ fn sqlstate(error: &ClientError, fatal: bool) -> &str {
         ClientError::OutcomeUnknown => "08007",
         ClientError::StateLost | ClientError::GoingDown => "57P01",
         ClientError::TransactionIdle { .. } => "25P03",
-        ClientError::ClientIdle { .. } => "57P05",
+        ClientError::ClientIdle { .. } | ClientError::PinIdle { .. } => "57P05",
+        ClientError::PinRefused { .. } | ClientError::PinLimit { .. } => "55000",
         ClientError::Protocol(_) => "08P01",
         ClientError::Internal => "XX000",
     }
@@ -173,6 +174,10 @@ fn hint(error: &ClientError) -> Option<&'static str> {
         ClientError::ClientIdle { .. } => {
             Some("Let the connection pool close idle connections sooner, or raise idle_client_timeout.")
         }
+        ClientError::PinIdle { .. } => {
+            Some("Drop temporary tables, unlock, close cursors and UNLISTEN when done, or raise pin_idle_timeout.")
+        }
+        ClientError::PinRefused { reason } | ClientError::PinLimit { reason, .. } => Some(without_pin(*reason)),
         ClientError::QueryTooLong { .. } => Some("Make the query faster, or raise query_timeout of the target group."),
         ClientError::TransactionTooLong { .. } => {
             Some("Make transactions shorter, or raise transaction_max of the target group.")
@@ -199,6 +204,25 @@ fn hint(error: &ClientError) -> Option<&'static str> {
         | ClientError::GoingDown
         | ClientError::Protocol(_)
         | ClientError::Internal => None,
+    }
+}
+
+/// What can be done in place of what pins.
+fn without_pin(reason: PinReason) -> &'static str {
+    match reason {
+        PinReason::TemporaryObject => "Make it in a transaction, ON COMMIT DROP; or connect to the database directly.",
+        PinReason::SessionLock => "Use pg_advisory_xact_lock, in a transaction; or connect to the database directly.",
+        PinReason::HeldCursor => {
+            "Read the cursor in its transaction, without WITH HOLD; or connect to the database directly."
+        }
+        PinReason::PreparedStatement => "Prepare in the protocol, as drivers do; or connect to the database directly.",
+        PinReason::Setting
+        | PinReason::Listen
+        | PinReason::Sequence
+        | PinReason::OpaqueCode
+        | PinReason::ServerProcess
+        | PinReason::Unreadable
+        | PinReason::LargeStatement => "Connect to the database directly for it.",
     }
 }
 

@@ -16,12 +16,14 @@
 mod names;
 mod owed;
 mod receive;
+mod refuse;
 mod replay;
 mod send;
 mod state;
 #[cfg(test)]
 pub(super) mod tests;
 
+pub(super) use refuse::Gate;
 pub(super) use send::begins;
 
 use super::client::{Client, Reported};
@@ -38,7 +40,7 @@ use crate::sql::settings::Changes;
 use names::Names;
 use owed::{Effect, Kind, Owed, Queue};
 use state::State;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 /// Gives up the transaction, its locks and its savepoints, and leaves a failed one in its place. The error stands in the
@@ -116,6 +118,8 @@ pub struct Server {
     /// The error of a statement that could not be sent ahead of a query: what the query fails with is this.
     failed_ahead: Option<Vec<u8>>,
     tally: Tally,
+    /// Requests that were refused here and that their client has been told of; not more than are owed.
+    refused: VecDeque<ClientError>,
 }
 
 /// What the Execute of a portal will do, beside to run it.
@@ -235,6 +239,7 @@ impl Server {
             explanation: None,
             failed_ahead: None,
             tally: Tally::default(),
+            refused: VecDeque::new(),
             reported: Reported::new(Arc::new(connected.parameters)),
         };
         server.read_dialect();
@@ -418,6 +423,10 @@ impl ServerSide for Server {
 
     fn tally(&mut self) -> Tally {
         std::mem::take(&mut self.tally)
+    }
+
+    fn refused(&mut self) -> Option<ClientError> {
+        self.refused.pop_front()
     }
 
     fn terminate(&self, out: &mut Vec<u8>) {

@@ -4,6 +4,7 @@
 //! [`ClientError`] is what the proxy itself tells a client. Each protocol turns the last into its own codes
 //! (`design.md`, "What clients are told"). No text here holds an address or a secret.
 
+use super::PinReason;
 use std::time::Duration;
 
 /// A breach of the protocol by a peer; a variant per breach.
@@ -285,6 +286,39 @@ pub enum ClientError {
         /// The limit.
         limit: Duration,
     },
+    /// `pin_on`.
+    #[error(
+        "{} is refused: it would keep a database connection for this client alone (pin_on.{reason} = \"reject\")",
+        reason.feature()
+    )]
+    PinRefused {
+        /// Why it would.
+        reason: PinReason,
+    },
+    /// `pin_max_percent`.
+    #[error(
+        "{} is refused: it would keep a database connection for this client alone, and of target group \"{group}\" no more \
+         than {limit} may be kept so (pin_max_percent = {percent})",
+        reason.feature()
+    )]
+    PinLimit {
+        /// Why it would.
+        reason: PinReason,
+        /// Target group.
+        group: String,
+        /// How many connections that is.
+        limit: usize,
+        /// The setting.
+        percent: u8,
+    },
+    /// `pin_idle_timeout`.
+    #[error(
+        "terminating connection because it was idle for {limit:?} while it kept a database connection (pin_idle_timeout)"
+    )]
+    PinIdle {
+        /// The limit.
+        limit: Duration,
+    },
     /// The client asked for it while it stood in line.
     #[error("canceling statement due to user request")]
     Cancelled,
@@ -352,6 +386,8 @@ impl ClientError {
             | Self::NoUserName
             | Self::Protocol(_)
             | Self::ClientIdle { .. }
+            | Self::PinIdle { .. }
+            | Self::PinRefused { .. }
             | Self::TransactionIdle { .. }
             | Self::Cancelled
             | Self::QueryTooLong { .. }
@@ -369,6 +405,7 @@ impl ClientError {
             | Self::BorrowTimeout { .. }
             | Self::UserBorrowTimeout { .. }
             | Self::LineFull { .. }
+            | Self::PinLimit { .. }
             | Self::TooManyPools { .. } => ErrorKind::Pool,
             Self::TargetLogin { .. } | Self::InitQuery { .. } | Self::Server(_) => ErrorKind::Server,
             Self::LookupFailed { .. } => ErrorKind::Server,

@@ -20,12 +20,17 @@ pub struct Intent {
     pub changes_settings: bool,
     /// Reasons to pin that may end with it.
     pub may_end: Pins,
+    /// Reasons to pin that nothing will be left of behind the transaction, by what the text says (`ON COMMIT DROP`): it only
+    /// has to be made sure.
+    pub passing: Pins,
 }
 
 impl Intent {
     /// What both intend, together.
     pub const fn and(self, other: Self) -> Self {
+        let stays = self.pins_when_done.without(self.passing).and(other.pins_when_done.without(other.passing));
         Self {
+            passing: self.passing.and(other.passing).without(stays),
             pins_when_sent: self.pins_when_sent.and(other.pins_when_sent),
             pins_when_done: self.pins_when_done.and(other.pins_when_done),
             clears: if matches!(self.clears, Clears::Nothing) { other.clears } else { self.clears },
@@ -171,6 +176,11 @@ impl Pins {
             .and(Self::of(PinReason::OpaqueCode))
             .and(Self::of(PinReason::Unreadable));
         self.common(lasting).is_empty()
+    }
+
+    /// A reset undoes some of it. State inside the process stays as it is, and values of sequences are guarded otherwise.
+    pub const fn need_reset(self) -> bool {
+        !self.without(Self::of(PinReason::Sequence).and(Self::of(PinReason::ServerProcess))).is_empty()
     }
 
     /// The reasons in the order of their numbers.

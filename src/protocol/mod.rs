@@ -7,12 +7,14 @@
 mod error;
 mod intent;
 mod out;
+mod pinning;
 mod scram_secret;
 mod settings;
 
 pub use error::{ClientError, ErrorKind, HandshakeError, ServerError, Violation};
 pub use intent::{Clears, Intent, PinReason, Pins};
 pub use out::{Out, Sides};
+pub use pinning::{Fingerprint, PinBudget, PinCause, PinPlace, PinPolicy, PinRules};
 pub use scram_secret::{ITERATIONS, SALT_BYTES, ScramSecret};
 pub use settings::{Difference, Parameters, Settings};
 
@@ -329,8 +331,23 @@ pub trait ClientSide {
     /// Ends the session with an error.
     fn end(&mut self, error: &ClientError, out: &mut Vec<u8>);
 
+    /// It has just begun; this is what it may be pinned for.
+    fn set_pin_rules(&mut self, rules: PinRules);
+
     /// Why the client must keep its server connection.
-    fn pins(&self) -> &Pins;
+    fn pins(&self) -> Pins;
+
+    /// What of it is on its connection, as far as is known, that it does not keep that for ([`PinPolicy::allowed`]).
+    fn leaves(&self) -> Pins;
+
+    /// No transaction is open, and [`pins`](Self::pins) are right: a client that has some counts as pinned, another does not.
+    fn settle_pins(&mut self);
+
+    /// It gives its connection back, and nothing of it is left there that it will find again.
+    fn let_go(&mut self);
+
+    /// The statement that pinned it for this reason, if that is known.
+    fn pin_cause(&self, reason: PinReason) -> Option<PinCause>;
 
     /// The settings a server connection must have for this client.
     fn settings(&self) -> &Arc<Settings>;
@@ -455,6 +472,9 @@ pub trait ServerSide {
 
     /// What has been counted since the last call.
     fn tally(&mut self) -> Tally;
+
+    /// A request of the client's that the machine has refused and that has been answered so since; each is told once.
+    fn refused(&mut self) -> Option<ClientError>;
 
     /// A polite goodbye, if the connection is in a state to take one.
     fn terminate(&self, out: &mut Vec<u8>);

@@ -29,7 +29,9 @@ use crate::metrics::{EndpointMetrics, GroupMetrics};
 use crate::net::Stream;
 use crate::pool::line::Ask;
 use crate::pool::{Borrow, Cancelled, Lease, PoolUse, Pools, ServerConn, Waiting};
-use crate::protocol::{ClientError, ClientSide, Detached, Protocol, ServerSide, Sides, Status, Violation};
+use crate::protocol::{
+    ClientError, ClientSide, Detached, PinPolicy, PinRules, Protocol, ServerSide, Sides, Status, Violation,
+};
 use cancel::{Asker, IssuedKey, Left};
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -61,6 +63,10 @@ pub struct Rules {
     pub pool_mode: PoolMode,
     /// `transaction_idle_timeout`.
     pub transaction_idle_timeout: Option<Duration>,
+    /// `pin_on`.
+    pub pin_policy: PinPolicy,
+    /// `pin_idle_timeout`.
+    pub pin_idle_timeout: Option<Duration>,
     /// `idle_client_timeout`.
     pub idle_client_timeout: Option<Duration>,
     /// `query_timeout`.
@@ -156,11 +162,16 @@ impl<P: Protocol> Session<P> {
         endpoint: &Endpoint<P>,
         pool: PoolUse<P>,
         stream: Stream,
-        client: P::Client,
+        mut client: P::Client,
         cancel_key: IssuedKey,
         (tail, to_client): (Vec<u8>, Vec<u8>),
     ) -> Self {
+        // In session mode everybody keeps a connection.
+        let shares = endpoint.rules.pool_mode == PoolMode::Transaction;
+        let budget = shares.then(|| Arc::clone(endpoint.pools.pin_budget()));
+        client.set_pin_rules(PinRules { policy: endpoint.rules.pin_policy, budget });
         let counts = watch.worker.counters(endpoint.places.0, endpoint.places.1);
+        watch.handle.note_group(endpoint.places.1);
         let tally = Tally::new(Arc::clone(&counts.0), Arc::clone(&counts.1), stream.is_tls());
         Self {
             rules: endpoint.rules.clone(),
@@ -348,6 +359,7 @@ impl<P: Protocol> Session<P> {
     fn drop_lease(&mut self) {
         self.holding = Holding::Nothing;
         self.cancelling = None;
+        self.client.let_go();
     }
 
     /// The request at the head of the tail gets this error; the session goes on.
@@ -387,6 +399,13 @@ impl<P: Protocol> Session<P> {
         if kicks.has(Kick::Idle) {
             let limit = rules.idle_client_timeout.unwrap_or_default();
             return Err(self.end(&ClientError::ClientIdle { limit }));
+        }
+        if kicks.has(Kick::PinIdle)
+            && matches!(&self.holding, Holding::Lease(lease) if lease.connection.machine.status() == Status::Idle)
+            && !self.client.pins().is_empty()
+        {
+            let limit = rules.pin_idle_timeout.unwrap_or_default();
+            return Err(self.end(&ClientError::PinIdle { limit }));
         }
         if kicks.has(Kick::TransactionIdle) {
             let limit = rules.transaction_idle_timeout.unwrap_or_default();
@@ -509,6 +528,11 @@ impl<P: Protocol> Session<P> {
         Err(end)
     }
 
+    /// The client keeps its connection, where others give theirs back.
+    fn is_pinned(&self) -> bool {
+        self.rules.pool_mode == PoolMode::Transaction && !self.client.pins().is_empty()
+    }
+
     /// What the worker's clock must know of a session that sleeps.
     fn note_phase(&mut self) {
         let phase = match &self.holding {
@@ -523,14 +547,18 @@ impl<P: Protocol> Session<P> {
                 }
                 Status::Owing if self.at_end => Phase::Abandoned,
                 Status::Idle if self.client.pins().are_for_a_moment() => Phase::Lingering,
+                Status::Idle if self.is_pinned() => Phase::Pinned,
                 Status::Idle => Phase::Idle,
                 Status::Owing | Status::Ended => Phase::Busy,
             },
         };
         self.watch.handle.set_phase(phase);
         match &self.holding {
-            Holding::Nothing | Holding::Waiting(_) => self.tally.holds_nothing(),
-            Holding::Lease(lease) => self.tally.holds(&lease.connection.machine, *self.client.pins()),
+            Holding::Nothing | Holding::Waiting(_) => {
+                self.tally.holds_nothing();
+                self.watch.handle.note_pinned(None);
+            }
+            Holding::Lease(lease) => self.tally.holds(&lease.connection.machine, self.client.pins()),
         }
     }
 
@@ -551,14 +579,17 @@ impl<P: Protocol> Session<P> {
                 let _ = tokio::time::timeout(FAREWELL, words).await;
             }
         };
-        let pins = *self.client.pins();
+        let pins = self.client.pins();
+        let must_reset = self.pools.resets_always() || !pins.is_empty() || self.client.leaves().need_reset();
         let left = match pins.can_be_reset() {
             false => Left::Lasting,
-            true if pins.is_empty() && !self.pools.resets_always() => Left::Nothing,
-            true => Left::Resettable,
+            true if must_reset => Left::Resettable,
+            true => Left::Nothing,
         };
-        let Self { holding, cancelling, pools, .. } = self;
+        let Self { holding, cancelling, pools, client, .. } = self;
         let giving_back = async move {
+            // One that is pinned counts as such until its connection is another's, or closed.
+            let _client = client;
             let Holding::Lease(lease) = holding else { return };
             cancel::give_back(lease, cancelling, left, &pools).await;
         };

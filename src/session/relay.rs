@@ -58,6 +58,9 @@ impl<P: Protocol> Session<P> {
         scratch.out.clear();
         let taken = machine.receive(input, Some(&mut self.client), &mut scratch.out);
         let answered = self.tally.received(machine);
+        while let Some(error) = machine.refused() {
+            self.tally.pin_refused(&error);
+        }
         self.watch.handle.note_answers(answered);
         self.counts.1.database_bytes_received.add(read as u64);
         self.counts.0.client_bytes_sent.add(scratch.out.len() as u64);
@@ -176,7 +179,8 @@ impl<P: Protocol> Session<P> {
         let is_in_doubt = status == Status::Idle
             && self.rules.pool_mode == PoolMode::Transaction
             && self.cancelling.is_none()
-            && !self.client.pins().is_empty();
+            && !self.resetting
+            && !self.client.pins().and(self.client.leaves()).is_empty();
         if is_in_doubt && connection.machine.verify(&self.client, &mut connection.pending) {
             return Ok(true);
         }
@@ -193,23 +197,27 @@ impl<P: Protocol> Session<P> {
             return Ok(false);
         }
         self.attempts = 0;
-        let is_pinned = !self.client.pins().is_empty();
+        self.client.settle_pins();
+        let pins = self.client.pins();
         if self.client.asks_last_values() && !self.has_told_asking {
             self.has_told_asking = true;
             self.pools.note_asking(&self.pool.pool_key().user, self.client.application());
         }
-        self.tally.pinned(*self.client.pins());
-        if self.rules.pool_mode == PoolMode::Session || is_pinned {
+        let told = self.tally.pinned(pins, |reason| self.client.pin_cause(reason), &self.watch.worker.pins_told);
+        self.watch.handle.note_pinned(told);
+        if self.rules.pool_mode == PoolMode::Session || !pins.is_empty() {
             if self.draining {
                 return Err(self.end(&ClientError::GoingDown));
             }
             return Ok(false);
         }
-        if self.pools.resets_always() && !self.resetting {
+        let must_reset = self.pools.resets_always() || self.client.leaves().need_reset();
+        if must_reset && !self.resetting {
             self.resetting = true;
             connection.machine.reset(&mut connection.pending);
             return Ok(true);
         }
+        self.client.let_go();
         if let Holding::Lease(lease) = std::mem::replace(&mut self.holding, Holding::Nothing) {
             lease.release();
         }

@@ -6,8 +6,9 @@
 //! falls asleep ([`Tally::holds`]), and are taken back when the tally is dropped: they can't drift, however a session ends.
 
 use crate::metrics::{EndpointMetrics, GroupMetrics};
-use crate::protocol::{self, ClientError, Pins, ServerSide, Status};
-use std::cell::Cell;
+use crate::protocol::{self, ClientError, Fingerprint, PinCause, PinReason, Pins, ServerSide, Status};
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -40,6 +41,44 @@ impl Drop for Presence {
     }
 }
 
+/// Between two lines about pins of the same reason and statement, at INFO: whoever asks why a client is pinned finds one, and
+/// a program that pins all day long does not fill the log.
+const PINS_TOLD_INTERVAL: Duration = Duration::from_secs(60);
+/// Reasons and statements that are remembered for that; what does not fit is told at DEBUG.
+const PINS_TOLD_MAX: usize = 200;
+
+/// When a pin of this reason and statement was last told at INFO, by any session of the worker.
+#[derive(Debug, Default)]
+pub(super) struct PinsTold(RefCell<BTreeMap<(PinReason, Option<Fingerprint>), Instant>>);
+
+impl PinsTold {
+    /// It is to be told again.
+    fn is_due(&self, reason: PinReason, fingerprint: Option<Fingerprint>, now: Instant) -> bool {
+        let mut told = self.0.borrow_mut();
+        let is_recent = |then: &Instant| now.saturating_duration_since(*then) < PINS_TOLD_INTERVAL;
+        if told.get(&(reason, fingerprint)).is_some_and(is_recent) {
+            return false;
+        }
+        if told.len() >= PINS_TOLD_MAX {
+            told.retain(|_, then| is_recent(then));
+        }
+        let has_room = told.len() < PINS_TOLD_MAX;
+        if has_room {
+            told.insert((reason, fingerprint), now);
+        }
+        has_room
+    }
+}
+
+/// A reason to keep the connection that has been counted.
+#[derive(Debug, Clone, Copy)]
+struct Pinned {
+    reason: PinReason,
+    since: Instant,
+    /// At INFO.
+    is_told: bool,
+}
+
 /// A session's part of the metrics.
 pub(super) struct Tally {
     endpoint: Arc<EndpointMetrics>,
@@ -47,8 +86,8 @@ pub(super) struct Tally {
     tls: bool,
     exchange: Option<Exchange>,
     held: Held,
-    /// Reasons to keep the connection that have been counted.
-    pins_counted: Pins,
+    /// Without a pin it owns no memory.
+    pinned: Vec<Pinned>,
 }
 
 /// A request, or several sent one behind another, that have not been answered in full.
@@ -70,7 +109,7 @@ struct Held {
 
 impl Tally {
     pub(super) fn new(endpoint: Arc<EndpointMetrics>, group: Arc<GroupMetrics>, tls: bool) -> Self {
-        Self { endpoint, group, tls, exchange: None, held: Held::default(), pins_counted: Pins::NONE }
+        Self { endpoint, group, tls, exchange: None, held: Held::default(), pinned: Vec::new() }
     }
 
     // ------------------------------------------------------------------------------------------ exchanges
@@ -171,6 +210,7 @@ impl Tally {
 
     /// The session holds no connection.
     pub(super) fn holds_nothing(&mut self) {
+        self.unpin(Pins::NONE);
         self.change(Held::default());
     }
 
@@ -195,17 +235,64 @@ impl Tally {
         }
     }
 
-    /// These are the client's reasons to keep the connection between transactions.
-    pub(super) fn pinned(&mut self, pins: Pins) {
-        let begun = pins.without(self.pins_counted);
-        self.pins_counted = pins;
-        if begun.is_empty() {
-            return;
-        }
-        tracing::debug!(reasons = ?begun, "pinned");
-        for reason in begun.iter() {
+    /// These are the client's reasons to keep the connection between transactions, each with the statement that it came with,
+    /// if that is known. Since when there has been one.
+    pub(super) fn pinned(
+        &mut self,
+        pins: Pins,
+        cause: impl Fn(PinReason) -> Option<PinCause>,
+        told: &PinsTold,
+    ) -> Option<Instant> {
+        self.unpin(pins);
+        for reason in pins.iter() {
+            if self.pinned.iter().any(|pinned| pinned.reason == reason) {
+                continue;
+            }
+            let (cause, since) = (cause(reason), Instant::now());
+            let fingerprint = cause.map(|cause| cause.fingerprint);
+            let fields = (fingerprint.map(tracing::field::display), cause.map(|cause| cause.command));
+            let is_told = told.is_due(reason, fingerprint, since);
+            if is_told {
+                tracing::info!(%reason, fingerprint = fields.0, command = fields.1, "pinned");
+            } else {
+                tracing::debug!(%reason, fingerprint = fields.0, command = fields.1, "pinned");
+            }
             self.group.pins.of(reason).add(1);
+            self.pinned.push(Pinned { reason, since, is_told });
         }
+        self.pinned.iter().map(|pinned| pinned.since).min()
+    }
+
+    /// The client is pinned for none but these reasons.
+    fn unpin(&mut self, left: Pins) {
+        let group = &self.group;
+        self.pinned.retain(|Pinned { reason, since, is_told }| {
+            if left.contains(*reason) {
+                return true;
+            }
+            let age = since.elapsed();
+            if *is_told {
+                tracing::info!(%reason, ?age, "no longer pinned");
+            } else {
+                tracing::debug!(%reason, ?age, "no longer pinned");
+            }
+            if let Some(ages) = group.pin_seconds.of(*reason) {
+                ages.observe(age);
+            }
+            false
+        });
+        if self.pinned.is_empty() {
+            self.pinned = Vec::new();
+        }
+    }
+
+    /// A request was refused by the machine, and answered so.
+    pub(super) fn pin_refused(&self, error: &ClientError) {
+        tracing::debug!(kind = error.kind().name(), %error, "request refused");
+        if let ClientError::PinRefused { reason } | ClientError::PinLimit { reason, .. } = error {
+            self.group.pins_refused.of(*reason).add(1);
+        }
+        self.told(error);
     }
 }
 
@@ -293,10 +380,32 @@ mod tests {
         let mut tally = tally(&counts);
         let (listen, lock) = (Pins::of(PinReason::Listen), Pins::of(PinReason::SessionLock));
         for pins in [listen, listen, listen.and(lock), Pins::NONE, listen] {
-            tally.pinned(pins);
+            tally.pinned(pins, |_| None, &PinsTold::default());
         }
         let [listens, locks] = [PinReason::Listen, PinReason::SessionLock].map(|reason| counts.1.pins.of(reason));
         assert_eq!((listens.value(), locks.value()), (2, 1));
+        // Its age when it is over, which it is in any case when the session is.
+        let ages = |reason| counts.1.pin_seconds.of(reason).unwrap().count();
+        assert_eq!((ages(PinReason::Listen), ages(PinReason::SessionLock)), (1, 1));
+        drop(tally);
+        assert_eq!((ages(PinReason::Listen), ages(PinReason::SessionLock)), (2, 1));
+    }
+
+    #[test]
+    fn a_pin_is_told_now_and_then() {
+        let told = PinsTold::default();
+        let (reason, start) = (PinReason::Listen, Instant::now());
+        let of = |number: usize| Some(Fingerprint(number as u64));
+        assert!(told.is_due(reason, of(0), start));
+        assert!(!told.is_due(reason, of(0), start + PINS_TOLD_INTERVAL / 2));
+        assert!(told.is_due(PinReason::SessionLock, of(0), start) && told.is_due(reason, None, start));
+        assert!(told.is_due(reason, of(0), start + PINS_TOLD_INTERVAL));
+        // Of many others only so many, until their time is up.
+        let later = start + PINS_TOLD_INTERVAL * 3 / 2;
+        assert_eq!((1..1000).filter(|number| told.is_due(reason, of(*number), later)).count(), PINS_TOLD_MAX - 1);
+        assert!(told.0.borrow().len() <= PINS_TOLD_MAX);
+        assert!(!told.is_due(reason, of(1000), later));
+        assert!(told.is_due(reason, of(1000), later + PINS_TOLD_INTERVAL));
     }
 
     #[test]

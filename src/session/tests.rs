@@ -29,6 +29,8 @@ const NO_LIMITS: Rules = Rules {
     pool_mode: PoolMode::Transaction,
     transaction_idle_timeout: None,
     idle_client_timeout: None,
+    pin_policy: PinPolicy { rejected: crate::protocol::Pins::NONE, allowed: crate::protocol::Pins::NONE },
+    pin_idle_timeout: None,
     query_timeout: None,
     transaction_max: None,
 };
@@ -458,6 +460,111 @@ async fn a_cancelled_query_is_told_and_its_session_goes_on() {
         assert_eq!(f.figures(), IDLE);
     })
     .await;
+}
+
+/// A pinned client that asks for nothing is told, once its time is up, and its connection is let go. Others, and one that asks
+/// now and then, stay; the shorter of two limits counts.
+#[tokio::test(start_paused = true)]
+async fn a_pinned_client_may_not_be_idle_for_ever() {
+    let minutes = |number: u64| Some(Duration::from_secs(60 * number));
+    for (pinned, idle, code) in [(1, None, "57P05"), (1, minutes(2), "57P05"), (2, minutes(1), "57P05")] {
+        let rules = Rules { pin_idle_timeout: minutes(pinned), idle_client_timeout: idle, ..NO_LIMITS };
+        run(async {
+            let mut f = Fixture::new(rules);
+            let (mut client, session) = f.client();
+            let mut database = None;
+            for text in [&b"SELECT 1\0"[..], b"LOAD 'x'\0", b"SELECT 1\0"] {
+                client.send(&[(b'Q', text)]).await;
+                let mut peer = match database.take() {
+                    None => f.database(&[]).await,
+                    Some(peer) => peer,
+                };
+                peer.expect("Q").await;
+                peer.send(&[(b'C', b"SELECT 1\0"), (b'Z', b"I")]).await;
+                client.expect("CZ").await;
+                database = Some(peer);
+                tokio::time::sleep(Duration::from_secs(50)).await;
+            }
+            let began = Instant::now();
+            let [severity, found, message] = client.last_error().await;
+            assert_eq!((severity.as_str(), found.as_str()), ("FATAL", code));
+            let setting = if pinned == 1 { "(pin_idle_timeout)" } else { "(idle_client_timeout)" };
+            assert!(message.contains(setting), "{message}");
+            let lasted = began.elapsed();
+            assert!((9..=11).contains(&lasted.as_secs()), "{lasted:?}");
+            assert_eq!(within(session).await.unwrap(), End::Told);
+            let mut database = database.unwrap();
+            database.closed().await;
+            f.nothing_is_left(database).await;
+        })
+        .await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_is_not_pinned_may_be_idle() {
+    run(async {
+        let mut f = Fixture::new(Rules { pin_idle_timeout: ONE_SECOND, ..NO_LIMITS });
+        let (mut client, session) = f.client();
+        client.send(&[(b'Q', b"BEGIN\0")]).await;
+        let mut database = f.database(&[]).await;
+        database.expect("Q").await;
+        database.send(&[(b'C', b"BEGIN\0"), (b'Z', b"T")]).await;
+        client.expect("CZ").await;
+        // In a transaction other limits count.
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        client.send(&[(b'Q', b"COMMIT\0")]).await;
+        database.expect("Q").await;
+        database.send(&[(b'C', b"COMMIT\0"), (b'Z', b"I")]).await;
+        client.expect("CZ").await;
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        client.send(&[(b'X', b"")]).await;
+        assert_eq!(within(session).await.unwrap(), End::Goodbye);
+        assert_eq!(f.figures(), IDLE);
+    })
+    .await;
+}
+
+/// What `pin_on` allows is reset as the connection goes back, unless no reset would do.
+#[tokio::test(start_paused = true)]
+async fn what_is_allowed_is_gone_when_the_connection_goes_back() {
+    use crate::protocol::{PinReason, Pins};
+    let allowed = Pins::of(PinReason::Unreadable).and(Pins::of(PinReason::ServerProcess));
+    let rules = Rules { pin_policy: PinPolicy { allowed, ..PinPolicy::default() }, ..NO_LIMITS };
+    for (text, resets) in [(&b"SELECT U&\"a\"\0"[..], true), (b"LOAD 'x'\0", false)] {
+        for leaves in [false, true] {
+            run(async {
+                let mut f = Fixture::new(rules.clone());
+                let (mut client, session) = f.client();
+                client.send(&[(b'Q', text)]).await;
+                let mut database = f.database(&[]).await;
+                database.expect("Q").await;
+                database.send(&[(b'C', b"SELECT 1\0"), (b'Z', b"T")]).await;
+                client.expect("CZ").await;
+                client.send(&[(b'Q', b"COMMIT\0")]).await;
+                database.expect("Q").await;
+                database.send(&[(b'C', b"COMMIT\0"), (b'Z', b"I")]).await;
+                client.expect("CZ").await;
+                if leaves {
+                    client.send(&[(b'X', b"")]).await;
+                }
+                if resets {
+                    database.expect("Q").await;
+                    database.send(&[(b'C', b"DISCARD ALL\0"), (b'Z', b"I")]).await;
+                }
+                if !leaves {
+                    client.send(&[(b'Q', b"SELECT 1\0")]).await;
+                    database.expect("Q").await;
+                    database.send(&[(b'C', b"SELECT 1\0"), (b'Z', b"I")]).await;
+                    client.expect("CZ").await;
+                    client.send(&[(b'X', b"")]).await;
+                }
+                assert_eq!(within(session).await.unwrap(), End::Goodbye);
+                assert_eq!(f.figures(), IDLE);
+            })
+            .await;
+        }
+    }
 }
 
 /// While the machine holds, nothing can be sent, and the client may leave all the same.

@@ -5,7 +5,8 @@
 
 use super::Rules;
 use super::cancel::{Asker, Order, Orders};
-use crate::metrics::{EndpointMetrics, GroupMetrics, Metrics};
+use super::tally::PinsTold;
+use crate::metrics::{EndpointMetrics, GroupMetrics, Metrics, ThreadMetrics};
 use crate::net::Stream;
 use crate::protocol::Out;
 use std::cell::{Cell, RefCell, RefMut};
@@ -14,7 +15,7 @@ use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Bytes of one read.
 const READ_BYTES: usize = 64 << 10;
@@ -37,6 +38,7 @@ pub struct Worker {
     scratch: RefCell<Scratch>,
     sessions: RefCell<BTreeMap<u64, Watched>>,
     draining: Cell<bool>,
+    pub(super) pins_told: PinsTold,
 }
 
 struct Watched {
@@ -130,6 +132,8 @@ pub(super) enum Phase {
     Idle,
     /// The client has nothing for us, and keeps its connection for a value that it may ask for.
     Lingering,
+    /// The client has nothing for us, and is pinned.
+    Pinned,
     /// The client has nothing for us, and a transaction open.
     InTransaction,
     /// It stands in line.
@@ -145,6 +149,8 @@ pub(super) enum Phase {
 pub(super) enum Kick {
     /// Its client was idle for too long.
     Idle,
+    /// Its client was idle for too long while it was pinned.
+    PinIdle,
     /// Its client was idle inside a transaction for too long.
     TransactionIdle,
     /// Its client has not asked for the value that it keeps its connection for.
@@ -192,6 +198,10 @@ pub(super) struct Handle {
     /// Queries that were answered, and transactions that have ended.
     answered: Cell<u64>,
     ended: Cell<u64>,
+    /// Since when its client is pinned.
+    pinned: Cell<Option<Instant>>,
+    /// The place of its target group in the configuration.
+    group: Cell<usize>,
 }
 
 impl Handle {
@@ -204,6 +214,8 @@ impl Handle {
             activity: Cell::default(),
             answered: Cell::default(),
             ended: Cell::default(),
+            pinned: Cell::default(),
+            group: Cell::default(),
         }
     }
 
@@ -250,6 +262,16 @@ impl Handle {
         self.ended.set(self.ended.get().wrapping_add(1));
     }
 
+    /// Since when its client is pinned.
+    pub(super) fn note_pinned(&self, since: Option<Instant>) {
+        self.pinned.set(since);
+    }
+
+    /// Its target group's place in the configuration.
+    pub(super) fn note_group(&self, place: usize) {
+        self.group.set(place);
+    }
+
     fn ask_to_cancel(&self, asker: Asker) {
         let mut askers = self.askers.borrow_mut();
         // One more is let go at once; what is asked for is the same.
@@ -277,6 +299,7 @@ impl Worker {
             scratch: RefCell::default(),
             sessions: RefCell::default(),
             draining: Cell::new(false),
+            pins_told: PinsTold::default(),
         })
     }
 
@@ -334,6 +357,21 @@ impl Worker {
         }
     }
 
+    /// The oldest pin of each target group, as far as it is this worker's.
+    fn measure_pins(&self, now: Instant) {
+        let groups = self.metrics.thread(self.number).map(ThreadMetrics::groups).unwrap_or_default();
+        let mut oldest = vec![0; groups.len()];
+        for watched in self.sessions.borrow().values() {
+            let age = watched.handle.pinned.get().map(|since| now.saturating_duration_since(since));
+            if let (Some(age), Some(oldest)) = (age, oldest.get_mut(watched.handle.group.get())) {
+                *oldest = u64::try_from(age.as_micros()).unwrap_or(u64::MAX).max(*oldest);
+            }
+        }
+        for (group, oldest) in groups.iter().zip(oldest) {
+            group.oldest_pin_us.set(oldest);
+        }
+    }
+
     /// Looks after the sessions, and takes orders to cancel, for ever.
     pub async fn look_after(self: Rc<Self>, mut orders: Orders) {
         let mut looks = tokio::time::interval(LOOK_INTERVAL);
@@ -344,6 +382,7 @@ impl Worker {
                     for watched in self.sessions.borrow_mut().values_mut() {
                         watched.look();
                     }
+                    self.measure_pins(Instant::now());
                 }
                 Some(Order { client_id, asker }) = orders.next() => {
                     // A session that has just ended has nothing to cancel.
@@ -362,6 +401,11 @@ impl Watched {
         let phase = handle.phase.get();
         let (idle, limit) = match phase {
             Phase::Idle => (Some(Kick::Idle), rules.idle_client_timeout),
+            Phase::Pinned => match (rules.pin_idle_timeout, rules.idle_client_timeout) {
+                (Some(pinned), Some(idle)) if idle < pinned => (Some(Kick::Idle), Some(idle)),
+                (Some(pinned), _) => (Some(Kick::PinIdle), Some(pinned)),
+                (None, idle) => (Some(Kick::Idle), idle),
+            },
             Phase::InTransaction => (Some(Kick::TransactionIdle), rules.transaction_idle_timeout),
             Phase::Lingering => (Some(Kick::Linger), Some(LINGERING)),
             Phase::Abandoned => (Some(Kick::Abandoned), Some(ABANDONED)),

@@ -4,6 +4,7 @@
 //! allocates, waits or fails; what can't be read is reported as such. Strings are never looked into: SQL that is
 //! built at run time (`DO`, functions, triggers) can't be seen from here.
 
+mod fingerprint;
 pub mod lexer;
 pub mod long;
 mod postgres;
@@ -13,6 +14,7 @@ mod tests;
 
 use std::ops::Range;
 
+pub use fingerprint::{command, fingerprint};
 pub use lexer::identifier_value;
 
 use crate::protocol::Intent;

@@ -49,6 +49,11 @@ pub(super) struct Scan {
     depth: usize,
     /// The statement has an `UPDATE` so far.
     updates: bool,
+    /// It is `CREATE TEMP`; it says `ON COMMIT DROP`.
+    creates_temp: bool,
+    drops_on_commit: bool,
+    /// Something temporary is in the text that does not say so.
+    temp_stays: bool,
 }
 
 /// How far the words at the start of a statement have been read.
@@ -154,6 +159,7 @@ impl Scan {
             self.into(token.kind, word);
         }
         self.updates |= word == Word::Update;
+        self.drops_on_commit |= word == Word::Drop && self.previous == Word::Commit;
         // A column's default may draw, and so may code.
         self.found.intent.draws_sequence |= matches!(word, Word::Insert | Word::Merge | Word::Do | Word::Call);
         self.previous = word;
@@ -205,6 +211,7 @@ impl Scan {
                 Word::Or | Word::Replace | Word::Local | Word::Global => State::Create,
                 Word::Temp => {
                     self.pin_when_done(PinReason::TemporaryObject);
+                    self.creates_temp = true;
                     State::CreateBody
                 }
                 _ => State::CreateBody,
@@ -261,6 +268,7 @@ impl Scan {
             (Into::Seen, Word::Temp) => Into::Temp,
             (Into::Temp, _) if matches!(kind, Kind::Word | Kind::Quoted | Kind::QuotedEscapes) => {
                 self.pin_when_done(PinReason::TemporaryObject);
+                self.temp_stays = true;
                 Into::No
             }
             (_, Word::Into) if !matches!(self.previous, Word::Insert | Word::Merge) => Into::Seen,
@@ -272,7 +280,10 @@ impl Scan {
         let intent = &mut self.found.intent;
         match name {
             Name::Other => {}
-            Name::Done(reason) => intent.pins_when_done.add(reason),
+            Name::Done(reason) => {
+                intent.pins_when_done.add(reason);
+                self.temp_stays |= reason == PinReason::TemporaryObject;
+            }
             Name::Sent(reason) => intent.pins_when_sent.add(reason),
             Name::Ends(reason) => intent.may_end.add(reason),
             Name::Draws => intent.draws_sequence = true,
@@ -322,6 +333,8 @@ impl Scan {
         if let Some(reference) = self.found.references.last_mut() {
             reference.statement_end = reference.statement_end.min(end);
         }
+        self.temp_stays |= self.creates_temp && !self.drops_on_commit;
+        (self.creates_temp, self.drops_on_commit) = (false, false);
         self.found.statements = self.found.statements.saturating_add(1);
         self.state = State::Start;
         self.into = Into::No;
@@ -342,6 +355,7 @@ impl Scan {
             } else {
                 // In what order things come and go is not kept: the client keeps its connection.
                 let pins = Pins::of(PinReason::PreparedStatement).and(Pins::of(PinReason::Setting));
+                intent.passing = intent.passing.and(pins.without(intent.pins_when_done));
                 intent.pins_when_done = intent.pins_when_done.and(pins);
             }
         }
@@ -354,6 +368,9 @@ impl Scan {
             intent.asks_sequence = true;
         }
         let pins = intent.pins_when_sent.and(intent.pins_when_done);
+        if pins.contains(PinReason::TemporaryObject) && !self.temp_stays {
+            intent.passing.add(PinReason::TemporaryObject);
+        }
         intent.changes_settings |= CHANGE_SETTINGS.iter().any(|reason| pins.contains(*reason));
         self.found
     }
@@ -369,6 +386,7 @@ enum Word {
     As,
     Call,
     Close,
+    Commit,
     Constraints,
     Create,
     Deallocate,
@@ -425,6 +443,7 @@ impl Word {
             (5, b'l') => (b"local", Self::Local),
             (5, b'm') => (b"merge", Self::Merge),
             (5, b'r') => (b"reset", Self::Reset),
+            (6, b'c') if word.eq_ignore_ascii_case(b"commit") => return Self::Commit,
             (6, b'c') => (b"create", Self::Create),
             (6, b'g') => (b"global", Self::Global),
             (6, b'i') => (b"insert", Self::Insert),

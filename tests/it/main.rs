@@ -26,6 +26,7 @@ mod login;
 mod metrics;
 mod model;
 mod operations;
+mod pins;
 mod pool;
 mod prepared;
 mod query;

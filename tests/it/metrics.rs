@@ -391,7 +391,9 @@ fn every_line_about_a_client_says_whose_it_is() {
     drop(one);
     let log = proxy.logs("left");
     assert!(!log.contains("nobody_must_read") && !log.contains("what nobody"), "{log}");
-    for (words, level, number) in [("logged in", "INFO", 1), ("answered", "DEBUG", 3), ("pinned", "DEBUG", 1)] {
+    for (words, level, number) in
+        [("logged in", "INFO", 1), ("answered", "DEBUG", 3), (": pinned ", "INFO", 1), ("no longer pinned", "INFO", 1)]
+    {
         let lines: Vec<&str> = log.lines().filter(|line| line.contains(words)).collect();
         assert_eq!(lines.len(), number, "{words}: {log}");
         for line in lines {
@@ -401,5 +403,6 @@ fn every_line_about_a_client_says_whose_it_is() {
             }
         }
     }
-    assert!(log.contains("reasons={\"temporary_object\"}"), "{log}");
+    // `create temp table what_nobody_must_read ( id int )`
+    assert!(log.contains("pinned reason=temporary_object fingerprint=6a94028f5e837ce1 command=\"CREATE\""), "{log}");
 }

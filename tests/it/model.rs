@@ -282,7 +282,9 @@ fn shown(frames: &[Frame], told: &mut BTreeMap<String, String>) -> Vec<String> {
                     Some("schema \"pg_temp\" does not exist") => "table \"t\" does not exist".to_owned(),
                     Some("3F000") => "42P01".to_owned(),
                     // In a statement that is no longer valid the place is one of the text that made it, here or there.
-                    _ if name == b'P' && frame.field(b'C').as_deref() == Some("42P01") => String::new(),
+                    _ if name == b'P' && matches!(frame.field(b'C').as_deref(), Some("42P01" | "42703")) => {
+                        String::new()
+                    }
                     other => other.unwrap_or_default().to_owned(),
                 };
                 format!("{} {} {} {} {}", char::from(frame.kind), field(b'C'), field(b'M'), field(b'D'), field(b'P'))

@@ -26,9 +26,11 @@ const RUNGS: [(&str, u32); 18] = [
     ("demo", 11),
 ];
 /// Edges beside the ladder, each with its reason.
-const BESIDE: [(&str, &str); 1] = [
+const BESIDE: [(&str, &str); 2] = [
     // Errors and pins are counted by kind and reason, in the words of protocol.
     ("metrics", "protocol"),
+    // `pin_on` names the reasons to pin.
+    ("config", "protocol"),
 ];
 /// The machines: bytes in, bytes out.
 const MACHINES: [&str; 4] = ["protocol", "sql", "postgres", "mysql"];

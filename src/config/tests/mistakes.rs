@@ -244,7 +244,6 @@ fn what_later_versions_bring() {
             "'db1:5432', 'db2:5432'",
             &format!("10: target_group[0].targets: {LATER}: one target per group"),
         ),
-        ("#pool", "pin_on = { setting = 'reject' }", &format!("13: target_group[0].pool.pin_on: {LATER}")),
         (
             "#user",
             "auth = ['mysql_native_password']",
@@ -264,8 +263,7 @@ fn what_later_versions_bring() {
     let text = SMALL
         .replace(
             "#pool",
-            "transaction_max = '0'\nquery_timeout = '0'\npin_on = {}\n\
-             pin_max_percent = 50\npin_idle_timeout = '0'",
+            "transaction_max = '0'\nquery_timeout = '0'",
         )
         .replace("#health", "[target_group.auth_query]\nenabled = false\ndeny = ['superuser', 'replication']")
         .replace("#user", "auth = ['scram-sha-256', 'caching_sha2_password']")

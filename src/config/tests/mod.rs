@@ -3,6 +3,7 @@
 
 mod mistakes;
 mod pages;
+mod pins;
 mod secrets;
 
 use std::fs;

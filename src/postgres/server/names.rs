@@ -5,7 +5,7 @@
 //! client's names counts once the server has said so, tag by tag. A text that is itself a prepared statement (a Parse of
 //! `EXECUTE a`) is replaced anew each time it is used, since its names may mean something else by then.
 
-use super::Server;
+use super::{Server, Transaction};
 use super::owed::{Effect, Presence, lookup};
 use super::send::never_ours;
 use crate::postgres::client::{Client, Prepared};
@@ -68,14 +68,15 @@ pub(super) struct Rewriting {
     pub(super) text: Vec<u8>,
     pub(super) names: Names,
     /// What the server must have by then.
-    ahead: Vec<Ahead>,
+    pub(super) ahead: Vec<Ahead>,
     /// What the text and the statements that it executes intend, together.
     pub(super) intent: Intent,
     /// What they do to settings.
     pub(super) changes: Option<Arc<Changes>>,
 }
 
-enum Ahead {
+/// Something that the server must have, or must not.
+pub(super) enum Ahead {
     /// It has the statement.
     Has(Arc<Statement>),
     /// It does not: the text makes it.
@@ -282,8 +283,8 @@ impl Server {
     }
 
     /// Sees to it that the server has by then what the text needs.
-    pub(super) fn send_ahead(&mut self, rewriting: &Rewriting, is_executed: bool, client: &mut Client, out: &mut Out) {
-        for ahead in &rewriting.ahead {
+    pub(super) fn send_ahead(&mut self, ahead: &[Ahead], is_executed: bool, client: &mut Client, out: &mut Out) {
+        for ahead in ahead {
             match ahead {
                 Ahead::Has(statement) => {
                     self.state.may_do(statement.intent, &statement.body, self.reads_in());
@@ -293,7 +294,10 @@ impl Server {
                     if self.presence(*id) != Presence::No {
                         self.close_hidden(*id, out);
                     }
-                    self.make_room(*id, out);
+                    // What is closed in a failed transaction can't come back in it.
+                    if self.transaction != Transaction::Failed {
+                        self.make_room(*id, out);
+                    }
                 }
                 Ahead::StandIn(name) if is_executed => self.prepare_stand_in(name, out),
                 Ahead::Lacks(_) | Ahead::StandIn(_) => {}

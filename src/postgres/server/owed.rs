@@ -7,7 +7,7 @@
 use super::names::Names;
 use crate::postgres::client::{Client, Prepared};
 use crate::postgres::statement::{Id, Statement};
-use crate::protocol::{Pins, Settings};
+use crate::protocol::{ClientError, Pins, Settings};
 use crate::sql::settings::Changes;
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
@@ -85,6 +85,8 @@ pub(super) enum Effect {
     SequencesDiscarded,
     /// It fails, and is meant to: the client's transaction with it.
     Fail,
+    /// So does this, which was sent in place of the client's request: it gets this error.
+    Refuse(Box<ClientError>),
     /// What every client is to find has been done.
     Initialized,
     /// The client is told what has changed.

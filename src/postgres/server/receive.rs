@@ -272,7 +272,7 @@ impl Server {
     fn complete(&mut self, client: Option<&mut Client>, out: &mut Out) {
         let Some(owed) = self.owed.pop() else { return };
         match owed.effect {
-            Effect::Nothing | Effect::Taken(_) | Effect::Fail | Effect::Asks => {}
+            Effect::Nothing | Effect::Taken(_) | Effect::Fail | Effect::Refuse(_) | Effect::Asks => {}
             Effect::Answers => {
                 if let Some(client) = client {
                     self.answered_state(client);
@@ -507,6 +507,12 @@ impl Server {
             if error.code != "25P02" {
                 return Err(Violation::UnexpectedReply(kind::ERROR_RESPONSE));
             }
+        } else if let Effect::Refuse(why) = &front.effect {
+            let why = ClientError::clone(why);
+            if shows {
+                out.put(&explain(why.clone()));
+            }
+            self.refused.push_back(why);
         } else if shows {
             let explained = self.explanation.take_if(|_| EXPLAINED.contains(&error.code.as_str()));
             let lost = (error.code == VALUE_UNKNOWN && self.sequences_lost).then(|| with_hint(frame, VALUE_LOST));

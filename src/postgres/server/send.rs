@@ -4,7 +4,7 @@
 //! values are passed by their length. A name that the client never prepared goes to the server as it is, so that the
 //! server's own error stands at the right place; a name in the proxy's own form never does.
 
-use super::names::{Names, Rewriting, quoted};
+use super::names::{Ahead, Names, Rewriting, quoted};
 use super::owed::{Effect, Kind, Presence, lookup};
 use super::{Body, BoundPortal, Hold, Server, Transaction, Usable};
 use crate::postgres::client::{Bound, Client, Prepared};
@@ -136,7 +136,7 @@ impl Server {
             kind::PARSE => return self.send_parse(head, rest, at, client, out),
             kind::BIND => return self.send_bind(head, rest, at, client, out),
             kind::DESCRIBE | kind::CLOSE => return self.send_named(head, rest, at, client, out),
-            kind::FUNCTION_CALL => return self.send_function(head, rest, client),
+            kind::FUNCTION_CALL => return self.send_function(head, rest, client, out),
             kind::EXECUTE => return self.send_execute(head, rest, at, client, out),
             kind::SYNC => self.send_sync(),
             // The server answers a bad one with an error, and skips what follows: nothing is owed that could tell.
@@ -222,12 +222,16 @@ impl Server {
                 return Ok(Taken::Bytes(head.len));
             }
         }
+        if let Some(why) = self.refusal(intent, text, client.pins, &mut client.gate) {
+            self.refuse_query(why, out);
+            return Ok(Taken::Bytes(head.len));
+        }
         self.state.may_do(statement.intent, text, self.reads_in());
         self.begin_statement(intent, client, out);
         let (names, changes) = match named {
             Some(rewriting) => {
                 let was_synced = !self.unsynced;
-                self.send_ahead(&rewriting, true, client, out);
+                self.send_ahead(&rewriting.ahead, true, client, out);
                 // In the middle of the client's own segment a Sync would end what an error must skip and roll back.
                 if was_synced && self.unsynced {
                     self.sync_hidden(Effect::Nothing, out);
@@ -297,7 +301,7 @@ impl Server {
         }
     }
 
-    fn begin_query(&mut self, effect: Effect) {
+    pub(super) fn begin_query(&mut self, effect: Effect) {
         self.tally.requests += 1;
         self.owe(Kind::Query, effect);
         self.unsynced = false;
@@ -305,7 +309,13 @@ impl Server {
         self.unnamed = None;
     }
 
-    fn send_function(&mut self, head: Head, rest: &[u8], client: &mut Client) -> Result<Taken, Violation> {
+    fn send_function(
+        &mut self,
+        head: Head,
+        rest: &[u8],
+        client: &mut Client,
+        out: &mut Out,
+    ) -> Result<Taken, Violation> {
         let Some(number) = rest.get(HEAD_BYTES..HEAD_BYTES + 4) else {
             return if head.len < HEAD_BYTES + 4 {
                 Err(Violation::MalformedFrame(head.kind))
@@ -314,11 +324,16 @@ impl Server {
             };
         };
         let number = number.iter().fold(0, |number, byte| number << 8 | u32::from(*byte));
+        self.tally.requests += 1;
         if !LARGE_OBJECT_FUNCTIONS.contains(&number) {
-            self.pin(Pins::of(PinReason::OpaqueCode), client);
+            let code = Intent { pins_when_sent: Pins::of(PinReason::OpaqueCode), ..Intent::default() };
+            if let Some(why) = self.refusal(code, b"", client.pins, &mut client.gate) {
+                self.refuse_function(why, head.len, out);
+                return Ok(Taken::Bytes(0));
+            }
+            self.pin(code.pins_when_sent, client);
             self.opens_settings();
         }
-        self.tally.requests += 1;
         self.owe(Kind::Function, Effect::Nothing);
         self.unsynced = false;
         Ok(self.pass(head.len))
@@ -365,7 +380,7 @@ impl Server {
             let template = Arc::new(Template { text: text.into(), types: types.into(), statement });
             let (body, rewriting) = self.concrete(&template, client);
             // What it executes decides what it returns.
-            self.send_ahead(&rewriting, false, client, out);
+            self.send_ahead(&rewriting.ahead, false, client, out);
             let bound = Bound { intent, dialect, changes: None, template: Some(template) };
             self.parse(name_key(name), None, &body, bound, client, out);
         }
@@ -403,6 +418,10 @@ impl Server {
                 out.write(|out| write_parse(&never_ours(name), body, out));
             }
             None if !client.statements.has_room(body.len()) => {
+                let kept = Intent { pins_when_sent: Pins::of(PinReason::LargeStatement), ..Intent::default() };
+                if let Some(why) = self.refusal(kept, body, client.pins, &mut client.gate) {
+                    return self.refuse_extended(Box::new(why), 0, out);
+                }
                 self.pin(Pins::of(PinReason::LargeStatement), client);
                 self.owe(Kind::Parse, Effect::Define { name: name.into(), prepared: Prepared::OnConnection });
                 out.write(|out| write_parse(&never_ours(name), body, out));
@@ -452,9 +471,21 @@ impl Server {
             return Ok(Taken::NeedMore);
         }
         self.unsynced = true;
-        self.pin(Pins::of(PinReason::LargeStatement).and(Pins::of(PinReason::Unreadable)), client);
-        self.opens_settings();
         let key = name_key(name);
+        let pins = Pins::of(PinReason::LargeStatement).and(Pins::of(PinReason::Unreadable));
+        let large = Intent { pins_when_sent: pins, ..Intent::default() };
+        if let Some(why) = self.refusal(large, b"", client.pins, &mut client.gate) {
+            if key.is_empty() {
+                // A Parse that fails has removed the one before it.
+                out.write(|out| message::close_statement(b"", out));
+                self.owe_hidden(Kind::Close, Effect::UndefineUnnamed);
+                self.unnamed = None;
+            }
+            self.refuse_extended(Box::new(why), head.len, out);
+            return Ok(Taken::Bytes(0));
+        }
+        self.pin(pins, client);
+        self.opens_settings();
         if key.is_empty() {
             let generation = client.unnamed.send(b"", Bound::default());
             self.unnamed = Some((client.id, generation));
@@ -521,6 +552,10 @@ impl Server {
         }
         let skipped = HEAD_BYTES + portal.len() + 1 + name.len() + 1;
         let sent_name = self.resolve(name, Some(portal), bound, client, out);
+        if let Effect::Refuse(why) = sent_name.effect {
+            self.refuse_extended(why, head.len, out);
+            return Ok(Taken::Bytes(0));
+        }
         match sent_name.rewritten {
             None => {
                 out.pass(at..at + skipped);
@@ -740,12 +775,18 @@ impl Server {
             Some(Prepared::Anywhere(mut statement)) => {
                 let changes = bound.or_else(|| statement.changes.clone());
                 let mut use_of = Use { intent: statement.intent, changes, names: None };
+                let mut ahead = Vec::new();
                 if let Some(template) = statement.template.as_ref().filter(|_| self.can_parse(portal)) {
                     let (body, rewriting) = self.concrete(&Arc::clone(template), client);
-                    self.send_ahead(&rewriting, portal.is_some(), client, out);
                     statement = self.current(statement, body, client);
-                    use_of = Use::from(rewriting);
+                    (use_of, ahead) = Use::of(rewriting);
                 }
+                if portal.is_some()
+                    && let Some(why) = self.refusal(use_of.intent, &statement.body, client.pins, &mut client.gate)
+                {
+                    return SentName { rewritten: None, effect: Effect::Refuse(Box::new(why)) };
+                }
+                self.send_ahead(&ahead, portal.is_some(), client, out);
                 let pins = if portal.is_some() { use_of.intent.pins_when_done } else { Pins::NONE };
                 if let Some(portal) = portal {
                     self.state.may_do(statement.intent, &statement.body, self.reads_in());
@@ -794,7 +835,7 @@ impl Server {
         out: &mut Out,
     ) -> SentName {
         let latest = client.unnamed.latest().filter(|_| !self.owed.drops_unnamed());
-        let Some((generation, body, bound)) = latest else {
+        let Some((generation, _, bound)) = latest else {
             // Whatever is there is a stranger's: out of the way, so that the server says there is none.
             out.write(|out| message::close_statement(b"", out));
             self.owe_hidden(Kind::Close, Effect::Nothing);
@@ -802,15 +843,24 @@ impl Server {
             return SentName { rewritten: None, effect: Effect::Nothing };
         };
         let Bound { intent, dialect, changes, template } = bound.clone();
-        if portal.is_some() {
-            self.state.may_do(intent, body, self.reads_in());
-        }
-        let mut misreads = false;
         let mut use_of = Use { intent, changes: bound_changes.or(changes), names: None };
+        let mut ahead = Vec::new();
+        let mut concrete = None;
         if let Some(template) = template.filter(|_| self.can_parse(portal)) {
             let (body, rewriting) = self.concrete(&template, client);
-            self.send_ahead(&rewriting, portal.is_some(), client, out);
-            use_of = Use::from(rewriting);
+            (use_of, ahead) = Use::of(rewriting);
+            concrete = Some(body);
+        }
+        if portal.is_some() {
+            let text = client.unnamed.latest().map_or(&b""[..], |(_, body, _)| body);
+            if let Some(why) = self.refusal(use_of.intent, text, client.pins, &mut client.gate) {
+                return SentName { rewritten: None, effect: Effect::Refuse(Box::new(why)) };
+            }
+            self.state.may_do(intent, text, self.reads_in());
+        }
+        self.send_ahead(&ahead, portal.is_some(), client, out);
+        let mut misreads = false;
+        if let Some(body) = concrete {
             if client.unnamed.latest().is_some_and(|(_, sent, _)| *sent != *body) {
                 client.unnamed.resend(&body);
                 self.unnamed = None;
@@ -1038,9 +1088,10 @@ struct Use {
     names: Option<Box<Names>>,
 }
 
-impl From<Rewriting> for Use {
-    fn from(rewriting: Rewriting) -> Self {
-        Self { intent: rewriting.intent, changes: rewriting.changes, names: Some(Box::new(rewriting.names)) }
+impl Use {
+    fn of(rewriting: Rewriting) -> (Self, Vec<Ahead>) {
+        let Rewriting { intent, changes, names, ahead, .. } = rewriting;
+        (Self { intent, changes, names: Some(Box::new(names)) }, ahead)
     }
 }
 

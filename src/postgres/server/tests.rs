@@ -4,6 +4,7 @@
 
 mod limits;
 mod model;
+mod pins;
 mod properties;
 mod settings;
 pub(crate) mod wire;

@@ -262,7 +262,8 @@ fn filled(config_text: &str, port: u16, admin_port: u16) -> String {
 }
 
 /// A configuration with one endpoint without TLS in front of `server`, transaction mode, and at most
-/// `connections` database connections (the proxy's own count too).
+/// `connections` database connections (the proxy's own count too). All of those may be kept by pinned clients: there are one or
+/// two of them in most tests.
 pub fn config(server: SocketAddr, connections: u32) -> String {
     format!(
         r#"
@@ -282,6 +283,7 @@ tls     = "off"
   max_connections           = {connections}
   connection_borrow_timeout = "15s"
   pool_mode                 = "transaction"
+  pin_max_percent           = 100
 
   [target_group.health]
   user     = "{MONITOR}"

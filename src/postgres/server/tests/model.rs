@@ -5,7 +5,8 @@
 //! are inserted go to a table that several servers may share.
 
 use super::wire::{self, frames};
-use crate::postgres::frame;
+use crate::postgres::{frame, message};
+use crate::protocol::{ClientError, PinReason};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -38,6 +39,9 @@ struct Copy {
     behind: Option<Vec<String>>,
 }
 
+/// Of a statement that would pin; the words are the proxy's.
+const REFUSED: &str = "55000";
+
 /// An error: code and message.
 type Failure = (&'static str, String);
 
@@ -61,6 +65,8 @@ pub(super) struct Model {
     /// A request came in the middle of COPY data: a server reads no more of it than its type and ends the connection,
     /// which no program here is to lead to.
     pub(super) lost_synchronization: bool,
+    /// It refuses LISTEN by itself, in the proxy's words; else it must not get any.
+    refuses: bool,
     input: Vec<u8>,
     buffered: Vec<u8>,
     /// What has been sent.
@@ -85,10 +91,16 @@ impl Model {
             unsynced: false,
             copy: None,
             lost_synchronization: false,
+            refuses: false,
             input: Vec::new(),
             buffered: Vec::new(),
             out: Vec::new(),
         }
+    }
+
+    /// A server that is not behind a proxy, and has its rules.
+    pub(super) fn direct(settings: &[(&str, &str)]) -> Self {
+        Self { refuses: true, ..Self::new(&Tables::default(), settings) }
     }
 
     /// Names of its statements.
@@ -216,8 +228,21 @@ impl Model {
             Transaction::Open | Transaction::Failed => Transaction::Failed,
             Transaction::None | Transaction::Implicit => Transaction::None,
         };
-        self.put(wire::err(code, &message));
+        if code == REFUSED {
+            message::client_error(&ClientError::PinRefused { reason: PinReason::Listen }, false, &mut self.buffered);
+        } else {
+            self.put(wire::err(code, &message));
+        }
         self.flush();
+    }
+
+    /// As `pin_on` has it.
+    fn check_refused(&self, text: &str) -> Result<(), Failure> {
+        if !text.starts_with("LISTEN") {
+            return Ok(());
+        }
+        assert!(self.refuses, "what is refused has come to the server");
+        Err((REFUSED, String::new()))
     }
 
     fn ready(&mut self) {
@@ -268,6 +293,11 @@ impl Model {
     // --- simple ---
 
     fn simple(&mut self, statements: Vec<String>) {
+        if let Err(failure) = statements.iter().try_for_each(|text| self.check_refused(text)) {
+            self.begin_implicit();
+            self.fail(failure);
+            return self.end_simple();
+        }
         let mut left = statements.into_iter();
         while let Some(text) = left.next() {
             self.begin_implicit();
@@ -339,6 +369,7 @@ impl Model {
     fn bind(&mut self, portal: String, name: &str, parameters: Vec<String>) -> Result<(), Failure> {
         self.begin_implicit();
         let text = self.statement(name)?;
+        self.check_refused(&text)?;
         self.check_failed(&text)?;
         if !portal.is_empty() && self.portals.contains_key(&portal) {
             return Err(("42P03", format!("cursor \"{portal}\" already exists")));
@@ -589,7 +620,12 @@ fn unquoted(name: &str) -> String {
 }
 
 fn check_syntax(text: &str) -> Result<(), Failure> {
-    if text == "BAD" { Err(("42601", "syntax error at or near \"BAD\"".to_owned())) } else { Ok(()) }
+    // What is sent in place of what is refused is none, either.
+    if text == "BAD" || text.starts_with("refused") {
+        Err(("42601", "syntax error at or near \"BAD\"".to_owned()))
+    } else {
+        Ok(())
+    }
 }
 
 /// The parameters of a Bind, behind the number of format codes (which is 0).

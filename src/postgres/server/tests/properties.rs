@@ -4,7 +4,7 @@
 use super::model::{Model, Tables};
 use super::wire::*;
 use super::*;
-use crate::protocol::Detached;
+use crate::protocol::{Detached, PinPolicy, PinRules};
 use proptest::prelude::{Just, ProptestConfig, Strategy, any, prop_assert, prop_assert_eq, prop_oneof, proptest};
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
@@ -54,6 +54,7 @@ fn text() -> impl Strategy<Value = &'static str> {
         1 => Just("SHOW application_name"),
         1 => Just("SET LOCAL search_path=z"),
         1 => Just("COPY OUT"),
+        1 => Just("LISTEN c"),
     ]
 }
 
@@ -151,7 +152,7 @@ fn program() -> impl Strategy<Value = Vec<Act>> {
         acts
     });
     program.prop_filter("the server would end the connection", |program| {
-        let mut model = Model::new(&Tables::default(), DEFAULTS);
+        let mut model = Model::direct(DEFAULTS);
         program.iter().for_each(|act| {
             if let Act::Say(bytes) = act {
                 model.feed(bytes);
@@ -166,7 +167,7 @@ fn direct(program: &[Act], baseline: &[(&str, &str)], init: bool) -> Vec<Vec<u8>
     let mut settings: BTreeMap<&str, &str> = DEFAULTS.iter().copied().collect();
     settings.extend(init.then_some(INIT));
     settings.extend(baseline.iter().copied());
-    let mut model = Model::new(&Tables::default(), &settings.into_iter().collect::<Vec<_>>());
+    let mut model = Model::direct(&settings.into_iter().collect::<Vec<_>>());
     let mut waits = Vec::new();
     for act in program {
         match act {
@@ -265,8 +266,11 @@ impl World {
                     Act::Wait => Act::Wait,
                 })
                 .collect();
+            let mut client = client_with(number as u64 + 1, baseline);
+            let policy = PinPolicy { rejected: Pins::of(PinReason::Listen), ..PinPolicy::default() };
+            client.set_pin_rules(PinRules { policy, budget: None });
             User {
-                client: client_with(number as u64 + 1, baseline),
+                client,
                 waits: direct(&program, baseline, init),
                 program,
                 done: 0,

@@ -1,0 +1,164 @@
+//! What a target group does not let its clients be pinned for (`pin_on`, `pin_max_percent`).
+//!
+//! A statement is judged by its text, as it is sent or bound. One that is refused does not reach the server: something that is
+//! sure to fail goes in its place, so that the transaction, the rest of a pipeline and ReadyForQuery are as behind any error;
+//! and when its error comes, the client gets ours. What turns out to pin only once it is done is not refused: code (`DO`) that
+//! leaves something behind, texts longer than are kept, a text that the server reads otherwise than it was read here.
+
+use super::owed::{Effect, Kind};
+use super::send::write_bind;
+use super::{Body, Server};
+use crate::postgres::frame;
+use crate::postgres::message::{self, from_client as kind};
+use crate::protocol::{ClientError, Fingerprint, Intent, Out, PinCause, PinPlace, PinReason, PinRules, Pins};
+use crate::sql::lexer::Lexer;
+use crate::sql::{self, Dialect};
+
+/// No statement, so the server refuses it, in whatever transaction. It stands in the database's log.
+const REFUSED_QUERY: &[u8] = b"refused by the proxy: pin_on, pin_max_percent";
+/// No statement has this name: the proxy's own look otherwise, and clients get none that begins so.
+const REFUSED_STATEMENT: &[u8] = b"sg_refused_by_the_proxy";
+
+/// What may come of a text without a pin, so that there is nothing to count before it is done: settings are followed, code
+/// seldom leaves anything, and last values are kept for a moment.
+const UNCERTAIN: Pins =
+    Pins::of(PinReason::Setting).and(Pins::of(PinReason::OpaqueCode)).and(Pins::of(PinReason::Sequence));
+
+/// What a client may be pinned for, and what has pinned it.
+#[derive(Debug, Default)]
+pub(in crate::postgres) struct Gate {
+    rules: PinRules,
+    /// It counts as pinned, or a statement of it that would make it so has been sent.
+    place: Option<PinPlace>,
+    /// At most one for each reason; without a pin it owns no memory.
+    causes: Vec<(PinReason, PinCause)>,
+}
+
+impl Gate {
+    pub(in crate::postgres) fn new(rules: PinRules) -> Self {
+        Self { rules, place: None, causes: Vec::new() }
+    }
+
+    /// Reasons that the client does not keep its connection for.
+    pub(in crate::postgres) fn allowed(&self) -> Pins {
+        self.rules.policy.allowed
+    }
+
+    fn rejects(&self, reason: PinReason) -> bool {
+        self.rules.policy.rejected.contains(reason)
+    }
+
+    /// These are all its reasons.
+    pub(in crate::postgres) fn settle(&mut self, pins: Pins) {
+        if pins.is_empty() || pins.are_for_a_moment() {
+            self.place = None;
+        } else if self.place.is_none() {
+            self.place = self.rules.budget.as_ref().map(|budget| budget.force());
+        }
+        self.causes.retain(|(reason, _)| pins.contains(*reason));
+        if self.causes.is_empty() {
+            self.causes = Vec::new();
+        }
+    }
+
+    /// The statement that came with this reason.
+    pub(in crate::postgres) fn cause(&self, reason: PinReason) -> Option<PinCause> {
+        self.causes.iter().find(|(own, _)| *own == reason).map(|(_, cause)| *cause)
+    }
+
+    /// A statement is to be sent which pins for these reasons, if it does what it says; its client has `pins`. Why it must not.
+    fn admit(&mut self, reasons: Pins, pins: Pins) -> Option<ClientError> {
+        if let Some(reason) = reasons.common(self.rules.policy.rejected).iter().next() {
+            return Some(ClientError::PinRefused { reason });
+        }
+        let reason = reasons.without(UNCERTAIN).without(self.allowed()).iter().next()?;
+        let budget = self.rules.budget.as_ref().filter(|_| self.place.is_none())?;
+        if !pins.without(UNCERTAIN).without(self.allowed()).is_empty() {
+            self.place = Some(budget.force());
+            return None;
+        }
+        self.place = budget.take();
+        if self.place.is_some() {
+            return None;
+        }
+        let group = budget.group().to_owned();
+        Some(ClientError::PinLimit { reason, group, limit: budget.limit(), percent: budget.percent() })
+    }
+
+    /// Remembers what came with the reasons that are new.
+    fn note(&mut self, reasons: Pins, text: &[u8], dialect: Dialect) {
+        let cause = PinCause {
+            fingerprint: Fingerprint(sql::fingerprint(text, dialect)),
+            command: sql::command(text, dialect),
+        };
+        self.causes.retain(|(reason, _)| !reasons.contains(*reason));
+        self.causes.extend(reasons.iter().map(|reason| (reason, cause)));
+    }
+}
+
+impl Server {
+    /// Why a statement of this text (or what follows it behind a zero byte) must not be sent for a client that has `pins`.
+    pub(super) fn refusal(&self, intent: Intent, text: &[u8], pins: Pins, gate: &mut Gate) -> Option<ClientError> {
+        let mut reasons = intent.pins_when_sent.and(intent.pins_when_done).without(intent.passing);
+        if reasons.is_empty() {
+            return None;
+        }
+        let dialect = self.reads_in();
+        if gate.rejects(PinReason::Setting) && reasons.contains(PinReason::Setting) && !sets_unfollowed(text, dialect) {
+            reasons = reasons.without(Pins::of(PinReason::Setting));
+        }
+        let refusal = gate.admit(reasons, pins);
+        let new = reasons.without(pins);
+        if refusal.is_none() && !new.is_empty() && !text.is_empty() {
+            gate.note(new, text, dialect);
+        }
+        refusal
+    }
+
+    /// A simple query is not sent.
+    pub(super) fn refuse_query(&mut self, why: ClientError, out: &mut Out) {
+        out.write(|out| message::query(REFUSED_QUERY, out));
+        self.begin_query(Effect::Refuse(Box::new(why)));
+    }
+
+    /// Nor is a function call.
+    pub(super) fn refuse_function(&mut self, why: ClientError, bytes: usize, out: &mut Out) {
+        // Of number 0 there is none.
+        out.write(|out| frame::frame(out, kind::FUNCTION_CALL, |body| body.extend_from_slice(&[0; 10])));
+        self.owe(Kind::Function, Effect::Refuse(Box::new(why)));
+        self.sending = Body { left: bytes, passes: false };
+    }
+
+    /// Nor a Bind, or a Parse. What is left of its frame is dropped.
+    pub(super) fn refuse_extended(&mut self, why: Box<ClientError>, left: usize, out: &mut Out) {
+        out.write(|out| write_bind(b"", REFUSED_STATEMENT, &[], out));
+        self.owe(Kind::Bind, Effect::Refuse(why));
+        self.unsynced = true;
+        self.sending = Body { left, passes: false };
+    }
+}
+
+/// The text changes settings that can't be followed from one connection to the next: of names that are made as it runs, or
+/// who the session is.
+fn sets_unfollowed(text: &[u8], dialect: Dialect) -> bool {
+    let changes = sql::settings::changes(text, dialect);
+    let sets_user = || changes.list.iter().any(|change| change.name == "session_authorization");
+    changes.has_others || sets_user() || sets_authorization(text, dialect)
+}
+
+/// `SET SESSION AUTHORIZATION`; neither `... DEFAULT` nor `RESET SESSION AUTHORIZATION`.
+fn sets_authorization(text: &[u8], dialect: Dialect) -> bool {
+    let mut lexer = Lexer::new(text, dialect);
+    let (mut one_before, mut before): (&[u8], &[u8]) = (b"", b"");
+    while let Some(token) = lexer.next() {
+        let word = lexer.bytes(token);
+        if word.eq_ignore_ascii_case(b"authorization") && !one_before.eq_ignore_ascii_case(b"reset") {
+            let next = lexer.clone().next().map(|token| lexer.bytes(token)).unwrap_or_default();
+            if !next.eq_ignore_ascii_case(b"default") {
+                return true;
+            }
+        }
+        (one_before, before) = (before, word);
+    }
+    false
+}
