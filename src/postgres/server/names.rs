@@ -5,7 +5,7 @@
 //! client's names counts once the server has said so, tag by tag. A text that is itself a prepared statement (a Parse of
 //! `EXECUTE a`) is replaced anew each time it is used, since its names may mean something else by then.
 
-use super::{Server, Transaction};
+use super::Server;
 use super::owed::{Effect, Presence, lookup};
 use super::send::never_ours;
 use crate::postgres::client::{Client, Prepared};
@@ -294,10 +294,7 @@ impl Server {
                     if self.presence(*id) != Presence::No {
                         self.close_hidden(*id, out);
                     }
-                    // What is closed in a failed transaction can't come back in it.
-                    if self.transaction != Transaction::Failed {
-                        self.make_room(*id, out);
-                    }
+                    self.make_room(*id, out);
                 }
                 Ahead::StandIn(name) if is_executed => self.prepare_stand_in(name, out),
                 Ahead::Lacks(_) | Ahead::StandIn(_) => {}

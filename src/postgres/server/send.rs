@@ -1006,7 +1006,10 @@ impl Server {
     /// Closes the statements that were not used for longest, when one more would be too many. They go behind every use
     /// of them that has been sent, and ahead of every later one. Those in flight can't go yet: they go the next time.
     pub(super) fn make_room(&mut self, newcomer: Id, out: &mut Out) {
-        while self.prepared.len() >= self.prepared_max + self.owed.evicting() {
+        // What is closed in a failed transaction can't come back in it.
+        while self.transaction != Transaction::Failed
+            && self.prepared.len() >= self.prepared_max + self.owed.evicting()
+        {
             let oldest = self
                 .prepared
                 .iter()
