@@ -57,6 +57,12 @@ fn they_are_what_they_say_and_have_tls() {
         assert_eq!((&greeting.version, greeting.plugin.as_str()), (&announced, plugin));
         assert!(server.version().starts_with(major), "{said}");
         assert_eq!(wire.value("SELECT CONNECTION_ID()"), greeting.connection_id.to_string());
+        assert_eq!(
+            wire.value(&format!("SELECT ID FROM information_schema.collations WHERE ID = {}", greeting.collation)),
+            greeting.collation.to_string()
+        );
+        // Autocommit, and nothing else.
+        assert_eq!(greeting.status, 0x0002);
         // MariaDB has capabilities of its own where it does not say that it is MySQL.
         let is_mysql = greeting.capabilities & capability::LONG_PASSWORD != 0;
         assert_eq!((is_mysql, greeting.extended != 0), (server.flavour() == Flavour::MySql, !is_mysql));

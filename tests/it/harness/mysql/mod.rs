@@ -249,8 +249,8 @@ impl Installation {
 fn accounts_sql(flavour: Flavour) -> String {
     let mut sql = String::new();
     if flavour == Flavour::MariaDb {
-        // Until then it does not look at accounts at all, at that stage.
-        sql.push_str("FLUSH PRIVILEGES;\n");
+        // It makes several of root, without passwords. At that stage it looks at no accounts before it is told to.
+        sql.push_str("DELETE FROM mysql.global_priv WHERE User = 'root' AND Host <> 'localhost';\nFLUSH PRIVILEGES;\n");
     }
     for (user, password) in
         [(ROOT, ROOT_PASSWORD), (APP, APP_PASSWORD), (MONITOR, MONITOR_PASSWORD), (REPLICATION, REPLICATION_PASSWORD)]
@@ -479,6 +479,8 @@ impl MyServer {
             format!("--datadir={}", file("data")),
             format!("--socket={}", file("socket")),
             format!("--pid-file={}", file("pid")),
+            // Debian's default is a folder that its packages of programs don't make.
+            format!("--secure-file-priv={}", file("")),
             format!("--ssl-ca={}", file("ca.crt")),
             format!("--ssl-cert={}", file("server.crt")),
             format!("--ssl-key={}", file("server.key")),

@@ -46,6 +46,8 @@ pub mod capability {
 
 pub const NATIVE: &str = "mysql_native_password";
 pub const CACHING_SHA2: &str = "caching_sha2_password";
+/// MySQL asks users it does not know for whichever it has, this one too; over TLS it is the password itself.
+const SHA256_ONLY: &str = "sha256_password";
 
 pub const COM_QUIT: u8 = 0x01;
 pub const COM_QUERY: u8 = 0x03;
@@ -262,7 +264,7 @@ impl MyWire {
         let mut nonce = self.greeting.scramble;
         packet.extend(login.user.as_bytes());
         packet.push(0);
-        let proof = proof(&plugin, &login.password, &nonce);
+        let proof = proof(&plugin, login, &nonce);
         packet.push(u8::try_from(proof.len()).unwrap());
         packet.extend(proof);
         for name in login.database.iter().chain([&plugin]) {
@@ -286,7 +288,7 @@ impl MyWire {
                     let plugin = until_nul(&mut rest);
                     assert_eq!((rest.len(), rest.last()), (21, Some(&0)), "the scramble: {packet:?}");
                     rest.copy_to_slice(nonce);
-                    self.send_next(&proof(&plugin, &login.password, nonce));
+                    self.send_next(&proof(&plugin, login, nonce));
                 }
                 // It knows the account's hash: the proof was enough, and OK follows.
                 [0x01, 0x03] => {}
@@ -490,17 +492,19 @@ fn read_packet(stream: &mut Stream, sequence: &mut u8, packet: &mut Packet) {
 }
 
 /// What proves the password to this plugin.
-fn proof(plugin: &str, password: &str, nonce: &[u8; 20]) -> Vec<u8> {
+fn proof(plugin: &str, login: &MyLogin, nonce: &[u8; 20]) -> Vec<u8> {
+    let password = login.password.as_bytes();
     let algorithm = match plugin {
         NATIVE => &SHA1_FOR_LEGACY_USE_ONLY,
         CACHING_SHA2 => &SHA256,
+        SHA256_ONLY if login.ca_file.is_some() => return [password, &[0]].concat(),
         _ => panic!("the server asks for {plugin}"),
     };
     if password.is_empty() {
         return Vec::new();
     }
     let hash = |bytes: &[u8]| digest(algorithm, bytes);
-    let once = hash(password.as_bytes());
+    let once = hash(password);
     let twice = hash(once.as_ref());
     // The two differ in the order, too.
     let with_nonce = match plugin {
