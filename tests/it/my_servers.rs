@@ -184,7 +184,8 @@ fn a_replica_follows_and_is_promoted() {
         source.stop(Signal::KILL);
         replica.promote();
         on_replica.query("INSERT INTO t VALUES (44)");
-        assert_eq!(on_replica.value("SELECT COUNT(*) FROM t"), "3");
+        replica.root().query("INSERT INTO app.t VALUES (45)");
+        assert_eq!(on_replica.value("SELECT COUNT(*) FROM t"), "4");
     }
 }
 

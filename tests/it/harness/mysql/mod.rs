@@ -453,22 +453,31 @@ impl MyServer {
         command.args(self.all_arguments()).stdout(log.try_clone().unwrap()).stderr(log);
         // A group of its own: Ctrl-C at the terminal is for us, and the watcher tidies up after us.
         let mut process = command.process_group(0).spawn().unwrap();
-        // Nothing is worth an orderly end then.
-        let mut watcher = watch(process.id(), &self.folder.path, "KILL").unwrap();
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let log = self.log();
-            if log.contains("ready for connections") {
-                self.running = Some(Running { process, watcher });
-                return Ok(());
-            }
-            if process.try_wait().unwrap().is_some() || Instant::now() > deadline {
+        let watcher = match watch(process.id(), &self.folder.path, "KILL") {
+            Ok(watcher) => watcher,
+            Err(error) => {
                 end(&mut process, Signal::KILL);
-                dismiss(&mut watcher);
+                panic!("{error}");
+            }
+        };
+        self.running = Some(Running { process, watcher });
+        let deadline = Instant::now() + PATIENCE;
+        while !self.log().contains("ready for connections") {
+            let running = self.running.as_mut().unwrap();
+            if running.process.try_wait().unwrap().is_some() || Instant::now() > deadline {
+                self.kill();
                 let lines: Vec<String> = self.log().lines().map(str::to_owned).collect();
                 return Err(lines[lines.len().saturating_sub(20)..].join("\n"));
             }
             thread::sleep(POLL);
+        }
+        Ok(())
+    }
+
+    fn kill(&mut self) {
+        if let Some(mut running) = self.running.take() {
+            end(&mut running.process, Signal::KILL);
+            dismiss(&mut running.watcher);
         }
     }
 
@@ -506,10 +515,7 @@ impl MyServer {
 
 impl Drop for MyServer {
     fn drop(&mut self) {
-        if let Some(mut running) = self.running.take() {
-            end(&mut running.process, Signal::KILL);
-            dismiss(&mut running.watcher);
-        }
+        self.kill();
     }
 }
 
