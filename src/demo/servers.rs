@@ -451,7 +451,9 @@ impl PostgresServer {
     fn start_in(installation: &Installation, folder: Folder, options: Options<'_>) -> Result<Self> {
         let mut server = Self { installation: installation.clone(), folder: Some(folder), port: 0, running: None };
         if options.ssl {
-            server.make_certificate()?;
+            for (name, text, mode) in certificate()? {
+                server.write_file(name, &text, mode)?;
+            }
         }
         server.write_hba(options.auth)?;
         for attempt in 1.. {
@@ -588,7 +590,7 @@ impl PostgresServer {
         // A group of its own: Ctrl-C at the terminal is for us, and the watcher tidies up after us.
         command.stdout(log).stderr(errors).process_group(0);
         let mut postmaster = command.spawn().doing("starting postgres")?;
-        let watcher = match watch(postmaster.id(), self.path()) {
+        let watcher = match watch(postmaster.id(), self.path(), "QUIT") {
             Ok(watcher) => watcher,
             Err(error) => {
                 end(&mut postmaster, Signal::QUIT);
@@ -678,22 +680,6 @@ impl PostgresServer {
         self.write_file("data/pg_hba.conf", &text, 0o600)
     }
 
-    fn make_certificate(&self) -> Result<()> {
-        let ca_key = KeyPair::generate()?;
-        let mut ca = CertificateParams::new(Vec::new())?;
-        ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        ca.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        ca.distinguished_name.push(DnType::CommonName, "Sluicegate throwaway CA");
-        let ca_certificate = ca.self_signed(&ca_key)?;
-        let key = KeyPair::generate()?;
-        let mut params = CertificateParams::new(vec!["localhost".to_owned(), "127.0.0.1".to_owned()])?;
-        params.distinguished_name.push(DnType::CommonName, "localhost");
-        let certificate = params.signed_by(&key, &Issuer::new(ca, ca_key))?;
-        self.write_file("ca.crt", &ca_certificate.pem(), 0o644)?;
-        self.write_file("server.crt", &certificate.pem(), 0o644)?;
-        self.write_file("server.key", &key.serialize_pem(), 0o600)
-    }
-
     fn write_file(&self, name: &str, text: &str, mode: u32) -> Result<()> {
         let path = self.path().join(name);
         let action = format!("writing {}", path.display());
@@ -759,8 +745,28 @@ impl Drop for Folder {
     }
 }
 
+/// A certificate for `localhost` and 127.0.0.1 and an authority that signed it: names of files, what is in them and their
+/// modes.
+pub fn certificate() -> Result<[(&'static str, String, u32); 3]> {
+    let ca_key = KeyPair::generate()?;
+    let mut ca = CertificateParams::new(Vec::new())?;
+    ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    ca.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    ca.distinguished_name.push(DnType::CommonName, "Sluicegate throwaway CA");
+    let ca_certificate = ca.self_signed(&ca_key)?;
+    let key = KeyPair::generate()?;
+    let mut params = CertificateParams::new(vec!["localhost".to_owned(), "127.0.0.1".to_owned()])?;
+    params.distinguished_name.push(DnType::CommonName, "localhost");
+    let certificate = params.signed_by(&key, &Issuer::new(ca, ca_key))?;
+    Ok([
+        ("ca.crt", ca_certificate.pem(), 0o644),
+        ("server.crt", certificate.pem(), 0o644),
+        ("server.key", key.serialize_pem(), 0o600),
+    ])
+}
+
 /// A free port on loopback: bound once and let go. Another process can be faster; callers try again.
-fn free_port() -> Result<u16> {
+pub fn free_port() -> Result<u16> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).doing("looking for a free port")?;
     Ok(listener.local_addr().doing("looking for a free port")?.port())
 }
@@ -776,23 +782,24 @@ fn children_remain(log: &str) -> bool {
 /// Starts the watcher: a shell that reads from a pipe only this process can write to. A word means that all is in order;
 /// the pipe's end means that this process is gone, and then the server is ended and its folder removed. A parent-death
 /// signal would not do: it comes when the *thread* that started the server ends, as threads of tests do, and leaves the folder.
-fn watch(pid: u32, folder: &Path) -> Result<Child> {
+/// The server's command line must name the folder: that is how the watcher knows that the number is still the server's.
+pub fn watch(pid: u32, folder: &Path, signal: &str) -> Result<Child> {
     const SCRIPT: &str = r#"
         if read -r word; then exit 0; fi
-        read -r owner < "$2/data/postmaster.pid"
-        [ "$owner" = "$1" ] && kill -QUIT "$1"
+        runs() { grep -qsF "${2##*/}" "/proc/$1/cmdline"; }
+        runs "$1" "$2" && kill -"$3" "$1"
         i=0
-        while [ $i -lt 100 ] && [ -e "$2/data/postmaster.pid" ]; do sleep 0.05; i=$((i + 1)); done
+        while [ $i -lt 100 ] && runs "$1" "$2"; do sleep 0.05; i=$((i + 1)); done
         rm -rf "$2" || { sleep 2; rm -rf "$2"; }
     "#;
     let mut command = Command::new("sh");
-    command.args(["-c", SCRIPT, "sluicegate-watcher", &pid.to_string()]).arg(folder).current_dir("/");
+    command.args(["-c", SCRIPT, "sluicegate-watcher", &pid.to_string()]).arg(folder).arg(signal).current_dir("/");
     command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
     command.spawn().doing("starting the server's watcher")
 }
 
 /// Tells a watcher that there is nothing left to watch.
-fn dismiss(watcher: &mut Child) {
+pub fn dismiss(watcher: &mut Child) {
     if let Some(mut pipe) = watcher.stdin.take() {
         let _ = pipe.write_all(b"leave\n");
     }
@@ -800,7 +807,7 @@ fn dismiss(watcher: &mut Child) {
 }
 
 /// Signals a child and waits for it; the hard way if it takes too long. False if even that did not end it.
-fn end(child: &mut Child, signal: Signal) -> bool {
+pub fn end(child: &mut Child, signal: Signal) -> bool {
     let Some(pid) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) else { return false };
     for (signal, patience) in [(signal, PATIENCE / 3), (Signal::KILL, PATIENCE / 3)] {
         // The child is ours and not yet waited for, so its number can't be anybody else's.
@@ -816,7 +823,8 @@ fn end(child: &mut Child, signal: Signal) -> bool {
     false
 }
 
-fn run(command: &mut Command, program: &str) -> Result<String> {
+/// Runs a program to its end; gives back what it printed.
+pub fn run(command: &mut Command, program: &str) -> Result<String> {
     let output = command.output().doing(format!("starting {program}"))?;
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
@@ -826,7 +834,7 @@ fn run(command: &mut Command, program: &str) -> Result<String> {
 }
 
 /// Copies a folder with its owners and modes; `to` must not exist.
-fn copy_folder(from: &Path, to: &Path) -> Result<()> {
+pub fn copy_folder(from: &Path, to: &Path) -> Result<()> {
     let mut copy = Command::new("cp");
     run(copy.args(["-a", "--reflink=auto"]).arg(from).arg(to), "cp").map(drop)?;
     fs::set_permissions(to, fs::Permissions::from_mode(0o700)).doing(format!("closing {}", to.display()))

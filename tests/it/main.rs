@@ -25,6 +25,7 @@ mod limits;
 mod login;
 mod metrics;
 mod model;
+mod my_servers;
 mod operations;
 mod pins;
 mod pool;

@@ -18,6 +18,7 @@ pub mod gate;
 pub mod levels;
 pub mod mask;
 pub mod measure;
+pub mod mysql;
 pub mod programs;
 pub mod proxy;
 pub mod wire;
