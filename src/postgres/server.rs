@@ -290,6 +290,7 @@ impl ServerSide for Server {
         self.bound_deallocates = None;
         self.bound_changes = None;
         self.forget_state();
+        self.pin_for_path(client);
         self.prepare(client.settings(), sides.server);
         // After a replay the client is told once that has succeeded.
         if self.owed.is_empty() {
