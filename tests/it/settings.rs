@@ -313,3 +313,90 @@ fn statuses(frames: &[Frame]) -> BTreeMap<String, String> {
     let fields = reports.map(|frame| frame.body.split(|byte| *byte == 0).map(text).collect::<Vec<_>>());
     fields.map(|fields| (fields[0].clone(), fields[1].clone())).collect()
 }
+
+/// Everything that the proxy might call or read by its bare name, in a schema that comes first: each says so if it is touched.
+const HOSTILE: &[&str] = &[
+    "CREATE SCHEMA evil; CREATE TABLE public.touched (what text)",
+    "CREATE FUNCTION evil.touch(what text) RETURNS text LANGUAGE plpgsql AS \
+     $$ BEGIN INSERT INTO public.touched VALUES (what); RETURN what; END $$",
+    "CREATE FUNCTION evil.set_config(text, text, boolean) RETURNS text LANGUAGE sql AS $$ SELECT evil.touch('set_config') $$",
+    "CREATE FUNCTION evil.current_setting(text, boolean) RETURNS text LANGUAGE sql AS $$ SELECT evil.touch('current_setting') $$",
+    "CREATE FUNCTION evil.current_setting(text) RETURNS text LANGUAGE sql AS $$ SELECT evil.touch('current_setting') $$",
+    "CREATE FUNCTION evil.unnest(text[]) RETURNS SETOF text LANGUAGE sql AS $$ SELECT evil.touch('unnest') $$",
+    "CREATE FUNCTION evil.pg_listening_channels() RETURNS SETOF text LANGUAGE sql AS $$ SELECT evil.touch('channels') $$",
+    "CREATE FUNCTION evil.pg_backend_pid() RETURNS int LANGUAGE sql AS $$ SELECT length(evil.touch('pg_backend_pid')) $$",
+    "CREATE FUNCTION evil.pg_my_temp_schema() RETURNS oid LANGUAGE sql AS $$ SELECT length(evil.touch('temp'))::oid $$",
+    "CREATE FUNCTION evil.regexp_matches(text, text, text) RETURNS SETOF text[] LANGUAGE sql AS \
+     $$ SELECT ARRAY[evil.touch('regexp_matches')] $$",
+    "CREATE FUNCTION evil.equal(text, text) RETURNS boolean LANGUAGE sql AS $$ SELECT evil.touch('=') IS NULL $$",
+    "CREATE OPERATOR evil.= (LEFTARG = text, RIGHTARG = text, FUNCTION = evil.equal)",
+    "CREATE FUNCTION evil.equal(oid, oid) RETURNS boolean LANGUAGE sql AS $$ SELECT evil.touch('= of oid') IS NULL $$",
+    "CREATE OPERATOR evil.= (LEFTARG = oid, RIGHTARG = oid, FUNCTION = evil.equal)",
+    "CREATE FUNCTION evil.matches(text, text) RETURNS boolean LANGUAGE sql AS $$ SELECT evil.touch('~*') IS NULL $$",
+    "CREATE OPERATOR evil.~* (LEFTARG = text, RIGHTARG = text, FUNCTION = evil.matches)",
+    "CREATE VIEW evil.pg_settings AS SELECT evil.touch('pg_settings') AS name, 'x'::text AS setting, 'session'::text AS source",
+    "CREATE VIEW evil.pg_locks AS SELECT evil.touch('pg_locks') AS locktype, 1 AS pid",
+    "CREATE VIEW evil.pg_cursors AS SELECT evil.touch('pg_cursors') AS name, true AS is_holdable",
+    "CREATE VIEW evil.pg_prepared_statements AS SELECT evil.touch('pg_prepared_statements') AS name, true AS from_sql",
+    "CREATE VIEW evil.pg_depend AS SELECT 1::oid AS refclassid, evil.touch('pg_depend') AS refobjid",
+    "CREATE VIEW evil.pg_proc AS SELECT 99999::oid AS oid, evil.touch('pg_proc') AS prosrc",
+    "CREATE DOMAIN evil.text AS pg_catalog.text CHECK (evil.touch('text') IS NULL)",
+];
+
+/// The path of a client is of no weight to the proxy's own questions, on its connection or on others.
+#[test]
+fn pg_072_a_hostile_path_from_the_start() {
+    let paths = [("search_path", "evil, pg_catalog"), ("options", "-c search_path=evil,pg_catalog,public")];
+    each("pg_072_hostile", 5, HOSTILE, |server, database, proxy| {
+        for (name, value) in paths {
+            let login = Login::app().database(database).with(name, value).with("work_mem", "5MB");
+            let [mut one, mut other] = [(); 2].map(|()| Wire::connect(proxy.address, &login).unwrap());
+            let mut plain = Wire::connect(proxy.address, &Login::app().database(database)).unwrap();
+            // Each of these makes the proxy ask, or put something back.
+            let texts = [
+                "SET TIME ZONE 'Asia/Tokyo'",
+                "BEGIN; SET lock_timeout = 77; SAVEPOINT s; SET app.tenant = 'mine'; COMMIT",
+                "DO $$ BEGIN NULL; END $$",
+                "RESET work_mem",
+                "RESET ALL",
+                "SET ROLE NONE",
+                "SELECT pg_catalog.pg_advisory_lock(1)",
+                "SELECT pg_catalog.pg_advisory_unlock(1)",
+                "DECLARE c CURSOR WITH HOLD FOR SELECT 1",
+                "CLOSE c",
+                "CREATE TEMP TABLE mine (a int)",
+                "DROP TABLE mine",
+                "LISTEN here",
+                "UNLISTEN here",
+                "PREPARE p AS SELECT 1",
+                "DEALLOCATE p",
+                "DISCARD ALL",
+            ];
+            for sql in texts {
+                one.query(sql);
+                plain.query("BEGIN");
+                assert_eq!(one.value("SELECT 'x'"), "x", "{sql}");
+                assert_eq!(other.value("SELECT 'x'"), "x", "{sql}");
+                plain.query("COMMIT");
+                assert_eq!(plain.query("SELECT DISTINCT what FROM public.touched"), [[None; 0]; 0], "{sql}");
+            }
+            until(proxy, |metrics| metrics.wrong(&[("clients_pinned", 0.0)]));
+            assert_eq!(one.value("SHOW work_mem"), "5MB");
+            let path = one.value("SHOW search_path").replace(", ", ",");
+            assert!(value.replace(", ", ",").ends_with(&path), "{path}");
+        }
+        // They would have been touched.
+        let login = Login::app().database(database).with(paths[0].0, paths[0].1);
+        let mut direct = Wire::connect(server.address(), &login).unwrap();
+        for bare in [
+            "SELECT set_config('a.b', 'c', false)",
+            "SELECT name FROM pg_settings",
+            "SELECT 1 FROM pg_locks WHERE locktype = 'x'::text",
+            "SELECT 'a'::text ~* 'b'::text",
+            "SELECT * FROM pg_listening_channels()",
+        ] {
+            direct.query(bare);
+            assert_ne!(direct.query("DELETE FROM public.touched RETURNING what"), [[None; 0]; 0], "{bare}");
+        }
+    });
+}
