@@ -345,10 +345,15 @@ impl Client {
         self.settings = settings;
     }
 
+    /// Whatever it creates may be temporary, without a word of that in its texts.
+    pub(super) fn creates_temporary(&self) -> bool {
+        self.settings.value("search_path").is_some_and(|path| path.to_ascii_lowercase().contains("pg_temp"))
+    }
+
     /// `DISCARD ALL` has completed.
     pub(super) fn discard_all(&mut self) {
         self.statements.clear();
-        self.pins = Pins::NONE;
+        self.pins = self.pins.behind_discard_all();
         self.has_set(Arc::clone(&self.baseline));
     }
 

@@ -302,6 +302,7 @@ impl ServerSide for Server {
         // No portal outlives the hand-over.
         self.bound.clear();
         self.forget_state();
+        self.pin_for_path(client);
         self.prepare(client.settings(), sides.server);
         // After a replay the client is told once that has succeeded.
         if self.owed.is_empty() {

@@ -23,13 +23,13 @@ pub(super) const STAND_IN: &[u8] = b"sg_stand_in";
 /// Names on the server are compared in their first 63 bytes (NAMEDATALEN - 1).
 const NAME_BYTES_MAX: usize = 63;
 
-/// Settings that don't decide what the server makes of a text. One left out here only makes clients share less.
+/// Settings that don't decide what the server makes of a text, nor what it makes of constants when it plans it (as
+/// `bytea_output` and `extra_float_digits` do, by functions that it takes for immutable). One left out here only makes clients
+/// share less.
 const NOT_FOR_STATEMENTS: &[&str] = &[
     "application_name",
-    "bytea_output",
     "client_min_messages",
     "deadlock_timeout",
-    "extra_float_digits",
     "idle_in_transaction_session_timeout",
     "idle_session_timeout",
     "lock_timeout",

@@ -170,6 +170,11 @@ impl Pins {
         Self(self.0 & other.0)
     }
 
+    /// What `DISCARD ALL` does not end: it is in no catalog, and in no setting.
+    pub const fn behind_discard_all(self) -> Self {
+        self.common(Self::of(PinReason::ServerProcess))
+    }
+
     /// A reset of the connection undoes all of it. Else it must be closed behind its client.
     pub const fn can_be_reset(self) -> bool {
         let lasting = Self::of(PinReason::ServerProcess)

@@ -128,7 +128,7 @@ fn who_may_not_come_in() {
 }
 
 #[test]
-fn nothing_of_a_clients_reaches_the_question() {
+fn pg_072_nothing_of_a_clients_reaches_the_question() {
     // A query that says yes only where the path is empty, asked by one who could be tricked.
     let query = "\"SELECT a.rolname, a.rolpassword FROM pg_catalog.pg_authid a WHERE a.rolname = $1 \
                  AND current_setting('search_path') IN ('', '\\\"\\\"')\"";

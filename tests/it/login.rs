@@ -420,6 +420,9 @@ fn pg_071_startup_parameters_are_the_servers_business() {
             ("options", "-c work_mem=banana"),
             ("options", "--no-such-option"),
             ("options", "-Z"),
+            // Encoded as in a URL that nobody has decoded.
+            ("options", "-c+work_mem=1MB"),
+            ("options", "-c%20work_mem%3D1MB"),
             ("no_such_setting", "1"),
             ("DateStyle", "banana"),
             ("client_encoding", "banana"),
@@ -434,6 +437,10 @@ fn pg_071_startup_parameters_are_the_servers_business() {
         let good = [
             ("options", "-c work_mem=1MB -c\\ search_path=a", "work_mem"),
             ("options", "-cwork_mem=2MB", "work_mem"),
+            ("options", "-c work_mem=1MB\\", "work_mem"),
+            ("options", "\t-c  work_mem=2MB\n-c\\ work_mem=3MB\\ ", "work_mem"),
+            ("options", "--app.tenant=a\\\\b+%20c --work_mem=3MB", "app.tenant"),
+            ("options", "-c search_path=a,\\ \"b\\\\\" -c search_path=\"x\"", "search_path"),
             ("options", "--work-mem=3MB --search_path=\"a\\ b\"", "search_path"),
             ("options", "-c app.tenant=forty\\ two", "app.tenant"),
             ("search_path", "\"a b\", public", "search_path"),
@@ -458,6 +465,34 @@ fn pg_071_startup_parameters_are_the_servers_business() {
         let (direct, mut proxied) = (show(server.address()), show(proxy.address));
         proxied.retain(|setting| !direct.contains(setting));
         assert!(proxied.is_empty(), "{proxied:?}");
+    });
+}
+
+/// What stands in a URL, as libpq reads it: `%20` is a space, and `+` is no such thing.
+#[test]
+fn pg_071_options_in_a_url() {
+    each("pg_071_url", 4, &[], |server, database, proxy| {
+        let show = |address: SocketAddr, options: &str| {
+            let mut script = python();
+            script.arg("-c").arg(
+                "import psycopg, sys\ntry:\n    with psycopg.connect(sys.argv[1]) as conn:\n\
+                 \x20       for name in ('work_mem', 'search_path', 'app.tenant'):\n\
+                 \x20           print(conn.execute('SELECT current_setting(%s, true)', [name]).fetchone()[0])\n\
+                 except psycopg.OperationalError as error: print(str(error).split('FATAL:')[-1])",
+            );
+            let place = format!("{}:{}/{database}", address.ip(), address.port());
+            script.arg(format!("postgresql://{APP}:{APP_PASSWORD}@{place}?sslmode=disable&options={options}"));
+            run(script, "").quietly()
+        };
+        for (options, shown) in [
+            ("-c%20work_mem%3D1MB%20--search-path%3D%22a%5C%20b%22", "1MB\n\"a b\"\n"),
+            ("-cwork_mem%3D2MB%20-c%20app.tenant%3Da%2Bb%20--search_path%3D%22$user%22", "2MB\n\"$user\"\na+b"),
+            ("-c+work_mem%3D1MB", "  unrecognized configuration parameter \"+work_mem\""),
+        ] {
+            let [direct, proxied] = [server.address(), proxy.address].map(|address| show(address, options));
+            assert!(direct.starts_with(shown), "{options}: {direct}");
+            assert_eq!(direct, proxied, "{options}");
+        }
     });
 }
 

@@ -1,8 +1,12 @@
 //! Settings follow their client from connection to connection, as they would stay on its own: each script runs directly
 //! and through the proxy, where a second client takes connections away in between.
 
-use crate::harness::Scenario;
-use crate::harness::wire::{Script, batch, bind, describe_statement, execute, parse, query, sync};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use crate::harness::measure::{Metrics, until};
+use crate::harness::wire::{Frame, Login, Script, Wire, batch, bind, describe_statement, execute, parse, query, sync};
+use crate::harness::{Scenario, each};
 
 /// Client 0 asks this on one connection and on another.
 fn everywhere(script: Script, asks: &[&str]) -> Script {
@@ -212,4 +216,187 @@ fn pg_038_statements_and_the_settings_they_are_made_under() {
         script.client(1).send(use_of("s")).ready(1).client(0).run("COMMIT").send(use_of("s")).ready(1)
     });
     Scenario::new("pg_038_statements_and_settings").setup(SCHEMAS).check(script);
+}
+
+/// Clients whose settings are the same in other words share a connection without a word of the proxy's own in between.
+#[test]
+fn pg_070_other_spellings_of_the_same_value() {
+    let ways: [&[&str]; 4] = [
+        &["SET TIME ZONE 'utc'", "SET TimeZone = 'UTC'", "SELECT set_config('timezone', 'Utc', false)"],
+        &["SET datestyle = 'german, dmy'", "SET DateStyle = 'GERMAN'", "SET datestyle TO German, Euro"],
+        &["SET client_encoding = 'latin1'", "SET NAMES 'LATIN1'", "SET client_encoding TO 'iso-8859-1'"],
+        &[
+            "SET intervalstyle = 'ISO_8601'",
+            "SET IntervalStyle = iso_8601",
+            "BEGIN; SET intervalstyle = Iso_8601; COMMIT",
+        ],
+    ];
+    each("pg_070_spellings", 3, &[], |_, database, proxy| {
+        let login = || Login::app().database(database);
+        let with = |name: &str, value: &str| Wire::connect(proxy.address, &login().with(name, value)).unwrap();
+        let mut groups: Vec<Vec<Wire>> = Vec::new();
+        for way in ways {
+            let wires = way.iter().map(|set| {
+                let mut wire = Wire::connect(proxy.address, &login()).unwrap();
+                wire.query(set);
+                wire
+            });
+            groups.push(wires.collect());
+        }
+        // From the start.
+        groups.push(["utc", "UTC", "Utc"].map(|value| with("TimeZone", value)).into());
+        groups.push(["iso, dmy", "ISO, DMY", "ISO,Euro"].map(|value| with("DateStyle", value)).into());
+        for (number, clients) in groups.iter_mut().enumerate() {
+            let mut turn = || clients.iter_mut().for_each(|client| assert_eq!(client.value("SELECT 'x'"), "x"));
+            // They get to know the connection.
+            (0..2).for_each(|_| turn());
+            let names = ["client_bytes_received_total", "database_bytes_sent_total"];
+            let bytes = |metrics: &Metrics| names.map(|name| metrics.get(name));
+            let before = bytes(&Metrics::read(proxy));
+            (0..3).for_each(|_| turn());
+            let said = 9.0 * query("SELECT 'x'").len() as f64;
+            until(proxy, |metrics| {
+                let now = bytes(metrics);
+                let grown = [now[0] - before[0], now[1] - before[1]];
+                if grown == [said; 2] { Vec::new() } else { vec![format!("group {number}: {grown:?}, said {said}")] }
+            });
+        }
+    });
+}
+
+/// What a login is told of its session is what its own connection would have told it, the first login and later ones, beside others
+/// with values of their own.
+#[test]
+fn pg_073_logins_are_told_of_their_own_settings() {
+    let setup = ["CREATE SCHEMA mine"];
+    each("pg_073_logins", 4, &setup, |server, database, proxy| {
+        let logins: [&[(&str, &str)]; 7] = [
+            &[],
+            &[("TimeZone", "asia/tokyo"), ("DateStyle", "german"), ("application_name", "it's \"mine\" ü")],
+            &[("client_encoding", "latin1"), ("IntervalStyle", "ISO_8601"), ("search_path", "mine, \"$user\"")],
+            &[("options", "-c timezone=UTC -c DateStyle=ISO,YMD -c standard_conforming_strings=off")],
+            &[("options", "-c TimeZone=Asia/Tokyo"), ("timezone", "utc")],
+            &[("default_transaction_read_only", "true"), ("session_authorization", "app")],
+            &[("client_encoding", "utf-8"), ("TimeZone", "<+07>-07")],
+        ];
+        for round in 0..2 {
+            let told = |address: SocketAddr, parameters: &[(&str, &str)]| {
+                let mut login = Login::app().database(database);
+                let own = parameters.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+                login.parameters.extend(own);
+                let mut wire = Wire::connect(address, &login).unwrap();
+                let mut told = statuses(wire.login());
+                // And it is so. What comes with an answer counts as well.
+                let frames = wire.ask(&query("SELECT name, setting FROM pg_settings WHERE name <> 'is_superuser'"), 1);
+                told.extend(statuses(&frames));
+                for row in frames.iter().filter(|frame| frame.kind == b'D') {
+                    let [name, value] = [0, 1].map(|column| text(row.columns()[column].as_deref().unwrap_or_default()));
+                    assert_eq!(told.get(&name).unwrap_or(&value), &value, "{name}, {parameters:?}, round {round}");
+                }
+                told
+            };
+            for parameters in logins {
+                let [direct, proxied] = [server.address(), proxy.address].map(|address| told(address, parameters));
+                assert_eq!(direct, proxied, "{parameters:?}, round {round}");
+            }
+        }
+    });
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// What has been reported of parameters.
+fn statuses(frames: &[Frame]) -> BTreeMap<String, String> {
+    let reports = frames.iter().filter(|frame| frame.kind == b'S');
+    let fields = reports.map(|frame| frame.body.split(|byte| *byte == 0).map(text).collect::<Vec<_>>());
+    fields.map(|fields| (fields[0].clone(), fields[1].clone())).collect()
+}
+
+/// Everything that the proxy might call or read by its bare name, in a schema that comes first: each says so if it is touched.
+const HOSTILE: &[&str] = &[
+    "CREATE SCHEMA evil; CREATE TABLE public.touched (what text)",
+    "CREATE FUNCTION evil.touch(what text) RETURNS text LANGUAGE plpgsql AS \
+     $$ BEGIN INSERT INTO public.touched VALUES (what); RETURN what; END $$",
+    "CREATE FUNCTION evil.set_config(text, text, boolean) RETURNS text LANGUAGE sql AS $$ SELECT evil.touch('set_config') $$",
+    "CREATE FUNCTION evil.current_setting(text, boolean) RETURNS text LANGUAGE sql AS $$ SELECT evil.touch('current_setting') $$",
+    "CREATE FUNCTION evil.current_setting(text) RETURNS text LANGUAGE sql AS $$ SELECT evil.touch('current_setting') $$",
+    "CREATE FUNCTION evil.unnest(text[]) RETURNS SETOF text LANGUAGE sql AS $$ SELECT evil.touch('unnest') $$",
+    "CREATE FUNCTION evil.pg_listening_channels() RETURNS SETOF text LANGUAGE sql AS $$ SELECT evil.touch('channels') $$",
+    "CREATE FUNCTION evil.pg_backend_pid() RETURNS int LANGUAGE sql AS $$ SELECT length(evil.touch('pg_backend_pid')) $$",
+    "CREATE FUNCTION evil.pg_my_temp_schema() RETURNS oid LANGUAGE sql AS $$ SELECT length(evil.touch('temp'))::oid $$",
+    "CREATE FUNCTION evil.regexp_matches(text, text, text) RETURNS SETOF text[] LANGUAGE sql AS \
+     $$ SELECT ARRAY[evil.touch('regexp_matches')] $$",
+    "CREATE FUNCTION evil.equal(text, text) RETURNS boolean LANGUAGE sql AS $$ SELECT evil.touch('=') IS NULL $$",
+    "CREATE OPERATOR evil.= (LEFTARG = text, RIGHTARG = text, FUNCTION = evil.equal)",
+    "CREATE FUNCTION evil.equal(oid, oid) RETURNS boolean LANGUAGE sql AS $$ SELECT evil.touch('= of oid') IS NULL $$",
+    "CREATE OPERATOR evil.= (LEFTARG = oid, RIGHTARG = oid, FUNCTION = evil.equal)",
+    "CREATE FUNCTION evil.matches(text, text) RETURNS boolean LANGUAGE sql AS $$ SELECT evil.touch('~*') IS NULL $$",
+    "CREATE OPERATOR evil.~* (LEFTARG = text, RIGHTARG = text, FUNCTION = evil.matches)",
+    "CREATE VIEW evil.pg_settings AS SELECT evil.touch('pg_settings') AS name, 'x'::text AS setting, 'session'::text AS source",
+    "CREATE VIEW evil.pg_locks AS SELECT evil.touch('pg_locks') AS locktype, 1 AS pid",
+    "CREATE VIEW evil.pg_cursors AS SELECT evil.touch('pg_cursors') AS name, true AS is_holdable",
+    "CREATE VIEW evil.pg_prepared_statements AS SELECT evil.touch('pg_prepared_statements') AS name, true AS from_sql",
+    "CREATE VIEW evil.pg_depend AS SELECT 1::oid AS refclassid, evil.touch('pg_depend') AS refobjid",
+    "CREATE VIEW evil.pg_proc AS SELECT 99999::oid AS oid, evil.touch('pg_proc') AS prosrc",
+    "CREATE DOMAIN evil.text AS pg_catalog.text CHECK (evil.touch('text') IS NULL)",
+];
+
+/// The path of a client is of no weight to the proxy's own questions, on its connection or on others.
+#[test]
+fn pg_072_a_hostile_path_from_the_start() {
+    let paths = [("search_path", "evil, pg_catalog"), ("options", "-c search_path=evil,pg_catalog,public")];
+    each("pg_072_hostile", 5, HOSTILE, |server, database, proxy| {
+        for (name, value) in paths {
+            let login = Login::app().database(database).with(name, value).with("work_mem", "5MB");
+            let [mut one, mut other] = [(); 2].map(|()| Wire::connect(proxy.address, &login).unwrap());
+            let mut plain = Wire::connect(proxy.address, &Login::app().database(database)).unwrap();
+            // Each of these makes the proxy ask, or put something back.
+            let texts = [
+                "SET TIME ZONE 'Asia/Tokyo'",
+                "BEGIN; SET lock_timeout = 77; SAVEPOINT s; SET app.tenant = 'mine'; COMMIT",
+                "DO $$ BEGIN NULL; END $$",
+                "RESET work_mem",
+                "RESET ALL",
+                "SET ROLE NONE",
+                "SELECT pg_catalog.pg_advisory_lock(1)",
+                "SELECT pg_catalog.pg_advisory_unlock(1)",
+                "DECLARE c CURSOR WITH HOLD FOR SELECT 1",
+                "CLOSE c",
+                "CREATE TEMP TABLE mine (a int)",
+                "DROP TABLE mine",
+                "LISTEN here",
+                "UNLISTEN here",
+                "PREPARE p AS SELECT 1",
+                "DEALLOCATE p",
+                "DISCARD ALL",
+            ];
+            for sql in texts {
+                one.query(sql);
+                plain.query("BEGIN");
+                assert_eq!(one.value("SELECT 'x'"), "x", "{sql}");
+                assert_eq!(other.value("SELECT 'x'"), "x", "{sql}");
+                plain.query("COMMIT");
+                assert_eq!(plain.query("SELECT DISTINCT what FROM public.touched"), [[None; 0]; 0], "{sql}");
+            }
+            until(proxy, |metrics| metrics.wrong(&[("clients_pinned", 0.0)]));
+            assert_eq!(one.value("SHOW work_mem"), "5MB");
+            let path = one.value("SHOW search_path").replace(", ", ",");
+            assert!(value.replace(", ", ",").ends_with(&path), "{path}");
+        }
+        // They would have been touched.
+        let login = Login::app().database(database).with(paths[0].0, paths[0].1);
+        let mut direct = Wire::connect(server.address(), &login).unwrap();
+        for bare in [
+            "SELECT set_config('a.b', 'c', false)",
+            "SELECT name FROM pg_settings",
+            "SELECT 1 FROM pg_locks WHERE locktype = 'x'::text",
+            "SELECT 'a'::text ~* 'b'::text",
+            "SELECT * FROM pg_listening_channels()",
+        ] {
+            direct.query(bare);
+            assert_ne!(direct.query("DELETE FROM public.touched RETURNING what"), [[None; 0]; 0], "{bare}");
+        }
+    });
 }

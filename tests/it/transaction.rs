@@ -3,7 +3,9 @@
 use sluicegate::demo::servers::PostgresServer;
 
 use crate::harness::proxy::{config, set};
-use crate::harness::wire::{Login, Script, Wire, batch, bind, execute, kinds, parse, query, sync};
+use crate::harness::wire::{
+    Login, Script, Wire, batch, bind, describe_portal, describe_statement, execute, flush, kinds, parse, query, sync,
+};
 use crate::harness::{Scenario, each_with};
 
 const TABLE: &str = "CREATE TABLE t (id int PRIMARY KEY, v text)";
@@ -46,6 +48,70 @@ fn pg_013_deferred_constraint_fails_at_the_end() {
         .shape("12CEZ TDCZ CZ CZ EZ TDCZ 12C12DCEZ 12DCZ EZ .")
         .errors(&["23503"; 4])
         .check(script);
+}
+
+/// Nothing of a BEGIN is put off: what may follow it, or precede it, finds what it would find.
+#[test]
+fn pg_046_what_a_begin_is_followed_by() {
+    let begin =
+        |sql: &str| batch([parse("s1", sql), describe_statement("s1"), bind("", "s1", &[]), describe_portal("")]);
+    let others = |script: Script, sql: &str| script.client(1).run(sql).client(0);
+    // Described, and executed in a segment of its own.
+    let mut script = Script::new().send(batch([begin("BEGIN ISOLATION LEVEL REPEATABLE READ"), sync()])).ready(1);
+    script = script.send(batch([bind("", "s1", &[]), execute("", 0), sync()])).ready(1);
+    // It reads what others have done until it first asks.
+    script = others(script, "INSERT INTO t VALUES (1, 'before')").run("SELECT * FROM t ORDER BY id");
+    script = others(script, "INSERT INTO t VALUES (2, 'behind')").run("SELECT * FROM t ORDER BY id").run("COMMIT");
+    for first in [
+        "SAVEPOINT a",
+        "SET LOCAL work_mem = '7MB'",
+        "SET TRANSACTION READ ONLY",
+        "BEGIN",
+        "DECLARE c CURSOR FOR SELECT 1",
+    ] {
+        script = script.run("START TRANSACTION");
+        script = others(script.run(first), "SELECT 'another client in between'");
+        script = script.run("SHOW work_mem").run("SHOW transaction_read_only").run("END");
+    }
+    script = script.run("BEGIN WORK").run("SAVEPOINT a").run("SET LOCAL work_mem = '8MB'").run("ROLLBACK TO a");
+    script = script.run("SHOW work_mem").run("RELEASE a").run("ABORT");
+    // Nothing in between, and nothing at all before it.
+    for end in ["COMMIT", "ROLLBACK", "END", "PREPARE TRANSACTION 'pg_046'"] {
+        script = script.run("BEGIN").run(end).run(end).send(batch([statement(end), sync()])).ready(1);
+    }
+    script = script.run("ROLLBACK PREPARED 'pg_046'").run("SET LOCAL work_mem = '9MB'").run("SAVEPOINT a");
+    script = script.run("BEGIN; BEGIN READ ONLY").run("BEGIN").send(batch([statement("BEGIN"), sync()])).ready(1);
+    script = others(script, "SELECT 'another client in between'").run("INSERT INTO t VALUES (3, 'c')").run("COMMIT");
+    // In one segment with what follows.
+    let segment = [statement("BEGIN"), flush()];
+    script = script.send(batch(segment)).until(b'C', 1).quiet();
+    script = script.send(batch([statement("INSERT INTO t VALUES (4, 'd')"), statement("BEGIN"), sync()])).ready(1);
+    script = others(script, "SELECT count(*) FROM t").run("COMMIT");
+    scenario("pg_046_what_a_begin_is_followed_by").errors(&["25P01", "25006"]).check(script);
+}
+
+/// There is no connection for it: the transaction has not begun, and nothing of it is done.
+#[test]
+fn pg_047_a_begin_for_which_there_is_nothing_free() {
+    let config = |server: &PostgresServer| {
+        set(&config(server.address(), 3), "target_group.pool", "connection_borrow_timeout", "\"300ms\"")
+    };
+    each_with("pg_047_nothing_free", &[TABLE], config, |server, database, proxy| {
+        let login = Login::app().database(database);
+        let [mut holder, mut waiter] = [(); 2].map(|()| Wire::connect(proxy.address, &login).unwrap());
+        let mut direct = Wire::connect(server.address(), &login).unwrap();
+        for begin in [query("BEGIN"), batch([statement("BEGIN"), statement("INSERT INTO t VALUES (1, 'a')"), sync()])] {
+            holder.query("BEGIN");
+            let frames = waiter.ask(&begin, 1);
+            assert_eq!((kinds(&frames).as_str(), frames[0].field(b'C').as_deref()), ("EZ", Some("53300")));
+            assert_eq!(&frames[1].body[..], b"I");
+            holder.query("COMMIT");
+            // As drivers do behind an error.
+            let texts = ["ROLLBACK", "SELECT count(*) FROM t", "BEGIN", "INSERT INTO t VALUES (2, 'b')", "ROLLBACK"];
+            let [proxied, direct] = [&mut waiter, &mut direct].map(|wire| texts.map(|sql| wire.ask(&query(sql), 1)));
+            assert_eq!(direct, proxied);
+        }
+    });
 }
 
 #[test]

@@ -419,6 +419,7 @@ impl Server {
                 self.forget_state();
                 if let Some(client) = client {
                     client.discard_all();
+                    self.pin_for_path(client);
                     self.settings_lost = self.init_lost || !client.settings().is_empty();
                 }
             }

@@ -1007,8 +1007,7 @@ impl Server {
     /// of them that has been sent, and ahead of every later one. Those in flight can't go yet: they go the next time.
     pub(super) fn make_room(&mut self, newcomer: Id, out: &mut Out) {
         // What is closed in a failed transaction can't come back in it.
-        while self.transaction != Transaction::Failed
-            && self.prepared.len() >= self.prepared_max + self.owed.evicting()
+        while self.transaction != Transaction::Failed && self.prepared.len() >= self.prepared_max + self.owed.evicting()
         {
             let oldest = self
                 .prepared

@@ -239,12 +239,17 @@ impl State {
 impl Server {
     /// The client keeps its connection for these reasons, until they turn out not to hold.
     pub(super) fn pin(&mut self, pins: Pins, client: &mut Client) {
+        self.holds(pins, client);
+        self.state.suspects = self.state.suspects.and(pins);
+    }
+
+    /// The client keeps its connection for these reasons.
+    fn holds(&mut self, pins: Pins, client: &mut Client) {
         if pins.contains(PinReason::TemporaryObject) && !client.pins.contains(PinReason::TemporaryObject) {
             // What others have prepared means the table that a temporary one may hide.
             self.prepared.values_mut().for_each(|held| held.usable = super::Usable::Never);
         }
         client.pins = client.pins.and(pins);
-        self.state.suspects = self.state.suspects.and(pins);
     }
 
     /// The client's segment is over; the transaction was as `was` before it.
@@ -291,7 +296,12 @@ impl Server {
     /// The connection has these settings, and the client wants those.
     fn have(&mut self, applied: Settings, wanted: Settings, client: &mut Client) {
         let is_same = applied == wanted;
+        let created_temporary = client.creates_temporary();
         client.has_set(Arc::new(wanted));
+        self.pin_for_path(client);
+        if created_temporary {
+            self.state.suspects.add(PinReason::TemporaryObject);
+        }
         self.applied = if is_same { Arc::clone(client.settings()) } else { Arc::new(applied) };
         self.settings_lost = !is_same || self.init_lost;
     }
@@ -311,6 +321,9 @@ impl Server {
         let is_opaque = !asked.common(OPAQUE).is_empty();
         if is_opaque {
             asked = asked.and(VERIFIABLE.without(OPAQUE));
+        } else if asked.contains(PinReason::Setting) {
+            // The path may have been the temporary schema for a while.
+            asked.add(PinReason::TemporaryObject);
         }
         let mut parts = Vec::new();
         if asked.contains(PinReason::Setting) {
@@ -339,7 +352,7 @@ impl Server {
     pub(super) fn answered_state(&mut self, client: &mut Client) {
         let (asked, found) = (std::mem::take(&mut self.state.asked), std::mem::take(&mut self.state.found));
         self.state.in_doubt = false;
-        client.pins = client.pins.and(found.reasons.common(asked));
+        self.holds(found.reasons.common(asked), client);
         // What has come up since is asked for the next time.
         let mut gone = asked.without(found.reasons).without(self.state.suspects);
         if asked.contains(PinReason::Setting) {
@@ -348,7 +361,17 @@ impl Server {
                 gone = gone.without(Pins::of(PinReason::Setting));
             }
         }
+        if client.creates_temporary() {
+            gone = gone.without(Pins::of(PinReason::TemporaryObject));
+        }
         client.pins = client.pins.without(gone);
+    }
+
+    /// As long as any table may be a temporary one, the client keeps its connection.
+    pub(super) fn pin_for_path(&mut self, client: &mut Client) {
+        if client.creates_temporary() {
+            self.pin(Pins::of(PinReason::TemporaryObject), client);
+        }
     }
 
     /// The connection has all of these settings, and no others.

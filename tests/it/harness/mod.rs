@@ -117,6 +117,7 @@ pub struct Scenario {
     errors: Option<Vec<String>>,
     every_offset: bool,
     only_smart_resets: bool,
+    pool: Option<(&'static str, &'static str)>,
 }
 
 impl Scenario {
@@ -133,6 +134,7 @@ impl Scenario {
             errors: None,
             every_offset: false,
             only_smart_resets: false,
+            pool: None,
         }
     }
 
@@ -185,6 +187,12 @@ impl Scenario {
         self
     }
 
+    /// With a key of the pool's set to this value.
+    pub fn pool(mut self, key: &'static str, value: &'static str) -> Self {
+        self.pool = Some((key, value));
+        self
+    }
+
     /// Runs it all.
     pub fn check(self, script: Script) {
         for server in servers() {
@@ -207,7 +215,7 @@ impl Scenario {
             self.expect(version, &direct);
 
             let mut check = |way: Way, cuts: Vec<Cut>| {
-                let proxy = start_proxy(server, way);
+                let proxy = start_proxy(server, way, self.pool);
                 let address = proxy.as_ref().map_or(server.address(), |proxy| proxy.address);
                 for cut in cuts {
                     let context = Context { name: self.name, version, cut, way, proxy: proxy.as_ref() };
@@ -374,7 +382,7 @@ enum Way {
     ResetFull,
 }
 
-fn start_proxy(server: &PostgresServer, way: Way) -> Option<ProxyHandle> {
+fn start_proxy(server: &PostgresServer, way: Way, pool: Option<(&str, &str)>) -> Option<ProxyHandle> {
     static SAID: AtomicBool = AtomicBool::new(false);
     if direct_only() {
         if !SAID.swap(true, Ordering::Relaxed) {
@@ -385,11 +393,13 @@ fn start_proxy(server: &PostgresServer, way: Way) -> Option<ProxyHandle> {
     let few = proxy::config(server.address(), CLIENT_CONNECTIONS + CONTROL_CONNECTIONS);
     // One for each client of a script, there.
     let many = proxy::config(server.address(), SESSION_CONNECTIONS + CONTROL_CONNECTIONS);
-    Some(proxy::start(&match way {
+    let text = match way {
         Way::Multiplexed => few,
         Way::Session => proxy::set(&many, "target_group.pool", "pool_mode", "\"session\""),
         Way::ResetFull => proxy::set(&few, "target_group.pool", "reset", "\"full\""),
-    }))
+    };
+    let text = pool.iter().fold(text, |text, (key, value)| proxy::set(&text, "target_group.pool", key, value));
+    Some(proxy::start(&text))
 }
 
 /// Waits until no session of the script's clients does anything: one that was cut off may still be at work.
