@@ -41,16 +41,20 @@ pub struct PinBudget {
 pub struct PinPlace(Arc<PinBudget>);
 
 impl PinBudget {
-    /// Of a target of this group, of which nothing is known yet: one client may be pinned.
+    /// Of a target of this group, of which nothing is known yet: one client may be pinned. With 100 % there is no limit: who
+    /// has a connection may keep it.
     pub fn new(group: &str, percent: u8) -> Arc<Self> {
-        let (limit, held) = (AtomicUsize::new(1), AtomicUsize::default());
-        Arc::new(Self { group: group.to_owned(), percent, limit, held })
+        let budget =
+            Self { group: group.to_owned(), percent, limit: AtomicUsize::default(), held: AtomicUsize::default() };
+        budget.set_connections(0);
+        Arc::new(budget)
     }
 
     /// The target has so many connections for clients. Whoever is pinned stays so.
     pub fn set_connections(&self, connections: usize) {
         let share = connections.saturating_mul(usize::from(self.percent)).div_ceil(100);
-        self.limit.store(share.max(1), Ordering::Relaxed);
+        let limit = if self.percent >= 100 { usize::MAX } else { share.max(1) };
+        self.limit.store(limit, Ordering::Relaxed);
     }
 
     /// A place, if there is one.
@@ -146,7 +150,7 @@ mod tests {
     #[test]
     fn the_share_is_rounded_up_and_never_nothing() {
         for (connections, percent, places) in
-            [(0, 50, 1), (1, 1, 1), (3, 50, 2), (10, 50, 5), (100, 1, 1), (101, 1, 2), (7, 100, 7)]
+            [(0, 50, 1), (1, 1, 1), (3, 50, 2), (10, 50, 5), (100, 1, 1), (101, 1, 2), (7, 99, 7)]
         {
             let budget = PinBudget::new("main", percent);
             budget.set_connections(connections);

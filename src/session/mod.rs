@@ -588,8 +588,8 @@ impl<P: Protocol> Session<P> {
         };
         let Self { holding, cancelling, pools, client, .. } = self;
         let giving_back = async move {
-            // One that is pinned counts as such until its connection is another's, or closed.
-            let _client = client;
+            // Whoever gets its connection may be pinned in its place.
+            drop(client);
             let Holding::Lease(lease) = holding else { return };
             cancel::give_back(lease, cancelling, left, &pools).await;
         };
