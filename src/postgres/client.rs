@@ -10,21 +10,23 @@ use super::message;
 use super::server::{Gate, begins};
 use super::statement::{Id, Statement, Template, statement_label};
 use crate::protocol::{
-    ClientError, ClientSide, Detached, Intent, Login, Parameters, PinCause, PinReason, PinRules, Pins, Settings,
-    Violation, Welcome,
+    Clears, ClientError, ClientSide, Detached, Intent, Login, Parameters, PinCause, PinReason, PinRules, Pins,
+    Settings, Violation, Welcome,
 };
-use crate::sql::Dialect;
 use crate::sql::settings::Changes;
+use crate::sql::{self, Dialect};
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
-/// Prepared statements a client may have by name; one more stays on its connection (and pins).
+/// Prepared statements that a client may have by name.
 const STATEMENTS_MAX: usize = 10_000;
 /// Families of statements that are remembered as stale; of one more only the connection forgets.
 const STALE_MAX: usize = 1_000;
 /// Length of a Sync or Flush.
 const SYNC_BYTES: usize = 5;
+/// Longer queries are not looked into here.
+const CLEARING_BYTES_MAX: usize = 64;
 /// Bytes of their texts that are kept.
 const STATEMENT_BYTES_MAX: usize = 64 << 20;
 
@@ -54,6 +56,8 @@ pub struct Client {
     pub(super) asks_last_values: bool,
     /// It has drawn from a sequence.
     pub(super) has_drawn: bool,
+    /// How often it has discarded what it had drawn, on whatever connections that is.
+    pub(super) discards: u64,
     pub(super) statements: Statements,
     pub(super) unnamed: Unnamed,
     /// Families of statements whose result changed under this client: it does not share them again.
@@ -128,8 +132,15 @@ impl Statements {
         self.by_name.get(name)
     }
 
-    pub(super) fn has_room(&self, bytes: usize) -> bool {
-        self.by_name.len() < STATEMENTS_MAX && self.bytes.saturating_add(bytes) <= STATEMENT_BYTES_MAX
+    /// There may be so many more, with so many bytes.
+    pub(super) fn has_room(&self, statements: usize, bytes: usize) -> bool {
+        self.by_name.len().saturating_add(statements) <= STATEMENTS_MAX
+            && self.bytes.saturating_add(bytes) <= STATEMENT_BYTES_MAX
+    }
+
+    /// Why there may not.
+    pub(super) fn are_full() -> ClientError {
+        ClientError::TooManyStatements { statements: STATEMENTS_MAX, bytes: STATEMENT_BYTES_MAX }
     }
 
     pub(super) fn insert(&mut self, name: Box<[u8]>, prepared: Prepared) {
@@ -296,6 +307,7 @@ impl Client {
             gate: Gate::default(),
             asks_last_values: false,
             has_drawn: false,
+            discards: 0,
             statements: Statements::default(),
             unnamed: Unnamed::default(),
             stale: HashSet::new(),
@@ -362,6 +374,39 @@ impl Client {
         self.statements.clear();
         let gone = Pins::of(PinReason::PreparedStatement).and(Pins::of(PinReason::LargeStatement));
         self.pins = self.pins.without(gone);
+    }
+
+    /// The query does nothing but to clear what lives with the proxy, and there is nothing else for it to clear: it is done, and
+    /// says so.
+    fn clears_alone(&mut self, frame: &[u8], out: &mut Vec<u8>) -> bool {
+        let text = frame.get(frame::HEAD_BYTES..).and_then(frame::cstr).map_or(&b""[..], |(text, _)| text);
+        let first = text.iter().find(|byte| !byte.is_ascii_whitespace()).map(u8::to_ascii_uppercase);
+        if !matches!(first, Some(b'D' | b'R')) || !text.is_ascii() || !self.pins.is_empty() {
+            return false;
+        }
+        let statement = sql::classify(text, Dialect::default());
+        if statement.statements != 1 {
+            return false;
+        }
+        let is_at_start = self.settings == self.baseline;
+        let tag = match statement.intent.clears {
+            Clears::Statements => {
+                self.deallocate_all();
+                "DEALLOCATE ALL"
+            }
+            Clears::Everything if is_at_start => {
+                self.discard_all();
+                (self.has_drawn, self.discards) = (false, self.discards + 1);
+                "DISCARD ALL"
+            }
+            Clears::Nothing if is_at_start && sql::settings::changes(text, Dialect::default()).is_reset_all() => {
+                "RESET"
+            }
+            Clears::Everything | Clears::Nothing => return false,
+        };
+        self.unnamed.clear();
+        message::command_complete(tag, out);
+        true
     }
 
     /// Drops what was refused. Returns the bytes taken; afterwards either nothing is being dropped or more is needed.
@@ -436,6 +481,9 @@ impl ClientSide for Client {
                 (b'X', _) => {
                     self.ended = true;
                     return Ok((at, Detached::Ended));
+                }
+                (b'Q', ..=CLEARING_BYTES_MAX) if rest.get(..len).is_some_and(|frame| self.clears_alone(frame, out)) => {
+                    Dropping::Frame { left: len, ready: true }
                 }
                 // A connection is asked for only once it can be given something: a client that sends a request
                 // byte by byte holds nobody up but itself.
@@ -656,6 +704,34 @@ mod tests {
         check(&[exchange, x()], 1, [error(false)], &x(), Detached::Ended);
     }
 
+    /// What lives with the proxy is cleared without a server, if that is all there is.
+    #[test]
+    fn what_clears_alone_is_answered_here() {
+        let none = || [z(b'I')].concat();
+        for text in ["DISCARD ALL", " discard /**/ all;", "DEALLOCATE ALL", "deallocate prepare all", "RESET ALL"] {
+            let tag_of = ["DISCARD ALL", "DEALLOCATE ALL", "RESET"];
+            let upper = text.trim().to_ascii_uppercase();
+            let expected = tag_of.iter().find(|tag| upper.starts_with(&tag[..4])).unwrap();
+            check(&[q(text), q("B")], 0, [tag(expected), none()], &q("B"), NEED_SERVER);
+        }
+        for text in
+            ["DISCARD ALL; SELECT 1", "DISCARD TEMP", "DISCARD ALL x", "DEALLOCATE a", "RESET work_mem", "ROLLBACK"]
+        {
+            check(&[q(text)], 0, [], &q(text), NEED_SERVER);
+        }
+        // With settings of its own only the statements are the proxy's alone.
+        let mut client = client();
+        client.has_set(Arc::new(Settings::new([("work_mem", "1MB")])));
+        client.statements.insert((*b"a").into(), Prepared::OnConnection);
+        for text in ["DISCARD ALL", "RESET ALL"] {
+            let mut out = Vec::new();
+            assert_eq!(client.detached(&q(text), &mut out), Ok((0, NEED_SERVER)), "{text}");
+        }
+        let mut out = Vec::new();
+        client.detached(&q("DEALLOCATE ALL"), &mut out).unwrap();
+        assert!(client.statements.find(b"a").is_none());
+    }
+
     #[test]
     fn last_words() {
         let mut client = client();
@@ -688,16 +764,16 @@ mod tests {
         statements.insert((*b"a").into(), statement("longer"));
         statements.insert((*b"b").into(), Prepared::OnConnection);
         assert_eq!(statements.bytes, parse_body("longer").len());
-        assert!(statements.has_room(0) && !statements.has_room(STATEMENT_BYTES_MAX));
+        assert!(statements.has_room(1, 0) && !statements.has_room(1, STATEMENT_BYTES_MAX));
         statements.remove(b"a");
         statements.remove(b"a");
         assert_eq!(statements.bytes, 0);
         for number in 0..STATEMENTS_MAX {
             statements.insert(number.to_string().into_bytes().into(), Prepared::OnConnection);
         }
-        assert!(!statements.has_room(0));
+        assert!(!statements.has_room(1, 0));
         statements.clear();
-        assert!(statements.has_room(0));
+        assert!(statements.has_room(1, 0));
     }
 
     proptest! {

@@ -144,6 +144,7 @@ fn sqlstate(error: &ClientError, fatal: bool) -> &str {
         ClientError::TransactionIdle { .. } => "25P03",
         ClientError::ClientIdle { .. } | ClientError::PinIdle { .. } => "57P05",
         ClientError::PinRefused { .. } | ClientError::PinLimit { .. } => "55000",
+        ClientError::TooManyStatements { .. } => "54000",
         ClientError::Protocol(_) => "08P01",
         ClientError::Internal => "XX000",
     }
@@ -178,6 +179,7 @@ fn hint(error: &ClientError) -> Option<&'static str> {
             Some("Drop temporary tables, unlock, close cursors and UNLISTEN when done, or raise pin_idle_timeout.")
         }
         ClientError::PinRefused { reason } | ClientError::PinLimit { reason, .. } => Some(without_pin(*reason)),
+        ClientError::TooManyStatements { .. } => Some("Close (DEALLOCATE) those that are no longer needed."),
         ClientError::QueryTooLong { .. } => Some("Make the query faster, or raise query_timeout of the target group."),
         ClientError::TransactionTooLong { .. } => {
             Some("Make transactions shorter, or raise transaction_max of the target group.")

@@ -67,6 +67,8 @@ pub struct Server {
     unnamed: Option<(u64, u64)>,
     /// The client that holds, or last held, the connection.
     client: Option<u64>,
+    /// How often that one had discarded what it had drawn: what it drew before is as strange to it as another's.
+    client_discards: u64,
     /// Another client than the present one may have drawn from a sequence here.
     foreign_sequences: bool,
     /// The present client may have.
@@ -213,6 +215,7 @@ impl Server {
             binds: 0,
             unnamed: None,
             client: None,
+            client_discards: 0,
             foreign_sequences: false,
             own_sequences: false,
             sequences_lost: false,
@@ -294,7 +297,8 @@ impl ServerSide for Server {
     type Client = Client;
 
     fn attach(&mut self, client: &mut Client, sides: Sides<'_>) {
-        if self.client != Some(client.id) {
+        if self.client != Some(client.id) || self.client_discards != client.discards {
+            self.client_discards = client.discards;
             self.foreign_sequences |= self.client.is_some();
             self.own_sequences = false;
             self.client = Some(client.id);

@@ -311,6 +311,16 @@ pub enum ClientError {
         /// The setting.
         percent: u8,
     },
+    /// A client has as many prepared statements as the proxy keeps for one.
+    #[error(
+        "this client has as many prepared statements as the proxy keeps: {statements}, or {bytes} bytes of their texts"
+    )]
+    TooManyStatements {
+        /// How many.
+        statements: usize,
+        /// Of their texts.
+        bytes: usize,
+    },
     /// `pin_idle_timeout`.
     #[error(
         "terminating connection because it was idle for {limit:?} while it kept a database connection (pin_idle_timeout)"
@@ -392,6 +402,7 @@ impl ClientError {
             | Self::Cancelled
             | Self::QueryTooLong { .. }
             | Self::TransactionTooLong { .. } => ErrorKind::Client,
+            Self::TooManyStatements { .. } => ErrorKind::Client,
             Self::LoginRefused { .. }
             | Self::TokenRefused { .. }
             | Self::CertificateRefused { .. }

@@ -570,7 +570,8 @@ async fn what_is_allowed_is_gone_when_the_connection_goes_back() {
 /// While the machine holds, nothing can be sent, and the client may leave all the same.
 #[tokio::test(start_paused = true)]
 async fn a_client_that_leaves_while_its_machine_holds_is_noticed() {
-    let clears: (u8, &[u8]) = (b'Q', b"DISCARD ALL\0");
+    // With a blank or two it is too long to be answered by the proxy itself.
+    let clears: (u8, &[u8]) = (b'Q', b"DISCARD                                                             ALL\0");
     let next: (u8, &[u8]) = (b'Q', b"SELECT 1\0");
     let breach: (u8, &[u8]) = (b'~', b"");
     let slow: (u8, &[u8]) = (b'Q', b"SELECT pg_sleep(600)\0");

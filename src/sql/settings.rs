@@ -67,6 +67,11 @@ impl Changes {
         !self.has_others && !self.has_more && self.list.iter().all(is_known)
     }
 
+    /// It is `RESET ALL`, and nothing else.
+    pub fn is_reset_all(&self) -> bool {
+        self.are_known() && matches!(self.list.as_slice(), [Change { value: Value::AllDefault, .. }])
+    }
+
     /// The setting goes back to what the session began with, and nothing else is done to it behind that.
     pub fn resets(&self, name: &str) -> bool {
         let touches = |change: &&Change| change.name == name || change.value == Value::AllDefault;

@@ -73,6 +73,8 @@ pub(super) struct Rewriting {
     pub(super) intent: Intent,
     /// What they do to settings.
     pub(super) changes: Option<Arc<Changes>>,
+    /// It makes more statements than its client may have.
+    pub(super) is_full: bool,
 }
 
 /// Something that the server must have, or must not.
@@ -180,13 +182,14 @@ impl Server {
 
     fn rewrite_at(&self, depth: usize, text: &[u8], statement: &sql::Statement, client: &mut Client) -> Rewriting {
         let mut meanings = Meanings::new();
-        let mut is_cleared = false;
+        let (mut is_cleared, mut bytes) = (false, 0);
         let mut rewriting = Rewriting {
             text: Vec::with_capacity(text.len() + 64),
             names: Names::default(),
             ahead: Vec::new(),
             intent: statement.intent,
             changes: None,
+            is_full: false,
         };
         let is_single = statement.references.len() == 1 && statement.statements == 1;
         // What is prepared is not executed yet.
@@ -230,19 +233,14 @@ impl Server {
                     let body =
                         text.get(reference.name.end..reference.statement_end.min(text.len())).unwrap_or_default();
                     let own = !is_single || self.settings_open;
-                    let sent = if client.statements.has_room(body.len()) {
-                        let made = self.made(body, reference, statement.intent, own, client);
-                        rewriting.ahead.push(Ahead::Lacks(made.id));
-                        let sent = made.id.name().to_vec();
-                        meanings.insert(key.into(), Some(Prepared::Anywhere(Arc::clone(&made))));
-                        rewriting.names.comings.push(Coming::Made(key.into(), Prepared::Anywhere(made)));
-                        sent
-                    } else {
-                        rewriting.intent.pins_when_done.add(PinReason::LargeStatement);
-                        meanings.insert(key.into(), Some(Prepared::OnConnection));
-                        rewriting.names.comings.push(Coming::Made(key.into(), Prepared::OnConnection));
-                        never_ours(key)
-                    };
+                    let made = self.made(body, reference, statement.intent, own, client);
+                    bytes += made.bytes();
+                    rewriting.is_full |= !client.statements.has_room(rewriting.names.comings.len() + 1, bytes);
+                    rewriting.ahead.push(Ahead::Lacks(made.id));
+                    let sent = made.id.name().to_vec();
+                    let made = Prepared::Anywhere(made);
+                    meanings.insert(key.into(), Some(made.clone()));
+                    rewriting.names.comings.push(Coming::Made(key.into(), made));
                     Some(sent)
                 }
                 (Verb::Deallocate, Some(Prepared::Anywhere(_))) => {

@@ -135,6 +135,8 @@ pub(super) struct Queue {
     touching: HashMap<Id, usize>,
     /// Entries that close one to make room.
     evicting: usize,
+    /// Statements that clients are given names for, and their bytes.
+    defining: (usize, usize),
 }
 
 impl Queue {
@@ -165,6 +167,9 @@ impl Queue {
         self.ends += usize::from(owed.ends());
         self.unnaming += usize::from(owed.unnames());
         self.evicting += usize::from(matches!(owed.effect, Effect::Evicted(_)));
+        if let Effect::Define { prepared: Prepared::Anywhere(statement), .. } = &owed.effect {
+            self.defining = (self.defining.0 + 1, self.defining.1 + statement.bytes());
+        }
         for (id, _) in owed.effect.touched() {
             *self.touching.entry(id).or_default() += 1;
         }
@@ -196,6 +201,9 @@ impl Queue {
         self.ends -= usize::from(owed.ends());
         self.unnaming -= usize::from(owed.unnames());
         self.evicting -= usize::from(matches!(owed.effect, Effect::Evicted(_)));
+        if let Effect::Define { prepared: Prepared::Anywhere(statement), .. } = &owed.effect {
+            self.defining = (self.defining.0 - 1, self.defining.1 - statement.bytes());
+        }
         for (id, _) in owed.effect.touched() {
             let Entry::Occupied(mut entry) = self.touching.entry(id) else { continue };
             *entry.get_mut() -= 1;
@@ -297,6 +305,11 @@ impl Queue {
     /// Something in flight prepares or closes the statement.
     pub(super) fn touches(&self, id: Id) -> bool {
         self.touching.contains_key(&id)
+    }
+
+    /// How many statements clients are being given names for, and how many bytes they have.
+    pub(super) fn defining(&self) -> (usize, usize) {
+        self.defining
     }
 
     /// How many statements are being closed to make room.

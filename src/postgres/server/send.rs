@@ -7,7 +7,7 @@
 use super::names::{Ahead, Names, Rewriting, quoted};
 use super::owed::{Effect, Kind, Presence, lookup};
 use super::{Body, BoundPortal, Hold, Server, Transaction, Usable};
-use crate::postgres::client::{Bound, Client, Prepared};
+use crate::postgres::client::{Bound, Client, Prepared, Statements};
 use crate::postgres::frame::{self, HEAD_BYTES, Head};
 use crate::postgres::message::{self, from_client as kind};
 use crate::postgres::statement::{Form, Id, PREFIX, STAND_IN, Statement, Template, name_key, without_our_names};
@@ -222,7 +222,8 @@ impl Server {
                 return Ok(Taken::Bytes(head.len));
             }
         }
-        if let Some(why) = self.refusal(intent, text, client.pins, &mut client.gate) {
+        let full = named.as_ref().is_some_and(|rewriting| rewriting.is_full).then(Statements::are_full);
+        if let Some(why) = full.or_else(|| self.refusal(intent, text, client.pins, &mut client.gate)) {
             self.refuse_query(why, out);
             return Ok(Taken::Bytes(head.len));
         }
@@ -363,7 +364,7 @@ impl Server {
             statement.references.clear();
         }
         if name.is_empty() && self.is_full_of_unnamed(client, out)
-            || !name.is_empty() && self.awaits(name_key(name), out)
+            || !name.is_empty() && (self.awaits(name_key(name), out) || self.is_full_of_named(head.len, client, out))
             || self.awaits_names(text, &statement.references, out)
         {
             return Ok(Taken::NeedMore);
@@ -417,14 +418,8 @@ impl Server {
                 self.owe(Kind::Parse, Effect::Nothing);
                 out.write(|out| write_parse(&never_ours(name), body, out));
             }
-            None if !client.statements.has_room(body.len()) => {
-                let kept = Intent { pins_when_sent: Pins::of(PinReason::LargeStatement), ..Intent::default() };
-                if let Some(why) = self.refusal(kept, body, client.pins, &mut client.gate) {
-                    return self.refuse_extended(Box::new(why), 0, out);
-                }
-                self.pin(Pins::of(PinReason::LargeStatement), client);
-                self.owe(Kind::Parse, Effect::Define { name: name.into(), prepared: Prepared::OnConnection });
-                out.write(|out| write_parse(&never_ours(name), body, out));
+            None if !client.statements.has_room(1, body.len()) => {
+                self.refuse_extended(Box::new(Statements::are_full()), 0, out);
             }
             None => {
                 let (id, family) = client.identify(body, self.settings_open);
@@ -474,7 +469,9 @@ impl Server {
         let key = name_key(name);
         let pins = Pins::of(PinReason::LargeStatement).and(Pins::of(PinReason::Unreadable));
         let large = Intent { pins_when_sent: pins, ..Intent::default() };
-        if let Some(why) = self.refusal(large, b"", client.pins, &mut client.gate) {
+        let is_full = !key.is_empty() && !client.statements.has_room(1, 0) && lookup(&self.owed, client, key).is_none();
+        let full = is_full.then(Statements::are_full);
+        if let Some(why) = full.or_else(|| self.refusal(large, b"", client.pins, &mut client.gate)) {
             if key.is_empty() {
                 // A Parse that fails has removed the one before it.
                 out.write(|out| message::close_statement(b"", out));
@@ -745,6 +742,14 @@ impl Server {
         client.unnamed.is_full() && self.waits_for_replies(out)
     }
 
+    /// Nor named ones, should all of those in flight succeed: only then is it known whether one more of this length may be.
+    fn is_full_of_named(&mut self, bytes: usize, client: &Client, out: &mut Out) -> bool {
+        let (statements, in_flight) = self.owed.defining();
+        statements > 0
+            && !client.statements.has_room(statements + 1, bytes.saturating_add(in_flight))
+            && self.waits_for_replies(out)
+    }
+
     fn waits_for_replies(&mut self, out: &mut Out) -> bool {
         // While the server reads COPY data it answers nothing else.
         if self.copy_in {
@@ -775,14 +780,16 @@ impl Server {
             Some(Prepared::Anywhere(mut statement)) => {
                 let changes = bound.or_else(|| statement.changes.clone());
                 let mut use_of = Use { intent: statement.intent, changes, names: None };
-                let mut ahead = Vec::new();
+                let (mut ahead, mut full) = (Vec::new(), None);
                 if let Some(template) = statement.template.as_ref().filter(|_| self.can_parse(portal)) {
                     let (body, rewriting) = self.concrete(&Arc::clone(template), client);
                     statement = self.current(statement, body, client);
+                    full = rewriting.is_full.then(Statements::are_full);
                     (use_of, ahead) = Use::of(rewriting);
                 }
+                let mut refusal = || self.refusal(use_of.intent, &statement.body, client.pins, &mut client.gate);
                 if portal.is_some()
-                    && let Some(why) = self.refusal(use_of.intent, &statement.body, client.pins, &mut client.gate)
+                    && let Some(why) = full.or_else(&mut refusal)
                 {
                     return SentName { rewritten: None, effect: Effect::Refuse(Box::new(why)) };
                 }
@@ -844,16 +851,16 @@ impl Server {
         };
         let Bound { intent, dialect, changes, template } = bound.clone();
         let mut use_of = Use { intent, changes: bound_changes.or(changes), names: None };
-        let mut ahead = Vec::new();
-        let mut concrete = None;
+        let (mut ahead, mut concrete, mut full) = (Vec::new(), None, None);
         if let Some(template) = template.filter(|_| self.can_parse(portal)) {
             let (body, rewriting) = self.concrete(&template, client);
+            full = rewriting.is_full.then(Statements::are_full);
             (use_of, ahead) = Use::of(rewriting);
             concrete = Some(body);
         }
         if portal.is_some() {
             let text = client.unnamed.latest().map_or(&b""[..], |(_, body, _)| body);
-            if let Some(why) = self.refusal(use_of.intent, text, client.pins, &mut client.gate) {
+            if let Some(why) = full.or_else(|| self.refusal(use_of.intent, text, client.pins, &mut client.gate)) {
                 return SentName { rewritten: None, effect: Effect::Refuse(Box::new(why)) };
             }
             self.state.may_do(intent, text, self.reads_in());

@@ -267,8 +267,7 @@ impl World {
                 })
                 .collect();
             let mut client = client_with(number as u64 + 1, baseline);
-            let policy = PinPolicy { rejected: Pins::of(PinReason::Listen), ..PinPolicy::default() };
-            client.set_pin_rules(PinRules { policy, budget: None });
+            client.set_pin_rules(no_listening());
             User {
                 client,
                 waits: direct(&program, baseline, init),
@@ -507,7 +506,9 @@ proptest! {
         let mut world = World::new(&[program], 1, seed, true, false);
         world.run();
         let play = |cuts: Option<u64>| {
-            let mut bench = Bench::with(server_with(3), client_with(1, &[]));
+            let mut client = client_with(1, &[]);
+            client.set_pin_rules(no_listening());
+            let mut bench = Bench::with(server_with(3), client);
             let mut dice = Dice(cuts.unwrap_or(0) | 1);
             let (mut to_server, mut to_client) = (Vec::new(), Vec::new());
             let mut states = Vec::new();
@@ -568,6 +569,11 @@ proptest! {
             ], piece);
         }
     }
+}
+
+/// `pin_on = { listen = "reject" }`
+fn no_listening() -> PinRules {
+    PinRules { policy: PinPolicy { rejected: Pins::of(PinReason::Listen), ..PinPolicy::default() }, budget: None }
 }
 
 fn cases(default: u32) -> u32 {
