@@ -36,6 +36,7 @@ mod reload;
 mod secrets;
 mod servers;
 mod settings;
+mod sql_prepare;
 mod state;
 mod statements;
 mod tidy;
