@@ -8,7 +8,7 @@
 use super::frame::{self, Head};
 use super::message;
 use super::server::{Gate, begins};
-use super::statement::{Id, Statement, Template, statement_label};
+use super::statement::{Calls, Id, Statement, Template, statement_label};
 use crate::protocol::{
     Clears, ClientError, ClientSide, Detached, Intent, Login, Parameters, PinCause, PinReason, PinRules, Pins,
     Settings, Violation, Welcome,
@@ -210,6 +210,7 @@ pub(super) struct Bound {
     /// How the server read its text when it was classified.
     pub(super) dialect: Dialect,
     pub(super) changes: Option<Arc<Changes>>,
+    pub(super) calls: Calls,
     /// Its body is what became of this.
     pub(super) template: Option<Arc<Template>>,
 }
@@ -756,6 +757,7 @@ mod tests {
                 intent,
                 form: crate::postgres::statement::Form::Parsed,
                 changes: None,
+                calls: None,
                 dialect,
                 template: None,
             }))

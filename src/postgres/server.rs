@@ -13,6 +13,7 @@
 //! Protocol", sections "Message Flow" and "Extended Query". What the proxy asks for itself is in replay.rs, what it believes of
 //! the state that a client leaves in state.rs.
 
+mod functions;
 mod names;
 mod owed;
 mod receive;
@@ -37,6 +38,7 @@ use crate::protocol::{
 use crate::sql::Dialect;
 use crate::sql::long::Long;
 use crate::sql::settings::Changes;
+use functions::Functions;
 use names::Names;
 use owed::{Effect, Kind, Owed, Queue};
 use state::State;
@@ -87,6 +89,7 @@ pub struct Server {
     settings_lost: bool,
     /// What is suspected of the present client.
     state: State,
+    functions: Functions,
     /// `session_authorization` as it was at the login.
     login_authorization: Option<String>,
     /// What every client is to find done.
@@ -224,6 +227,7 @@ impl Server {
             settings_closed: 0,
             settings_lost: false,
             state: State::default(),
+            functions: Functions::default(),
             login_authorization: connected.parameters.get("session_authorization").cloned(),
             init: None,
             init_lost: false,

@@ -75,6 +75,14 @@ pub(super) struct Template {
     pub(super) statement: sql::Statement,
 }
 
+/// Names of functions; `None`: there are none.
+pub(super) type Calls = Option<Arc<[Box<[u8]>]>>;
+
+/// What is to be kept of these.
+pub(super) fn calls(names: Vec<Box<[u8]>>) -> Calls {
+    (!names.is_empty()).then(|| names.into())
+}
+
 /// A prepared statement.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Statement {
@@ -89,6 +97,8 @@ pub(super) struct Statement {
     pub(super) intent: Intent,
     /// What its text does to settings, if it does.
     pub(super) changes: Option<Arc<Changes>>,
+    /// Functions that it may call.
+    pub(super) calls: Calls,
     /// How the server read its text when it was classified.
     pub(super) dialect: Dialect,
     /// The body is what became of this.

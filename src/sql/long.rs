@@ -25,6 +25,9 @@ pub struct Long {
     is_over: bool,
     has_non_ascii: bool,
     has_backslash: bool,
+    /// The last token, if it is a name; it may be a function's.
+    before: Vec<u8>,
+    before_kind: Kind,
 }
 
 /// What the text is in the middle of.
@@ -50,6 +53,8 @@ impl Long {
             is_over: false,
             has_non_ascii: false,
             has_backslash: false,
+            before: Vec::new(),
+            before_kind: Kind::Other,
         }
     }
 
@@ -150,6 +155,7 @@ impl Long {
 
     fn literal(&mut self) {
         self.inside = Inside::Nothing;
+        self.before_kind = Kind::Literal;
         self.scan.token(Token { kind: Kind::Literal, start: 0, end: 0 }, b"");
     }
 
@@ -185,6 +191,14 @@ impl Long {
         if is_cut && !last {
             // A long string need not be carried: what is left of it is its last quote.
             return if token.kind == Kind::Literal && token.end > CARRY_MAX { self.begins(rest) } else { (0, false) };
+        }
+        if token.kind == Kind::Open {
+            self.scan.call(self.before_kind, &self.before);
+        }
+        self.before.clear();
+        self.before_kind = token.kind;
+        if matches!(token.kind, Kind::Word | Kind::Quoted) {
+            self.before.extend_from_slice(lexer.bytes(token));
         }
         self.scan.token(token, lexer.bytes(token));
         (token.end, true)

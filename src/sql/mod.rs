@@ -4,6 +4,7 @@
 //! allocates, waits or fails; what can't be read is reported as such. Strings are never looked into: SQL that is
 //! built at run time (`DO`, functions, triggers) can't be seen from here.
 
+mod calls;
 mod fingerprint;
 pub mod lexer;
 pub mod long;
@@ -39,6 +40,8 @@ pub struct Statement {
     /// Statements that aren't empty. An SQL-standard function body (`BEGIN ATOMIC ...; ...; END`) counts one for each
     /// semicolon in it, so it is one only if it is one, and more may still be one.
     pub statements: usize,
+    /// Names that it may call as functions, as the server would compare them; those that say nothing are left out.
+    pub calls: Vec<Box<[u8]>>,
     /// What it says of prepared statements, in its order. No pin is set for that: the caller knows whose names they are.
     /// Empty if the text can't be read.
     pub references: Vec<Reference>,

@@ -6,7 +6,8 @@
 
 use std::ops::Range;
 
-use super::lexer::{Kind, Lexer, Token};
+use super::calls::{CALLS_MAX, is_plain};
+use super::lexer::{Kind, Lexer, Token, identifier_value};
 use super::{Dialect, Reference, Statement, Verb, depends_on_dialect};
 use crate::protocol::{Clears, PinReason, Pins};
 
@@ -22,8 +23,13 @@ const CHANGE_SETTINGS: [PinReason; 5] = [
 pub(super) fn classify(sql: &[u8], dialect: Dialect) -> Statement {
     let mut scan = Scan::default();
     let mut lexer = Lexer::new(sql, dialect);
+    let mut before: Option<Token> = None;
     while let Some(token) = lexer.next() {
+        if let (Kind::Open, Some(name)) = (token.kind, before) {
+            scan.call(name.kind, lexer.bytes(name));
+        }
         scan.token(token, lexer.bytes(token));
+        before = Some(token);
     }
     if dialect.multibyte_unsafe && !sql.is_ascii() || dialect.unsure && depends_on_dialect(sql) {
         scan.is_ambiguous();
@@ -45,6 +51,8 @@ pub(super) struct Scan {
     state: State,
     into: Into,
     previous: Word,
+    /// The word before that one.
+    before: Word,
     /// Open parentheses. A semicolon in one doesn't end a statement (`CREATE RULE ... DO (...; ...)`).
     depth: usize,
     /// The statement has an `UPDATE` so far.
@@ -162,7 +170,30 @@ impl Scan {
         self.drops_on_commit |= word == Word::Drop && self.previous == Word::Commit;
         // A column's default may draw, and so may code.
         self.found.intent.draws_sequence |= matches!(word, Word::Insert | Word::Merge | Word::Do | Word::Call);
-        self.previous = word;
+        (self.before, self.previous) = (self.previous, word);
+    }
+
+    /// A parenthesis opens behind this token, which may be a function's name, or that of a table, of a type, of a statement.
+    pub(super) fn call(&mut self, kind: Kind, bytes: &[u8]) {
+        let is_name = match kind {
+            Kind::Word => !is_plain(bytes),
+            Kind::Quoted => true,
+            _other => false,
+        };
+        if !is_name || matches!(self.before, Word::Into | Word::Execute | Word::Prepare | Word::Call | Word::Deallocate)
+        {
+            return;
+        }
+        let name = identifier_value(bytes);
+        let calls = &mut self.found.calls;
+        if calls.iter().any(|call| **call == *name) {
+            return;
+        }
+        if calls.len() < CALLS_MAX {
+            calls.push(name.into_owned().into());
+        } else {
+            self.found.intent.pins_when_sent.add(PinReason::OpaqueCode);
+        }
     }
 
     /// The shape of the statement.
@@ -338,7 +369,7 @@ impl Scan {
         self.found.statements = self.found.statements.saturating_add(1);
         self.state = State::Start;
         self.into = Into::No;
-        self.previous = Word::Other;
+        (self.before, self.previous) = (Word::Other, Word::Other);
         self.depth = 0;
         self.updates = false;
     }

@@ -18,7 +18,7 @@ const BACKSLASH: Dialect = Dialect { backslash_quotes: true, multibyte_unsafe: f
 const MULTIBYTE: Dialect = Dialect { backslash_quotes: false, multibyte_unsafe: true, unsure: false };
 
 fn reading(sql: &[u8], dialect: Dialect) -> String {
-    let Statement { intent, statements, references } = classify(sql, dialect);
+    let Statement { intent, statements, references, calls: _ } = classify(sql, dialect);
     let mut text = statements.to_string();
     for pin in intent.pins_when_sent.iter() {
         write!(text, " !{pin}").unwrap();

@@ -11,7 +11,7 @@ use super::send::never_ours;
 use crate::postgres::client::{Client, Prepared};
 use crate::postgres::frame::{self, HEAD_BYTES};
 use crate::postgres::message::{self, from_server as kind};
-use crate::postgres::statement::{Form, Id, PREFIX, STAND_IN, Statement, Template, name_key};
+use crate::postgres::statement::{Form, Id, PREFIX, STAND_IN, Statement, Template, calls, name_key};
 use crate::protocol::{Intent, Out, PinReason, Pins};
 use crate::sql::settings::Changes;
 use crate::sql::{self, Reference, Verb};
@@ -73,6 +73,8 @@ pub(super) struct Rewriting {
     pub(super) intent: Intent,
     /// What they do to settings.
     pub(super) changes: Option<Arc<Changes>>,
+    /// Functions that they may call.
+    pub(super) calls: Vec<Arc<[Box<[u8]>]>>,
     /// It makes more statements than its client may have.
     pub(super) is_full: bool,
 }
@@ -189,6 +191,7 @@ impl Server {
             ahead: Vec::new(),
             intent: statement.intent,
             changes: None,
+            calls: Vec::new(),
             is_full: false,
         };
         let is_single = statement.references.len() == 1 && statement.statements == 1;
@@ -196,6 +199,8 @@ impl Server {
         let prepares = is_single && statement.references.iter().any(|reference| reference.verb == Verb::Prepare);
         if prepares {
             rewriting.intent = Intent::default();
+        } else {
+            rewriting.calls.extend(calls(statement.calls.clone()));
         }
         rewriting.changes = self.changes(text, rewriting.intent);
         let mut at = 0;
@@ -233,7 +238,7 @@ impl Server {
                     let body =
                         text.get(reference.name.end..reference.statement_end.min(text.len())).unwrap_or_default();
                     let own = !is_single || self.settings_open;
-                    let made = self.made(body, reference, statement.intent, own, client);
+                    let made = self.made(body, reference, statement, own, client);
                     bytes += made.bytes();
                     rewriting.is_full |= !client.statements.has_room(rewriting.names.comings.len() + 1, bytes);
                     rewriting.ahead.push(Ahead::Lacks(made.id));
@@ -342,15 +347,16 @@ impl Server {
         &self,
         body: &[u8],
         reference: &Reference,
-        intent: Intent,
+        statement: &sql::Statement,
         is_own: bool,
         client: &mut Client,
     ) -> Arc<Statement> {
         let dialect = self.reads_in();
         let (id, family) = client.identify(body, is_own);
         let inner = body.get(reference.end - reference.name.end..).unwrap_or_default();
-        let changes = self.changes(inner, intent);
-        Arc::new(Statement { id, family, form: Form::Sql, body: body.into(), intent, changes, dialect, template: None })
+        let (intent, calls) = (statement.intent, calls(statement.calls.clone()));
+        let (form, body, changes) = (Form::Sql, body.into(), self.changes(inner, intent));
+        Arc::new(Statement { id, family, form, body, intent, changes, calls, dialect, template: None })
     }
 }
 
@@ -361,6 +367,7 @@ impl Rewriting {
         self.names.has_unseen |= inner.names.has_unseen;
         self.changes = both(self.changes.take(), inner.changes, false);
         self.ahead.extend(inner.ahead);
+        self.calls.extend(inner.calls);
         self.names.uses.extend(inner.names.uses);
         self.names.shown.extend(inner.names.shown);
         self.names.comings.extend(inner.names.comings);
@@ -380,6 +387,7 @@ impl Rewriting {
     fn executes(&mut self, known: &Arc<Statement>, is_single: bool) {
         self.intent = self.intent.and(known.intent);
         self.changes = both(self.changes.take(), known.changes.clone(), is_single);
+        self.calls.extend(known.calls.clone());
         self.names.uses.push(Arc::clone(known));
     }
 }

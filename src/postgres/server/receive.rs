@@ -30,6 +30,9 @@ const EXPLAINED: &[&str] = &["57014", "25P02"];
 const MIXING_TAGS: &[&[u8]] =
     &[b"BEGIN", b"START TRANSACTION", b"COMMIT", b"SAVEPOINT", b"RELEASE", b"PREPARE TRANSACTION"];
 
+/// Tags of what may make another function of a name.
+const DDL_TAGS: &[&[u8]] = &[b"CREATE", b"ALTER", b"DROP"];
+
 /// Tags that say what the text should have said already, and the pin that says it.
 const TELLING_TAGS: &[(&[u8], PinReason)] = &[
     (b"LISTEN", PinReason::Listen),
@@ -442,6 +445,8 @@ impl Server {
                         self.state.fails();
                     } else if MIXING_TAGS.contains(&tag) {
                         self.state.mixes();
+                    } else if DDL_TAGS.iter().any(|ddl| tag.starts_with(ddl)) {
+                        self.functions.forget();
                     }
                     self.check_tag(tag, client);
                 }
@@ -492,6 +497,7 @@ impl Server {
         }
         if asks {
             self.state.is_refused();
+            self.functions.is_refused();
             self.skip_to_sync(client);
             return Ok(());
         }

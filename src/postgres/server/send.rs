@@ -10,7 +10,7 @@ use super::{Body, BoundPortal, Hold, Server, Transaction, Usable};
 use crate::postgres::client::{Bound, Client, Prepared, Statements};
 use crate::postgres::frame::{self, HEAD_BYTES, Head};
 use crate::postgres::message::{self, from_client as kind};
-use crate::postgres::statement::{Form, Id, PREFIX, STAND_IN, Statement, Template, name_key, without_our_names};
+use crate::postgres::statement::{Form, Id, PREFIX, STAND_IN, Statement, Template, calls, name_key, without_our_names};
 use crate::protocol::{Clears, ClientSide, Intent, Out, PinReason, Pins, ServerSide, Violation};
 use crate::sql::long::Long;
 use crate::sql::settings::Changes;
@@ -228,6 +228,9 @@ impl Server {
             return Ok(Taken::Bytes(head.len));
         }
         self.state.may_do(statement.intent, text, self.reads_in());
+        let own_calls = if named.is_none() { statement.calls.as_slice() } else { &[] };
+        let others_calls = named.iter().flat_map(|rewriting| rewriting.calls.iter()).flat_map(|calls| calls.iter());
+        self.call(own_calls.iter().chain(others_calls), client);
         self.begin_statement(intent, client, out);
         let (names, changes) = match named {
             Some(rewriting) => {
@@ -289,7 +292,9 @@ impl Server {
         if self.sending.left > 0 {
             return;
         }
-        let Some(intent) = self.long.take().map(|long| long.finish().intent) else { return };
+        let Some(statement) = self.long.take().map(|long| long.finish()) else { return };
+        let intent = statement.intent;
+        self.call(statement.calls.iter(), client);
         let pins = intent.pins_when_sent.and(intent.pins_when_done);
         if pins.contains(PinReason::OpaqueCode) || pins.contains(PinReason::Setting) {
             self.state.may_change_any();
@@ -374,7 +379,7 @@ impl Server {
         if statement.references.is_empty() {
             let hidden = our_names_hidden(intent, body);
             let changes = self.changes(text, intent);
-            let bound = Bound { intent, dialect, changes, template: None };
+            let bound = Bound { intent, dialect, changes, calls: calls(statement.calls), template: None };
             let as_it_is = hidden.is_none().then_some(at..at + head.len);
             self.parse(name_key(name), as_it_is, hidden.as_deref().unwrap_or(body), bound, client, out);
         } else {
@@ -382,7 +387,7 @@ impl Server {
             let (body, rewriting) = self.concrete(&template, client);
             // What it executes decides what it returns.
             self.send_ahead(&rewriting.ahead, false, client, out);
-            let bound = Bound { intent, dialect, changes: None, template: Some(template) };
+            let bound = Bound { intent, dialect, changes: None, calls: None, template: Some(template) };
             self.parse(name_key(name), None, &body, bound, client, out);
         }
         Ok(Taken::Bytes(head.len))
@@ -423,9 +428,9 @@ impl Server {
             }
             None => {
                 let (id, family) = client.identify(body, self.settings_open);
-                let Bound { intent, dialect, changes, template } = bound;
+                let Bound { intent, dialect, changes, calls, template } = bound;
                 let (form, body) = (Form::Parsed, body.into());
-                let statement = Statement { id, family, form, body, intent, changes, dialect, template };
+                let statement = Statement { id, family, form, body, intent, changes, calls, dialect, template };
                 self.define(name, Arc::new(statement), out);
             }
         }
@@ -779,7 +784,8 @@ impl Server {
         match lookup(&self.owed, client, key) {
             Some(Prepared::Anywhere(mut statement)) => {
                 let changes = bound.or_else(|| statement.changes.clone());
-                let mut use_of = Use { intent: statement.intent, changes, names: None };
+                let calls = statement.calls.iter().cloned().collect();
+                let mut use_of = Use { intent: statement.intent, changes, calls, names: None };
                 let (mut ahead, mut full) = (Vec::new(), None);
                 if let Some(template) = statement.template.as_ref().filter(|_| self.can_parse(portal)) {
                     let (body, rewriting) = self.concrete(&Arc::clone(template), client);
@@ -849,8 +855,9 @@ impl Server {
             self.unnamed = None;
             return SentName { rewritten: None, effect: Effect::Nothing };
         };
-        let Bound { intent, dialect, changes, template } = bound.clone();
-        let mut use_of = Use { intent, changes: bound_changes.or(changes), names: None };
+        let Bound { intent, dialect, changes, calls, template } = bound.clone();
+        let calls = calls.into_iter().collect();
+        let mut use_of = Use { intent, changes: bound_changes.or(changes), calls, names: None };
         let (mut ahead, mut concrete, mut full) = (Vec::new(), None, None);
         if let Some(template) = template.filter(|_| self.can_parse(portal)) {
             let (body, rewriting) = self.concrete(&template, client);
@@ -892,7 +899,8 @@ impl Server {
 
     /// A statement is being bound to this portal.
     fn bind(&mut self, portal: &[u8], use_of: Use, client: &mut Client, out: &mut Out) {
-        let Use { intent, changes, names } = use_of;
+        let Use { intent, changes, calls, names } = use_of;
+        self.call(calls.iter().flat_map(|calls| calls.iter()), client);
         self.begin_statement(intent, client, out);
         self.begin_changes(intent, changes.as_deref());
         let changes = changes.filter(|_| intent.pins_when_done.contains(PinReason::Setting));
@@ -941,7 +949,7 @@ impl Server {
     }
 
     /// What is sent next may change any setting.
-    fn opens_settings(&mut self) {
+    pub(super) fn opens_settings(&mut self) {
         self.settings_open = true;
         self.dialect_open = true;
     }
@@ -1094,13 +1102,15 @@ fn our_names_hidden(intent: Intent, text: &[u8]) -> Option<Vec<u8>> {
 struct Use {
     intent: Intent,
     changes: Option<Arc<Changes>>,
+    /// Functions that they may call.
+    calls: Vec<Arc<[Box<[u8]>]>>,
     names: Option<Box<Names>>,
 }
 
 impl Use {
     fn of(rewriting: Rewriting) -> (Self, Vec<Ahead>) {
-        let Rewriting { intent, changes, names, ahead, .. } = rewriting;
-        (Self { intent, changes, names: Some(Box::new(names)) }, ahead)
+        let Rewriting { intent, changes, calls, names, ahead, .. } = rewriting;
+        (Self { intent, changes, calls, names: Some(Box::new(names)) }, ahead)
     }
 }
 

@@ -6,6 +6,7 @@
 //! with transactions, savepoints, rollbacks, functions and what they did: the server is asked what is there now. So there is
 //! no model of the server's own stack of settings here that could disagree with it.
 
+use super::functions::{Call, FUNCTIONS};
 use super::{Server, Transaction};
 use crate::postgres::client::Client;
 use crate::postgres::message;
@@ -89,8 +90,11 @@ pub(super) struct State {
     names: BTreeSet<String>,
     /// There may be more of them, of names that nobody knows.
     names_unknown: bool,
+    /// There was code that was not called by name alone: whatever else, it may have done something.
+    has_code: bool,
     /// What was asked for, with these names, and the answer so far.
     asked: Pins,
+    asked_has_code: bool,
     asked_names: BTreeSet<String>,
     found: Found,
 }
@@ -118,6 +122,8 @@ struct Segment {
 #[derive(Debug, Default)]
 struct Found {
     reasons: Pins,
+    /// Names of functions that are code.
+    code: BTreeSet<Box<[u8]>>,
     settings: BTreeMap<String, String>,
     rows: usize,
     bytes: usize,
@@ -139,6 +145,7 @@ impl State {
     /// The text of a request that is being sent may hold code, which does something to settings that it mentions.
     pub(super) fn may_do(&mut self, intent: Intent, text: &[u8], dialect: Dialect) {
         if intent.pins_when_sent.contains(PinReason::OpaqueCode) {
+            self.has_code = true;
             self.may_change(&sql::settings::mentioned(text, dialect));
         }
     }
@@ -215,6 +222,12 @@ impl State {
             return Ok(());
         }
         let name = field()?.ok_or_else(malformed)?;
+        if kind == b"function" {
+            if field()?.is_some() {
+                self.found.code.insert(name.into());
+            }
+            return Ok(());
+        }
         // A setting that nobody has ever given a value has none.
         let Some(value) = field()? else { return Ok(()) };
         match (std::str::from_utf8(name), std::str::from_utf8(value)) {
@@ -232,6 +245,7 @@ impl State {
     pub(super) fn is_refused(&mut self) {
         self.asked = Pins::NONE;
         self.found = Found::default();
+        self.has_code |= self.asked_has_code;
         self.names.append(&mut self.asked_names);
     }
 }
@@ -250,6 +264,17 @@ impl Server {
             self.prepared.values_mut().for_each(|held| held.usable = super::Usable::Never);
         }
         client.pins = client.pins.and(pins);
+    }
+
+    /// A statement that may call these functions is being sent.
+    pub(super) fn call<'a>(&mut self, names: impl Iterator<Item = &'a Box<[u8]>>, client: &mut Client) {
+        let call = names.map(|name| self.functions.call(name)).max();
+        if call.is_none_or(|call| call == Call::Harmless) {
+            return;
+        }
+        self.state.has_code |= call == Some(Call::Code);
+        self.pin(OPAQUE, client);
+        self.opens_settings();
     }
 
     /// The client's segment is over; the transaction was as `was` before it.
@@ -332,17 +357,24 @@ impl Server {
         for (reason, from) in PRESENCE.iter().filter(|(reason, _)| asked.contains(*reason)) {
             parts.push(format!("SELECT '{reason}'::pg_catalog.text, NULL, NULL WHERE EXISTS (SELECT FROM {from})"));
         }
+        let functions = message::text_array(self.functions.ask());
         if is_opaque {
             parts.push(CODE.to_owned());
+            parts.push(FUNCTIONS.to_owned());
         }
         let known = client.settings().iter().chain(self.applied.iter()).map(|(name, _)| name);
         let own = known.chain(self.state.names.iter().map(String::as_str)).filter(|name| name.contains('.'));
         let names: BTreeSet<&str> = own.collect();
         let names = message::text_array(names);
-        let parameters: &[&[u8]] = if asked.contains(PinReason::Setting) { &[&names] } else { &[] };
+        let parameters: &[&[u8]] = match asked.contains(PinReason::Setting) {
+            true if is_opaque => &[&names, &functions],
+            true => &[&names],
+            false => &[],
+        };
         self.ask(&parts.join(" UNION ALL "), parameters, out);
         // What comes up from here on is asked for the next time.
         self.state.asked_names = std::mem::take(&mut self.state.names);
+        self.state.asked_has_code = std::mem::take(&mut self.state.has_code);
         self.state.asked = asked;
         self.state.found = Found::default();
         true
@@ -350,8 +382,13 @@ impl Server {
 
     /// The server has answered.
     pub(super) fn answered_state(&mut self, client: &mut Client) {
-        let (asked, found) = (std::mem::take(&mut self.state.asked), std::mem::take(&mut self.state.found));
+        let (asked, mut found) = (std::mem::take(&mut self.state.asked), std::mem::take(&mut self.state.found));
         self.state.in_doubt = false;
+        let are_harmless = self.functions.learn(&found.code);
+        if are_harmless && !self.state.asked_has_code {
+            // What only might have been code was none.
+            found.reasons = found.reasons.without(OPAQUE);
+        }
         self.holds(found.reasons.common(asked), client);
         // What has come up since is asked for the next time.
         let mut gone = asked.without(found.reasons).without(self.state.suspects);
