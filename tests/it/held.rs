@@ -427,7 +427,12 @@ fn pg_085_what_lives_in_the_servers_process_holds_for_good() {
                     assert_ne!(other.value("SELECT pg_backend_pid()"), pid, "{sql}, {end}");
                 }
                 eventually(&proxy, &held);
+                // Whoever comes now gets the connection that is free, or another.
+                other.query("BEGIN");
                 drop(one);
+                let mut next = Wire::connect(proxy.address, &login).unwrap();
+                assert_ne!(next.value("SELECT pg_backend_pid()"), pid, "{sql}, {end}");
+                other.query("COMMIT");
                 let gone = format!("SELECT count(*) FROM pg_stat_activity WHERE pid = {pid}");
                 other.until(&gone, "0");
                 eventually(&proxy, &[("clients_pinned", 0.0)]);
