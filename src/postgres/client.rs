@@ -297,12 +297,13 @@ impl Unnamed {
 impl Client {
     /// A client that has just logged in, and was told so much of its cancel key's secret.
     pub fn new(login: &Login, welcome: &Welcome, cancel_secret: &[u8]) -> Self {
+        let baseline = as_reported(&login.baseline, &welcome.parameters);
         Self {
             id: welcome.client_id,
             statement_key: welcome.statement_key,
-            baseline: Arc::clone(&login.baseline),
-            settings: Arc::clone(&login.baseline),
-            statement_label: statement_label(&login.baseline),
+            settings: Arc::clone(&baseline),
+            statement_label: statement_label(&baseline),
+            baseline,
             told: Reported::new(Arc::clone(&welcome.parameters)),
             pins: Pins::NONE,
             gate: Gate::default(),
@@ -457,6 +458,22 @@ impl Client {
                 }
             }
         }
+    }
+}
+
+/// The settings with their values as the server reports them: however clients spell them, they have the same then.
+fn as_reported(settings: &Arc<Settings>, parameters: &Parameters) -> Arc<Settings> {
+    let reported = |name: &str| parameters.iter().find(|(known, _)| known.eq_ignore_ascii_case(name));
+    let differing: Vec<(String, String)> = settings
+        .iter()
+        .filter_map(|(name, own)| Some((name, own, reported(name)?.1)))
+        .filter(|(_, own, value)| own != value)
+        .map(|(name, _, value)| (name.to_owned(), value.clone()))
+        .collect();
+    if differing.is_empty() {
+        Arc::clone(settings)
+    } else {
+        Arc::new(settings.edited(|values| values.extend(differing)))
     }
 }
 

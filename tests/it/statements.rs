@@ -350,7 +350,9 @@ fn pg_036_a_changed_result_is_told_once() {
             let errors: Vec<usize> = drivers.iter().map(|driver| driver.errors).collect();
             assert!(errors.iter().all(|errors| *errors <= n), "{errors:?}");
             let now = errors.iter().sum();
-            assert!(n == 0 || now > told, "nobody was told");
+            // Once on each connection; whom it has met has a statement of its own from then on.
+            let most = [0, 2, drivers.len()][n];
+            assert!((n.min(1)..=most).contains(&(now - told)), "{now} behind {told}");
             told = now;
         }
     });
@@ -438,18 +440,21 @@ fn pg_043_the_unnamed_statement_follows_its_client() {
             let bytes = batch([query("BEGIN"), unnamed(&format!("SELECT 'of {other}', {other}")), sync()]);
             script = script.client(other).send(bytes).ready(2);
         }
-        script.run("COMMIT").client(1).run("COMMIT").client(0)
+        // A simple query would leave none of theirs.
+        let commit = synced(unnamed("COMMIT"));
+        script.send(commit.clone()).ready(1).client(1).send(commit).ready(1).client(0)
     };
     let mut script = Script::new();
-    let texts: [(&str, &[u32], &[Option<&str>]); 6] = [
-        ("SELECT 'mine', $1::int + 1", &[], &[Some("41")]),
-        ("SELECT $1", &[TEXT], &[Some("41")]),
-        ("SELECT $1", &[INT], &[Some("41")]),
-        ("SET work_mem = '7MB'", &[], &[]),
-        ("SHOW work_mem", &[], &[]),
-        ("", &[], &[]),
+    let texts: [(&str, &[u32], usize); 6] = [
+        ("SELECT 'mine', $1::int + 1", &[], 1),
+        ("SELECT $1", &[TEXT], 1),
+        ("SELECT $1", &[INT], 1),
+        ("SET work_mem = '7MB'", &[], 0),
+        ("SHOW work_mem", &[], 0),
+        ("", &[], 0),
     ];
     for (text, types, values) in texts {
+        let values = &[Some("41")][..values];
         let made = batch([parse_typed("", text, types), describe_statement(""), sync()]);
         script = others(script.send(made).ready(1));
         for _ in 0..2 {
