@@ -92,6 +92,7 @@ const PLAIN: &[&str] = &[
     "overlay",
     "partition",
     "pg_backend_pid",
+    "pg_sleep",
     "position",
     "power",
     "random",

@@ -175,9 +175,10 @@ impl Scan {
 
     /// A parenthesis opens behind this token, which may be a function's name, or that of a table, of a type, of a statement.
     pub(super) fn call(&mut self, kind: Kind, bytes: &[u8]) {
-        let is_name = match kind {
-            Kind::Word => !is_plain(bytes),
-            Kind::Quoted => true,
+        // Those that mean something here are followed by what they mean.
+        let is_name = match (kind, bytes) {
+            (Kind::Word, word) => !is_plain(word) && matches!(name(word, <[u8]>::eq_ignore_ascii_case), Name::Other),
+            (Kind::Quoted, [b'"', inside @ .., b'"']) => matches!(name(inside, <[u8]>::eq), Name::Other),
             _other => false,
         };
         if !is_name || matches!(self.before, Word::Into | Word::Execute | Word::Prepare | Word::Call | Word::Deallocate)

@@ -454,6 +454,7 @@ impl Model {
     /// The text that `EXECUTE` runs.
     fn executed(&self, name: &str) -> Result<String, Failure> {
         let text = self.statement(&unquoted(name))?;
+        self.check_refused(&text)?;
         match text.split(' ').next() {
             Some("SELECT" | "INSERT" | "COUNT") if !text.contains("set_config") => Ok(text),
             _ => Err(("0A000", "EXECUTE does not support this".to_owned())),
