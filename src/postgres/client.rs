@@ -158,7 +158,7 @@ impl Statements {
     }
 
     /// What was the statement of this identity is this one.
-    fn replace(&mut self, id: Id, by: &Arc<Statement>) {
+    pub(super) fn replace(&mut self, id: Id, by: &Arc<Statement>) {
         for prepared in self.by_name.values_mut() {
             if matches!(prepared, Prepared::Anywhere(old) if old.id == id) {
                 *prepared = Prepared::Anywhere(Arc::clone(by));
@@ -340,6 +340,11 @@ impl Client {
         }
         let id = self.own_id(old.family);
         self.statements.replace(old.id, &Arc::new(Statement { id, ..old.clone() }));
+    }
+
+    /// A label of its settings; see [`statement_label`].
+    pub(super) fn label(&self) -> u64 {
+        self.statement_label
     }
 
     /// Identity of an equal statement that no other client has, nor this one under another name.
@@ -770,6 +775,7 @@ mod tests {
             Prepared::Anywhere(Arc::new(Statement {
                 id,
                 family: id,
+                label: 0,
                 body,
                 intent,
                 form: crate::postgres::statement::Form::Parsed,

@@ -88,8 +88,10 @@ pub(super) fn calls(names: Vec<Box<[u8]>>) -> Calls {
 pub(super) struct Statement {
     /// Tells it from every other statement; see the module's head.
     pub(super) id: Id,
-    /// What equal statements of clients without settings of their own have as `id`.
+    /// What equal statements of clients with the same settings have as `id`.
     pub(super) family: Id,
+    /// Of the settings that it was made under.
+    pub(super) label: u64,
     pub(super) form: Form,
     /// See [`Form`].
     pub(super) body: Box<[u8]>,
@@ -106,6 +108,11 @@ pub(super) struct Statement {
 }
 
 impl Statement {
+    /// No other client has it.
+    pub(super) fn is_own(&self) -> bool {
+        self.id != self.family
+    }
+
     /// Bytes that are kept of it.
     pub(super) fn bytes(&self) -> usize {
         let template = self.template.as_ref().map_or(0, |template| template.text.len() + template.types.len());

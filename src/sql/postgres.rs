@@ -158,6 +158,11 @@ impl Scan {
                 self.found.intent.pins_when_sent.add(PinReason::Unreadable);
                 self.unreadable = true;
             }
+            // A path that is set by a string; or anything else, of which it is asked what came of it.
+            Kind::Literal if holds_pg_temp(bytes) => {
+                self.pin_when_done(PinReason::TemporaryObject);
+                self.temp_stays = true;
+            }
             Kind::Literal | Kind::Parameter | Kind::Number | Kind::Operator | Kind::Semicolon | Kind::Other => {}
         }
         if self.state != State::Rest {
@@ -406,6 +411,11 @@ impl Scan {
         intent.changes_settings |= CHANGE_SETTINGS.iter().any(|reason| pins.contains(*reason));
         self.found
     }
+}
+
+fn holds_pg_temp(literal: &[u8]) -> bool {
+    let around = |at: usize| literal.get(at.checked_sub(2)?..at + 5);
+    memchr::memchr_iter(b'_', literal).any(|at| around(at).is_some_and(|part| part.eq_ignore_ascii_case(b"pg_temp")))
 }
 
 /// The keywords that mean something here.

@@ -372,6 +372,7 @@ fn pg_083_a_table_that_hides_another_is_its_clients_own() {
         "CREATE TEMP TABLE t AS SELECT 'mine' AS v",
         "DO $$ BEGIN EXECUTE 'CREATE TE' || 'MP TABLE t AS SELECT ''mine'' AS v'; END $$",
         "BEGIN; SET search_path = 'pg_temp'; CREATE TABLE t AS SELECT 'mine' AS v; SET search_path = public; COMMIT",
+        "BEGIN; SET LOCAL search_path = 'pg_temp'; CREATE TABLE t AS SELECT 'mine' AS v; COMMIT",
     ];
     each("pg_083_hides", ONE, &["CREATE TABLE t AS SELECT 'public' AS v"], |_, database, proxy| {
         let used = batch([bind("", "s1", &[]), execute("", 0), sync()]);

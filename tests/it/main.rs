@@ -17,6 +17,7 @@ mod databases;
 mod drivers;
 mod fairness;
 mod flow;
+mod functions;
 mod held;
 mod init;
 mod kills;

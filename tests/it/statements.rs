@@ -522,3 +522,28 @@ fn pg_045_literals_are_read_as_their_clients_settings_say() {
     }
     Scenario::new("pg_045_literals").errors(&[]).check(script);
 }
+
+/// Who has changed a setting since, and uses the statement on another connection, does not leave it there for those who have the
+/// setting as it was.
+#[test]
+fn pg_045_a_setting_that_has_changed_since() {
+    each("pg_045_changed_since", TWO, &[], |_, database, proxy| {
+        let mut clients = [(); 3].map(|()| client(proxy, database));
+        let text = "SELECT '02/03/2020'::date - '2020-01-01'::date";
+        let make = batch([parse("s1", text), use_of("s1"), sync()]);
+        let value = |frames: &[Frame]| {
+            let row = frames.iter().find(|frame| frame.kind == b'D').unwrap();
+            String::from_utf8_lossy(row.columns()[0].as_deref().unwrap()).into_owned()
+        };
+        clients[0].query("SET DateStyle = 'ISO, DMY'");
+        assert_eq!(value(&clients[0].ask(&make, 1)), "61");
+        clients[0].query("SET DateStyle = 'ISO, MDY'");
+        let pid = clients[0].value("SELECT pg_backend_pid()");
+        clients[1].query("BEGIN");
+        assert_eq!(clients[1].value("SELECT pg_backend_pid()"), pid);
+        // What it reads itself is as its settings say now (directly: as they said then).
+        assert_eq!(value(&clients[0].ask(&synced(use_of("s1")), 1)), "33");
+        clients[2].query("SET DateStyle = 'ISO, DMY'");
+        assert_eq!(value(&clients[2].ask(&make, 1)), "61");
+    });
+}

@@ -227,6 +227,7 @@ impl Server {
                         rewriting.takes(inner);
                     }
                     if !is_new {
+                        known = self.in_present_settings(known, client);
                         rewriting.ahead.push(Ahead::Has(Arc::clone(&known)));
                     }
                     rewriting.executes(&known, is_single);
@@ -322,7 +323,20 @@ impl Server {
             return known;
         }
         let (id, family) = client.identify(&body, self.settings_open);
-        Arc::new(Statement { id, family, body: body.into(), ..(*known).clone() })
+        let label = client.label();
+        Arc::new(Statement { id, family, label, body: body.into(), ..(*known).clone() })
+    }
+
+    /// The statement as it must be if it is to be made here: constants in it are read as the client's settings say now, and so it
+    /// must not have the name of one that was made under others.
+    pub(super) fn in_present_settings(&self, known: Arc<Statement>, client: &mut Client) -> Arc<Statement> {
+        if known.is_own() || known.label == client.label() || self.presence(known.id) == Presence::Yes {
+            return known;
+        }
+        let (id, family) = client.identify(&known.body, self.settings_open);
+        let statement = Arc::new(Statement { id, family, label: client.label(), ..(*known).clone() });
+        client.statements.replace(known.id, &statement);
+        statement
     }
 
     /// A command has completed that is a `PREPARE` or a `DEALLOCATE`, as the text has said; `None`: it has not.
@@ -356,7 +370,8 @@ impl Server {
         let inner = body.get(reference.end - reference.name.end..).unwrap_or_default();
         let (intent, calls) = (statement.intent, calls(statement.calls.clone()));
         let (form, body, changes) = (Form::Sql, body.into(), self.changes(inner, intent));
-        Arc::new(Statement { id, family, form, body, intent, changes, calls, dialect, template: None })
+        let label = client.label();
+        Arc::new(Statement { id, family, label, form, body, intent, changes, calls, dialect, template: None })
     }
 }
 

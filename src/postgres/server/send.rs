@@ -415,6 +415,7 @@ impl Server {
         match lookup(&self.owed, client, name) {
             // The name is taken: prepare the old statement once more, and the server says so itself.
             Some(Prepared::Anywhere(old)) => {
+                let old = self.in_present_settings(old, client);
                 self.ensure_prepared(&old, client, out);
                 self.owe(Kind::Parse, Effect::Taken(name.into()));
                 out.write(|out| write_parse(&old.id.name(), body, out));
@@ -430,7 +431,8 @@ impl Server {
                 let (id, family) = client.identify(body, self.settings_open);
                 let Bound { intent, dialect, changes, calls, template } = bound;
                 let (form, body) = (Form::Parsed, body.into());
-                let statement = Statement { id, family, form, body, intent, changes, calls, dialect, template };
+                let label = client.label();
+                let statement = Statement { id, family, label, form, body, intent, changes, calls, dialect, template };
                 self.define(name, Arc::new(statement), out);
             }
         }
@@ -496,6 +498,7 @@ impl Server {
         }
         let taken_name = match lookup(&self.owed, client, key) {
             Some(Prepared::Anywhere(old)) => {
+                let old = self.in_present_settings(old, client);
                 self.ensure_prepared(&old, client, out);
                 self.owe(Kind::Parse, Effect::Taken(key.into()));
                 Some(old.id.name().to_vec())
@@ -782,7 +785,8 @@ impl Server {
             return self.resolve_unnamed(portal, bound, client, out);
         }
         match lookup(&self.owed, client, key) {
-            Some(Prepared::Anywhere(mut statement)) => {
+            Some(Prepared::Anywhere(statement)) => {
+                let mut statement = self.in_present_settings(statement, client);
                 let changes = bound.or_else(|| statement.changes.clone());
                 let calls = statement.calls.iter().cloned().collect();
                 let mut use_of = Use { intent: statement.intent, changes, calls, names: None };

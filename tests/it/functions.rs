@@ -1,0 +1,112 @@
+//! Functions that change the session behind a plain `SELECT`: what they leave is followed or kept, and is nobody else's.
+
+use crate::harness::each_with;
+use crate::harness::proxy::{ProxyHandle, config};
+use crate::harness::wire::{Login, Wire, batch, bind, execute, parse, query, sync};
+use sluicegate::demo::servers::PostgresServer;
+
+/// One for clients, two of the proxy's own.
+fn one(server: &PostgresServer) -> String {
+    config(server.address(), 3)
+}
+
+fn client(proxy: &ProxyHandle, database: &str) -> Wire {
+    Wire::connect(proxy.address, &Login::app().database(database)).unwrap()
+}
+
+fn runs(sql: &str) -> Vec<u8> {
+    batch([parse("", sql), bind("", "", &[]), execute("", 0), sync()])
+}
+
+const SETUP: &[&str] = &[
+    "CREATE SCHEMA app; GRANT USAGE ON SCHEMA app TO PUBLIC",
+    "CREATE FUNCTION app.sets_tenant(v text) RETURNS text LANGUAGE plpgsql AS $$ BEGIN \
+     PERFORM set_config('app.tenant', v, false); RETURN v; END $$",
+    "CREATE FUNCTION sets_zone() RETURNS void LANGUAGE plpgsql AS $$ BEGIN \
+     /* in a comment: */ SET TimeZone = 'Asia/Tokyo'; END $$",
+    "CREATE FUNCTION sets_in_sql() RETURNS text LANGUAGE sql AS $$ SELECT set_config('work_mem', '7MB', false) $$",
+    "CREATE FUNCTION calls_another() RETURNS text LANGUAGE plpgsql AS $$ BEGIN RETURN app.sets_tenant('called'); END $$",
+    "CREATE FUNCTION makes_a_table() RETURNS void LANGUAGE plpgsql AS $$ BEGIN \
+     EXECUTE 'CREATE TEMP TABLE made (i int)'; END $$",
+    "CREATE FUNCTION \"Locks It\"(i int) RETURNS void LANGUAGE sql AS $$ SELECT pg_advisory_lock(i) $$",
+    "CREATE FUNCTION adds(a int, b int) RETURNS int LANGUAGE sql AS $$ SELECT a + b $$",
+    "CREATE FUNCTION grows(a int) RETURNS int LANGUAGE plpgsql AS $$ DECLARE r int; BEGIN SELECT a + 1 INTO r; RETURN r; END $$",
+    "GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA app TO PUBLIC",
+];
+
+const STATE: &str = "SELECT concat_ws(' ', coalesce(current_setting('app.tenant', true), ''), current_setting('work_mem'), \
+     current_setting('TimeZone') = 'Asia/Tokyo', to_regclass('pg_temp.made'), \
+     (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()))";
+
+#[test]
+fn settings_of_functions_are_their_clients_own() {
+    each_with("functions_settings", SETUP, one, |_, database, proxy| {
+        let mut caller = client(proxy, database);
+        let mut other = client(proxy, database);
+        let clean = other.value(STATE);
+        for (sql, state) in [
+            ("SELECT app.sets_tenant('mine')", "mine 4MB f 0"),
+            ("SELECT adds(1, 2), app . \"sets_tenant\" ('quoted')", "quoted 4MB f 0"),
+            ("SELECT calls_another()", "called 4MB f 0"),
+            ("SELECT sets_zone() FROM (SELECT 1) AS one", "called 4MB t 0"),
+            ("SELECT sets_in_sql()", "called 7MB t 0"),
+        ] {
+            for ask in [query as fn(&str) -> Vec<u8>, runs] {
+                caller.ask(&ask(sql), 1);
+                for _ in 0..2 {
+                    assert_eq!(other.value(STATE), clean, "{sql}");
+                    assert_eq!(caller.value(STATE), state, "{sql}");
+                }
+            }
+        }
+        // In a transaction that fails, and by one that leaves.
+        caller.query("BEGIN; SELECT app.sets_tenant('gone')");
+        caller.ask(&query("SELECT 1/0"), 1);
+        caller.query("ROLLBACK");
+        assert_eq!(other.value(STATE), clean);
+        assert_eq!(caller.value(STATE), "called 7MB t 0");
+        let mut leaving = client(proxy, database);
+        leaving.send(&query("SELECT app.sets_tenant('left')"));
+        drop(leaving);
+        assert_eq!(other.value(STATE), clean);
+        // By a prepared statement of either kind.
+        caller.query("PREPARE p(text) AS SELECT app.sets_tenant($1)");
+        caller.query("EXECUTE p('prepared')");
+        assert_eq!(other.value(STATE), clean);
+        assert_eq!(caller.value("SHOW app.tenant"), "prepared");
+        assert_eq!(proxy.metric("sluicegate_clients_pinned"), 0.0);
+    });
+}
+
+#[test]
+fn what_functions_leave_on_a_connection_holds_it() {
+    each_with(
+        "functions_hold",
+        SETUP,
+        |server| config(server.address(), 4),
+        |_, database, proxy| {
+            let mut other = client(proxy, database);
+            let clean = other.value(STATE);
+            for (sql, undo) in [
+                ("SELECT makes_a_table()", "DROP TABLE made"),
+                ("SELECT \"Locks It\"(1)", "SELECT pg_advisory_unlock(1)"),
+            ] {
+                let mut caller = client(proxy, database);
+                caller.query(sql);
+                let held = caller.value(STATE);
+                assert_ne!(held, clean, "{sql}");
+                for _ in 0..3 {
+                    assert_eq!(other.value(STATE), clean, "{sql}");
+                    assert_eq!(caller.value(STATE), held, "{sql}");
+                }
+                caller.query(undo);
+                assert_eq!(caller.value(STATE), clean, "{sql}");
+            }
+            // Others cost nothing, once they are known.
+            for _ in 0..3 {
+                assert_eq!(other.value("SELECT adds(1, grows(1))"), "3");
+            }
+            assert_eq!(proxy.metric("sluicegate_clients_pinned"), 0.0);
+        },
+    );
+}
