@@ -5,6 +5,7 @@
 //! everything else asks for a connection. A request that was refused is dropped to its end, so that what follows
 //! it is understood.
 
+use super::aborted::{Aborted, Next};
 use super::frame::{self, Head};
 use super::message;
 use super::server::{Gate, begins};
@@ -66,6 +67,7 @@ pub struct Client {
     own_statements: u64,
     pub(super) ended: bool,
     dropping: Dropping,
+    aborted: Aborted,
     cancel_secret: Box<[u8]>,
 }
 
@@ -316,6 +318,7 @@ impl Client {
             own_statements: 0,
             ended: false,
             dropping: Dropping::Nothing,
+            aborted: Aborted::default(),
             cancel_secret: cancel_secret.into(),
         }
     }
@@ -425,6 +428,10 @@ impl Client {
                 Dropping::Nothing => return Ok(at),
                 Dropping::Request => {
                     let Some(head) = frame::client_head(rest)? else { return Ok(at) };
+                    if head.kind == b'Q' {
+                        self.aborted
+                            .refuse_query(rest.get(frame::HEAD_BYTES..head.len.min(rest.len())).unwrap_or_default());
+                    }
                     self.dropping = match head.kind {
                         b'Q' | b'F' => Dropping::Frame { left: head.len, ready: true },
                         _ => Dropping::ToSync(0),
@@ -438,7 +445,7 @@ impl Client {
                         return Ok(at);
                     }
                     if ready {
-                        message::ready_for_query(b'I', out);
+                        message::ready_for_query(self.aborted.status(), out);
                     }
                     self.dropping = Dropping::Nothing;
                 }
@@ -449,6 +456,12 @@ impl Client {
                         b'X' => {
                             self.ended = true;
                             return Ok(at);
+                        }
+                        b'P' | b'B' if self.aborted.wants(head.len, rest) => return Ok(at),
+                        b'P' | b'B' => {
+                            let body = rest.get(frame::HEAD_BYTES..head.len.min(rest.len())).unwrap_or_default();
+                            self.aborted.refuse_extended(head.kind, body, &self.statements, &self.unnamed);
+                            self.dropping = Dropping::ToSync(head.len);
                         }
                         _ => self.dropping = Dropping::ToSync(head.len),
                     }
@@ -504,6 +517,28 @@ impl ClientSide for Client {
                 (b'X', _) => {
                     self.ended = true;
                     return Ok((at, Detached::Ended));
+                }
+                (b'Q' | b'P' | b'B' | b'E' | b'D' | b'C' | b'F', _) if self.aborted.is_open() => {
+                    if matches!(kind, b'Q' | b'P' | b'B') && self.aborted.wants(len, rest) {
+                        return Ok((at, Detached::NeedInput));
+                    }
+                    let body = rest.get(frame::HEAD_BYTES..len.min(rest.len())).unwrap_or_default();
+                    match self.aborted.next(kind, body, &self.statements, &self.unnamed) {
+                        Next::Ends => {
+                            message::command_complete("ROLLBACK", out);
+                            Dropping::Frame { left: len, ready: true }
+                        }
+                        // It goes on behind the end, or says it in the extended protocol: a server has a word for it.
+                        Next::GoesOn => Dropping::Nothing,
+                        Next::Fails => {
+                            message::client_error(&ClientError::TransactionRefused, false, out);
+                            if matches!(kind, b'Q' | b'F') {
+                                Dropping::Frame { left: len, ready: true }
+                            } else {
+                                Dropping::ToSync(0)
+                            }
+                        }
+                    }
                 }
                 (b'Q', ..=CLEARING_BYTES_MAX) if rest.get(..len).is_some_and(|frame| self.clears_alone(frame, out)) => {
                     Dropping::Frame { left: len, ready: true }
@@ -725,6 +760,41 @@ mod tests {
         // The Sync is still to come: not ready before.
         check(std::slice::from_ref(&exchange), 1, [error(false)], b"", Detached::NeedInput);
         check(&[exchange, x()], 1, [error(false)], &x(), Detached::Ended);
+    }
+
+    /// What was sent behind a `BEGIN` that was refused must not run by itself.
+    #[test]
+    fn a_transaction_whose_beginning_was_refused_fails_to_its_end() {
+        let fails = || {
+            let mut out = Vec::new();
+            message::client_error(&ClientError::TransactionRefused, false, &mut out);
+            out
+        };
+        let extended = |text: &str| [p("", text), b("", ""), e(""), s()].concat();
+        let refused = || [error(false), z(b'E')].concat();
+        let failed = || [fails(), z(b'E')].concat();
+        let over = || [tag("ROLLBACK"), z(b'I')].concat();
+        for begin in [q("BEGIN"), q("SELECT 1; begin; SELECT 2"), extended("START TRANSACTION")] {
+            for next in [q("INSERT"), extended("INSERT"), q("INSERT; COMMIT"), function(1)] {
+                for end in ["ROLLBACK", "COMMIT", "end work", "abort"] {
+                    let said = [begin.clone(), next.clone(), s(), next.clone(), q(end), q("B")];
+                    let answers = [refused(), failed(), z(b'E'), failed(), over()];
+                    check(&said, 1, answers, &q("B"), NEED_SERVER);
+                }
+                // A server says it of the others.
+                for end in [q("ROLLBACK; SELECT 1"), extended("ROLLBACK")] {
+                    check(&[begin.clone(), next.clone(), end.clone()], 1, [refused(), failed()], &end, NEED_SERVER);
+                }
+            }
+        }
+        // All of it in one exchange, or nothing that opens one.
+        let whole = [p("", "BEGIN"), b("", ""), e(""), p("", "COMMIT"), b("", ""), e(""), s()].concat();
+        for said in [whole, q("BEGIN; COMMIT"), extended("SELECT 1"), q("SELECT 1")] {
+            check(&[said, q("B")], 1, [error(false), z(b'I')], &q("B"), NEED_SERVER);
+        }
+        // What is skipped ends nothing.
+        let skipped = [p("", "INSERT"), b("", ""), p("", "ROLLBACK"), b("", ""), e(""), s()].concat();
+        check(&[q("BEGIN"), skipped, q("B")], 1, [refused(), failed(), failed()], b"", Detached::NeedInput);
     }
 
     /// What lives with the proxy is cleared without a server, if that is all there is.

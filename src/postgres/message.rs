@@ -145,6 +145,7 @@ fn sqlstate(error: &ClientError, fatal: bool) -> &str {
         ClientError::ClientIdle { .. } | ClientError::PinIdle { .. } => "57P05",
         ClientError::PinRefused { .. } | ClientError::PinLimit { .. } => "55000",
         ClientError::TooManyStatements { .. } => "54000",
+        ClientError::TransactionRefused => "25P02",
         ClientError::Protocol(_) => "08P01",
         ClientError::Internal => "XX000",
     }
@@ -179,6 +180,7 @@ fn hint(error: &ClientError) -> Option<&'static str> {
             Some("Drop temporary tables, unlock, close cursors and UNLISTEN when done, or raise pin_idle_timeout.")
         }
         ClientError::PinRefused { reason } | ClientError::PinLimit { reason, .. } => Some(without_pin(*reason)),
+        ClientError::TransactionRefused => Some("The BEGIN was refused. Send ROLLBACK, and begin anew."),
         ClientError::TooManyStatements { .. } => Some("Close (DEALLOCATE) those that are no longer needed."),
         ClientError::QueryTooLong { .. } => Some("Make the query faster, or raise query_timeout of the target group."),
         ClientError::TransactionTooLong { .. } => {

@@ -8,6 +8,7 @@
 //!
 //! The manual: <https://www.postgresql.org/docs/current/protocol.html>.
 
+mod aborted;
 pub mod accept;
 pub mod cancel;
 pub mod client;

@@ -311,6 +311,9 @@ pub enum ClientError {
         /// The setting.
         percent: u8,
     },
+    /// The request that was to open a transaction has been refused: what came behind it must not run outside of one.
+    #[error("current transaction is aborted, commands ignored until end of transaction block")]
+    TransactionRefused,
     /// A client has as many prepared statements as the proxy keeps for one.
     #[error(
         "this client has as many prepared statements as the proxy keeps: {statements}, or {bytes} bytes of their texts"
@@ -402,7 +405,7 @@ impl ClientError {
             | Self::Cancelled
             | Self::QueryTooLong { .. }
             | Self::TransactionTooLong { .. } => ErrorKind::Client,
-            Self::TooManyStatements { .. } => ErrorKind::Client,
+            Self::TooManyStatements { .. } | Self::TransactionRefused => ErrorKind::Client,
             Self::LoginRefused { .. }
             | Self::TokenRefused { .. }
             | Self::CertificateRefused { .. }

@@ -12,6 +12,7 @@ mod postgres;
 pub mod settings;
 #[cfg(test)]
 mod tests;
+pub mod transaction;
 
 use std::ops::Range;
 

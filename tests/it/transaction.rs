@@ -104,13 +104,32 @@ fn pg_047_a_begin_for_which_there_is_nothing_free() {
             holder.query("BEGIN");
             let frames = waiter.ask(&begin, 1);
             assert_eq!((kinds(&frames).as_str(), frames[0].field(b'C').as_deref()), ("EZ", Some("53300")));
-            assert_eq!(&frames[1].body[..], b"I");
+            // Who has sent the rest already must not have it run by itself.
+            assert_eq!(&frames[1].body[..], b"E");
             holder.query("COMMIT");
-            // As drivers do behind an error.
-            let texts = ["ROLLBACK", "SELECT count(*) FROM t", "BEGIN", "INSERT INTO t VALUES (2, 'b')", "ROLLBACK"];
-            let [proxied, direct] = [&mut waiter, &mut direct].map(|wire| texts.map(|sql| wire.ask(&query(sql), 1)));
+            direct.query("BEGIN");
+            direct.ask(&query("SELEC"), 1);
+            let texts = [
+                "SELECT 1",
+                "ROLLBACK",
+                "SELECT count(*) FROM t",
+                "BEGIN",
+                "INSERT INTO t VALUES (2, 'b')",
+                "ROLLBACK",
+            ];
+            let [proxied, direct] =
+                [&mut waiter, &mut direct].map(|wire| texts.map(|sql| kinds(&wire.ask(&query(sql), 1))));
             assert_eq!(direct, proxied);
         }
+        holder.query("BEGIN");
+        let pipeline =
+            batch([query("BEGIN"), query("INSERT INTO t VALUES (1, 'a')"), query("SELECT 1/0"), query("COMMIT")]);
+        let frames = waiter.ask(&pipeline, 4);
+        assert_eq!(kinds(&frames), "EZEZEZCZ");
+        let codes: Vec<_> = frames.iter().filter_map(|frame| frame.field(b'C')).collect();
+        assert_eq!(codes, ["53300", "25P02", "25P02"]);
+        holder.query("COMMIT");
+        assert_eq!(waiter.value("SELECT count(*) FROM t"), "0");
     });
 }
 
