@@ -724,12 +724,21 @@ mod tests {
                 check(&[request[..cut].to_vec()], 0, [], &request[..cut], Detached::NeedInput);
             }
         }
-        // The names of a Bind are enough, the head of an Execute or of a long query is.
-        let bind = b_with("c", "a", &["value"]);
+        // The names of a long Bind are enough, the head of an Execute is; of a long query its first words must be there.
+        let bind = b_with("c", "a", &[&"x".repeat(70 << 10)]);
         check(&[bind[..8].to_vec()], 0, [], &bind[..8], Detached::NeedInput);
         check(&[bind[..9].to_vec()], 0, [], &bind[..9], NEED_SERVER);
+        check(
+            &[b_with("c", "a", &["value"])[..9].to_vec()],
+            0,
+            [],
+            &b_with("c", "a", &["value"])[..9],
+            Detached::NeedInput,
+        );
         check(&[e("")[..5].to_vec()], 0, [], &e("")[..5], NEED_SERVER);
-        check(&[b"Q\0\x20\0\0".to_vec()], 0, [], b"Q\0\x20\0\0", NEED_SERVER);
+        let long = [&b"Q\0\x20\0\0"[..], &[b' '; 9000]].concat();
+        check(&[long[..8000].to_vec()], 0, [], &long[..8000], Detached::NeedInput);
+        check(std::slice::from_ref(&long), 0, [], &long, NEED_SERVER);
         // As is a Sync or a Flush that is not one: the server says so.
         check(&[raw(b'S', b"?")], 0, [], &raw(b'S', b"?"), NEED_SERVER);
     }

@@ -6,6 +6,7 @@
 
 use super::frame::{HEAD_BYTES, cstr, frame, packet, put_cstr};
 use crate::protocol::{ClientError, PinReason, ServerError};
+use crate::sql::settings::Parameter;
 use std::borrow::Cow;
 
 /// Types of the messages a server sends.
@@ -144,7 +145,7 @@ fn sqlstate(error: &ClientError, fatal: bool) -> &str {
         ClientError::TransactionIdle { .. } => "25P03",
         ClientError::ClientIdle { .. } | ClientError::PinIdle { .. } => "57P05",
         ClientError::PinRefused { .. } | ClientError::PinLimit { .. } => "55000",
-        ClientError::TooManyStatements { .. } => "54000",
+        ClientError::TooManyStatements { .. } | ClientError::TooManyNames { .. } => "54000",
         ClientError::TransactionRefused => "25P02",
         ClientError::Protocol(_) => "08P01",
         ClientError::Internal => "XX000",
@@ -180,6 +181,7 @@ fn hint(error: &ClientError) -> Option<&'static str> {
             Some("Drop temporary tables, unlock, close cursors and UNLISTEN when done, or raise pin_idle_timeout.")
         }
         ClientError::PinRefused { reason } | ClientError::PinLimit { reason, .. } => Some(without_pin(*reason)),
+        ClientError::TooManyNames { .. } => Some("Send it in several queries."),
         ClientError::TransactionRefused => Some("The BEGIN was refused. Send ROLLBACK, and begin anew."),
         ClientError::TooManyStatements { .. } => Some("Close (DEALLOCATE) those that are no longer needed."),
         ClientError::QueryTooLong { .. } => Some("Make the query faster, or raise query_timeout of the target group."),
@@ -490,25 +492,33 @@ pub fn fields(mut body: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
     })
 }
 
-/// The values of a Bind, given what stands behind its names; formats are passed over. `None`: it is malformed. `None` inside: a
-/// null.
-pub fn bind_values(body: &[u8]) -> Option<Vec<Option<&[u8]>>> {
+/// The values of a Bind, given what stands behind its names. `None`: it is malformed.
+pub fn bind_values(body: &[u8]) -> Option<Vec<Parameter<'_>>> {
     let number = |body: &[u8]| body.first_chunk().map(|bytes| usize::from(u16::from_be_bytes(*bytes)));
-    let rest = body.get(2 + 2 * number(body)?..)?;
+    let format_count = number(body)?;
+    let formats: Vec<bool> = body.get(2..2 + 2 * format_count)?.chunks(2).map(|format| format != [0, 0]).collect();
+    let rest = body.get(2 + 2 * format_count..)?;
     let count = number(rest)?;
     let mut rest = rest.get(2..)?;
     let mut values = Vec::new();
-    for _ in 0..count {
+    for place in 0..count {
         let (length, behind) = rest.split_first_chunk()?;
         rest = behind;
-        values.push(match u32::from_be_bytes(*length) {
+        let value = match u32::from_be_bytes(*length) {
             u32::MAX => None,
             length => {
                 let (value, behind) = rest.split_at_checked(usize::try_from(length).ok()?)?;
                 rest = behind;
                 Some(value)
             }
-        });
+        };
+        // None: all are text; one: it is that of all.
+        let is_binary = match formats.as_slice() {
+            [] => false,
+            [all] => *all,
+            each => *each.get(place)?,
+        };
+        values.push(Parameter { value, is_binary });
     }
     Some(values)
 }

@@ -14,6 +14,7 @@
 //! the state that a client leaves in state.rs.
 
 mod functions;
+mod long;
 mod names;
 mod owed;
 mod receive;
@@ -30,15 +31,15 @@ pub(super) use send::begins;
 use super::client::{Client, Reported};
 use super::connect::Connected;
 use super::message;
-use super::statement::Id;
+use super::statement::{Form, Id};
 use crate::protocol::{
     AttachFailure, CancelKey, ClientError, ClientSide, Out, Parameters, ServerSide, Settings, Sides, Status, Tally,
     Violation,
 };
 use crate::sql::Dialect;
-use crate::sql::long::Long;
 use crate::sql::settings::Changes;
 use functions::Functions;
+use long::LongQuery;
 use names::Names;
 use owed::{Effect, Kind, Owed, Queue};
 use state::State;
@@ -65,6 +66,8 @@ pub struct Server {
     prepared: HashMap<Id, Held>,
     prepared_max: usize,
     binds: u64,
+    /// As many there were when the request began that is being sent: what it uses stays.
+    spared_from: u64,
     /// Whose unnamed statement the server has, as far as is known: client and generation.
     unnamed: Option<(u64, u64)>,
     /// The client that holds, or last held, the connection.
@@ -111,7 +114,7 @@ pub struct Server {
     /// Rest of a client's frame that is on its way.
     sending: Body,
     /// It is a query, which is read as it passes.
-    long: Option<Box<Long>>,
+    long: Option<Box<LongQuery>>,
     /// Rest of a server's frame that is on its way.
     receiving: Body,
     /// The server has said that it ends the connection.
@@ -147,6 +150,7 @@ struct Held {
     /// How the server read its text.
     dialect: Dialect,
     usable: Usable,
+    form: Form,
 }
 
 /// How long a statement that the server has is good.
@@ -228,6 +232,7 @@ impl Server {
             settings_lost: false,
             state: State::default(),
             functions: Functions::default(),
+            spared_from: 0,
             login_authorization: connected.parameters.get("session_authorization").cloned(),
             init: None,
             init_lost: false,

@@ -324,6 +324,12 @@ pub enum ClientError {
         /// Of their texts.
         bytes: usize,
     },
+    /// A text names more prepared statements than are followed.
+    #[error("a query may name prepared statements (PREPARE, EXECUTE, DEALLOCATE) no more than {limit} times")]
+    TooManyNames {
+        /// How often.
+        limit: usize,
+    },
     /// `pin_idle_timeout`.
     #[error(
         "terminating connection because it was idle for {limit:?} while it kept a database connection (pin_idle_timeout)"
@@ -405,7 +411,7 @@ impl ClientError {
             | Self::Cancelled
             | Self::QueryTooLong { .. }
             | Self::TransactionTooLong { .. } => ErrorKind::Client,
-            Self::TooManyStatements { .. } | Self::TransactionRefused => ErrorKind::Client,
+            Self::TooManyStatements { .. } | Self::TooManyNames { .. } | Self::TransactionRefused => ErrorKind::Client,
             Self::LoginRefused { .. }
             | Self::TokenRefused { .. }
             | Self::CertificateRefused { .. }

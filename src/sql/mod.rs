@@ -1,7 +1,7 @@
 //! What a statement's text says it will do to its connection.
 //!
-//! A lexer and a scan over its tokens, no parser: the text only proposes, the server's answers decide. Nothing here
-//! allocates, waits or fails; what can't be read is reported as such. Strings are never looked into: SQL that is
+//! A lexer and a scan over its tokens, no parser: the text only proposes, the server's answers decide. Nothing here waits or
+//! fails, and what it keeps is bounded; what can't be read is reported as such. Strings are never looked into: SQL that is
 //! built at run time (`DO`, functions, triggers) can't be seen from here.
 
 mod calls;
@@ -59,7 +59,12 @@ pub struct Reference {
     pub end: usize,
     /// Where its statement ends, or more if that is the text's end.
     pub statement_end: usize,
+    /// It is `EXECUTE` alone, not explained, and no part of another statement.
+    pub is_plain: bool,
 }
+
+/// References that are listed; one more says that there are too many.
+pub const REFERENCES_MAX: usize = 1_000;
 
 /// What is done with a prepared statement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

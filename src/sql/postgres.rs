@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use super::calls::{CALLS_MAX, is_plain};
 use super::lexer::{Kind, Lexer, Token, identifier_value};
-use super::{Dialect, Reference, Statement, Verb, depends_on_dialect};
+use super::{Dialect, REFERENCES_MAX, Reference, Statement, Verb, depends_on_dialect};
 use crate::protocol::{Clears, PinReason, Pins};
 
 /// What pins for these reasons may change settings, for its transaction too; a temporary table hides another.
@@ -46,6 +46,8 @@ pub(super) struct Scan {
     /// The text has a whole `DISCARD ALL`: what it means depends on company.
     discards_all: bool,
     deallocates_all: bool,
+    /// The statement begins with `EXECUTE`.
+    is_plain: bool,
     /// Where the last name stands that `PREPARE`, `EXECUTE` or `DEALLOCATE` may mean.
     name_at: Range<usize>,
     state: State,
@@ -211,7 +213,10 @@ impl Scan {
         }
         match self.state {
             State::Rest => State::Rest,
-            State::Start => self.first(word),
+            State::Start => {
+                self.is_plain = word == Word::Execute;
+                self.first(word)
+            }
             State::Set => match word {
                 Word::Local => {
                     self.found.intent.changes_settings = true;
@@ -335,8 +340,10 @@ impl Scan {
 
     /// The statement is about a prepared one, or about all of them.
     fn refers(&mut self, verb: Verb, end: usize) {
-        let name = self.name_at.clone();
-        self.found.references.push(Reference { verb, name, end, statement_end: usize::MAX });
+        if self.found.references.len() <= REFERENCES_MAX {
+            let (name, is_plain) = (self.name_at.clone(), self.is_plain);
+            self.found.references.push(Reference { verb, name, end, statement_end: usize::MAX, is_plain });
+        }
     }
 
     fn pin_when_done(&mut self, reason: PinReason) {

@@ -18,6 +18,11 @@ const DIALECT: &[&str] = &["standard_conforming_strings", "client_encoding"];
 const CHARACTERISTICS: &[&str] =
     &["default_transaction_isolation", "default_transaction_read_only", "default_transaction_deferrable"];
 
+/// Settings of a statement whose values are read from its Bind.
+const BOUND_MAX: usize = 16;
+/// Changes that are listed together.
+const LIST_MAX: usize = 1_000;
+
 /// What a text does to the session's settings, in its order, for the case that all of it succeeds.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Changes {
@@ -85,13 +90,22 @@ impl Changes {
         self.dialect || self.has_more || self.has_others || self.list.iter().any(resets_all)
     }
 
-    /// What both do, one behind the other; or in another order, or again and again, and nobody knows what comes out.
-    pub fn and(&self, other: &Self, order_is_known: bool) -> Self {
+    /// The same, with values that can't be read.
+    pub fn without_values(mut self) -> Self {
+        self.list.iter_mut().filter(|change| matches!(change.value, Value::Known(_))).for_each(|change| {
+            change.value = Value::Unknown;
+        });
+        self
+    }
+
+    /// What both do, in whatever order, again and again. With too many of them nobody keeps count.
+    pub fn and(&self, other: &Self) -> Self {
+        let is_too_much = self.list.len() + other.list.len() > LIST_MAX;
         Self {
-            list: [self.list.as_slice(), other.list.as_slice()].concat(),
-            has_more: self.has_more || other.has_more || !order_is_known,
-            has_others: self.has_others || other.has_others,
-            dialect: self.dialect || other.dialect,
+            list: if is_too_much { Vec::new() } else { [self.list.as_slice(), other.list.as_slice()].concat() },
+            has_more: true,
+            has_others: self.has_others || other.has_others || is_too_much,
+            dialect: self.dialect || other.dialect || is_too_much,
             has_parameters: self.has_parameters || other.has_parameters,
         }
     }
@@ -113,8 +127,17 @@ pub fn changes(sql: &[u8], dialect: Dialect) -> Changes {
     bound_changes(sql, dialect, &[])
 }
 
-/// The same with these values for `$1` and what follows it. `None`: a null, or not known.
-pub fn bound_changes(sql: &[u8], dialect: Dialect, parameters: &[Option<&[u8]>]) -> Changes {
+/// A parameter as it is bound.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Parameter<'a> {
+    /// `None`: a null.
+    pub value: Option<&'a [u8]>,
+    /// In the type's binary format, which of a text is the text.
+    pub is_binary: bool,
+}
+
+/// The same with these for `$1` and what follows it.
+pub fn bound_changes(sql: &[u8], dialect: Dialect, parameters: &[Parameter<'_>]) -> Changes {
     let mut lexer = Lexer::new(sql, dialect);
     let mut changes = Changes::default();
     let (mut statement, mut depth) = (Vec::new(), 0_usize);
@@ -183,7 +206,7 @@ struct Reader<'a> {
     tokens: &'a [Token],
     lexer: &'a Lexer<'a>,
     dialect: Dialect,
-    parameters: &'a [Option<&'a [u8]>],
+    parameters: &'a [Parameter<'a>],
     at: usize,
 }
 
@@ -365,6 +388,15 @@ impl Reader<'_> {
 
     /// Calls of `set_config`, wherever they stand. Their values are known only if there is nothing else in the statement.
     fn calls(mut self, changes: &mut Changes) {
+        let before = changes.list.len();
+        self.read_calls(changes);
+        if changes.list.len() - before > BOUND_MAX {
+            // They are not read for each Bind.
+            changes.has_parameters = false;
+        }
+    }
+
+    fn read_calls(&mut self, changes: &mut Changes) {
         let is_select = self.takes("SELECT");
         let mut is_plain = is_select;
         let first = changes.list.len();
@@ -401,7 +433,7 @@ impl Reader<'_> {
             return None;
         }
         let name = match self.argument(b',')? {
-            Some(Argument::Text(name)) => name,
+            Some(Argument::Text(name) | Argument::Bound(name, _)) => name,
             other => {
                 changes.has_parameters |= matches!(other, Some(Argument::Parameter));
                 return None;
@@ -412,7 +444,9 @@ impl Reader<'_> {
         let value = self.argument(b',')?;
         let local = match self.argument(b')')? {
             Some(Argument::Truth(local)) => Some(local),
-            Some(Argument::Text(text)) => truth(text.as_bytes()),
+            Some(Argument::Text(text) | Argument::Bound(text, false)) => truth(text.as_bytes()),
+            // No truth in binary is any other.
+            Some(Argument::Bound(_, true)) => None,
             Some(Argument::Parameter) => {
                 changes.has_parameters = true;
                 None
@@ -424,23 +458,24 @@ impl Reader<'_> {
             return Some(None);
         }
         let value = match value {
-            Some(Argument::Text(value)) if local == Some(false) => Value::Known(value),
+            Some(Argument::Text(value) | Argument::Bound(value, _)) if local == Some(false) => Value::Known(value),
             _other => Value::Unknown,
         };
         Some(Some(Change { name, value }))
     }
 
-    /// A parameter's value, as far as it is known. In binary a truth is one byte.
+    /// A parameter's value, as far as it is known.
     fn parameter(&self, bytes: &[u8]) -> Argument {
         let number = bytes.get(1..).and_then(|digits| std::str::from_utf8(digits).ok()?.parse::<usize>().ok());
-        let value = number.and_then(|number| *self.parameters.get(number.checked_sub(1)?)?);
-        match value {
-            Some(b"\0") => Argument::Truth(false),
-            Some(b"\x01") => Argument::Truth(true),
-            Some(value) => {
-                std::str::from_utf8(value).map_or(Argument::Parameter, |text| Argument::Text(text.to_owned()))
-            }
-            None => Argument::Parameter,
+        let bound = number.and_then(|number| self.parameters.get(number.checked_sub(1)?));
+        match bound {
+            Some(Parameter { value: Some(b"\0"), is_binary: true }) => Argument::Truth(false),
+            Some(Parameter { value: Some(b"\x01"), is_binary: true }) => Argument::Truth(true),
+            Some(Parameter { value: Some(value), is_binary }) => match std::str::from_utf8(value) {
+                Ok(text) => Argument::Bound(text.to_owned(), *is_binary),
+                Err(_) => Argument::Parameter,
+            },
+            Some(Parameter { value: None, .. }) | None => Argument::Parameter,
         }
     }
 
@@ -479,6 +514,8 @@ enum Argument {
     Text(String),
     Truth(bool),
     Parameter,
+    /// A parameter's value, and whether it came in binary.
+    Bound(String, bool),
 }
 
 fn is_assignment((kind, bytes): (Kind, &[u8])) -> bool {
@@ -643,9 +680,18 @@ mod tests {
 
     #[test]
     fn parameters() {
+        let bound = |values: &[Option<&[u8]>], sql: &str| {
+            // One byte that is no letter can only be a truth.
+            let is_truth = |value: &[u8]| matches!(value, [0 | 1]);
+            let parameters: Vec<Parameter<'_>> = values
+                .iter()
+                .map(|value| Parameter { value: *value, is_binary: value.is_some_and(is_truth) })
+                .collect();
+            bound_changes(sql.as_bytes(), Dialect::default(), &parameters)
+        };
         let check = |sql: &str, values: &[Option<&[u8]>], expected: &[(&str, Value)], are_known: bool| {
             assert!(changes(sql.as_bytes(), Dialect::default()).has_parameters, "{sql}");
-            let found = bound_changes(sql.as_bytes(), Dialect::default(), values);
+            let found = bound(values, sql);
             let list: Vec<(&str, Value)> =
                 found.list.iter().map(|change| (change.name.as_str(), change.value.clone())).collect();
             assert_eq!((list.as_slice(), found.are_known()), (expected, are_known), "{sql}");
@@ -666,6 +712,14 @@ mod tests {
         check(two, &[Some(b"1"), Some(b"2")], &[("a", known("2")), ("b", known("1"))], true);
         check("SELECT set_config('a', $1, false) FROM t", &[Some(b"1")], &[("a", Value::Unknown)], false);
         assert!(!changes(b"SELECT set_config('a', 'b', false)", Dialect::default()).has_parameters);
+        // In binary an `f` is as true as anything.
+        let text = |value| Parameter { value: Some(value), is_binary: false };
+        let binary = Parameter { value: Some(b"f"), is_binary: true };
+        let found = bound_changes(all.as_bytes(), Dialect::default(), &[text(b"a"), text(b"b"), binary]);
+        assert!(!found.are_known());
+        // Many of them are not read each time.
+        let many = format!("SELECT {}", ["set_config('a', $1, false)"; 17].join(", "));
+        assert!(!changes(many.as_bytes(), Dialect::default()).has_parameters);
     }
 
     #[test]

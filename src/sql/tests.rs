@@ -34,7 +34,7 @@ fn reading(sql: &[u8], dialect: Dialect) -> String {
         Clears::Statements => text.push_str(" clears statements"),
         Clears::Everything => text.push_str(" clears everything"),
     }
-    for Reference { verb, name, end, statement_end } in references {
+    for Reference { verb, name, end, statement_end, is_plain: _ } in references {
         assert!(name.start < name.end && name.end <= end && end <= sql.len() && end <= statement_end);
         let name = String::from_utf8(identifier_value(sql.get(name).unwrap()).into_owned()).unwrap();
         match verb {

@@ -68,7 +68,10 @@ impl Functions {
                 if known.is_code { Call::Code } else { Call::Harmless }
             }
             None => {
-                self.new.insert(name.into());
+                // What is not asked for stays unknown.
+                if self.new.len() < NAMES_MAX {
+                    self.new.insert(name.into());
+                }
                 Call::Unknown
             }
         }

@@ -8,14 +8,16 @@
 use super::Server;
 use super::owed::{Effect, Presence, lookup};
 use super::send::never_ours;
-use crate::postgres::client::{Client, Prepared};
+use crate::postgres::client::{Client, Prepared, Statements};
 use crate::postgres::frame::{self, HEAD_BYTES};
 use crate::postgres::message::{self, from_server as kind};
-use crate::postgres::statement::{Form, Id, PREFIX, STAND_IN, Statement, Template, calls, name_key};
-use crate::protocol::{Intent, Out, PinReason, Pins};
+use crate::postgres::statement::{Form, Id, PREFIX, Statement, Template, calls, name_key};
+use crate::protocol::{ClientError, Intent, Out, PinReason, Pins};
 use crate::sql::settings::Changes;
 use crate::sql::{self, Reference, Verb};
+use siphasher::sip::SipHasher13;
 use std::collections::HashMap;
+use std::hash::Hasher;
 use std::sync::Arc;
 
 /// A client with these pins may have statements under names that the proxy has not read.
@@ -23,12 +25,6 @@ const MADE_UNSEEN: Pins = Pins::of(PinReason::PreparedStatement)
     .and(Pins::of(PinReason::OpaqueCode))
     .and(Pins::of(PinReason::LargeStatement))
     .and(Pins::of(PinReason::Unreadable));
-
-/// A statement may execute one that executes one. Further down names are sent as the client wrote them.
-const DEPTH_MAX: usize = 4;
-
-/// Names that a text makes or drops, as far as it has been read. `None`: there is none.
-type Meanings = HashMap<Box<[u8]>, Option<Prepared>>;
 
 /// A request's names as they were sent, and what it does to the client's.
 #[derive(Debug, Default)]
@@ -51,8 +47,8 @@ pub(super) struct Names {
 pub(super) enum Coming {
     /// `PREPARE`
     Made(Box<[u8]>, Prepared),
-    /// `DEALLOCATE`
-    Dropped(Box<[u8]>),
+    /// `DEALLOCATE`; with it goes this statement from the server.
+    Dropped(Box<[u8]>, Option<Id>),
 }
 
 /// A name in what was sent is longer than the client's, and what follows has moved. In characters.
@@ -75,8 +71,8 @@ pub(super) struct Rewriting {
     pub(super) changes: Option<Arc<Changes>>,
     /// Functions that they may call.
     pub(super) calls: Vec<Arc<[Box<[u8]>]>>,
-    /// It makes more statements than its client may have.
-    pub(super) is_full: bool,
+    /// Why it must not be sent.
+    pub(super) refusal: Option<ClientError>,
 }
 
 /// Something that the server must have, or must not.
@@ -89,6 +85,17 @@ pub(super) enum Ahead {
     StandIn(Vec<u8>),
 }
 
+impl Ahead {
+    /// The name under which it is there then.
+    pub(super) fn name(&self) -> Option<Vec<u8>> {
+        match self {
+            Self::Has(statement) => Some(statement.id.name().to_vec()),
+            Self::StandIn(name) => Some(name.clone()),
+            Self::Lacks(_) => None,
+        }
+    }
+}
+
 impl Names {
     pub(super) fn comings(&self) -> &[Coming] {
         &self.comings
@@ -98,15 +105,19 @@ impl Names {
     pub(super) fn meaning(&self, name: &[u8]) -> Option<Option<&Prepared>> {
         self.comings.iter().rev().find_map(|coming| match coming {
             Coming::Made(made, prepared) => (**made == *name).then_some(Some(prepared)),
-            Coming::Dropped(dropped) => (**dropped == *name).then_some(None),
+            Coming::Dropped(dropped, _) => (**dropped == *name).then_some(None),
         })
     }
 
     /// The tag of a completed command says that it was one of these. The next of them.
-    pub(super) fn complete(&mut self) -> Option<&Coming> {
-        let coming = self.comings.get(self.completed);
-        self.completed += 1;
-        coming
+    fn complete(&mut self, tag: &[u8]) -> Option<&Coming> {
+        let coming = self.comings.get(self.completed)?;
+        let is_it = match coming {
+            Coming::Made(..) => tag == b"PREPARE",
+            Coming::Dropped(..) => tag == b"DEALLOCATE",
+        };
+        self.completed += usize::from(is_it);
+        is_it.then_some(coming)
     }
 
     pub(super) fn has_unseen(&self) -> bool {
@@ -121,7 +132,7 @@ impl Names {
     pub(super) fn makes(&self) -> impl Iterator<Item = (&[u8], &Arc<Statement>)> {
         self.comings.iter().filter_map(|coming| match coming {
             Coming::Made(name, Prepared::Anywhere(statement)) => Some((&**name, statement)),
-            Coming::Made(_, Prepared::OnConnection) | Coming::Dropped(_) => None,
+            Coming::Made(_, Prepared::OnConnection) | Coming::Dropped(..) => None,
         })
     }
 
@@ -157,9 +168,10 @@ impl Names {
 
     fn renamed(&self, value: &[u8]) -> Option<Vec<u8>> {
         let mut renamed: Option<Vec<u8>> = None;
+        memchr::memmem::find(value, PREFIX)?;
         for (ours, theirs) in &self.shown {
             let text = renamed.as_deref().unwrap_or(value);
-            let Some(place) = text.windows(ours.len()).position(|window| *window == **ours) else { continue };
+            let Some(place) = memchr::memmem::find(text, ours) else { continue };
             let behind = text.get(place + ours.len()..).unwrap_or_default();
             renamed = Some([text.get(..place).unwrap_or_default(), theirs, behind].concat());
         }
@@ -178,112 +190,8 @@ impl Server {
     }
 
     /// The text in the proxy's names, as they are now.
-    pub(super) fn rewrite(&self, text: &[u8], statement: &sql::Statement, client: &mut Client) -> Rewriting {
-        self.rewrite_at(0, text, statement, client)
-    }
-
-    fn rewrite_at(&self, depth: usize, text: &[u8], statement: &sql::Statement, client: &mut Client) -> Rewriting {
-        let mut meanings = Meanings::new();
-        let (mut is_cleared, mut bytes) = (false, 0);
-        let mut rewriting = Rewriting {
-            text: Vec::with_capacity(text.len() + 64),
-            names: Names::default(),
-            ahead: Vec::new(),
-            intent: statement.intent,
-            changes: None,
-            calls: Vec::new(),
-            is_full: false,
-        };
-        let is_single = statement.references.len() == 1 && statement.statements == 1;
-        // What is prepared is not executed yet.
-        let prepares = is_single && statement.references.iter().any(|reference| reference.verb == Verb::Prepare);
-        if prepares {
-            rewriting.intent = Intent::default();
-        } else {
-            rewriting.calls.extend(calls(statement.calls.clone()));
-        }
-        rewriting.changes = self.changes(text, rewriting.intent);
-        let mut at = 0;
-        for reference in &statement.references {
-            let written = text.get(reference.name.clone()).unwrap_or_default();
-            let name = sql::identifier_value(written).into_owned();
-            let key = name_key(&name);
-            if reference.verb == Verb::DeallocateAll {
-                meanings.clear();
-                is_cleared = true;
-                continue;
-            }
-            let meaning = match meanings.get(key) {
-                Some(meaning) => meaning.clone(),
-                None if is_cleared => None,
-                None => lookup(&self.owed, client, key),
-            };
-            let is_new = meanings.contains_key(key);
-            let sent = match (reference.verb, meaning) {
-                (Verb::Execute, Some(Prepared::Anywhere(mut known))) => {
-                    if let Some(template) = known.template.clone().filter(|_| depth < DEPTH_MAX) {
-                        let (body, inner) = self.concrete_at(depth + 1, &template, client);
-                        known = self.current(known, body, client);
-                        rewriting.takes(inner);
-                    }
-                    if !is_new {
-                        known = self.in_present_settings(known, client);
-                        rewriting.ahead.push(Ahead::Has(Arc::clone(&known)));
-                    }
-                    rewriting.executes(&known, is_single);
-                    Some(known.id.name().to_vec())
-                }
-                // The name is taken: the server says so of any other that is.
-                (Verb::Prepare, Some(Prepared::Anywhere(_))) => Some(rewriting.stand_in()),
-                (Verb::Prepare, None) => {
-                    let body =
-                        text.get(reference.name.end..reference.statement_end.min(text.len())).unwrap_or_default();
-                    let own = !is_single || self.settings_open;
-                    let made = self.made(body, reference, statement, own, client);
-                    bytes += made.bytes();
-                    rewriting.is_full |= !client.statements.has_room(rewriting.names.comings.len() + 1, bytes);
-                    rewriting.ahead.push(Ahead::Lacks(made.id));
-                    let sent = made.id.name().to_vec();
-                    let made = Prepared::Anywhere(made);
-                    meanings.insert(key.into(), Some(made.clone()));
-                    rewriting.names.comings.push(Coming::Made(key.into(), made));
-                    Some(sent)
-                }
-                (Verb::Deallocate, Some(Prepared::Anywhere(_))) => {
-                    // The statement itself stays: others may use it.
-                    let sent = rewriting.stand_in();
-                    meanings.insert(key.into(), None);
-                    rewriting.names.comings.push(Coming::Dropped(key.into()));
-                    Some(sent)
-                }
-                (Verb::Deallocate, Some(Prepared::OnConnection)) => {
-                    meanings.insert(key.into(), None);
-                    rewriting.names.comings.push(Coming::Dropped(key.into()));
-                    key.starts_with(PREFIX).then(|| never_ours(key))
-                }
-                (verb, _) => {
-                    if verb == Verb::Execute && !client.pins.common(MADE_UNSEEN).is_empty() {
-                        // It may be there all the same, and do anything.
-                        rewriting.intent.pins_when_done.add(PinReason::PreparedStatement);
-                        rewriting.intent.changes_settings = true;
-                        rewriting.intent.asks_sequence = true;
-                        rewriting.names.has_unseen = true;
-                    }
-                    key.starts_with(PREFIX).then(|| never_ours(key))
-                }
-            };
-            let Some(sent) = sent else { continue };
-            rewriting.text.extend_from_slice(text.get(at..reference.name.start).unwrap_or_default());
-            at = reference.name.end;
-            let quoted = quoted(&sent);
-            let shift =
-                Shift { start: characters(&rewriting.text), sent: characters(&quoted), written: characters(written) };
-            rewriting.names.shifts.push(shift);
-            rewriting.text.extend_from_slice(&quoted);
-            rewriting.names.shown.push((sent.into(), key.into()));
-        }
-        rewriting.text.extend_from_slice(text.get(at..).unwrap_or_default());
-        rewriting
+    pub(super) fn rewrite(&mut self, text: &[u8], statement: &sql::Statement, client: &mut Client) -> Rewriting {
+        Writer::new(self, client, text, statement, false).write()
     }
 
     /// Sees to it that the server has by then what the text needs.
@@ -307,12 +215,13 @@ impl Server {
     }
 
     /// What a statement about prepared statements is to the server now: the body of its Parse, and the rest.
-    pub(super) fn concrete(&self, template: &Template, client: &mut Client) -> (Vec<u8>, Rewriting) {
-        self.concrete_at(0, template, client)
+    pub(super) fn concrete(&mut self, template: &Template, client: &mut Client) -> (Vec<u8>, Rewriting) {
+        self.concrete_in(template, client, false)
     }
 
-    fn concrete_at(&self, depth: usize, template: &Template, client: &mut Client) -> (Vec<u8>, Rewriting) {
-        let rewriting = self.rewrite_at(depth, &template.text, &template.statement, client);
+    /// The same of one that another executes, perhaps.
+    fn concrete_in(&mut self, template: &Template, client: &mut Client, is_inner: bool) -> (Vec<u8>, Rewriting) {
+        let rewriting = Writer::new(self, client, &template.text, &template.statement, is_inner).write();
         let body = [&rewriting.text, &b"\0"[..], &template.types].concat();
         (body, rewriting)
     }
@@ -342,36 +251,275 @@ impl Server {
     /// A command has completed that is a `PREPARE` or a `DEALLOCATE`, as the text has said; `None`: it has not.
     pub(super) fn complete_coming(&mut self, tag: &[u8], client: &mut Client) -> Option<()> {
         let Some(Effect::Query { names: Some(names), .. }) = self.owed.front_effect() else { return None };
-        match names.complete()? {
-            Coming::Made(name, prepared) if tag == b"PREPARE" => {
+        match names.complete(tag)? {
+            Coming::Made(name, prepared) => {
                 let (name, prepared) = (name.clone(), prepared.clone());
                 if let Prepared::Anywhere(statement) = &prepared {
-                    self.has_prepared(statement.id, super::Usable::Always);
+                    // As other clients would make it, if the settings were theirs.
+                    let is_sure = statement.is_own() || !self.settings_open;
+                    let usable = if is_sure { super::Usable::Always } else { super::Usable::Never };
+                    self.has_prepared(statement.id, Form::Sql, usable);
                 }
                 client.statements.insert(name, prepared);
             }
-            Coming::Dropped(name) if tag == b"DEALLOCATE" => client.statements.remove(name),
-            Coming::Made(..) | Coming::Dropped(_) => return None,
+            Coming::Dropped(name, dropped) => {
+                client.statements.remove(name);
+                if let Some(id) = *dropped {
+                    self.prepared.remove(&id);
+                }
+            }
         }
         Some(())
     }
+}
 
-    /// The statement that a `PREPARE` makes.
-    fn made(
-        &self,
-        body: &[u8],
-        reference: &Reference,
-        statement: &sql::Statement,
-        is_own: bool,
-        client: &mut Client,
-    ) -> Arc<Statement> {
-        let dialect = self.reads_in();
-        let (id, family) = client.identify(body, is_own);
+/// Writes a text in the proxy's names.
+struct Writer<'a> {
+    server: &'a mut Server,
+    client: &'a mut Client,
+    text: &'a [u8],
+    statement: &'a sql::Statement,
+    /// It is a text that another executes.
+    is_inner: bool,
+    /// There is one statement in the text, and one name.
+    is_single: bool,
+    /// What names mean that the text has had so far.
+    meanings: HashMap<Box<[u8]>, Meaning>,
+    /// `DEALLOCATE ALL`
+    is_cleared: bool,
+    /// Statements that the text makes, and their bytes.
+    made: (usize, usize),
+    /// How much of the text has been written, and how many characters that has become.
+    at: usize,
+    characters: usize,
+    out: Rewriting,
+}
+
+/// What a name means.
+#[derive(Clone)]
+enum Meaning {
+    /// A statement that this text makes.
+    New(Arc<Statement>),
+    /// One that there was before, and that has been asked for already.
+    Known(Arc<Statement>),
+    /// One that there was before.
+    Before(Arc<Statement>),
+    /// One that lives on the connection under this name.
+    OnConnection,
+    /// Nothing.
+    Gone,
+}
+
+impl<'a> Writer<'a> {
+    fn new(
+        server: &'a mut Server,
+        client: &'a mut Client,
+        text: &'a [u8],
+        statement: &'a sql::Statement,
+        is_inner: bool,
+    ) -> Self {
+        let is_single = statement.references.len() == 1 && statement.statements == 1;
+        // What is prepared is not executed yet.
+        let prepares = is_single && statement.references.iter().any(|reference| reference.verb == Verb::Prepare);
+        let intent = if prepares { Intent::default() } else { statement.intent };
+        let calls = if prepares { None } else { calls(statement.calls.clone()) };
+        let out = Rewriting {
+            text: Vec::with_capacity(text.len() + 64),
+            names: Names::default(),
+            ahead: Vec::new(),
+            intent,
+            changes: server.changes(text, intent),
+            calls: calls.into_iter().collect(),
+            refusal: None,
+        };
+        Self {
+            server,
+            client,
+            text,
+            statement,
+            is_inner,
+            is_single,
+            meanings: HashMap::new(),
+            is_cleared: false,
+            made: (0, 0),
+            at: 0,
+            characters: 0,
+            out,
+        }
+    }
+
+    fn write(mut self) -> Rewriting {
+        if self.statement.references.len() > sql::REFERENCES_MAX {
+            self.out.refusal = Some(ClientError::TooManyNames { limit: sql::REFERENCES_MAX });
+            return self.out;
+        }
+        for reference in &self.statement.references {
+            if reference.verb == Verb::DeallocateAll {
+                self.meanings.clear();
+                self.is_cleared = true;
+                continue;
+            }
+            let written = self.text.get(reference.name.clone()).unwrap_or_default();
+            let name = sql::identifier_value(written).into_owned();
+            let key = name_key(&name);
+            let meaning = self.meaning(key);
+            let is_taken = matches!(meaning, Meaning::Known(_) | Meaning::Before(_));
+            let sent = match reference.verb {
+                Verb::Prepare => self.prepare(reference, key, meaning),
+                Verb::Execute => self.execute(reference, key, meaning),
+                Verb::Deallocate | Verb::DeallocateAll => self.deallocate(key, meaning),
+            };
+            if let Some(sent) = sent {
+                self.put_name(reference, written, &sent, key);
+            }
+            if self.out.refusal.is_some() || (reference.verb == Verb::Prepare && is_taken) {
+                // It ends here: nothing behind it runs.
+                break;
+            }
+        }
+        self.put(self.text.len());
+        self.out
+    }
+
+    /// The text up to there, as it is.
+    fn put(&mut self, end: usize) {
+        let part = self.text.get(self.at..end).unwrap_or_default();
+        self.out.text.extend_from_slice(part);
+        self.characters += characters(part);
+        self.at = end;
+    }
+
+    fn put_name(&mut self, reference: &Reference, written: &[u8], sent: &[u8], key: &[u8]) {
+        self.put(reference.name.start);
+        self.at = reference.name.end;
+        let quoted = quoted(sent);
+        let shift = Shift { start: self.characters, sent: characters(&quoted), written: characters(written) };
+        self.characters += shift.sent;
+        self.out.names.shifts.push(shift);
+        self.out.text.extend_from_slice(&quoted);
+        if !self.out.names.shown.iter().any(|(ours, _)| **ours == *sent) {
+            self.out.names.shown.push((sent.into(), key.into()));
+        }
+    }
+
+    fn meaning(&self, key: &[u8]) -> Meaning {
+        match self.meanings.get(key) {
+            Some(meaning) => meaning.clone(),
+            None if self.is_cleared => Meaning::Gone,
+            None => match lookup(&self.server.owed, self.client, key) {
+                Some(Prepared::Anywhere(statement)) => Meaning::Before(statement),
+                Some(Prepared::OnConnection) => Meaning::OnConnection,
+                None => Meaning::Gone,
+            },
+        }
+    }
+
+    /// The name that is sent instead; `None`: it is sent as it is.
+    fn prepare(&mut self, reference: &Reference, key: &[u8], meaning: Meaning) -> Option<Vec<u8>> {
+        match meaning {
+            // The server says that it is taken, if it gets as far.
+            Meaning::New(made) => Some(made.id.name().to_vec()),
+            Meaning::Known(_) | Meaning::Before(_) => Some(self.stand_in(key)),
+            Meaning::OnConnection => key.starts_with(PREFIX).then(|| never_ours(key)),
+            Meaning::Gone => {
+                let made = self.make(reference);
+                self.made = (self.made.0 + 1, self.made.1 + made.bytes());
+                if !self.client.statements.has_room(self.made.0, self.made.1) {
+                    self.out.refusal = Some(Statements::are_full());
+                }
+                self.out.ahead.push(Ahead::Lacks(made.id));
+                self.meanings.insert(key.into(), Meaning::New(Arc::clone(&made)));
+                let sent = made.id.name().to_vec();
+                self.out.names.comings.push(Coming::Made(key.into(), Prepared::Anywhere(made)));
+                Some(sent)
+            }
+        }
+    }
+
+    /// The statement that a `PREPARE` makes. Under settings that may differ from its client's it is its own.
+    fn make(&mut self, reference: &Reference) -> Arc<Statement> {
+        let end = reference.statement_end.min(self.text.len());
+        let body = self.text.get(reference.name.end..end).unwrap_or_default();
+        let is_own = !self.is_single || self.is_inner || self.server.settings_open;
+        let (id, family) = self.client.identify(body, is_own);
         let inner = body.get(reference.end - reference.name.end..).unwrap_or_default();
-        let (intent, calls) = (statement.intent, calls(statement.calls.clone()));
-        let (form, body, changes) = (Form::Sql, body.into(), self.changes(inner, intent));
-        let label = client.label();
-        Arc::new(Statement { id, family, label, form, body, intent, changes, calls, dialect, template: None })
+        let intent = self.statement.intent;
+        Arc::new(Statement {
+            id,
+            family,
+            label: self.client.label(),
+            form: Form::Sql,
+            body: body.into(),
+            intent,
+            changes: self.server.changes(inner, intent),
+            calls: calls(self.statement.calls.clone()),
+            dialect: self.server.reads_in(),
+            template: None,
+        })
+    }
+
+    fn execute(&mut self, reference: &Reference, key: &[u8], meaning: Meaning) -> Option<Vec<u8>> {
+        let known = match meaning {
+            Meaning::New(statement) | Meaning::Known(statement) => {
+                // Once more, perhaps: whatever it does to settings, the order of it is not known.
+                self.out.executes(&statement, false);
+                return Some(statement.id.name().to_vec());
+            }
+            Meaning::Before(statement) => statement,
+            Meaning::OnConnection | Meaning::Gone => {
+                if !self.client.pins.common(MADE_UNSEEN).is_empty() {
+                    // It may be there all the same, and do anything.
+                    self.out.executes_unseen();
+                }
+                return key.starts_with(PREFIX).then(|| never_ours(key));
+            }
+        };
+        let known = self.executed(known);
+        let known = self.server.in_present_settings(known, self.client);
+        self.out.ahead.push(Ahead::Has(Arc::clone(&known)));
+        self.out.executes(&known, self.is_single && !self.is_inner && reference.is_plain);
+        self.meanings.insert(key.into(), Meaning::Known(Arc::clone(&known)));
+        Some(known.id.name().to_vec())
+    }
+
+    /// A statement that may itself be about others, as it is now.
+    fn executed(&mut self, known: Arc<Statement>) -> Arc<Statement> {
+        let Some(template) = known.template.clone() else { return known };
+        if self.is_inner {
+            // Further down it is not read.
+            self.out.executes_unseen();
+            return known;
+        }
+        let (body, inner) = self.server.concrete_in(&template, self.client, true);
+        for coming in inner.names.comings() {
+            let (name, meaning) = match coming {
+                Coming::Made(name, Prepared::Anywhere(made)) => (name, Meaning::New(Arc::clone(made))),
+                Coming::Made(name, Prepared::OnConnection) => (name, Meaning::OnConnection),
+                Coming::Dropped(name, _) => (name, Meaning::Gone),
+            };
+            self.meanings.insert(name.clone(), meaning);
+        }
+        self.out.takes(inner);
+        self.server.current(known, body, self.client)
+    }
+
+    fn deallocate(&mut self, key: &[u8], meaning: Meaning) -> Option<Vec<u8>> {
+        let (sent, dropped) = match meaning {
+            Meaning::New(made) => (Some(made.id.name().to_vec()), Some(made.id)),
+            // The statement itself stays: others may use it.
+            Meaning::Known(_) | Meaning::Before(_) => (Some(self.stand_in(key)), None),
+            Meaning::OnConnection | Meaning::Gone => (key.starts_with(PREFIX).then(|| never_ours(key)), None),
+        };
+        self.meanings.insert(key.into(), Meaning::Gone);
+        self.out.names.comings.push(Coming::Dropped(key.into(), dropped));
+        sent
+    }
+
+    /// A name that the server will have, to be deallocated, or taken. It can be prepared in a failed transaction, too.
+    fn stand_in(&mut self, key: &[u8]) -> Vec<u8> {
+        let name = stand_in_for(key);
+        self.out.ahead.push(Ahead::StandIn(name.clone()));
+        name
     }
 }
 
@@ -379,6 +527,7 @@ impl Rewriting {
     /// A statement that it executes executes statements itself.
     fn takes(&mut self, inner: Self) {
         self.intent = self.intent.and(inner.intent);
+        self.refusal = self.refusal.take().or(inner.refusal);
         self.names.has_unseen |= inner.names.has_unseen;
         self.changes = both(self.changes.take(), inner.changes, false);
         self.ahead.extend(inner.ahead);
@@ -388,18 +537,20 @@ impl Rewriting {
         self.names.comings.extend(inner.names.comings);
     }
 
-    /// A name that the server will have, to be deallocated, or taken. It can be prepared in a failed transaction, too.
-    fn stand_in(&mut self) -> Vec<u8> {
-        let name = match self.names.shown.len() {
-            0 => STAND_IN.to_vec(),
-            // None is part of another: errors show them.
-            number => [PREFIX, number.to_string().as_bytes(), b"_stand_in"].concat(),
-        };
-        self.ahead.push(Ahead::StandIn(name.clone()));
-        name
+    /// It executes what nobody has read.
+    fn executes_unseen(&mut self) {
+        self.intent.pins_when_sent.add(PinReason::OpaqueCode);
+        self.intent.changes_settings = true;
+        self.intent.asks_sequence = true;
+        self.names.has_unseen = true;
     }
 
+    /// It executes this. `is_plain`: once, and does nothing else.
     fn executes(&mut self, known: &Arc<Statement>, is_single: bool) {
+        if self.names.uses.iter().any(|used| used.id == known.id) {
+            self.changes = both(self.changes.take(), known.changes.as_ref().map(|_| Arc::default()), false);
+            return;
+        }
         self.intent = self.intent.and(known.intent);
         self.changes = both(self.changes.take(), known.changes.clone(), is_single);
         self.calls.extend(known.calls.clone());
@@ -407,12 +558,19 @@ impl Rewriting {
     }
 }
 
+/// What stands in for a statement of this name, the same each time. None is part of another: errors show them.
+pub(super) fn stand_in_for(key: &[u8]) -> Vec<u8> {
+    let mut hasher = SipHasher13::new();
+    hasher.write(key);
+    [PREFIX, format!("{:016x}_stand_in", hasher.finish()).as_bytes()].concat()
+}
+
 /// What both do to settings. `is_single`: one behind the other, and nothing else.
 fn both(own: Option<Arc<Changes>>, others: Option<Arc<Changes>>, is_single: bool) -> Option<Arc<Changes>> {
     let Some(others) = others else { return own };
     let own = own.unwrap_or_default();
     let order_is_known = is_single && own.list.is_empty();
-    Some(Arc::new(own.and(&others, order_is_known)))
+    Some(if order_is_known { others } else { Arc::new(own.and(&others)) })
 }
 
 /// An identifier of exactly this name. Also a plain one needs its quotes: the client's may have had them, and no blanks.

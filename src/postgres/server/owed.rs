@@ -6,7 +6,7 @@
 
 use super::names::Names;
 use crate::postgres::client::{Client, Prepared};
-use crate::postgres::statement::{Id, Statement};
+use crate::postgres::statement::{Form, Id, Statement};
 use crate::protocol::{ClientError, Pins, Settings};
 use crate::sql::settings::Changes;
 use std::collections::hash_map::Entry;
@@ -69,8 +69,10 @@ pub(super) enum Effect {
     UndefineUnnamed,
     /// The client's unnamed statement is on this connection again (a Parse of the proxy's own).
     RestoreUnnamed,
-    /// The server has this statement (a Parse of the proxy's own).
-    Prepared(Id),
+    /// The server has this statement (a Parse or `PREPARE` of the proxy's own).
+    Prepared(Id, Form),
+    /// Part of what makes that so.
+    Prepares,
     /// The server no longer has it.
     Evicted(Id),
     /// The client is pinned.
@@ -366,7 +368,7 @@ impl Effect {
     /// It says what names mean, or what statements a server has.
     fn names(&self) -> bool {
         match self {
-            Self::Define { .. } | Self::Undefine(_) | Self::Prepared(_) | Self::Evicted(_) => true,
+            Self::Define { .. } | Self::Undefine(_) | Self::Prepared(..) | Self::Evicted(_) => true,
             Self::Query { names: Some(names), .. } => !names.comings().is_empty(),
             _other => false,
         }
@@ -386,7 +388,7 @@ impl Effect {
     fn touched(&self) -> impl Iterator<Item = (Id, bool)> {
         let (one, names) = match self {
             Self::Define { prepared: Prepared::Anywhere(statement), .. } => (Some((statement.id, true)), None),
-            Self::Prepared(id) => (Some((*id, true)), None),
+            Self::Prepared(id, _) => (Some((*id, true)), None),
             Self::Evicted(id) => (Some((*id, false)), None),
             Self::Query { names: Some(names), .. } => (None, Some(names)),
             _other => (None, None),

@@ -8,7 +8,7 @@ use super::{Body, Held, Hold, Server, Transaction, Usable};
 use crate::postgres::client::{Client, Prepared};
 use crate::postgres::frame::{self, HEAD_BYTES, Head};
 use crate::postgres::message::{self, from_server as kind};
-use crate::postgres::statement::{Id, PREFIX};
+use crate::postgres::statement::{Form, Id, PREFIX};
 use crate::protocol::{AttachFailure, ClientError, ClientSide, Out, PinReason, Pins, ServerError, Violation};
 use crate::sql::Dialect;
 use std::sync::Arc;
@@ -41,6 +41,9 @@ const TELLING_TAGS: &[(&[u8], PinReason)] = &[
     (b"DO", PinReason::OpaqueCode),
     (b"CALL", PinReason::OpaqueCode),
 ];
+
+/// What a query fails with when what it needs could not be sent ahead.
+const FAILED_BEHIND: &[&str] = &["26000", "25P02"];
 
 /// object_not_in_prerequisite_state: what a sequence's last value is asked for with before there is one.
 const VALUE_UNKNOWN: &str = "55000";
@@ -275,7 +278,8 @@ impl Server {
     fn complete(&mut self, client: Option<&mut Client>, out: &mut Out) {
         let Some(owed) = self.owed.pop() else { return };
         match owed.effect {
-            Effect::Nothing | Effect::Taken(_) | Effect::Fail | Effect::Refuse(_) | Effect::Asks => {}
+            Effect::Nothing | Effect::Prepares | Effect::Taken(_) | Effect::Fail | Effect::Refuse(_) | Effect::Asks => {
+            }
             Effect::Answers => {
                 if let Some(client) = client {
                     self.answered_state(client);
@@ -295,10 +299,10 @@ impl Server {
                     self.state.has_reset(due);
                 }
             }
-            Effect::Prepared(id) => {
+            Effect::Prepared(id, form) => {
                 // The shared one must not stay as these settings made it.
                 let usable = if self.settings_open { Usable::While(self.settings_closed) } else { Usable::Always };
-                self.has_prepared(id, usable);
+                self.has_prepared(id, form, usable);
             }
             Effect::Evicted(id) => {
                 self.prepared.remove(&id);
@@ -328,7 +332,7 @@ impl Server {
             }
             Effect::Define { name, prepared } => {
                 if let (Prepared::Anywhere(statement), Kind::Parse) = (&prepared, owed.kind) {
-                    self.has_prepared(statement.id, Usable::Always);
+                    self.has_prepared(statement.id, Form::Parsed, Usable::Always);
                 }
                 if let Some(client) = client {
                     client.statements.insert(name, prepared);
@@ -372,11 +376,11 @@ impl Server {
         }
     }
 
-    pub(super) fn has_prepared(&mut self, id: Id, usable: Usable) {
+    pub(super) fn has_prepared(&mut self, id: Id, form: Form, usable: Usable) {
         // Younger than all that was bound before.
         self.binds += 1;
         let dialect = Dialect { unsure: self.dialect_open, ..self.dialect };
-        self.prepared.insert(id, Held { last_used: self.binds, dialect, usable });
+        self.prepared.insert(id, Held { last_used: self.binds, dialect, usable, form });
     }
 
     /// A Bind or Describe failed. The result of a statement can't change (`RevalidateCachedQuery` in the server's
@@ -506,7 +510,7 @@ impl Server {
         // A segment of the proxy's own, with the client's requests behind it (`guard_sequences`).
         let apart = hidden && skips && !replays && self.owed.hides_segment();
         let shows = client.is_some() && !(hidden && (replays || !skips || apart));
-        if apart && matches!(front.effect, Effect::Prepared(_)) {
+        if apart && matches!(front.effect, Effect::Prepared(..) | Effect::Prepares) {
             // The query behind it asks for what is not there.
             self.failed_ahead = Some(frame.to_vec());
         } else if apart {
@@ -523,7 +527,8 @@ impl Server {
         } else if shows {
             let explained = self.explanation.take_if(|_| EXPLAINED.contains(&error.code.as_str()));
             let lost = (error.code == VALUE_UNKNOWN && self.sequences_lost).then(|| with_hint(frame, VALUE_LOST));
-            let ahead = self.failed_ahead.take_if(|_| front.kind == Kind::Query);
+            let is_missing = FAILED_BEHIND.contains(&error.code.as_str());
+            let ahead = self.failed_ahead.take_if(|_| front.kind == Kind::Query && is_missing);
             match explained.map(explain).or(lost).or(ahead).or_else(|| self.with_client_names(frame, client.as_deref()))
             {
                 None => out.pass(at..at + frame.len()),

@@ -12,6 +12,7 @@ use crate::postgres::frame;
 use crate::postgres::message::{self, from_client as kind};
 use crate::protocol::{ClientError, Fingerprint, Intent, Out, PinCause, PinPlace, PinReason, PinRules, Pins};
 use crate::sql::lexer::Lexer;
+use crate::sql::settings::Changes;
 use crate::sql::{self, Dialect};
 
 /// No statement, so the server refuses it, in whatever transaction. It stands in the database's log.
@@ -97,14 +98,25 @@ impl Gate {
 }
 
 impl Server {
-    /// Why a statement of this text (or what follows it behind a zero byte) must not be sent for a client that has `pins`.
-    pub(super) fn refusal(&self, intent: Intent, text: &[u8], pins: Pins, gate: &mut Gate) -> Option<ClientError> {
+    /// Why a statement of this text (or what follows it behind a zero byte), which does that to settings if that is known
+    /// already, must not be sent for a client that has `pins`.
+    pub(super) fn refusal(
+        &self,
+        intent: Intent,
+        changes: Option<&Changes>,
+        text: &[u8],
+        pins: Pins,
+        gate: &mut Gate,
+    ) -> Option<ClientError> {
         let mut reasons = intent.pins_when_sent.and(intent.pins_when_done).without(intent.passing);
         if reasons.is_empty() {
             return None;
         }
         let dialect = self.reads_in();
-        if gate.rejects(PinReason::Setting) && reasons.contains(PinReason::Setting) && !sets_unfollowed(text, dialect) {
+        if gate.rejects(PinReason::Setting)
+            && reasons.contains(PinReason::Setting)
+            && !sets_unfollowed(changes, text, dialect)
+        {
             reasons = reasons.without(Pins::of(PinReason::Setting));
         }
         let refusal = gate.admit(reasons, pins);
@@ -140,8 +152,9 @@ impl Server {
 
 /// The text changes settings that can't be followed from one connection to the next: of names that are made as it runs, or
 /// who the session is.
-fn sets_unfollowed(text: &[u8], dialect: Dialect) -> bool {
-    let changes = sql::settings::changes(text, dialect);
+fn sets_unfollowed(changes: Option<&Changes>, text: &[u8], dialect: Dialect) -> bool {
+    let read = if changes.is_none() { sql::settings::changes(text, dialect) } else { Changes::default() };
+    let changes = changes.unwrap_or(&read);
     let sets_user = || changes.list.iter().any(|change| change.name == "session_authorization");
     changes.has_others || sets_user() || sets_authorization(text, dialect)
 }

@@ -11,8 +11,7 @@ use crate::postgres::client::{Bound, Client, Prepared, Statements};
 use crate::postgres::frame::{self, HEAD_BYTES, Head};
 use crate::postgres::message::{self, from_client as kind};
 use crate::postgres::statement::{Form, Id, PREFIX, STAND_IN, Statement, Template, calls, name_key, without_our_names};
-use crate::protocol::{Clears, ClientSide, Intent, Out, PinReason, Pins, ServerSide, Violation};
-use crate::sql::long::Long;
+use crate::protocol::{Clears, ClientError, ClientSide, Intent, Out, PinReason, Pins, ServerSide, Violation};
 use crate::sql::settings::Changes;
 use crate::sql::{self, Dialect, Verb};
 use std::sync::Arc;
@@ -23,6 +22,12 @@ const QUERY_BYTES_MAX: usize = 1 << 20;
 const STATEMENT_BYTES_MAX: usize = 1 << 20;
 /// A Bind of settings' values is read whole up to this length; of what is longer the server is asked what became of it.
 const SETTING_BYTES_MAX: usize = 64 << 10;
+/// And of a text that is no longer than this, since it is read for each Bind.
+const SETTING_TEXT_BYTES_MAX: usize = 4 << 10;
+/// Types of which the server makes the text that is bound: not said, text, boolean, varchar.
+const PLAIN_TYPES: &[u32] = &[0, 25, 16, 1043];
+/// So much of a long query is read before it is sent: the name in it that may have to be replaced.
+pub(super) const LONG_HEAD_BYTES: usize = 8 << 10;
 /// Names must end within so many bytes of a frame; the server cuts them at 63.
 const NAMES_BYTES_MAX: usize = 128 << 10;
 /// Portals whose Execute does more than run them, at a time.
@@ -42,7 +47,7 @@ const READABLE_CHANGES: Pins = Pins::of(PinReason::Setting)
     .and(Pins::of(PinReason::Listen));
 
 /// What became of the frame at the head of the input.
-enum Taken {
+pub(super) enum Taken {
     /// This much is done with; the rest of the frame, if any, is in `sending`.
     Bytes(usize),
     /// More of it must be seen.
@@ -53,14 +58,14 @@ enum Taken {
 pub(in crate::postgres) fn begins(head: Head, rest: &[u8]) -> bool {
     let whole = rest.len() >= head.len;
     match head.kind {
-        kind::QUERY if head.len > QUERY_BYTES_MAX => true,
+        kind::QUERY if head.len > QUERY_BYTES_MAX => rest.len() >= LONG_HEAD_BYTES,
         kind::PARSE if head.len > STATEMENT_BYTES_MAX => {
             rest.len() > HEAD_BYTES + NAMES_BYTES_MAX
                 || rest.get(HEAD_BYTES..).is_some_and(|body| frame::cstr(body).is_some())
         }
         kind::BIND => {
             let names = rest.get(HEAD_BYTES..).and_then(|body| frame::cstr(frame::cstr(body)?.1));
-            whole || names.is_some() || rest.len() > HEAD_BYTES + NAMES_BYTES_MAX
+            whole || head.len > SETTING_BYTES_MAX && (names.is_some() || rest.len() > HEAD_BYTES + NAMES_BYTES_MAX)
         }
         kind::DESCRIBE | kind::CLOSE => whole || head.len > NAMES_BYTES_MAX,
         kind::FUNCTION_CALL => whole || rest.len() >= HEAD_BYTES + 4,
@@ -131,6 +136,7 @@ impl Server {
         if self.skipping && !matches!(head.kind, kind::SYNC | kind::TERMINATE) {
             return self.skip(head);
         }
+        self.spared_from = self.binds;
         match head.kind {
             kind::QUERY => return self.send_query(head, rest, at, client, out),
             kind::PARSE => return self.send_parse(head, rest, at, client, out),
@@ -191,7 +197,7 @@ impl Server {
         out: &mut Out,
     ) -> Result<Taken, Violation> {
         if head.len > QUERY_BYTES_MAX {
-            return Ok(self.send_long_query(head, at, out));
+            return Ok(self.send_long_query(head, rest, at, client, out));
         }
         let Some(frame) = rest.get(..head.len) else { return Ok(Taken::NeedMore) };
         let text = frame.get(HEAD_BYTES..).unwrap_or_default();
@@ -222,12 +228,14 @@ impl Server {
                 return Ok(Taken::Bytes(head.len));
             }
         }
-        let full = named.as_ref().is_some_and(|rewriting| rewriting.is_full).then(Statements::are_full);
-        if let Some(why) = full.or_else(|| self.refusal(intent, text, client.pins, &mut client.gate)) {
+        let full = named.as_mut().and_then(|rewriting| rewriting.refusal.take());
+        if let Some(why) =
+            full.or_else(|| self.refusal(intent, changes_of(&named), text, client.pins, &mut client.gate))
+        {
             self.refuse_query(why, out);
             return Ok(Taken::Bytes(head.len));
         }
-        self.state.may_do(statement.intent, text, self.reads_in());
+        self.state.may_do(intent, text, self.reads_in());
         let own_calls = if named.is_none() { statement.calls.as_slice() } else { &[] };
         let others_calls = named.iter().flat_map(|rewriting| rewriting.calls.iter()).flat_map(|calls| calls.iter());
         self.call(own_calls.iter().chain(others_calls), client);
@@ -260,53 +268,6 @@ impl Server {
         Ok(Taken::Bytes(head.len))
     }
 
-    /// A query that is not kept: what it is is known when the last of it has passed, which is before the server can say
-    /// anything.
-    fn send_long_query(&mut self, head: Head, at: usize, out: &mut Out) -> Taken {
-        if self.foreign_sequences && !self.unsynced {
-            if !self.owed.is_empty() && self.waits_for_replies(out) {
-                return Taken::NeedMore;
-            }
-            if self.transaction == Transaction::Failed {
-                // As in a query that is read before it is sent.
-                out.write(|out| message::query(b"SELECT", out));
-                self.begin_query(Effect::Nothing);
-                self.sending = Body { left: head.len, passes: false };
-                return Taken::Bytes(0);
-            }
-        }
-        // It may ask.
-        self.guard_sequences(true, out);
-        self.long = Some(Box::new(Long::new(self.reads_in())));
-        self.opens_settings();
-        self.begin_query(Effect::Nothing);
-        out.pass(at..at + HEAD_BYTES);
-        self.sending = Body { left: head.len - HEAD_BYTES, passes: true };
-        Taken::Bytes(HEAD_BYTES)
-    }
-
-    /// More of a long query has passed.
-    fn read_long(&mut self, bytes: &[u8], client: &mut Client) {
-        let Some(long) = &mut self.long else { return };
-        long.read(bytes);
-        if self.sending.left > 0 {
-            return;
-        }
-        let Some(statement) = self.long.take().map(|long| long.finish()) else { return };
-        let intent = statement.intent;
-        self.call(statement.calls.iter(), client);
-        let pins = intent.pins_when_sent.and(intent.pins_when_done);
-        if pins.contains(PinReason::OpaqueCode) || pins.contains(PinReason::Setting) {
-            self.state.may_change_any();
-        }
-        self.pin(intent.pins_when_sent, client);
-        self.state.may_end(intent.may_end);
-        self.owed.amend_last(Effect::Query { pins: intent.pins_when_done, names: None, changes: None });
-        if intent.clears != Clears::Nothing {
-            self.hold = Hold::UntilAnswered;
-        }
-    }
-
     pub(super) fn begin_query(&mut self, effect: Effect) {
         self.tally.requests += 1;
         self.owe(Kind::Query, effect);
@@ -333,7 +294,7 @@ impl Server {
         self.tally.requests += 1;
         if !LARGE_OBJECT_FUNCTIONS.contains(&number) {
             let code = Intent { pins_when_sent: Pins::of(PinReason::OpaqueCode), ..Intent::default() };
-            if let Some(why) = self.refusal(code, b"", client.pins, &mut client.gate) {
+            if let Some(why) = self.refusal(code, None, b"", client.pins, &mut client.gate) {
                 self.refuse_function(why, head.len, out);
                 return Ok(Taken::Bytes(0));
             }
@@ -478,7 +439,7 @@ impl Server {
         let large = Intent { pins_when_sent: pins, ..Intent::default() };
         let is_full = !key.is_empty() && !client.statements.has_room(1, 0) && lookup(&self.owed, client, key).is_none();
         let full = is_full.then(Statements::are_full);
-        if let Some(why) = full.or_else(|| self.refusal(large, b"", client.pins, &mut client.gate)) {
+        if let Some(why) = full.or_else(|| self.refusal(large, None, b"", client.pins, &mut client.gate)) {
             if key.is_empty() {
                 // A Parse that fails has removed the one before it.
                 out.write(|out| message::close_statement(b"", out));
@@ -758,7 +719,7 @@ impl Server {
             && self.waits_for_replies(out)
     }
 
-    fn waits_for_replies(&mut self, out: &mut Out) -> bool {
+    pub(super) fn waits_for_replies(&mut self, out: &mut Out) -> bool {
         // While the server reads COPY data it answers nothing else.
         if self.copy_in {
             return false;
@@ -794,10 +755,12 @@ impl Server {
                 if let Some(template) = statement.template.as_ref().filter(|_| self.can_parse(portal)) {
                     let (body, rewriting) = self.concrete(&Arc::clone(template), client);
                     statement = self.current(statement, body, client);
-                    full = rewriting.is_full.then(Statements::are_full);
-                    (use_of, ahead) = Use::of(rewriting);
+                    (use_of, ahead, full) = Use::of(rewriting);
                 }
-                let mut refusal = || self.refusal(use_of.intent, &statement.body, client.pins, &mut client.gate);
+                let mut refusal = || {
+                    let changes = use_of.changes.as_deref();
+                    self.refusal(use_of.intent, changes, &statement.body, client.pins, &mut client.gate)
+                };
                 if portal.is_some()
                     && let Some(why) = full.or_else(&mut refusal)
                 {
@@ -806,7 +769,7 @@ impl Server {
                 self.send_ahead(&ahead, portal.is_some(), client, out);
                 let pins = if portal.is_some() { use_of.intent.pins_when_done } else { Pins::NONE };
                 if let Some(portal) = portal {
-                    self.state.may_do(statement.intent, &statement.body, self.reads_in());
+                    self.state.may_do(use_of.intent, &statement.body, self.reads_in());
                     self.bind(portal, use_of, client, out);
                 }
                 self.ensure_prepared(&statement, client, out);
@@ -835,7 +798,11 @@ impl Server {
         } else {
             return None;
         };
-        Some((frame::cstr(body).map_or(body, |(text, _)| text), dialect))
+        let (text, types) = frame::cstr(body)?;
+        // Another type might make another text of what is bound.
+        let are_plain = types.get(2..)?.chunks(4).all(|oid| PLAIN_TYPES.iter().any(|plain| plain.to_be_bytes() == oid));
+        let is_short = text.len() <= SETTING_TEXT_BYTES_MAX;
+        (are_plain && is_short && self.is_in_utf8()).then_some((text, dialect))
     }
 
     /// A statement that is used in this way may be parsed anew ahead. What is described in a failed transaction is described as
@@ -865,16 +832,17 @@ impl Server {
         let (mut ahead, mut concrete, mut full) = (Vec::new(), None, None);
         if let Some(template) = template.filter(|_| self.can_parse(portal)) {
             let (body, rewriting) = self.concrete(&template, client);
-            full = rewriting.is_full.then(Statements::are_full);
-            (use_of, ahead) = Use::of(rewriting);
+            (use_of, ahead, full) = Use::of(rewriting);
             concrete = Some(body);
         }
         if portal.is_some() {
             let text = client.unnamed.latest().map_or(&b""[..], |(_, body, _)| body);
-            if let Some(why) = full.or_else(|| self.refusal(use_of.intent, text, client.pins, &mut client.gate)) {
+            if let Some(why) = full
+                .or_else(|| self.refusal(use_of.intent, use_of.changes.as_deref(), text, client.pins, &mut client.gate))
+            {
                 return SentName { rewritten: None, effect: Effect::Refuse(Box::new(why)) };
             }
-            self.state.may_do(intent, text, self.reads_in());
+            self.state.may_do(use_of.intent, text, self.reads_in());
         }
         self.send_ahead(&ahead, portal.is_some(), client, out);
         let mut misreads = false;
@@ -916,7 +884,7 @@ impl Server {
     }
 
     /// A statement of this intent is being sent, or bound.
-    fn begin_statement(&mut self, intent: Intent, client: &mut Client, out: &mut Out) {
+    pub(super) fn begin_statement(&mut self, intent: Intent, client: &mut Client, out: &mut Out) {
         self.pin(intent.pins_when_sent, client);
         self.state.may_end(intent.may_end);
         if minds_sequences(intent, client) {
@@ -935,11 +903,20 @@ impl Server {
 
     /// What a text of this intent does to settings, if it does.
     pub(super) fn changes(&self, text: &[u8], intent: Intent) -> Option<Arc<Changes>> {
-        intent.changes_settings.then(|| Arc::new(sql::settings::changes(text, self.reads_in())))
+        intent.changes_settings.then(|| {
+            let changes = sql::settings::changes(text, self.reads_in());
+            let is_readable = text.is_ascii() || self.is_in_utf8();
+            Arc::new(if is_readable { changes } else { changes.without_values() })
+        })
+    }
+
+    /// Texts come in UTF-8.
+    fn is_in_utf8(&self) -> bool {
+        self.reported.parameters.get("client_encoding").is_none_or(|encoding| encoding.eq_ignore_ascii_case("utf8"))
     }
 
     /// A statement of this intent, which does this to settings, is being sent, or bound.
-    fn begin_changes(&mut self, intent: Intent, changes: Option<&Changes>) {
+    pub(super) fn begin_changes(&mut self, intent: Intent, changes: Option<&Changes>) {
         if !intent.changes_settings {
             return;
         }
@@ -984,13 +961,12 @@ impl Server {
         match statement.form {
             Form::Parsed => {
                 out.write(|out| write_parse(&name, &statement.body, out));
-                self.owe_hidden(Kind::Parse, Effect::Prepared(statement.id));
+                self.owe_hidden(Kind::Parse, Effect::Prepared(statement.id, Form::Parsed));
             }
-            Form::Sql => self.execute_hidden(
-                &[b"PREPARE ", &*quoted(&name), &statement.body].concat(),
-                Effect::Prepared(statement.id),
-                out,
-            ),
+            Form::Sql => {
+                let text = [b"PREPARE ", &*quoted(&name), &statement.body].concat();
+                self.execute_hidden(&text, Effect::Prepared(statement.id, Form::Sql), out);
+            }
         }
         self.unsynced = true;
     }
@@ -1025,17 +1001,29 @@ impl Server {
     /// Closes the statements that were not used for longest, when one more would be too many. They go behind every use
     /// of them that has been sent, and ahead of every later one. Those in flight can't go yet: they go the next time.
     pub(super) fn make_room(&mut self, newcomer: Id, out: &mut Out) {
+        let too_many = (self.prepared.len() + 1).saturating_sub(self.prepared_max + self.owed.evicting());
         // What is closed in a failed transaction can't come back in it.
-        while self.transaction != Transaction::Failed && self.prepared.len() >= self.prepared_max + self.owed.evicting()
-        {
-            let oldest = self
-                .prepared
-                .iter()
-                .filter(|(id, _)| **id != newcomer && !self.owed.touches(**id))
-                .min_by_key(|(_, held)| held.last_used)
-                .map(|(id, _)| *id);
-            let Some(oldest) = oldest else { return };
-            self.close_hidden(oldest, out);
+        if too_many == 0 || self.transaction == Transaction::Failed {
+            return;
+        }
+        let is_bound = |id: Id| {
+            let names = self.bound.iter().filter_map(|bound| bound.names.as_ref());
+            names.flat_map(|names| names.uses()).any(|used| used.id == id)
+        };
+        let mut victims: Vec<(u64, Id)> = self
+            .prepared
+            .iter()
+            .filter(|(id, held)| **id != newcomer && held.last_used <= self.spared_from && !self.owed.touches(**id))
+            .map(|(id, held)| (held.last_used, *id))
+            .filter(|(_, id)| !is_bound(*id))
+            .collect();
+        if victims.len() > too_many {
+            victims.select_nth_unstable(too_many - 1);
+            victims.truncate(too_many);
+        }
+        victims.sort_unstable();
+        for (_, id) in victims {
+            self.close_hidden(id, out);
         }
     }
 
@@ -1060,14 +1048,19 @@ impl Server {
             write_execute(OWN, out);
             write_close_portal(OWN, out);
         });
+        let of_parts = || match &effect {
+            Effect::Prepared(..) => Effect::Prepares,
+            _other => Effect::Nothing,
+        };
+        let (parse, bind) = (of_parts(), of_parts());
         self.owe_hidden(Kind::Close, Effect::Nothing);
-        self.owe_hidden(Kind::Parse, Effect::Nothing);
-        self.owe_hidden(Kind::Bind, Effect::Nothing);
+        self.owe_hidden(Kind::Parse, parse);
+        self.owe_hidden(Kind::Bind, bind);
         self.owe_hidden(Kind::Execute, effect);
         self.owe_hidden(Kind::Close, Effect::Nothing);
     }
 
-    fn sync_hidden(&mut self, effect: Effect, out: &mut Out) {
+    pub(super) fn sync_hidden(&mut self, effect: Effect, out: &mut Out) {
         out.write(message::sync);
         self.owe_hidden(Kind::Sync, effect);
         self.begin_segment();
@@ -1075,7 +1068,7 @@ impl Server {
 
     /// A statement that asks for a sequence's last value must not get one that another client drew. The value the
     /// client drew itself in the same transaction goes with it: the server then says that there is none.
-    fn guard_sequences(&mut self, asks: bool, out: &mut Out) {
+    pub(super) fn guard_sequences(&mut self, asks: bool, out: &mut Out) {
         self.sequences_lost = asks && self.foreign_sequences;
         let was_synced = !self.unsynced;
         // In a failed transaction a single statement can't ask, nor discard; where it is not known yet whether it will have
@@ -1102,6 +1095,11 @@ fn our_names_hidden(intent: Intent, text: &[u8]) -> Option<Vec<u8>> {
     if intent.pins_when_done.contains(PinReason::PreparedStatement) { without_our_names(text) } else { None }
 }
 
+/// What a text whose names are replaced does to settings, with what it executes.
+fn changes_of(rewriting: &Option<Rewriting>) -> Option<&Changes> {
+    rewriting.as_ref().and_then(|rewriting| rewriting.changes.as_deref())
+}
+
 /// What the use of a statement does, together with those that it executes itself.
 struct Use {
     intent: Intent,
@@ -1112,9 +1110,9 @@ struct Use {
 }
 
 impl Use {
-    fn of(rewriting: Rewriting) -> (Self, Vec<Ahead>) {
-        let Rewriting { intent, changes, calls, names, ahead, .. } = rewriting;
-        (Self { intent, changes, calls, names: Some(Box::new(names)) }, ahead)
+    fn of(rewriting: Rewriting) -> (Self, Vec<Ahead>, Option<ClientError>) {
+        let Rewriting { intent, changes, calls, names, ahead, refusal, .. } = rewriting;
+        (Self { intent, changes, calls, names: Some(Box::new(names)) }, ahead, refusal)
     }
 }
 

@@ -10,6 +10,7 @@ use super::functions::{Call, FUNCTIONS};
 use super::{Server, Transaction};
 use crate::postgres::client::Client;
 use crate::postgres::message;
+use crate::postgres::statement::Form;
 use crate::protocol::{ClientSide, Intent, PinReason, Pins, Settings, Violation};
 use crate::sql::settings::{Change, Changes, Value};
 use crate::sql::{self, Dialect};
@@ -18,6 +19,8 @@ use std::sync::Arc;
 
 /// Names of the application's own settings that are asked for; one that sets more keeps its connection.
 const NAMES_MAX: usize = 200;
+/// Changes of a segment that are kept; what more of them come to is asked for.
+const CHANGES_MAX: usize = 1_000;
 /// Rows that an answer may have, and bytes of it. More is no session's settings.
 const ROWS_MAX: usize = 2_000;
 const BYTES_MAX: usize = 4 << 20;
@@ -63,6 +66,12 @@ const SETTINGS: &str = "SELECT 'setting'::pg_catalog.text, name, setting FROM pg
      UNION ALL SELECT 'setting'::pg_catalog.text, 'role'::pg_catalog.text, pg_catalog.current_setting('role') \
      UNION ALL SELECT 'setting'::pg_catalog.text, n, pg_catalog.current_setting(n, true) \
      FROM pg_catalog.unnest($1::pg_catalog.text[]) AS n";
+
+/// How many statements the server has under the proxy's names, made by Parse: code may have taken some away, or put others in
+/// their place (by `PREPARE`).
+const OWN: &str = "SELECT 'own'::pg_catalog.text, pg_catalog.count(*)::pg_catalog.text, NULL FROM \
+     pg_catalog.pg_prepared_statements WHERE NOT from_sql AND pg_catalog.left(name, 3) \
+     OPERATOR(pg_catalog.=) 'sg_'::pg_catalog.text AND pg_catalog.length(name) OPERATOR(pg_catalog.=) 35";
 
 /// The application's own settings that the database's functions mention; and whether there is one that may set others, of
 /// names that it makes itself. 16384: what the server's own functions are numbered below.
@@ -124,6 +133,8 @@ struct Found {
     reasons: Pins,
     /// Names of functions that are code.
     code: BTreeSet<Box<[u8]>>,
+    /// Statements under the proxy's names.
+    own: Option<usize>,
     settings: BTreeMap<String, String>,
     rows: usize,
     bytes: usize,
@@ -167,7 +178,8 @@ impl State {
 
     /// It has completed.
     pub(super) fn has_changed(&mut self, changes: Option<&Changes>) {
-        if let Some(changes) = changes.filter(|changes| changes.are_known()) {
+        let has_room = self.segment.changes.len() < CHANGES_MAX;
+        if let Some(changes) = changes.filter(|changes| has_room && changes.are_known()) {
             self.segment.changes.extend(changes.list.iter().cloned());
             self.segment.listed += 1;
         }
@@ -222,6 +234,10 @@ impl State {
             return Ok(());
         }
         let name = field()?.ok_or_else(malformed)?;
+        if kind == b"own" {
+            self.found.own = std::str::from_utf8(name).ok().and_then(|count| count.parse().ok());
+            return Ok(());
+        }
         if kind == b"function" {
             if field()?.is_some() {
                 self.found.code.insert(name.into());
@@ -357,6 +373,9 @@ impl Server {
         for (reason, from) in PRESENCE.iter().filter(|(reason, _)| asked.contains(*reason)) {
             parts.push(format!("SELECT '{reason}'::pg_catalog.text, NULL, NULL WHERE EXISTS (SELECT FROM {from})"));
         }
+        if asked.contains(PinReason::PreparedStatement) {
+            parts.push(OWN.to_owned());
+        }
         let functions = message::text_array(self.functions.ask());
         if is_opaque {
             parts.push(CODE.to_owned());
@@ -384,6 +403,9 @@ impl Server {
     pub(super) fn answered_state(&mut self, client: &mut Client) {
         let (asked, mut found) = (std::mem::take(&mut self.state.asked), std::mem::take(&mut self.state.found));
         self.state.in_doubt = false;
+        if asked.contains(PinReason::PreparedStatement) {
+            self.check_own(found.own);
+        }
         let are_harmless = self.functions.learn(&found.code);
         if are_harmless && !self.state.asked_has_code {
             // What only might have been code was none.
@@ -396,12 +418,23 @@ impl Server {
             self.has_settings(found.settings, client);
             if self.is_someone_else() || self.state.names_unknown {
                 gone = gone.without(Pins::of(PinReason::Setting));
+                self.holds(Pins::of(PinReason::Setting), client);
             }
         }
         if client.creates_temporary() {
             gone = gone.without(Pins::of(PinReason::TemporaryObject));
         }
         client.pins = client.pins.without(gone);
+    }
+
+    /// Something that could make and drop statements has run; there are so many of those that Parse has made. What `PREPARE` has
+    /// made can't be told from what it has replaced.
+    fn check_own(&mut self, there: Option<usize>) {
+        let parsed = self.prepared.values().filter(|held| held.form == Form::Parsed).count();
+        let are_there = there == Some(parsed);
+        for held in self.prepared.values_mut().filter(|held| !are_there || held.form == Form::Sql) {
+            held.usable = super::Usable::Never;
+        }
     }
 
     /// As long as any table may be a temporary one, the client keeps its connection.

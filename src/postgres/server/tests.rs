@@ -1060,6 +1060,8 @@ fn names_in_the_proxys_own_form() {
 #[test]
 fn deallocate_drops_a_stand_in() {
     let drops = |text: &str| {
+        let stand_in = String::from_utf8(super::names::stand_in_for(b"a")).unwrap();
+        let stand_in = || stand_in.as_str();
         let sent = format!("DEALLOCATE \"{}\"", stand_in());
         let steps = [
             client([q(text)], [cs(stand_in()), p(stand_in(), ""), s(), q(&sent)], Owing),
@@ -1075,6 +1077,8 @@ fn deallocate_drops_a_stand_in() {
     drops("DEALLOCATE A");
     drops("DEALLOCATE \"a\"");
     // It fails: the name stays.
+    let stand_in = String::from_utf8(super::names::stand_in_for(b"a")).unwrap();
+    let stand_in = || stand_in.as_str();
     let sent = format!("DEALLOCATE \"{}\"", stand_in());
     check_on(
         || prepared("a", "A"),
@@ -1116,6 +1120,8 @@ fn deallocate_drops_a_stand_in() {
 /// A DEALLOCATE inside an extended pipeline is skipped with it: no Sync of the proxy's own may stand before it.
 #[test]
 fn deallocate_inside_an_extended_pipeline() {
+    let stand_in = String::from_utf8(super::names::stand_in_for(b"a")).unwrap();
+    let stand_in = || stand_in.as_str();
     let sent = format!("DEALLOCATE \"{}\"", stand_in());
     // Whether the query is reached at all only the replies to what is before it tell.
     let start = || client([b("", "a"), e(""), q("DEALLOCATE a"), s()], [b("", &name("A")), e(""), h()], Owing);

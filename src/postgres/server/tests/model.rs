@@ -238,6 +238,10 @@ impl Model {
 
     /// As `pin_on` has it.
     fn check_refused(&self, text: &str) -> Result<(), Failure> {
+        if let Some(executed) = text.strip_prefix("EXECUTE ").and_then(|name| self.named.get(&unquoted(name))) {
+            // One that executes itself goes on for ever.
+            return if executed == text { Ok(()) } else { self.check_refused(executed) };
+        }
         if !text.starts_with("LISTEN") {
             return Ok(());
         }
@@ -293,7 +297,14 @@ impl Model {
     // --- simple ---
 
     fn simple(&mut self, statements: Vec<String>) {
-        if let Err(failure) = statements.iter().try_for_each(|text| self.check_refused(text)) {
+        // What an earlier one of them drops is not executed.
+        let is_dropped = |place: usize, text: &str| {
+            let name = text.strip_prefix("EXECUTE ").unwrap_or_default();
+            let drops = |text: &String| *text == format!("DEALLOCATE {name}") || text == "DEALLOCATE ALL";
+            statements[..place].iter().any(drops)
+        };
+        let mut ran = statements.iter().enumerate().filter(|(place, text)| !is_dropped(*place, text));
+        if let Err(failure) = ran.try_for_each(|(_, text)| self.check_refused(text)) {
             self.begin_implicit();
             self.fail(failure);
             return self.end_simple();
