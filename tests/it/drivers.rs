@@ -209,6 +209,7 @@ fn check(test: &str, driver: &Driver) {
             let newest = std::ptr::eq(server, servers().last().unwrap());
             let clients = if newest { CLIENTS } else { CLIENTS_OF_OLD };
             let proxied = driver.run(proxy.address, database, clients);
+            assert!(proxied.failures.is_empty(), "{:#?}", proxied.failures);
             if let (Some(direct), Some(proxied)) = (direct.lines.get(&0), proxied.lines.get(&0)) {
                 same(direct, proxied, "direct and through the proxy");
             }

@@ -4,18 +4,21 @@ application that writes PREPARE and EXECUTE itself. psycopg gives the functions,
 Each client counts its own names from the beginning, so all clients have the same names for other statements.
 """
 
+import contextlib
 import re
 import threading
 from collections import OrderedDict
 
 import psycopg
-from psycopg import adapt, errors, pq
+from psycopg import adapt, errors, generators, pq
 from psycopg.types.json import Json, Jsonb
 
 import program
 
 # Statements that are kept; far less than their defaults (ActiveRecord 1,000, Prisma 100), so that many make room for others.
 KEPT = 5
+# Bytes of literals in an EXECUTE.
+LITERALS_MAX = (1 << 20) - 100
 
 
 class Libpq(program.Driver):
@@ -37,9 +40,12 @@ class Libpq(program.Driver):
         self.connection.close()
 
     def simple(self, sql):
-        return self.checked(self.pgconn.exec_(sql.encode()))
+        self.pgconn.send_query(sql.encode())
+        return self.result()
 
-    def checked(self, result):
+    def result(self):
+        """What comes of what has been sent. Not by the calls that wait themselves: some keep all other threads waiting."""
+        *_, result = self.connection.wait(generators.execute(self.pgconn))
         if result.status == pq.ExecStatus.FATAL_ERROR:
             raise errors.error_from_result(result)
         return result
@@ -60,7 +66,8 @@ class Libpq(program.Driver):
 
     def run(self, sql, parameters):
         """A statement with parameters, by a name."""
-        return self.checked(self.pgconn.exec_prepared(self.named(sql), parameters, result_format=self.results))
+        self.pgconn.send_query_prepared(self.named(sql), parameters, result_format=self.results)
+        return self.result()
 
     def named(self, sql):
         """The name of this statement, which is prepared now or has been before; the one used longest ago makes room."""
@@ -74,11 +81,13 @@ class Libpq(program.Driver):
         return self.statements[sql]
 
     def prepare(self, name, sql):
-        self.checked(self.pgconn.prepare(name, sql.encode()))
+        self.pgconn.send_prepare(name, sql.encode())
+        self.result()
 
     def forget(self, name):
-        # What an application does whatever comes of it: in a failed transaction it is refused.
-        self.pgconn.exec_(b"DEALLOCATE " + name)
+        # Whatever comes of it: in a failed transaction it is refused.
+        with contextlib.suppress(psycopg.Error):
+            self.simple(f"DEALLOCATE {name.decode()}")
 
     def begin(self):
         self.simple("BEGIN")
@@ -170,10 +179,12 @@ class Prisma(Libpq):
 
     def prepare(self, name, sql):
         super().prepare(name, sql)
-        self.checked(self.pgconn.describe_prepared(name))
+        self.pgconn.send_describe_prepared(name)
+        self.result()
 
     def forget(self, name):
-        self.checked(self.pgconn.close_prepared(name))
+        self.pgconn.send_close_prepared(name)
+        self.result()
 
     def rows(self, sql, *parameters):
         if sql.startswith(("FETCH", "SAVEPOINT", "ROLLBACK")):
@@ -218,7 +229,8 @@ class Pdo(Libpq):
         name = b"pdo_stmt_%08x" % self.count
         self.prepare(name, sql)
         try:
-            return self.checked(self.pgconn.exec_prepared(name, parameters))
+            self.pgconn.send_query_prepared(name, parameters)
+            return self.result()
         finally:
             self.forget(name)
 
@@ -236,7 +248,11 @@ class Sql(Libpq):
     def run(self, sql, parameters):
         escape = pq.Escaping(self.pgconn).escape_literal
         literals = b", ".join(b"NULL" if value is None else bytes(escape(value)) for value in parameters)
-        return self.checked(self.pgconn.exec_(b"EXECUTE " + self.named(sql) + b"(" + literals + b")"))
+        if len(literals) > LITERALS_MAX:
+            # As a parameter: in such a text the proxy finds no names (docs/DRIVERS.md).
+            self.pgconn.send_query_params(sql.encode(), parameters)
+            return self.result()
+        return self.simple(f"EXECUTE {self.named(sql).decode()}({literals.decode()})")
 
 
 AS = {
