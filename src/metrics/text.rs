@@ -313,7 +313,8 @@ fn sharing(families: &mut Families, of: &[Group<'_>]) {
     families.group(of, COUNTER, about, |slot| &slot.disagreements);
     let about = ("sluicegate_settings_replayed_total", "Times a database connection was given a client's settings");
     families.group(of, COUNTER, about, |slot| &slot.replays);
-    let about = ("sluicegate_state_questions_total", "Times a database was asked what a client has left on its connection");
+    let about =
+        ("sluicegate_state_questions_total", "Times a database was asked what a client has left on its connection");
     families.group(of, COUNTER, about, |slot| &slot.questions);
 }
 

@@ -38,6 +38,7 @@ mod servers;
 mod settings;
 mod state;
 mod statements;
+mod steady;
 mod tidy;
 mod timeouts;
 mod tls;
