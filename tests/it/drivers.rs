@@ -118,6 +118,7 @@ drivers! {
     pgjdbc_autosave_conservative: pgjdbc("autosave=conservative", SHARED),
     pgjdbc_without_sets: pgjdbc("assumeMinServerVersion=15", SHARED),
     sqlalchemy: plain("SQLAlchemy", How::Python("sqlalchemy"), SHARED, "`yield_per`", "the driver's `cancel_safe()`"),
+    django: plain("Django", How::Python("django"), SHARED, "`iterator(chunk_size=)`", "`statement_timeout`"),
     libpq_as_active_record: libpq("as ActiveRecord"),
     libpq_as_prisma: libpq("as Prisma"),
     libpq_as_prisma_for_pgbouncer: libpq("as Prisma with pgbouncer=true"),
@@ -127,7 +128,6 @@ drivers! {
     psqlodbc_declare_fetch: psqlodbc("UseDeclareFetch=1;Fetch=500", "`UseDeclareFetch`"),
     psqlodbc_without_server_side_prepare: psqlodbc("UseServerSidePrepare=0", "none: all at once"),
     psqlodbc_without_savepoints: psqlodbc("Protocol=7.4-0", "none: all at once"),
-    django: plain("Django", How::Python("django"), SHARED, "`iterator(chunk_size=)`", "`statement_timeout`"),
 }
 
 impl Driver {
