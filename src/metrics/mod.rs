@@ -139,6 +139,10 @@ pub struct GroupMetrics {
     pub clients_pinned: Counts<PinReason>,
     /// Times that a statement's text and the server's answer disagreed about state. Must stay 0.
     pub disagreements: Count,
+    /// Times that a connection was given other settings.
+    pub replays: Count,
+    /// Times that a database was asked what a client has left on its connection.
+    pub questions: Count,
     /// Health probes.
     pub probes: Counts<ProbeResult>,
     /// The share of the last minute's probes that found a writer, in hundredths of a percent.

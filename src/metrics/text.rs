@@ -311,6 +311,11 @@ fn sharing(families: &mut Families, of: &[Group<'_>]) {
         "Times a statement's text and the server disagreed about state; must stay 0",
     );
     families.group(of, COUNTER, about, |slot| &slot.disagreements);
+    let about = ("sluicegate_settings_replayed_total", "Times a database connection was given a client's settings");
+    families.group(of, COUNTER, about, |slot| &slot.replays);
+    let about =
+        ("sluicegate_state_questions_total", "Times a database was asked what a client has left on its connection");
+    families.group(of, COUNTER, about, |slot| &slot.questions);
 }
 
 /// Targets, as the probes find them.

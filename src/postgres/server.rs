@@ -24,6 +24,7 @@ mod send;
 mod state;
 #[cfg(test)]
 pub(super) mod tests;
+mod words;
 
 pub(super) use refuse::Gate;
 pub(super) use send::begins;

@@ -498,6 +498,10 @@ pub struct Tally {
     pub queries: u64,
     /// Times that text and server disagreed about state: stays 0 unless a text was misread.
     pub disagreements: u64,
+    /// Times that the connection was given other settings, or what every client is to find done was done again.
+    pub replays: u64,
+    /// Times that the server was asked what its client has left there.
+    pub questions: u64,
 }
 
 /// What a server connection is doing.

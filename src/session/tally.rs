@@ -180,6 +180,8 @@ impl Tally {
         self.requests(tally.requests);
         self.group.queries.add(tally.queries);
         self.group.disagreements.add(tally.disagreements);
+        self.group.replays.add(tally.replays);
+        self.group.questions.add(tally.questions);
     }
 
     fn requests(&self, number: u64) {

@@ -23,7 +23,7 @@ use std::time::Duration;
 
 use sluicegate::demo::servers::{APP, APP_PASSWORD};
 
-use crate::harness::programs::{Ended, SOURCES, java_class, node, python_file, run};
+use crate::harness::programs::{Ended, SOURCES, java_class, node, odbc_file, python_file, run};
 use crate::harness::proxy::{config, set};
 use crate::harness::{each_with, servers};
 use program::Place;
@@ -60,6 +60,7 @@ struct Driver {
 
 enum How {
     Python(&'static str),
+    Odbc,
     Node(&'static str),
     Java,
     Rust(fn(&Place, u32) -> Said),
@@ -85,6 +86,15 @@ const fn pgjdbc(variant: &'static str, connections: u32) -> Driver {
     Driver { name: "pgjdbc", variant, how: How::Java, connections, portions: "`setFetchSize`", cancel: "`cancel()`" }
 }
 
+/// libpq, called as somebody calls it.
+const fn libpq(variant: &'static str) -> Driver {
+    Driver { variant, ..plain("libpq", How::Python("libpq"), SHARED, "DECLARE, FETCH", "`PQcancel`") }
+}
+
+const fn psqlodbc(variant: &'static str, portions: &'static str) -> Driver {
+    Driver { variant, ..plain("psqlODBC", How::Odbc, SHARED, portions, "`SQLCancel`") }
+}
+
 drivers! {
     psycopg: plain("psycopg", How::Python("psycopg"), SHARED, "named cursor", "`cancel_safe()`"),
     psycopg2: plain("psycopg2", How::Python("psycopg2"), SHARED, "named cursor", "`cancel()`"),
@@ -102,11 +112,22 @@ drivers! {
     pgjdbc_defaults: pgjdbc("", SHARED),
     pgjdbc_threshold_0: pgjdbc("prepareThreshold=0", SHARED),
     pgjdbc_threshold_1: pgjdbc("prepareThreshold=1", SHARED),
+    pgjdbc_threshold_always: pgjdbc("prepareThreshold=-1", SHARED),
+    pgjdbc_everything_cached: pgjdbc("preferQueryMode=extendedCacheEverything&prepareThreshold=1", SHARED),
     pgjdbc_autosave: pgjdbc("autosave=always", SHARED),
     pgjdbc_autosave_conservative: pgjdbc("autosave=conservative", SHARED),
     pgjdbc_without_sets: pgjdbc("assumeMinServerVersion=15", SHARED),
     sqlalchemy: plain("SQLAlchemy", How::Python("sqlalchemy"), SHARED, "`yield_per`", "the driver's `cancel_safe()`"),
     django: plain("Django", How::Python("django"), SHARED, "`iterator(chunk_size=)`", "`statement_timeout`"),
+    libpq_as_active_record: libpq("as ActiveRecord"),
+    libpq_as_prisma: libpq("as Prisma"),
+    libpq_as_prisma_for_pgbouncer: libpq("as Prisma with pgbouncer=true"),
+    libpq_as_pdo: libpq("as PDO"),
+    libpq_prepare_and_execute: libpq("PREPARE and EXECUTE"),
+    psqlodbc_defaults: psqlodbc("", "none: all at once"),
+    psqlodbc_declare_fetch: psqlodbc("UseDeclareFetch=1;Fetch=500", "`UseDeclareFetch`"),
+    psqlodbc_without_server_side_prepare: psqlodbc("UseServerSidePrepare=0", "none: all at once"),
+    psqlodbc_without_savepoints: psqlodbc("Protocol=7.4-0", "none: all at once"),
 }
 
 impl Driver {
@@ -144,6 +165,7 @@ impl Driver {
     fn command(&self, address: SocketAddr, database: &str, first: u32, clients: u32) -> std::process::Command {
         let mut command = match self.how {
             How::Python(name) => python_file(&format!("with_{name}.py")),
+            How::Odbc => odbc_file("with_psqlodbc.py"),
             How::Node(name) => node(&format!("with_{name}.js")),
             How::Java => java_class("Program"),
             How::Rust(_) => unreachable!("runs in the test"),
@@ -187,6 +209,7 @@ fn check(test: &str, driver: &Driver) {
             let newest = std::ptr::eq(server, servers().last().unwrap());
             let clients = if newest { CLIENTS } else { CLIENTS_OF_OLD };
             let proxied = driver.run(proxy.address, database, clients);
+            assert!(proxied.failures.is_empty(), "{:#?}", proxied.failures);
             if let (Some(direct), Some(proxied)) = (direct.lines.get(&0), proxied.lines.get(&0)) {
                 same(direct, proxied, "direct and through the proxy");
             }

@@ -40,6 +40,7 @@ mod settings;
 mod sql_prepare;
 mod state;
 mod statements;
+mod steady;
 mod tidy;
 mod timeouts;
 mod tls;

@@ -27,6 +27,7 @@ impl Server {
         if is_there && !self.init_lost {
             return;
         }
+        self.tally.replays += 1;
         let mut difference = in_the_login_role(&self.applied, wanted);
         for name in &difference.reset {
             let mut text = b"RESET ".to_vec();
@@ -101,6 +102,7 @@ impl Server {
 
     /// Asks the server something about the connection, in a segment of its own.
     pub(super) fn ask(&mut self, query: &str, parameters: &[&[u8]], out: &mut Vec<u8>) {
+        self.tally.questions += 1;
         let text = [query.as_bytes(), b"\0\0\0"].concat();
         write_parse(b"", &text, out);
         write_bind(b"", b"", parameters, out);

@@ -7,6 +7,7 @@
 //! no model of the server's own stack of settings here that could disagree with it.
 
 use super::functions::{Call, FUNCTIONS};
+use super::words::is_same;
 use super::{Server, Transaction};
 use crate::postgres::client::Client;
 use crate::postgres::message;
@@ -21,6 +22,8 @@ use std::sync::Arc;
 const NAMES_MAX: usize = 200;
 /// Changes of a segment that are kept; what more of them come to is asked for.
 const CHANGES_MAX: usize = 1_000;
+/// A number with its unit, or a word; of longer values no server has words of its own.
+const WRITTEN_BYTES_MAX: usize = 100;
 /// Rows that an answer may have, and bytes of it. More is no session's settings.
 const ROWS_MAX: usize = 2_000;
 const BYTES_MAX: usize = 4 << 20;
@@ -60,8 +63,8 @@ const PRESENCE: &[(PinReason, &str)] = &[
     (PinReason::Listen, "pg_catalog.pg_listening_channels()"),
 ];
 
-/// Settings of the session; the role, which does not stand there; and the application's own, which neither do.
-const SETTINGS: &str = "SELECT 'setting'::pg_catalog.text, name, setting FROM pg_catalog.pg_settings \
+/// Settings of the session, with what kind of value they have (see `words.rs`); the role, which does not stand there; and the application's own, which neither do.
+const SETTINGS: &str = "SELECT pg_catalog.concat('setting ', vartype, ' ', unit), name, setting FROM pg_catalog.pg_settings \
      WHERE source OPERATOR(pg_catalog.=) 'session'::pg_catalog.text \
      UNION ALL SELECT 'setting'::pg_catalog.text, 'role'::pg_catalog.text, pg_catalog.current_setting('role') \
      UNION ALL SELECT 'setting'::pg_catalog.text, n, pg_catalog.current_setting(n, true) \
@@ -95,6 +98,8 @@ pub(super) struct State {
     /// Settings that the client began with and that a query of its has reset: to the server's own value, which is not
     /// where they are to go back to.
     due: Vec<(String, String)>,
+    /// The values that texts of the client's give settings, as they are written there, if they do.
+    written: BTreeMap<String, String>,
     /// The application's own settings that may have been changed.
     names: BTreeSet<String>,
     /// There may be more of them, of names that nobody knows.
@@ -135,7 +140,8 @@ struct Found {
     code: BTreeSet<Box<[u8]>>,
     /// Statements under the proxy's names.
     own: Option<usize>,
-    settings: BTreeMap<String, String>,
+    /// With the kind of each.
+    settings: BTreeMap<String, (String, String)>,
     rows: usize,
     bytes: usize,
 }
@@ -143,6 +149,14 @@ struct Found {
 impl State {
     /// The texts of a request that is being sent change these settings, if nothing fails.
     pub(super) fn may_change(&mut self, changes: &Changes) {
+        for change in &changes.list {
+            if let Value::Known(value) = &change.value
+                && self.written.len() < NAMES_MAX
+                && value.len() <= WRITTEN_BYTES_MAX
+            {
+                self.written.insert(change.name.clone(), value.clone());
+            }
+        }
         for change in changes.list.iter().filter(|change| change.name.contains('.')) {
             if self.names.len() >= NAMES_MAX {
                 self.names_unknown = true;
@@ -249,7 +263,9 @@ impl State {
         match (std::str::from_utf8(name), std::str::from_utf8(value)) {
             (Ok("role"), Ok("none")) => {}
             (Ok(name), Ok(value)) => {
-                self.found.settings.insert(name.to_ascii_lowercase(), value.to_owned());
+                let kind = kind.strip_prefix(b"setting ").and_then(|kind| std::str::from_utf8(kind).ok());
+                let kind = kind.unwrap_or_default().trim_end().to_owned();
+                self.found.settings.insert(name.to_ascii_lowercase(), (value.to_owned(), kind));
             }
             // In another encoding than ours it could not be put on another connection.
             _other => self.names_unknown = true,
@@ -415,7 +431,8 @@ impl Server {
         // What has come up since is asked for the next time.
         let mut gone = asked.without(found.reasons).without(self.state.suspects);
         if asked.contains(PinReason::Setting) {
-            self.has_settings(found.settings, client);
+            let settings = self.in_words_of(client, found.settings);
+            self.has_settings(settings, client);
             if self.is_someone_else() || self.state.names_unknown {
                 gone = gone.without(Pins::of(PinReason::Setting));
                 self.holds(Pins::of(PinReason::Setting), client);
@@ -435,6 +452,17 @@ impl Server {
         for held in self.prepared.values_mut().filter(|held| !are_there || held.form == Form::Sql) {
             held.usable = super::Usable::Never;
         }
+    }
+
+    /// These settings as the client has written them, where that is the same.
+    fn in_words_of(&mut self, client: &Client, found: BTreeMap<String, (String, String)>) -> BTreeMap<String, String> {
+        let written = std::mem::take(&mut self.state.written);
+        let in_words = |(name, (said, kind)): (String, (String, String))| {
+            let known = [client.settings().value(&name), written.get(&name).map(String::as_str)];
+            let same = known.into_iter().flatten().find(|words| is_same(words, &said, &kind)).map(str::to_owned);
+            (name, same.unwrap_or(said))
+        };
+        found.into_iter().map(in_words).collect()
     }
 
     /// As long as any table may be a temporary one, the client keeps its connection.

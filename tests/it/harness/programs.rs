@@ -184,6 +184,13 @@ pub fn python_file(source: &str) -> Command {
     command
 }
 
+/// The same with the path of psqlODBC.
+pub fn odbc_file(source: &str) -> Command {
+    let mut command = python_file(source);
+    command.env("PSQLODBC", provisioned("PSQLODBC"));
+    command
+}
+
 /// The Python that has its drivers.
 pub fn python() -> Command {
     let mut command = Command::new(provisioned("PYTHON"));

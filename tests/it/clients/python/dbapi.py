@@ -5,6 +5,8 @@ import program
 
 class DbApi(program.Driver):
     inside = False
+    # A parameter's place in a text.
+    mark = "%s"
 
     def close(self):
         self.connection.close()
@@ -13,7 +15,7 @@ class DbApi(program.Driver):
         cursor = self.connection.cursor()
         try:
             if parameters:
-                cursor.execute(program.placeholders(sql), parameters)
+                cursor.execute(program.placeholders(sql, self.mark), parameters)
             else:
                 cursor.execute(sql)
             rows = cursor.fetchall() if cursor.description else []

@@ -266,9 +266,9 @@ def fraction(text):
     return text.rstrip("0").rstrip(".")
 
 
-def placeholders(sql):
-    """$1 ... as %s, for drivers that take them in their order."""
-    return re.sub(r"\$\d", "%s", sql)
+def placeholders(sql, mark="%s"):
+    """$1 ... as this, for drivers that take them in their order."""
+    return re.sub(r"\$\d", mark, sql)
 
 
 def main(driver_class):
