@@ -26,6 +26,7 @@ mod levels;
 mod limits;
 mod login;
 mod metrics;
+mod mistrust;
 mod model;
 mod my_servers;
 mod operations;
