@@ -21,16 +21,12 @@ pub fn boundaries(sql: &[u8], dialect: Dialect) -> Boundaries {
     let mut lexer = Lexer::new(sql, dialect);
     let mut depth = 0_usize;
     while let Some(token) = lexer.next() {
-        match token.kind {
-            Kind::Semicolon if depth == 0 => {
-                found.take(&statement);
-                statement.clear();
-                continue;
-            }
-            Kind::Open => depth += 1,
-            Kind::Close => depth = depth.saturating_sub(1),
-            _other => {}
+        if token.kind == Kind::Semicolon && depth == 0 {
+            found.take(&statement);
+            statement.clear();
+            continue;
         }
+        depth = (depth + usize::from(token.kind == Kind::Open)).saturating_sub(usize::from(token.kind == Kind::Close));
         // `ROLLBACK WORK AND NO CHAIN`, `ROLLBACK TRANSACTION TO SAVEPOINT a`
         if statement.len() < 5 {
             statement.push(lexer.bytes(token).to_ascii_lowercase());

@@ -109,7 +109,7 @@ impl Server {
         // As of the same statement without what makes it long.
         let short = match verb {
             Verb::Execute => [b"EXECUTE ", written].concat(),
-            _other => [b"PREPARE ", written, b" AS SELECT"].concat(),
+            Verb::Prepare | Verb::Deallocate | Verb::DeallocateAll => [b"PREPARE ", written, b" AS SELECT"].concat(),
         };
         let rewriting = self.rewrite(&short, &sql::classify(&short, self.reads_in()), client);
         let was_synced = !self.unsynced;

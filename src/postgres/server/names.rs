@@ -34,13 +34,16 @@ pub(super) struct Names {
     /// How many of them have completed.
     completed: usize,
     /// Names in what was sent, and what the client calls them.
-    shown: Vec<(Box<[u8]>, Box<[u8]>)>,
+    shown: Vec<Shown>,
     shifts: Vec<Shift>,
     /// Statements that it executes.
     uses: Vec<Arc<Statement>>,
     /// It may execute a statement that nobody has read.
     has_unseen: bool,
 }
+
+/// A name as it was sent, and as the client has it.
+type Shown = (Box<[u8]>, Box<[u8]>);
 
 /// What becomes of a client's name.
 #[derive(Debug)]

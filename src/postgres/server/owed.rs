@@ -331,6 +331,7 @@ impl Queue {
     }
 
     /// The client's name for a statement in flight, by its name on servers.
+    #[allow(clippy::wildcard_enum_match_arm, reason = "no other effect gives a statement a name")]
     pub(super) fn client_name(&self, server_name: &[u8]) -> Option<&[u8]> {
         self.entries.iter().find_map(|owed| match &owed.effect {
             Effect::Define { name, prepared: Prepared::Anywhere(statement) } => {
@@ -364,6 +365,7 @@ impl Owed {
     }
 }
 
+#[allow(clippy::wildcard_enum_match_arm, reason = "no other effect says anything of statements")]
 impl Effect {
     /// It says what names mean, or what statements a server has.
     fn names(&self) -> bool {

@@ -16,6 +16,8 @@ const SET_BACK: &[u8] = b"sg_set_back";
 /// The setting that `SET ROLE` changes.
 const ROLE: &str = "role";
 
+const ENCODING: &str = "client_encoding";
+
 /// Settings that can't change what a statement does: their replay need not be waited for.
 const COSMETIC: &[&str] = &["application_name"];
 
@@ -136,6 +138,8 @@ fn in_the_login_role(applied: &Settings, wanted: &Settings) -> Difference {
         difference.reset.insert(0, ROLE.to_owned());
     }
     difference.set.retain(|(name, _)| !is_role(name));
+    // The values are sent in UTF-8: what they are read in changes behind them.
+    difference.set.sort_by_key(|(name, _)| name == ENCODING);
     if let Some(role) = wanted.value(ROLE) {
         difference.set.push((ROLE.to_owned(), role.to_owned()));
     }

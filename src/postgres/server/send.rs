@@ -846,11 +846,11 @@ impl Server {
         }
         self.send_ahead(&ahead, portal.is_some(), client, out);
         let mut misreads = false;
-        if let Some(body) = concrete {
-            if client.unnamed.latest().is_some_and(|(_, sent, _)| *sent != *body) {
-                client.unnamed.resend(&body);
-                self.unnamed = None;
-            }
+        if let Some(body) = concrete
+            && client.unnamed.latest().is_some_and(|(_, sent, _)| *sent != *body)
+        {
+            client.unnamed.resend(&body);
+            self.unnamed = None;
         }
         let body = client.unnamed.latest().map_or(&b""[..], |(_, body, _)| body);
         if self.unnamed != Some((client.id, generation)) && !body.is_empty() {
@@ -1048,10 +1048,8 @@ impl Server {
             write_execute(OWN, out);
             write_close_portal(OWN, out);
         });
-        let of_parts = || match &effect {
-            Effect::Prepared(..) => Effect::Prepares,
-            _other => Effect::Nothing,
-        };
+        let prepares = matches!(effect, Effect::Prepared(..));
+        let of_parts = || if prepares { Effect::Prepares } else { Effect::Nothing };
         let (parse, bind) = (of_parts(), of_parts());
         self.owe_hidden(Kind::Close, Effect::Nothing);
         self.owe_hidden(Kind::Parse, parse);

@@ -17,8 +17,6 @@ import program
 
 # Statements that are kept; far less than their defaults (ActiveRecord 1,000, Prisma 100), so that many make room for others.
 KEPT = 5
-# Bytes of literals in an EXECUTE.
-LITERALS_MAX = (1 << 20) - 100
 
 
 class Libpq(program.Driver):
@@ -248,10 +246,6 @@ class Sql(Libpq):
     def run(self, sql, parameters):
         escape = pq.Escaping(self.pgconn).escape_literal
         literals = b", ".join(b"NULL" if value is None else bytes(escape(value)) for value in parameters)
-        if len(literals) > LITERALS_MAX:
-            # As a parameter: in such a text the proxy finds no names (docs/DRIVERS.md).
-            self.pgconn.send_query_params(sql.encode(), parameters)
-            return self.result()
         return self.simple(f"EXECUTE {self.named(sql).decode()}({literals.decode()})")
 
 
