@@ -500,12 +500,17 @@ impl Server {
                 Ok(Taken::NeedMore)
             };
         };
-        if self.awaits_statement(name_key(name), client, out) {
+        let key = name_key(name);
+        if self.awaits(key, out) {
+            return Ok(Taken::NeedMore);
+        }
+        let meaning = lookup(&self.owed, client, key);
+        if self.awaits_template(key, meaning.as_ref(), client, out) {
             return Ok(Taken::NeedMore);
         }
         let mut bound = None;
         if head.len <= SETTING_BYTES_MAX
-            && let Some((text, dialect)) = self.text_with_parameters(name_key(name), client)
+            && let Some((text, dialect)) = self.text_with_parameters(key, meaning.as_ref(), client)
         {
             let Some(frame) = rest.get(..head.len) else { return Ok(Taken::NeedMore) };
             let values = frame.get(HEAD_BYTES + portal.len() + name.len() + 2..).and_then(message::bind_values);
@@ -517,7 +522,7 @@ impl Server {
             self.bound.retain(|bound| *bound.portal != *portal);
         }
         let skipped = HEAD_BYTES + portal.len() + 1 + name.len() + 1;
-        let sent_name = self.resolve(name, Some(portal), bound, client, out);
+        let sent_name = self.resolve(key, meaning, Some((portal, bound)), client, out);
         if let Effect::Refuse(why) = sent_name.effect {
             self.refuse_extended(why, head.len, out);
             return Ok(Taken::Bytes(0));
@@ -554,11 +559,12 @@ impl Server {
         let (name, _) = frame::cstr(name).ok_or(Violation::MalformedFrame(head.kind))?;
         let is_statement = *of == b'S';
         let key = name_key(name);
-        let awaits = match head.kind {
-            kind::CLOSE => is_statement && !name.is_empty() && self.awaits(key, out),
-            _ => is_statement && self.awaits_statement(key, client, out),
-        };
-        if awaits {
+        let is_close = head.kind == kind::CLOSE;
+        if is_statement && !(is_close && key.is_empty()) && self.awaits(key, out) {
+            return Ok(Taken::NeedMore);
+        }
+        let meaning = if is_statement && !is_close { lookup(&self.owed, client, key) } else { None };
+        if is_statement && !is_close && self.awaits_template(key, meaning.as_ref(), client, out) {
             return Ok(Taken::NeedMore);
         }
         self.unsynced = true;
@@ -569,7 +575,7 @@ impl Server {
             self.owe(Kind::DescribePortal, Effect::Nothing);
             return Ok(self.pass(head.len));
         }
-        let sent_name = self.resolve(name, None, None, client, out);
+        let sent_name = self.resolve(key, meaning, None, client, out);
         match sent_name.rewritten {
             None => out.pass(at..at + head.len),
             Some(sent_name) => out.write(|out| {
@@ -687,23 +693,17 @@ impl Server {
         is_open && self.waits_for_replies(out)
     }
 
-    /// The same of a statement that is to be used, which may itself be about others.
-    fn awaits_statement(&mut self, name: &[u8], client: &Client, out: &mut Out) -> bool {
-        if self.awaits(name, out) {
-            return true;
-        }
-        let template = match name {
-            b"" => client.unnamed.latest().and_then(|(_, _, bound)| bound.template.clone()),
-            name => match lookup(&self.owed, client, name) {
-                Some(Prepared::Anywhere(statement)) => statement.template.clone(),
-                Some(Prepared::OnConnection) | None => None,
-            },
+    /// The same of the names in a statement that is to be used, if it is itself about others.
+    fn awaits_template(&mut self, key: &[u8], meaning: Option<&Prepared>, client: &Client, out: &mut Out) -> bool {
+        let template = match meaning {
+            _ if key.is_empty() => client.unnamed.latest().and_then(|(_, _, bound)| bound.template.as_ref()),
+            Some(Prepared::Anywhere(statement)) => statement.template.as_ref(),
+            Some(Prepared::OnConnection) | None => None,
         };
+        let Some(template) = template.cloned() else { return false };
         // In a transaction that has failed it can't be parsed anew.
-        template.is_some_and(|template| {
-            self.owed.may_fail_transaction() && self.waits_for_replies(out)
-                || self.awaits_names(&template.text, &template.statement.references, out)
-        })
+        self.owed.may_fail_transaction() && self.waits_for_replies(out)
+            || self.awaits_names(&template.text, &template.statement.references, out)
     }
 
     /// No more unnamed statements can be kept, in case that those in flight are skipped.
@@ -732,20 +732,21 @@ impl Server {
         true
     }
 
-    /// What a Bind (of this portal) or Describe of this name must say to the server; what it lacks is sent ahead.
+    /// What a Bind (to this portal, with what its values do to settings) or a Describe of this name must say to the server; what it
+    /// lacks is sent ahead.
     fn resolve(
         &mut self,
-        name: &[u8],
-        portal: Option<&[u8]>,
-        bound: Option<Arc<Changes>>,
+        key: &[u8],
+        meaning: Option<Prepared>,
+        bind: Option<(&[u8], Option<Arc<Changes>>)>,
         client: &mut Client,
         out: &mut Out,
     ) -> SentName {
-        let key = name_key(name);
+        let (portal, bound) = bind.map_or((None, None), |(portal, bound)| (Some(portal), bound));
         if key.is_empty() {
             return self.resolve_unnamed(portal, bound, client, out);
         }
-        match lookup(&self.owed, client, key) {
+        match meaning {
             Some(Prepared::Anywhere(statement)) => {
                 let mut statement = self.in_present_settings(statement, client);
                 let changes = bound.or_else(|| statement.changes.clone());
@@ -783,20 +784,20 @@ impl Server {
     }
 
     /// The text of a statement whose parameters decide what it does to settings.
-    fn text_with_parameters<'a>(&self, name: &[u8], client: &'a Client) -> Option<(&'a [u8], Dialect)> {
+    fn text_with_parameters<'a>(
+        &self,
+        key: &[u8],
+        meaning: Option<&'a Prepared>,
+        client: &'a Client,
+    ) -> Option<(&'a [u8], Dialect)> {
         let decide = |changes: &Option<Arc<Changes>>| changes.as_ref().is_some_and(|changes| changes.has_parameters);
-        let (body, dialect) = if name.is_empty() {
-            let (_, body, bound) = client.unnamed.latest().filter(|(_, _, bound)| decide(&bound.changes))?;
-            (body, bound.dialect)
-        } else if self.owed.named(name).is_some() {
-            // In flight: it is rare, and asked for behind it.
-            return None;
-        } else if let Some(Prepared::Anywhere(statement)) = client.statements.find(name)
-            && decide(&statement.changes)
-        {
-            (&*statement.body, statement.dialect)
-        } else {
-            return None;
+        let (body, dialect) = match meaning {
+            _ if key.is_empty() => {
+                let (_, body, bound) = client.unnamed.latest().filter(|(_, _, bound)| decide(&bound.changes))?;
+                (body, bound.dialect)
+            }
+            Some(Prepared::Anywhere(statement)) if decide(&statement.changes) => (&*statement.body, statement.dialect),
+            _other => return None,
         };
         let (text, types) = frame::cstr(body)?;
         // Another type might make another text of what is bound.
