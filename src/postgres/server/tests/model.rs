@@ -67,6 +67,8 @@ pub(super) struct Model {
     pub(super) lost_synchronization: bool,
     /// It refuses LISTEN by itself, in the proxy's words; else it must not get any.
     refuses: bool,
+    /// Settings as they were before this transaction set them.
+    undo: Vec<(String, String)>,
     input: Vec<u8>,
     buffered: Vec<u8>,
     /// What has been sent.
@@ -92,6 +94,7 @@ impl Model {
             copy: None,
             lost_synchronization: false,
             refuses: false,
+            undo: Vec::new(),
             input: Vec::new(),
             buffered: Vec::new(),
             out: Vec::new(),
@@ -224,6 +227,7 @@ impl Model {
         self.pending.clear();
         self.portals.clear();
         self.end_local();
+        self.take_back();
         self.transaction = match self.transaction {
             Transaction::Open | Transaction::Failed => Transaction::Failed,
             Transaction::None | Transaction::Implicit => Transaction::None,
@@ -238,10 +242,9 @@ impl Model {
 
     /// As `pin_on` has it.
     fn check_refused(&self, text: &str) -> Result<(), Failure> {
-        if let Some(executed) = text.strip_prefix("EXECUTE ").and_then(|name| self.named.get(&unquoted(name))) {
-            // One that executes itself goes on for ever.
-            return if executed == text { Ok(()) } else { self.check_refused(executed) };
-        }
+        let executed = |text: &str| text.strip_prefix("EXECUTE ").and_then(|name| self.named.get(&unquoted(name)));
+        // So far the proxy reads what one executes that executes one.
+        let text = executed(text).map_or(text, |text| executed(text).map_or(text, String::as_str));
         if !text.starts_with("LISTEN") {
             return Ok(());
         }
@@ -272,7 +275,15 @@ impl Model {
         }
         self.portals.clear();
         self.end_local();
+        self.undo.clear();
         self.transaction = Transaction::None;
+    }
+
+    /// What was set in the transaction goes with it.
+    fn take_back(&mut self) {
+        for (name, value) in std::mem::take(&mut self.undo).into_iter().rev() {
+            let _ = self.set(&name, value);
+        }
     }
 
     fn end_local(&mut self) {
@@ -482,6 +493,7 @@ impl Model {
             }
             ("SELECT", rest) if rest.starts_with("pg_catalog.set_config") => {
                 let [name, value, ..] = parameters else { return Err(("08P01", "set_config wants parameters".into())) };
+                self.undo.push((name.clone(), self.settings.get(name).cloned().unwrap_or_default()));
                 self.set(name, value.clone())?;
                 "SELECT 1".to_owned()
             }
@@ -501,6 +513,7 @@ impl Model {
                 }
                 if verb == "ROLLBACK" {
                     self.pending.clear();
+                    self.take_back();
                 }
                 self.commit();
                 if was == Transaction::Failed { "ROLLBACK".to_owned() } else { verb.to_owned() }
@@ -550,6 +563,8 @@ impl Model {
                     return Err(("25001", "DISCARD ALL cannot run inside a transaction block".to_owned()));
                 }
                 self.named.clear();
+                // It is committed at once, whatever follows in its segment.
+                self.undo.clear();
                 for (name, value) in self.defaults.clone() {
                     self.set(&name, value)?;
                 }
