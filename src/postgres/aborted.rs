@@ -1,6 +1,6 @@
 //! A transaction whose beginning was refused, since there was no database connection for it.
 //!
-//! A client may have sent the rest of its transaction already. It must not run outside of one: as behind any `BEGIN` that
+//! A client may have sent the rest of its transaction already, in a pipeline. It must not run outside of one: as behind any `BEGIN` that
 //! fails, everything up to the transaction's end is refused as well, here, without a server.
 
 use super::client::{Prepared, Statements, Unnamed};
@@ -17,6 +17,8 @@ const PARSES_MAX: usize = 1_000;
 #[derive(Debug, Default)]
 pub(super) struct Aborted {
     is_open: bool,
+    /// The client has not been told so yet.
+    is_fresh: bool,
     /// An exchange fails as it would in any failed transaction: what else is in it means nothing.
     is_skipping: bool,
     /// Statements of the exchange that is being refused, by name.
@@ -39,10 +41,14 @@ impl Aborted {
         self.is_open
     }
 
-    /// As ReadyForQuery says it.
-    pub(super) fn status(&mut self) -> u8 {
+    /// As ReadyForQuery says it. Who has sent nothing more by then knows that the `BEGIN` was refused: there is no transaction, and
+    /// drivers that keep count themselves (psycopg2) send no `ROLLBACK`.
+    pub(super) fn status(&mut self, is_more_there: bool) -> u8 {
         self.parses = Vec::new();
         self.is_skipping = false;
+        if std::mem::take(&mut self.is_fresh) && !is_more_there {
+            self.is_open = false;
+        }
         if self.is_open { b'E' } else { b'I' }
     }
 
@@ -91,6 +97,7 @@ impl Aborted {
 
     fn takes(&mut self, found: Boundaries) {
         self.is_open = found.leaves_open.unwrap_or(self.is_open);
+        self.is_fresh = self.is_open;
     }
 
     /// What the statement says that a Bind names.

@@ -445,7 +445,8 @@ impl Client {
                         return Ok(at);
                     }
                     if ready {
-                        message::ready_for_query(self.aborted.status(), out);
+                        let is_more_there = input.len() > at;
+                        message::ready_for_query(self.aborted.status(is_more_there), out);
                     }
                     self.dropping = Dropping::Nothing;
                 }
@@ -774,6 +775,10 @@ mod tests {
     /// What was sent behind a `BEGIN` that was refused must not run by itself.
     #[test]
     fn a_transaction_whose_beginning_was_refused_fails_to_its_end() {
+        let check = |said: &[Vec<u8>], refusals, answers: &[Vec<u8>], left: &[u8], verdict| {
+            let (out, tail, last) = say(&[&said.concat()], refusals).unwrap();
+            assert_eq!((show(&out), show(&tail), last), (show(&answers.concat()), show(left), verdict));
+        };
         let fails = || {
             let mut out = Vec::new();
             message::client_error(&ClientError::TransactionRefused, false, &mut out);
@@ -788,22 +793,27 @@ mod tests {
                 for end in ["ROLLBACK", "COMMIT", "end work", "abort"] {
                     let said = [begin.clone(), next.clone(), s(), next.clone(), q(end), q("B")];
                     let answers = [refused(), failed(), z(b'E'), failed(), over()];
-                    check(&said, 1, answers, &q("B"), NEED_SERVER);
+                    check(&said, 1, &answers, &q("B"), NEED_SERVER);
                 }
                 // A server says it of the others.
                 for end in [q("ROLLBACK; SELECT 1"), extended("ROLLBACK")] {
-                    check(&[begin.clone(), next.clone(), end.clone()], 1, [refused(), failed()], &end, NEED_SERVER);
+                    check(&[begin.clone(), next.clone(), end.clone()], 1, &[refused(), failed()], &end, NEED_SERVER);
                 }
             }
         }
         // All of it in one exchange, or nothing that opens one.
         let whole = [p("", "BEGIN"), b("", ""), e(""), p("", "COMMIT"), b("", ""), e(""), s()].concat();
         for said in [whole, q("BEGIN; COMMIT"), extended("SELECT 1"), q("SELECT 1")] {
-            check(&[said, q("B")], 1, [error(false), z(b'I')], &q("B"), NEED_SERVER);
+            check(&[said, q("B")], 1, &[error(false), z(b'I')], &q("B"), NEED_SERVER);
         }
         // What is skipped ends nothing.
         let skipped = [p("", "INSERT"), b("", ""), p("", "ROLLBACK"), b("", ""), e(""), s()].concat();
-        check(&[q("BEGIN"), skipped, q("B")], 1, [refused(), failed(), failed()], b"", Detached::NeedInput);
+        check(&[q("BEGIN"), skipped, q("B")], 1, &[refused(), failed(), failed()], b"", Detached::NeedInput);
+        // Who waits for its answer has no transaction.
+        for begin in [q("BEGIN"), extended("BEGIN")] {
+            let (out, _, last) = say(&[&begin, &q("B")], 1).unwrap();
+            assert_eq!((show(&out), last), (show(&[error(false), z(b'I')].concat()), NEED_SERVER));
+        }
     }
 
     /// What lives with the proxy is cleared without a server, if that is all there is.

@@ -4,12 +4,14 @@
 
 use super::Verb;
 use super::lexer::{Kind, Lexer, Quoting, Token, continues, is_space, string};
-use super::postgres::Scan;
+use super::postgres::{Scan, holds_pg_temp};
 use super::{Dialect, Statement};
 use crate::protocol::PinReason;
 
 /// A name is 63 bytes; blanks between the parts of a string are few.
 const CARRY_MAX: usize = 64 << 10;
+/// Of the temporary schema's name.
+const PG_TEMP_BYTES: usize = 7;
 /// So much must be seen to tell what begins: `U&'`.
 const PREFIX_BYTES: usize = 3;
 
@@ -25,6 +27,8 @@ pub struct Long {
     is_over: bool,
     has_non_ascii: bool,
     has_backslash: bool,
+    /// The last bytes, in which the temporary schema's name may begin.
+    tail: Vec<u8>,
     /// The last token, if it is a name; it may be a function's.
     before: Vec<u8>,
     before_kind: Kind,
@@ -53,6 +57,7 @@ impl Long {
             is_over: false,
             has_non_ascii: false,
             has_backslash: false,
+            tail: Vec::new(),
             before: Vec::new(),
             before_kind: Kind::Other,
         }
@@ -68,6 +73,17 @@ impl Long {
                 self.is_over = true;
                 part
             });
+        // Strings are not kept: it is looked for in all of the text.
+        self.tail.extend_from_slice(bytes.get(..PG_TEMP_BYTES).unwrap_or(bytes));
+        if holds_pg_temp(&self.tail) || holds_pg_temp(bytes) {
+            self.scan.may_name_pg_temp();
+        }
+        if bytes.len() > PG_TEMP_BYTES {
+            self.tail.clear();
+            self.tail.extend_from_slice(bytes.get(bytes.len() - PG_TEMP_BYTES..).unwrap_or_default());
+        }
+        let kept = self.tail.len().saturating_sub(PG_TEMP_BYTES);
+        self.tail.drain(..kept);
         self.has_non_ascii |= !bytes.is_ascii();
         self.has_backslash |= bytes.contains(&b'\\');
         let mut data = std::mem::take(&mut self.carry);
@@ -267,13 +283,17 @@ mod tests {
     use crate::sql::classify;
     use proptest::prelude::*;
 
-    /// As the whole text, but for what is said of prepared statements by name.
+    /// As the whole text, but for what is said of prepared statements by name, and of the temporary schema where it is no name.
     fn whole(sql: &[u8], dialect: Dialect) -> Statement {
         let text = sql.split(|byte| *byte == 0).next().unwrap();
         let mut statement = classify(text, dialect);
         let references = std::mem::take(&mut statement.references);
         if references.iter().any(|reference| reference.verb != Verb::DeallocateAll) {
             statement.intent.pins_when_done.add(PinReason::PreparedStatement);
+        }
+        if holds_pg_temp(text) {
+            statement.intent.pins_when_done.add(PinReason::TemporaryObject);
+            statement.intent.changes_settings = true;
         }
         statement
     }
@@ -355,7 +375,7 @@ mod tests {
         fn cuts_make_no_difference(
             pieces in proptest::collection::vec(proptest::sample::select(vec![
                 "'", "\"", "$", "$$", "$a$", "\\", "--", "/*", "*/", "\n", " ", "E'", "U&'", "U&\"", "b'", ";", "(", ")",
-                "SET", " LISTEN ", "x", "1", "e", "pg_advisory_lock", "DISCARD ALL", "ü", "\0", "''", "+", "-",
+                "SET", " LISTEN ", "x", "1", "e", "pg_advisory_lock", "DISCARD ALL", "pg_", "temp", "PG_TEMP", "ü", "\0", "''", "+", "-",
             ]), 0..24),
             cuts in proptest::collection::vec(0..6usize, 1..8),
             backslash_quotes: bool,

@@ -161,10 +161,7 @@ impl Scan {
                 self.unreadable = true;
             }
             // A path that is set by a string; or anything else, of which it is asked what came of it.
-            Kind::Literal if holds_pg_temp(bytes) => {
-                self.pin_when_done(PinReason::TemporaryObject);
-                self.temp_stays = true;
-            }
+            Kind::Literal if holds_pg_temp(bytes) => self.may_name_pg_temp(),
             Kind::Literal | Kind::Parameter | Kind::Number | Kind::Operator | Kind::Semicolon | Kind::Other => {}
         }
         if self.state != State::Rest {
@@ -338,6 +335,12 @@ impl Scan {
         }
     }
 
+    /// A string may name the temporary schema.
+    pub(super) fn may_name_pg_temp(&mut self) {
+        self.pin_when_done(PinReason::TemporaryObject);
+        self.temp_stays = true;
+    }
+
     /// The statement is about a prepared one, or about all of them.
     fn refers(&mut self, verb: Verb, end: usize) {
         if self.found.references.len() <= REFERENCES_MAX {
@@ -420,7 +423,8 @@ impl Scan {
     }
 }
 
-fn holds_pg_temp(literal: &[u8]) -> bool {
+/// The temporary schema's name stands in it.
+pub(super) fn holds_pg_temp(literal: &[u8]) -> bool {
     let around = |at: usize| literal.get(at.checked_sub(2)?..at + 5);
     memchr::memchr_iter(b'_', literal).any(|at| around(at).is_some_and(|part| part.eq_ignore_ascii_case(b"pg_temp")))
 }

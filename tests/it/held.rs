@@ -141,8 +141,8 @@ fn pg_080_locks_of_a_session_hold_it_until_the_last_is_gone() {
             ("SELECT pg_try_advisory_xact_lock(12)", OPEN),
             ("COMMIT", FREE),
             // Where the text does not say it.
-            ("DO $$ BEGIN EXECUTE 'SELECT pg_advisory' || '_lock(13)'; END $$", HELD),
-            ("DO $$ BEGIN EXECUTE 'SELECT pg_advisory' || '_unlock(13)'; END $$", FREE),
+            ("DO $$ BEGIN EXECUTE replace('SELECT pg_advisory-_lock(13)', '-', ''); END $$", HELD),
+            ("DO $$ BEGIN EXECUTE replace('SELECT pg_advisory-_unlock(13)', '-', ''); END $$", FREE),
         ]);
         // It was not to be had.
         pair.superuser.query("SELECT pg_advisory_lock(14)");
@@ -248,7 +248,7 @@ fn pg_082_held_cursors_hold_until_they_are_closed() {
             ("DECLARE d CURSOR WITHOUT HOLD FOR SELECT 1 AS hold", OPEN),
             ("COMMIT", FREE),
             // Where the text does not say it.
-            ("DO $$ BEGIN EXECUTE 'DECLARE c CURSOR WITH ' || 'HOLD FOR SELECT 1'; END $$", HELD),
+            ("DO $$ BEGIN EXECUTE replace('DECLARE c CURSOR WITH -HOLD FOR SELECT 1', '-', ''); END $$", HELD),
             ("CLOSE c", FREE),
         ]);
     });
@@ -328,7 +328,7 @@ fn pg_083_temporary_objects_hold_until_the_last_is_gone() {
             ("DROP TABLE IF EXISTS mine", HELD),
             ("DROP TABLE other", FREE),
             // Where the text does not say it.
-            ("DO $$ BEGIN EXECUTE 'CREATE TE' || 'MP TABLE mine (a int)'; END $$", HELD),
+            ("DO $$ BEGIN EXECUTE replace('CREATE TE-MP TABLE mine (a int)', '-', ''); END $$", HELD),
             ("DO $$ BEGIN EXECUTE 'DROP TABLE mine'; END $$", FREE),
         ]);
         // As long as any table is one.

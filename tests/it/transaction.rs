@@ -104,11 +104,9 @@ fn pg_047_a_begin_for_which_there_is_nothing_free() {
             holder.query("BEGIN");
             let frames = waiter.ask(&begin, 1);
             assert_eq!((kinds(&frames).as_str(), frames[0].field(b'C').as_deref()), ("EZ", Some("53300")));
-            // Who has sent the rest already must not have it run by itself.
-            assert_eq!(&frames[1].body[..], b"E");
+            assert_eq!(&frames[1].body[..], b"I");
             holder.query("COMMIT");
-            direct.query("BEGIN");
-            direct.ask(&query("SELEC"), 1);
+            // As drivers do behind an error, or don't.
             let texts = [
                 "SELECT 1",
                 "ROLLBACK",
@@ -121,6 +119,7 @@ fn pg_047_a_begin_for_which_there_is_nothing_free() {
                 [&mut waiter, &mut direct].map(|wire| texts.map(|sql| kinds(&wire.ask(&query(sql), 1))));
             assert_eq!(direct, proxied);
         }
+        // Who has sent the rest already must not have it run by itself.
         holder.query("BEGIN");
         let pipeline =
             batch([query("BEGIN"), query("INSERT INTO t VALUES (1, 'a')"), query("SELECT 1/0"), query("COMMIT")]);

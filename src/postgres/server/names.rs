@@ -38,8 +38,8 @@ pub(super) struct Names {
     shifts: Vec<Shift>,
     /// Statements that it executes.
     uses: Vec<Arc<Statement>>,
-    /// It may execute a statement that nobody has read.
-    has_unseen: bool,
+    /// Statements that it may execute and that nobody has read.
+    unseen: usize,
 }
 
 /// A name as it was sent, and as the client has it.
@@ -124,7 +124,13 @@ impl Names {
     }
 
     pub(super) fn has_unseen(&self) -> bool {
-        self.has_unseen
+        self.unseen > 0
+    }
+
+    /// There was no such statement.
+    pub(super) fn misses_one(&mut self) {
+        // Of several the others may have been executed.
+        self.unseen = if self.unseen == 1 { 0 } else { self.unseen };
     }
 
     pub(super) fn uses(&self) -> &[Arc<Statement>] {
@@ -531,7 +537,7 @@ impl Rewriting {
     fn takes(&mut self, inner: Self) {
         self.intent = self.intent.and(inner.intent);
         self.refusal = self.refusal.take().or(inner.refusal);
-        self.names.has_unseen |= inner.names.has_unseen;
+        self.names.unseen += inner.names.unseen;
         self.changes = both(self.changes.take(), inner.changes, false);
         self.ahead.extend(inner.ahead);
         self.calls.extend(inner.calls);
@@ -545,7 +551,7 @@ impl Rewriting {
         self.intent.pins_when_sent.add(PinReason::OpaqueCode);
         self.intent.changes_settings = true;
         self.intent.asks_sequence = true;
-        self.names.has_unseen = true;
+        self.names.unseen += 1;
     }
 
     /// It executes this. `is_plain`: once, and does nothing else.

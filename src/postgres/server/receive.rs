@@ -42,6 +42,9 @@ const TELLING_TAGS: &[(&[u8], PinReason)] = &[
     (b"CALL", PinReason::OpaqueCode),
 ];
 
+/// invalid_sql_statement_name: there is no statement of that name.
+const UNKNOWN_STATEMENT: &str = "26000";
+
 /// What a query fails with when what it needs could not be sent ahead.
 const FAILED_BEHIND: &[&str] = &["26000", "25P02"];
 
@@ -286,7 +289,10 @@ impl Server {
                 }
                 return;
             }
-            Effect::Query { pins, ref changes, .. } => {
+            Effect::Query { pins, ref changes, ref names } => {
+                if names.as_ref().is_some_and(|names| names.has_unseen()) {
+                    self.state.may_change_any();
+                }
                 let is_changing = pins.contains(PinReason::Setting);
                 if is_changing {
                     self.state.is_changing();
@@ -408,11 +414,6 @@ impl Server {
 
     /// The server's own word for what a command was.
     fn read_tag(&mut self, body: &[u8], client: Option<&mut Client>) {
-        if let Some(Owed { effect: Effect::Query { names: Some(names), .. }, .. }) = self.owed.front()
-            && names.has_unseen()
-        {
-            self.state.may_change_any();
-        }
         // A command of the proxy's own changes nothing for the client.
         let client = client.filter(|_| self.owed.front().is_some_and(|owed| !owed.hidden));
         let tag = frame::cstr(body).map_or(body, |(tag, _)| tag);
@@ -476,6 +477,11 @@ impl Server {
     ) -> Result<(), Violation> {
         let error = message::server_error(frame).ok_or(Violation::MalformedFrame(kind::ERROR_RESPONSE))?;
         self.forget_stale(&error.code, frame, client.as_deref_mut());
+        if error.code == UNKNOWN_STATEMENT
+            && let Some(Effect::Query { names: Some(names), .. }) = self.owed.front_effect()
+        {
+            names.misses_one();
+        }
         let front = self.owed.front();
         let hidden = front.is_some_and(|owed| owed.hidden);
         let asks = front.is_some_and(|owed| matches!(owed.effect, Effect::Asks | Effect::Answers));
