@@ -59,6 +59,7 @@ const PLAIN: &[&str] = &[
     "include",
     "intersect",
     "interval",
+    "join",
     "json_agg",
     "json_build_object",
     "jsonb_agg",

@@ -185,8 +185,7 @@ impl Scan {
             (Kind::Quoted, [b'"', inside @ .., b'"']) => matches!(name(inside, <[u8]>::eq), Name::Other),
             _other => false,
         };
-        if !is_name || matches!(self.before, Word::Into | Word::Execute | Word::Prepare | Word::Call | Word::Deallocate)
-        {
+        if !is_name || matches!(self.before, Word::Into | Word::Execute | Word::Prepare | Word::Deallocate) {
             return;
         }
         let name = identifier_value(bytes);

@@ -7,6 +7,7 @@
 #![allow(clippy::wildcard_enum_match_arm, reason = "every other kind of token is the wildcard")]
 
 use super::Dialect;
+use super::calls::{CALLS_MAX, is_plain};
 use super::lexer::{Kind, Lexer, Token, identifier_value};
 
 /// The settings whose list of values the server quotes one by one (`GUC_LIST_QUOTE`).
@@ -14,6 +15,8 @@ const QUOTED_LISTS: &[&str] =
     &["search_path", "temp_tablespaces", "local_preload_libraries", "session_preload_libraries"];
 /// The settings that decide how texts are read (see [`Dialect`]).
 const DIALECT: &[&str] = &["standard_conforming_strings", "client_encoding"];
+/// Settings that end with the transaction, however they are set; and the one that is no setting.
+const LOCAL: &[&str] = &["transaction_isolation", "transaction_read_only", "transaction_deferrable", "seed"];
 /// What `SET SESSION CHARACTERISTICS` sets, some or all of it.
 const CHARACTERISTICS: &[&str] =
     &["default_transaction_isolation", "default_transaction_read_only", "default_transaction_deferrable"];
@@ -158,20 +161,30 @@ pub fn bound_changes(sql: &[u8], dialect: Dialect, parameters: &[Parameter<'_>])
     changes
 }
 
-/// Settings of the application's own that the code in a text (`DO`) mentions: it may set them.
-pub fn mentioned(sql: &[u8], dialect: Dialect) -> Changes {
-    let mut changes = Changes::default();
+/// What the code in a text (`DO`) mentions.
+#[derive(Debug, Default)]
+pub struct Mentioned {
+    /// Settings that it may set.
+    pub changes: Changes,
+    /// Names of functions that it may call, no more than are followed.
+    pub calls: Vec<Box<[u8]>>,
+}
+
+/// What the code in a text (`DO`) mentions: it may set that, and call these.
+pub fn mentioned(sql: &[u8], dialect: Dialect) -> Mentioned {
+    let mut found = Mentioned::default();
     let tokens = Lexer::new(sql, dialect);
     for literal in tokens.clone().filter(|token| token.kind == Kind::Literal) {
         let code = tokens.bytes(literal);
         // What quotes it, a tag or `E'`, is a word or a literal that says nothing.
         let code = code.iter().position(|byte| matches!(byte, b'\'' | b'$')).and_then(|at| code.get(at + 1..));
-        mentions(code.unwrap_or_default(), dialect, &mut changes);
+        mentions(code.unwrap_or_default(), dialect, &mut found);
     }
-    changes
+    found
 }
 
-fn mentions(code: &[u8], dialect: Dialect, changes: &mut Changes) {
+fn mentions(code: &[u8], dialect: Dialect, found: &mut Mentioned) {
+    let Mentioned { changes, calls } = found;
     let lexer = Lexer::new(code, dialect);
     let tokens: Vec<Token> = lexer.clone().collect();
     let mut reader = Reader { tokens: &tokens, lexer: &lexer, dialect, parameters: &[], at: 0 };
@@ -192,6 +205,12 @@ fn mentions(code: &[u8], dialect: Dialect, changes: &mut Changes) {
             // Built from pieces, it may set anything.
             changes.has_others |= has_set(code) || code.windows(2).any(|window| window == b"||");
         } else {
+            if let Some(name) = reader.called() {
+                changes.has_others |= calls.len() >= CALLS_MAX;
+                if calls.len() < CALLS_MAX {
+                    calls.push(name);
+                }
+            }
             reader.at += 1;
         }
     }
@@ -230,6 +249,14 @@ impl Reader<'_> {
 
     fn is_done(&self) -> bool {
         self.at >= self.tokens.len()
+    }
+
+    /// The name that is here, if a parenthesis opens behind it.
+    fn called(&self) -> Option<Box<[u8]>> {
+        let (kind, name) = self.peek()?;
+        let is_name = kind == Kind::Quoted || kind == Kind::Word && !is_plain(name);
+        let opens = self.tokens.get(self.at + 1).is_some_and(|next| next.kind == Kind::Open);
+        (is_name && opens).then(|| identifier_value(name).into_owned().into())
     }
 
     /// The next token is this keyword, and is taken.
@@ -300,6 +327,9 @@ impl Reader<'_> {
                 }
             };
             return changes.add(name, Value::Unknown);
+        }
+        if LOCAL.contains(&name.as_str()) {
+            return changes.names(&name);
         }
         let value = self.value(&name);
         changes.add(name, value);
@@ -454,7 +484,7 @@ impl Reader<'_> {
             None => None,
         };
         changes.has_parameters |= matches!(value, Some(Argument::Parameter));
-        if local == Some(true) {
+        if local == Some(true) || LOCAL.contains(&name.as_str()) {
             return Some(None);
         }
         let value = match value {
@@ -758,7 +788,7 @@ mod tests {
     #[test]
     fn code_that_sets() {
         let names = |sql: &str| {
-            let found = mentioned(sql.as_bytes(), Dialect::default());
+            let found = mentioned(sql.as_bytes(), Dialect::default()).changes;
             let names: Vec<String> = found.list.into_iter().map(|change| change.name).collect();
             (names.join(" "), found.has_others)
         };
@@ -770,6 +800,8 @@ mod tests {
         assert_eq!(names("DO $$ BEGIN EXECUTE 'SE' || 'T a.b = 1'; END $$"), (String::new(), true));
         assert_eq!(names("DO $$ BEGIN EXECUTE format('SET %s = 1', x); END $$"), (String::new(), true));
         assert_eq!(names("DO $$ BEGIN EXECUTE 'SELECT 1'; END $$"), none());
+        let calls = mentioned(b"DO $$ BEGIN PERFORM app.\"F\" (g(1), now()); END $$", Dialect::default()).calls;
+        assert_eq!(calls, [Box::from(&b"F"[..]), Box::from(&b"g"[..])]);
     }
 
     #[test]

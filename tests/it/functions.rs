@@ -110,3 +110,84 @@ fn what_functions_leave_on_a_connection_holds_it() {
         },
     );
 }
+
+const MAKERS: &[&str] = &[
+    "CREATE FUNCTION set_claim(k text, v text) RETURNS void LANGUAGE plpgsql AS $$ BEGIN \
+     PERFORM set_config('request.claim.' || k, v, false); END $$",
+    "CREATE FUNCTION set_spaced(k text, v text) RETURNS void LANGUAGE plpgsql AS $$ BEGIN \
+     PERFORM set_config /* here */ ('request.claim.sub', v, false); END $$",
+    "CREATE FUNCTION set_built(k text, v text) RETURNS void LANGUAGE plpgsql AS $$ BEGIN \
+     EXECUTE 'SET request.claim.' || k || ' = ' || quote_literal(v); END $$",
+    "CREATE FUNCTION set_formatted(k text, v text) RETURNS void LANGUAGE plpgsql AS $$ BEGIN \
+     EXECUTE format('SET request.claim.%I = %L', k, v); END $$",
+    "CREATE FUNCTION set_quoted(k text, v text) RETURNS void LANGUAGE plpgsql AS $$ BEGIN \
+     SET \"request\".\"claim\".\"sub\" = 'alice'; END $$",
+    "CREATE FUNCTION set_below(k text, v text) RETURNS void LANGUAGE plpgsql AS $$ BEGIN PERFORM set_claim(k, v); END $$",
+    "CREATE PROCEDURE set_called(k text, v text) LANGUAGE plpgsql AS $$ BEGIN PERFORM set_claim(k, v); END $$",
+    "CREATE FUNCTION updates() RETURNS void LANGUAGE plpgsql AS $$ BEGIN \
+     EXECUTE format('UPDATE %I SET %I = 1 WHERE false', 't', 'i'); UPDATE t\n SET i = 2; END $$",
+    "CREATE TABLE t (i int)",
+    "CREATE SEQUENCE s; GRANT ALL ON SEQUENCE s TO PUBLIC; GRANT ALL ON t TO PUBLIC",
+    "CREATE FUNCTION my_last() RETURNS bigint LANGUAGE sql AS 'SELECT lastval()'",
+];
+
+/// Names that code makes up: who has called it stays where they are, and nobody else finds them.
+#[test]
+fn names_that_functions_make_up_are_nobody_elses() {
+    each_with(
+        "functions_made_up",
+        MAKERS,
+        |server| config(server.address(), 4),
+        |_, database, proxy| {
+            let claim = "SELECT coalesce(current_setting('request.claim.sub', true), '')";
+            let mut others = [(); 2].map(|()| client(proxy, database));
+            for call in [
+                "SELECT set_claim('sub', 'alice')",
+                "SELECT set_spaced('sub', 'alice')",
+                "SELECT set_built('sub', 'alice')",
+                "SELECT set_formatted('sub', 'alice')",
+                "SELECT set_quoted('sub', 'alice')",
+                "SELECT set_below('sub', 'alice')",
+                "CALL set_called('sub', 'alice')",
+                "DO $$ BEGIN PERFORM set_claim('sub', 'alice'); END $$",
+                "CREATE OR REPLACE FUNCTION pg_temp.quick() RETURNS text LANGUAGE sql AS \
+             $$ SELECT set_config('request.claim.sub', 'alice', false) $$; SELECT pg_temp.quick()",
+            ] {
+                for _ in 0..2 {
+                    let mut one = client(proxy, database);
+                    one.query(call);
+                    for _ in 0..2 {
+                        for other in &mut others {
+                            assert_eq!(other.value(claim), "", "{call}");
+                        }
+                        assert_eq!(one.value(claim), "alice", "{call}");
+                    }
+                }
+            }
+            // What only updates is nothing of that kind.
+            let mut one = client(proxy, database);
+            for _ in 0..3 {
+                one.query("SELECT updates()");
+                assert_eq!(others[0].value("SELECT 1"), "1");
+            }
+            for other in &mut others {
+                other.until(&format!("SELECT {}", "1"), "1");
+            }
+            assert_eq!(proxy.metric_by("sluicegate_clients_pinned", "reason").values().sum::<u64>(), 0);
+        },
+    );
+}
+
+/// A last value that another client has drawn, asked for by code.
+#[test]
+fn last_values_are_nobody_elses_in_code_either() {
+    each_with("functions_lastval", MAKERS, one, |_, database, proxy| {
+        let [mut drawer, mut other] = [(); 2].map(|()| client(proxy, database));
+        for ask in ["SELECT my_last()", "DO $$ BEGIN PERFORM lastval(); END $$", "SELECT my_last()"] {
+            drawer.query("SELECT nextval('s')");
+            let frames = other.ask(&query(ask), 1);
+            let code = frames.iter().find(|frame| frame.kind == b'E').and_then(|frame| frame.field(b'C'));
+            assert_eq!(code.as_deref(), Some("55000"), "{ask}: {frames:#?}");
+        }
+    });
+}

@@ -301,7 +301,11 @@ fn difference(direct: &[String], proxied: &[String]) -> String {
     let without = |lines: &[String], others: &[String]| {
         lines.iter().filter(|line| !others.contains(line)).cloned().collect::<Vec<_>>()
     };
-    let all = if direct.len() < 8 { format!("all: {direct:#?}\n") } else { String::new() };
+    let all = if direct.len() < 8 || without(direct, proxied).is_empty() && without(proxied, direct).is_empty() {
+        format!("all: {direct:#?}\nproxied: {proxied:#?}\n")
+    } else {
+        String::new()
+    };
     format!("{all}direct: {:#?}\nproxied: {:#?}", without(direct, proxied), without(proxied, direct))
 }
 

@@ -13,24 +13,59 @@ const NAMES_MAX: usize = 2_000;
 /// A name is good for so many statements.
 const USES_MAX: u32 = 1_000;
 
-/// What is asked of names (`$2`): those that are functions of the database's own, with all of that name together. 16384: what
-/// the server's own functions are numbered below. Languages other than SQL's can't be read, and C only by its names; whatever
-/// calls others of the database's is not read any further.
-pub(super) const FUNCTIONS: &str = "SELECT 'function'::pg_catalog.text, p.proname::pg_catalog.text, \
-     CASE WHEN pg_catalog.bool_or(CASE \
-     WHEN l.lanname OPERATOR(pg_catalog.=) 'internal'::pg_catalog.name THEN false \
-     WHEN l.lanname OPERATOR(pg_catalog.=) 'c'::pg_catalog.name THEN p.provolatile OPERATOR(pg_catalog.=) 'v'::pg_catalog.\"char\" \
-     AND p.prosrc OPERATOR(pg_catalog.~*) '(set|lock|connect|listen|temp|load|exec)' \
-     WHEN l.lanname OPERATOR(pg_catalog.=) ANY ('{sql,plpgsql}'::pg_catalog.name[]) THEN s.source OPERATOR(pg_catalog.~*) \
-     E'((^|[;$]|\\\\mbegin|\\\\mthen|\\\\melse|\\\\mloop|\\\\*/|\\\\n)\\\\s*set\\\\M|set_config|\\\\mreset\\\\M|listen|prepare|deallocate|discard|temp|advisory|\\\\mhold\\\\M|\\\\mexecute\\\\M|\\\\mload\\\\M|setseed|dblink|set_limit|\\\\mcall\\\\M|nextval|setval)' \
-     OR EXISTS (SELECT FROM pg_catalog.pg_proc AS q WHERE q.oid OPERATOR(pg_catalog.>=) 16384 \
-     AND q.proname OPERATOR(pg_catalog.<>) p.proname \
-     AND pg_catalog.strpos(pg_catalog.lower(s.source), pg_catalog.lower(q.proname::pg_catalog.text)) OPERATOR(pg_catalog.>) 0) \
-     ELSE true END) THEN 'code'::pg_catalog.text END \
-     FROM pg_catalog.pg_proc AS p JOIN pg_catalog.pg_language AS l ON l.oid OPERATOR(pg_catalog.=) p.prolang, \
-     LATERAL (SELECT COALESCE(pg_catalog.pg_get_function_sqlbody(p.oid), p.prosrc)) AS s(source) \
-     WHERE p.oid OPERATOR(pg_catalog.>=) 16384 \
-     AND p.proname::pg_catalog.text OPERATOR(pg_catalog.=) ANY ($2::pg_catalog.text[]) GROUP BY p.proname";
+/// What is asked of names (`$2`): those that are functions of the database's own, with the functions of its own that these call;
+/// whether they may change a session; the settings of the application's own that they set; and whether they may set others,
+/// of names that they make themselves. 16384: what the server's own functions are numbered below. Of C nothing but
+/// the names can be read, of other languages than SQL's nothing.
+pub(super) fn question() -> String {
+    let text = |pattern: &str| format!("E'{}'", pattern.replace('\\', "\\\\").replace('\'', "''"));
+    let (code, unnamed) = (text(&CODE.replace("START", START)), text(&UNNAMED.replace("START", START)));
+    let names = text(NAMES);
+    let word = text(r"(\W)");
+    let quoted = text(r"\\\1");
+    let (begin, end) = (text(r"\m"), text(r#""?\s*\("#));
+    format!(
+        "SELECT * FROM (WITH RECURSIVE f(root, oid, source, lang, volatile, depth) AS ( \
+         SELECT p.proname::pg_catalog.text, p.oid, COALESCE(pg_catalog.pg_get_function_sqlbody(p.oid), p.prosrc), \
+         l.lanname::pg_catalog.text, p.provolatile::pg_catalog.text, 0 \
+         FROM pg_catalog.pg_proc AS p JOIN pg_catalog.pg_language AS l ON l.oid OPERATOR(pg_catalog.=) p.prolang \
+         WHERE p.oid OPERATOR(pg_catalog.>=) 16384 \
+         AND p.proname::pg_catalog.text OPERATOR(pg_catalog.=) ANY ($2::pg_catalog.text[]) \
+         UNION SELECT f.root, q.oid, COALESCE(pg_catalog.pg_get_function_sqlbody(q.oid), q.prosrc), \
+         l.lanname::pg_catalog.text, q.provolatile::pg_catalog.text, f.depth OPERATOR(pg_catalog.+) 1 \
+         FROM f JOIN pg_catalog.pg_proc AS q ON q.oid OPERATOR(pg_catalog.>=) 16384 \
+         AND f.lang OPERATOR(pg_catalog.=) ANY ('{{sql,plpgsql}}'::pg_catalog.text[]) \
+         AND pg_catalog.strpos(pg_catalog.lower(f.source), pg_catalog.lower(q.proname::pg_catalog.text)) OPERATOR(pg_catalog.>) 0 \
+         AND f.source OPERATOR(pg_catalog.~*) ({begin} OPERATOR(pg_catalog.||) pg_catalog.regexp_replace(q.proname::pg_catalog.text, \
+         {word}, {quoted}, 'g') OPERATOR(pg_catalog.||) {end}) \
+         JOIN pg_catalog.pg_language AS l ON l.oid OPERATOR(pg_catalog.=) q.prolang \
+         WHERE f.depth OPERATOR(pg_catalog.<) {DEPTH_MAX}) \
+         SELECT 'function'::pg_catalog.text, root, CASE WHEN pg_catalog.bool_or(CASE \
+         WHEN lang OPERATOR(pg_catalog.=) 'internal'::pg_catalog.text THEN false \
+         WHEN lang OPERATOR(pg_catalog.=) 'c'::pg_catalog.text THEN volatile OPERATOR(pg_catalog.=) 'v'::pg_catalog.text \
+         AND source OPERATOR(pg_catalog.~*) '(set|lock|connect|listen|temp|load|exec)' \
+         WHEN lang OPERATOR(pg_catalog.=) ANY ('{{sql,plpgsql}}'::pg_catalog.text[]) THEN source OPERATOR(pg_catalog.~*) {code} \
+         ELSE true END) THEN 'code'::pg_catalog.text END FROM f GROUP BY root \
+         UNION ALL SELECT 'setting'::pg_catalog.text, name, pg_catalog.current_setting(name, true) FROM ( \
+         SELECT DISTINCT m.n[1] FROM f, pg_catalog.regexp_matches(f.source, {names}, 'gi') AS m(n) \
+         WHERE lang OPERATOR(pg_catalog.=) ANY ('{{sql,plpgsql}}'::pg_catalog.text[])) AS named(name) \
+         UNION ALL SELECT 'opaque_code'::pg_catalog.text, NULL, NULL WHERE EXISTS (SELECT FROM f WHERE CASE \
+         WHEN lang OPERATOR(pg_catalog.=) ANY ('{{sql,plpgsql}}'::pg_catalog.text[]) THEN source OPERATOR(pg_catalog.~*) {unnamed} \
+         ELSE lang OPERATOR(pg_catalog.<>) ALL ('{{c,internal}}'::pg_catalog.text[]) END)) AS functions"
+    )
+}
+
+/// How far down calls are followed.
+const DEPTH_MAX: usize = 5;
+/// Where a statement may begin, or a string that is one.
+const START: &str = r"(^|[;$']|\mbegin|\mthen|\melse|\mloop|\*/|--[^\n]*\n)\s*";
+/// What may change a session, or look at what it has.
+const CODE: &str = r"STARTset\M|set_config|\mreset\M|listen|\mprepare\M|deallocate|discard|\mtemp(orary)?\M|pg_temp|advisory|\mhold\M|\mexecute\M|\mload\M|setseed|dblink|set_limit|\mcall\M|currval|lastval|to_xml|ts_stat|ts_rewrite|pg_settings|crosstab|connectby|xpath_table";
+/// What may set a setting whose name is made as it runs.
+const UNNAMED: &str =
+    r#"set_config(?!\s*\(\s*'[\w$.]+'\s*,)|STARTset\s+(session\s+|local\s+)?([^a-z_[:space:]]|[\w$.]*['"%|])"#;
+/// What sets one of the application's own.
+const NAMES: &str = r"(?:set_config\s*\(\s*'|\mset\s+(?:session\s+|local\s+)?)([a-z_][\w$]*(?:\.[\w$]+)+)";
 
 /// What is known of names on this connection.
 #[derive(Debug, Default)]
@@ -38,8 +73,12 @@ pub(super) struct Functions {
     known: HashMap<Box<[u8]>, Known>,
     /// Called since it was last asked.
     new: BTreeSet<Box<[u8]>>,
+    /// Code that was called since then.
+    code: BTreeSet<Box<[u8]>>,
     /// Asked for.
     asked: BTreeSet<Box<[u8]>>,
+    /// Not all that was called could be asked for.
+    is_too_much: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -65,11 +104,20 @@ impl Functions {
         match self.known.get_mut(name).filter(|known| known.uses < USES_MAX) {
             Some(known) => {
                 known.uses += 1;
-                if known.is_code { Call::Code } else { Call::Harmless }
+                if !known.is_code {
+                    return Call::Harmless;
+                }
+                self.is_too_much |= self.code.len() >= NAMES_MAX;
+                if self.code.len() < NAMES_MAX {
+                    self.code.insert(name.into());
+                }
+                Call::Code
             }
             None => {
                 // What is not asked for stays unknown.
-                if self.new.len() < NAMES_MAX {
+                let can_be_asked = self.new.len() < NAMES_MAX && std::str::from_utf8(name).is_ok();
+                self.is_too_much |= !can_be_asked;
+                if can_be_asked {
                     self.new.insert(name.into());
                 }
                 Call::Unknown
@@ -77,28 +125,29 @@ impl Functions {
         }
     }
 
-    /// The names to be asked for, if there are any.
+    /// The names to be asked for: those that are new, and those of code that was called.
     pub(super) fn ask(&mut self) -> impl Iterator<Item = &str> {
         self.asked = std::mem::take(&mut self.new);
-        // In another encoding than ours there is no asking: it stays unknown, and is code each time.
+        self.asked.append(&mut self.code);
         self.asked.iter().filter_map(|name| std::str::from_utf8(name).ok())
     }
 
-    /// The server has answered: of what was asked for, these are code. True if none is.
+    /// The server has answered: of what was asked for, these are code. True if none is, and nothing else was called.
     pub(super) fn learn(&mut self, code: &BTreeSet<Box<[u8]>>) -> bool {
         if self.known.len() >= NAMES_MAX {
             self.known.clear();
         }
         for name in std::mem::take(&mut self.asked) {
-            let is_code = code.contains(&name) || std::str::from_utf8(&name).is_err();
+            let is_code = code.contains(&name);
             self.known.insert(name, Known { is_code, uses: 0 });
         }
-        code.is_empty()
+        code.is_empty() && !std::mem::take(&mut self.is_too_much)
     }
 
     /// The server did not answer.
     pub(super) fn is_refused(&mut self) {
         self.new.append(&mut self.asked);
+        self.known.retain(|name, _| !self.new.contains(name));
     }
 
     /// Functions may have been replaced.

@@ -113,7 +113,7 @@ impl Server {
         };
         let rewriting = self.rewrite(&short, &sql::classify(&short, self.reads_in()), client);
         let was_synced = !self.unsynced;
-        self.call(rewriting.calls.iter().flat_map(|calls| calls.iter()), client);
+        let _ = self.call(rewriting.calls.iter().flat_map(|calls| calls.iter()), client);
         self.begin_statement(rewriting.intent, client, out);
         self.begin_changes(rewriting.intent, rewriting.changes.as_deref());
         self.send_ahead(&rewriting.ahead, true, client, out);
@@ -137,7 +137,7 @@ impl Server {
         let LongQuery { reader, names, pins } = *long;
         let statement = reader.finish();
         let intent = statement.intent;
-        self.call(statement.calls.iter(), client);
+        let _ = self.call(statement.calls.iter(), client);
         let all = intent.pins_when_sent.and(intent.pins_when_done).and(pins);
         if all.contains(PinReason::OpaqueCode) || all.contains(PinReason::Setting) {
             self.state.may_change_any();

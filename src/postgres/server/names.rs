@@ -208,7 +208,7 @@ impl Server {
         for ahead in ahead {
             match ahead {
                 Ahead::Has(statement) => {
-                    self.state.may_do(statement.intent, &statement.body, self.reads_in());
+                    self.may_do(statement.intent, &statement.body);
                     self.ensure_prepared(statement, client, out);
                 }
                 Ahead::Lacks(id) if is_executed => {

@@ -6,7 +6,6 @@
 //! leaves something behind, texts longer than are kept, a text that the server reads otherwise than it was read here.
 
 use super::owed::{Effect, Kind};
-use super::send::write_bind;
 use super::{Body, Server};
 use crate::postgres::frame;
 use crate::postgres::message::{self, from_client as kind};
@@ -17,7 +16,7 @@ use crate::sql::{self, Dialect};
 
 /// No statement, so the server refuses it, in whatever transaction. It stands in the database's log.
 const REFUSED_QUERY: &[u8] = b"refused by the proxy: pin_on, pin_max_percent";
-/// No statement has this name: the proxy's own look otherwise, and clients get none that begins so.
+/// No client's own name begins so, and none of the proxy's ends so.
 const REFUSED_STATEMENT: &[u8] = b"sg_refused_by_the_proxy";
 
 /// What may come of a text without a pin, so that there is nothing to count before it is done: settings are followed, code
@@ -143,7 +142,14 @@ impl Server {
 
     /// Nor a Bind, or a Parse. What is left of its frame is dropped.
     pub(super) fn refuse_extended(&mut self, why: Box<ClientError>, left: usize, out: &mut Out) {
-        out.write(|out| write_bind(b"", REFUSED_STATEMENT, &[], out));
+        // With formats for parameters that it does not bring it fails, also if somebody has made a statement of that name.
+        out.write(|out| {
+            frame::frame(out, kind::BIND, |body| {
+                frame::put_cstr(body, b"");
+                frame::put_cstr(body, REFUSED_STATEMENT);
+                body.extend_from_slice(&[0, 2, 0, 0, 0, 0, 0, 0, 0, 0]);
+            });
+        });
         self.owe(Kind::Bind, Effect::Refuse(why));
         self.unsynced = true;
         self.sending = Body { left, passes: false };

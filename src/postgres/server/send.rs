@@ -14,6 +14,7 @@ use crate::postgres::statement::{Form, Id, PREFIX, STAND_IN, Statement, Template
 use crate::protocol::{Clears, ClientError, ClientSide, Intent, Out, PinReason, Pins, ServerSide, Violation};
 use crate::sql::settings::Changes;
 use crate::sql::{self, Dialect, Verb};
+use std::collections::HashSet;
 use std::sync::Arc;
 
 /// A query's text is kept until it is read up to this length; a longer one is read as it passes.
@@ -30,6 +31,9 @@ const PLAIN_TYPES: &[u32] = &[0, 25, 16, 1043];
 pub(super) const LONG_HEAD_BYTES: usize = 8 << 10;
 /// Names must end within so many bytes of a frame; the server cuts them at 63.
 const NAMES_BYTES_MAX: usize = 128 << 10;
+/// And so many of those that make statements of more bytes than this.
+const BOUND_HEAVY_MAX: usize = 8;
+const BOUND_BYTES_MAX: usize = 16 << 10;
 /// Portals whose Execute does more than run them, at a time.
 const BOUND_MAX: usize = 1_000;
 /// What the proxy itself executes is prepared as this for a moment.
@@ -235,10 +239,12 @@ impl Server {
             self.refuse_query(why, out);
             return Ok(Taken::Bytes(head.len));
         }
-        self.state.may_do(intent, text, self.reads_in());
+        self.may_do(intent, text);
         let own_calls = if named.is_none() { statement.calls.as_slice() } else { &[] };
         let others_calls = named.iter().flat_map(|rewriting| rewriting.calls.iter()).flat_map(|calls| calls.iter());
-        self.call(own_calls.iter().chain(others_calls), client);
+        if self.call(own_calls.iter().chain(others_calls), client) {
+            self.guard_sequences(true, out);
+        }
         self.begin_statement(intent, client, out);
         let (names, changes) = match named {
             Some(rewriting) => {
@@ -770,7 +776,7 @@ impl Server {
                 self.send_ahead(&ahead, portal.is_some(), client, out);
                 let pins = if portal.is_some() { use_of.intent.pins_when_done } else { Pins::NONE };
                 if let Some(portal) = portal {
-                    self.state.may_do(use_of.intent, &statement.body, self.reads_in());
+                    self.may_do(use_of.intent, &statement.body);
                     self.bind(portal, use_of, client, out);
                 }
                 self.ensure_prepared(&statement, client, out);
@@ -843,7 +849,7 @@ impl Server {
             {
                 return SentName { rewritten: None, effect: Effect::Refuse(Box::new(why)) };
             }
-            self.state.may_do(use_of.intent, text, self.reads_in());
+            self.may_do(use_of.intent, text);
         }
         self.send_ahead(&ahead, portal.is_some(), client, out);
         let mut misreads = false;
@@ -873,13 +879,17 @@ impl Server {
     /// A statement is being bound to this portal.
     fn bind(&mut self, portal: &[u8], use_of: Use, client: &mut Client, out: &mut Out) {
         let Use { intent, changes, calls, names } = use_of;
-        self.call(calls.iter().flat_map(|calls| calls.iter()), client);
+        if self.call(calls.iter().flat_map(|calls| calls.iter()), client) {
+            self.guard_sequences(true, out);
+        }
         self.begin_statement(intent, client, out);
         self.begin_changes(intent, changes.as_deref());
         let changes = changes.filter(|_| intent.pins_when_done.contains(PinReason::Setting));
         let clears = intent.clears != Clears::Nothing;
         // Of more of them it is not known what their Executes do: tags and the server's own answers tell.
-        if self.bound.len() < BOUND_MAX && (names.is_some() || changes.is_some() || clears) {
+        let bytes: usize = names.iter().flat_map(|names| names.makes()).map(|(_, made)| made.bytes()).sum();
+        let is_heavy = bytes > BOUND_BYTES_MAX && self.bound.len() >= BOUND_HEAVY_MAX;
+        if self.bound.len() < BOUND_MAX && !is_heavy && (names.is_some() || changes.is_some() || clears) {
             self.bound.push(BoundPortal { portal: portal.into(), names, changes, clears });
         }
     }
@@ -888,8 +898,9 @@ impl Server {
     pub(super) fn begin_statement(&mut self, intent: Intent, client: &mut Client, out: &mut Out) {
         self.pin(intent.pins_when_sent, client);
         self.state.may_end(intent.may_end);
-        if minds_sequences(intent, client) {
-            self.guard_sequences(intent.asks_sequence, out);
+        let is_code = intent.pins_when_sent.contains(PinReason::OpaqueCode);
+        if is_code || minds_sequences(intent, client) {
+            self.guard_sequences(is_code || intent.asks_sequence, out);
         }
         // What a statement leaves is kept up to the next one.
         client.let_go_of_last_values();
@@ -1007,16 +1018,14 @@ impl Server {
         if too_many == 0 || self.transaction == Transaction::Failed {
             return;
         }
-        let is_bound = |id: Id| {
-            let names = self.bound.iter().filter_map(|bound| bound.names.as_ref());
-            names.flat_map(|names| names.uses()).any(|used| used.id == id)
-        };
+        let names = self.bound.iter().filter_map(|bound| bound.names.as_ref());
+        let bound: HashSet<Id> = names.flat_map(|names| names.uses()).map(|used| used.id).collect();
         let mut victims: Vec<(u64, Id)> = self
             .prepared
             .iter()
             .filter(|(id, held)| **id != newcomer && held.last_used <= self.spared_from && !self.owed.touches(**id))
             .map(|(id, held)| (held.last_used, *id))
-            .filter(|(_, id)| !is_bound(*id))
+            .filter(|(_, id)| !bound.contains(id))
             .collect();
         if victims.len() > too_many {
             victims.select_nth_unstable(too_many - 1);

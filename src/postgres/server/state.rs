@@ -6,15 +6,15 @@
 //! with transactions, savepoints, rollbacks, functions and what they did: the server is asked what is there now. So there is
 //! no model of the server's own stack of settings here that could disagree with it.
 
-use super::functions::{Call, FUNCTIONS};
+use super::functions::{self, Call};
 use super::words::is_same;
 use super::{Server, Transaction};
 use crate::postgres::client::Client;
 use crate::postgres::message;
 use crate::postgres::statement::Form;
 use crate::protocol::{ClientSide, Intent, PinReason, Pins, Settings, Violation};
+use crate::sql;
 use crate::sql::settings::{Change, Changes, Value};
-use crate::sql::{self, Dialect};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -45,7 +45,8 @@ const PRESENCE: &[(PinReason, &str)] = &[
     // Those that the client has by name are the proxy's.
     (
         PinReason::PreparedStatement,
-        "pg_catalog.pg_prepared_statements WHERE from_sql AND pg_catalog.left(name, 3) OPERATOR(pg_catalog.<>) 'sg_'::pg_catalog.text",
+        "pg_catalog.pg_prepared_statements WHERE from_sql AND NOT (pg_catalog.left(name, 3) OPERATOR(pg_catalog.=) \
+         'sg_'::pg_catalog.text AND pg_catalog.length(name) OPERATOR(pg_catalog.=) 35)",
     ),
     // Whatever lies in a schema depends on it.
     (
@@ -75,16 +76,6 @@ const SETTINGS: &str = "SELECT pg_catalog.concat('setting ', vartype, ' ', unit)
 const OWN: &str = "SELECT 'own'::pg_catalog.text, pg_catalog.count(*)::pg_catalog.text, NULL FROM \
      pg_catalog.pg_prepared_statements WHERE NOT from_sql AND pg_catalog.left(name, 3) \
      OPERATOR(pg_catalog.=) 'sg_'::pg_catalog.text AND pg_catalog.length(name) OPERATOR(pg_catalog.=) 35";
-
-/// The application's own settings that the database's functions mention; and whether there is one that may set others, of
-/// names that it makes itself. 16384: what the server's own functions are numbered below.
-const CODE: &str = "SELECT 'setting'::pg_catalog.text, m.n[1], pg_catalog.current_setting(m.n[1], true) \
-     FROM pg_catalog.pg_proc AS p, pg_catalog.regexp_matches(COALESCE(pg_catalog.pg_get_function_sqlbody(p.oid), p.prosrc), \
-     E'(?:set_config\\\\s*\\\\(\\\\s*''|\\\\mset\\\\s+(?:session\\\\s+)?)([a-z_][\\\\w$]*\\\\.[\\\\w.$]+)', 'gi') AS m(n) \
-     WHERE p.oid OPERATOR(pg_catalog.>=) 16384 \
-     UNION ALL SELECT 'opaque_code'::pg_catalog.text, NULL, NULL WHERE EXISTS (SELECT FROM pg_catalog.pg_proc AS p \
-     WHERE p.oid OPERATOR(pg_catalog.>=) 16384 AND COALESCE(pg_catalog.pg_get_function_sqlbody(p.oid), p.prosrc) \
-     OPERATOR(pg_catalog.~*) E'set_config\\\\s*\\\\(\\\\s*[^''\\\\s]|\\\\mset\\\\s+(session\\\\s+)?(%|''\\\\s*\\\\|\\\\|)')";
 
 /// What is suspected of the present client.
 #[derive(Debug, Default)]
@@ -165,14 +156,6 @@ impl State {
             self.names.insert(change.name.clone());
         }
         self.names_unknown |= changes.has_others;
-    }
-
-    /// The text of a request that is being sent may hold code, which does something to settings that it mentions.
-    pub(super) fn may_do(&mut self, intent: Intent, text: &[u8], dialect: Dialect) {
-        if intent.pins_when_sent.contains(PinReason::OpaqueCode) {
-            self.has_code = true;
-            self.may_change(&sql::settings::mentioned(text, dialect));
-        }
     }
 
     /// Settings of any name may be changed.
@@ -275,7 +258,7 @@ impl State {
 
     /// The server did not answer: what was suspected stands.
     pub(super) fn is_refused(&mut self) {
-        self.asked = Pins::NONE;
+        self.suspects = self.suspects.and(std::mem::take(&mut self.asked));
         self.found = Found::default();
         self.has_code |= self.asked_has_code;
         self.names.append(&mut self.asked_names);
@@ -298,15 +281,31 @@ impl Server {
         client.pins = client.pins.and(pins);
     }
 
+    /// The text of a request that is being sent may hold code, which does something to settings that it mentions, or calls what
+    /// does.
+    pub(super) fn may_do(&mut self, intent: Intent, text: &[u8]) {
+        if !intent.pins_when_sent.contains(PinReason::OpaqueCode) {
+            return;
+        }
+        self.state.has_code = true;
+        let code = sql::settings::mentioned(text, self.reads_in());
+        self.state.may_change(&code.changes);
+        for name in &code.calls {
+            self.functions.call(name);
+        }
+    }
+
     /// A statement that may call these functions is being sent.
-    pub(super) fn call<'a>(&mut self, names: impl Iterator<Item = &'a Box<[u8]>>, client: &mut Client) {
+    /// True: they may look at what others have left of sequences, as well.
+    pub(super) fn call<'a>(&mut self, names: impl Iterator<Item = &'a Box<[u8]>>, client: &mut Client) -> bool {
         let call = names.map(|name| self.functions.call(name)).max();
         if call.is_none_or(|call| call == Call::Harmless) {
-            return;
+            return false;
         }
         self.state.has_code |= call == Some(Call::Code);
         self.pin(OPAQUE, client);
         self.opens_settings();
+        true
     }
 
     /// The client's segment is over; the transaction was as `was` before it.
@@ -392,17 +391,16 @@ impl Server {
         if asked.contains(PinReason::PreparedStatement) {
             parts.push(OWN.to_owned());
         }
-        let functions = message::text_array(self.functions.ask());
+        let called = message::text_array(self.functions.ask());
         if is_opaque {
-            parts.push(CODE.to_owned());
-            parts.push(FUNCTIONS.to_owned());
+            parts.push(functions::question());
         }
         let known = client.settings().iter().chain(self.applied.iter()).map(|(name, _)| name);
         let own = known.chain(self.state.names.iter().map(String::as_str)).filter(|name| name.contains('.'));
         let names: BTreeSet<&str> = own.collect();
         let names = message::text_array(names);
         let parameters: &[&[u8]] = match asked.contains(PinReason::Setting) {
-            true if is_opaque => &[&names, &functions],
+            true if is_opaque => &[&names, &called],
             true => &[&names],
             false => &[],
         };

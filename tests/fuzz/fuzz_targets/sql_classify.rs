@@ -19,7 +19,7 @@ fuzz_target!(|input: &[u8]| {
         at = token.end;
     }
     let found = changes(sql, dialect);
-    assert!(found.list.len() <= sql.len() && mentioned(sql, dialect).list.len() <= sql.len());
+    assert!(found.list.len() <= sql.len() && mentioned(sql, dialect).changes.list.len() <= sql.len());
     let sql = sql.split(|byte| *byte == 0).next().unwrap_or_default();
     let statement = classify(sql, dialect);
     let mut long = Long::new(dialect);

@@ -46,6 +46,12 @@ fn full() -> Vec<u8> {
 }
 
 /// A function call of number 0 without arguments.
+/// In the place of a Bind.
+fn no_bind() -> Vec<u8> {
+    let name = [b"\0", NO_STATEMENT.as_bytes(), b"\0"].concat();
+    raw(b'B', &[&name[..], &[0, 2, 0, 0, 0, 0, 0, 0, 0, 0]].concat())
+}
+
 fn no_function() -> Vec<u8> {
     function(0)
 }
@@ -96,17 +102,7 @@ fn a_bind_is_refused_in_its_place_and_the_rest_is_skipped() {
         &[
             client(
                 [p("a", "A"), b("", "a"), e(""), p("l", "LISTEN x"), b("", "l"), e(""), p("c", "C"), b("", "c"), s()],
-                [
-                    p(&a, "A"),
-                    b("", &a),
-                    e(""),
-                    p(&l, "LISTEN x"),
-                    b("", NO_STATEMENT),
-                    e(""),
-                    p(&c, "C"),
-                    b("", &c),
-                    s(),
-                ],
+                [p(&a, "A"), b("", &a), e(""), p(&l, "LISTEN x"), no_bind(), e(""), p(&c, "C"), b("", &c), s()],
                 Owing,
             ),
             server_passes([pc(), bc(), tag("SELECT 0"), pc()], Owing),
@@ -127,14 +123,14 @@ fn the_unnamed_statement_stays() {
     check_on(
         no_listen,
         &[
-            client([p("", "LISTEN x"), b("", ""), h()], [p("", "LISTEN x"), b("", NO_STATEMENT), h()], Owing),
+            client([p("", "LISTEN x"), b("", ""), h()], [p("", "LISTEN x"), no_bind(), h()], Owing),
             server([pc(), err("26000", "no")], [pc(), refused(PinReason::Listen)], InTransaction),
             client([e(""), b("", ""), s()], [s()], Owing),
             server_passes([z(b'I')], Idle),
             client([ds(""), s()], [ds(""), s()], Owing),
             server_passes([pd(), n(), z(b'I')], Idle),
             // Again.
-            client([b("", ""), e(""), s()], [b("", NO_STATEMENT), e(""), s()], Owing),
+            client([b("", ""), e(""), s()], [no_bind(), e(""), s()], Owing),
             server([err("26000", "no"), z(b'I')], [refused(PinReason::Listen), z(b'I')], Idle),
         ],
     );
@@ -166,11 +162,11 @@ fn a_statement_that_is_too_long_to_be_kept() {
         let mut sent: Vec<u8> =
             batch.chunks(1 << 16).flat_map(|piece| bench.say(&Side::Client, piece).unwrap()).collect();
         sent.extend(bench.say(&Side::Client, b"").unwrap());
-        assert_eq!(show(&sent), show(&[cs(""), b("", NO_STATEMENT), cs(""), b("", ""), e(""), s()].concat()));
+        assert_eq!(show(&sent), show(&[cs(""), no_bind(), cs(""), b("", ""), e(""), s()].concat()));
         bench.play(
             &[
                 server([cc(), err("26000", "no"), z(b'I')], [refused(reason), z(b'I')], Idle),
-                client([p("n", &long), s()], [b("", NO_STATEMENT), s()], Owing),
+                client([p("n", &long), s()], [no_bind(), s()], Owing),
                 server([err("26000", "no"), z(b'I')], [refused(reason), z(b'I')], Idle),
             ],
             usize::MAX,
@@ -307,7 +303,7 @@ fn no_more_clients_are_pinned_than_may_be() {
         let steps = [
             client([q("LISTEN a")], [q(NO_QUERY)], Owing),
             server([err("42601", "no"), z(b'I')], [full(), z(b'I')], Idle),
-            client([p("", "LISTEN a"), b("", ""), s()], [p("", "LISTEN a"), b("", NO_STATEMENT), s()], Owing),
+            client([p("", "LISTEN a"), b("", ""), s()], [p("", "LISTEN a"), no_bind(), s()], Owing),
             server([pc(), err("26000", "no"), z(b'I')], [pc(), full(), z(b'I')], Idle),
         ];
         bench.play(&steps, usize::MAX);

@@ -23,7 +23,7 @@ fn handed_on(text: &str) -> Bench {
 fn behind_a_temporary_table_statements_are_not_shared() {
     let own = own_name(2, "A", 1);
     check_on(
-        || handed_on("A"),
+        || without_sequences(handed_on("A")),
         &[
             client_passes([q("CREATE TEMP TABLE t (a int)")], Owing),
             server_passes([tag("CREATE TABLE"), z(b'I')], Idle),
@@ -112,7 +112,7 @@ fn result_changed() -> Vec<u8> {
 fn behind_a_set_statements_are_not_shared() {
     let own = own_name(2, "A", 1);
     check_on(
-        || handed_on("A"),
+        || without_sequences(handed_on("A")),
         &[
             client_passes([q("SET search_path=b")], Owing),
             server_passes([tag("SET"), z(b'I')], Idle),
@@ -122,7 +122,7 @@ fn behind_a_set_statements_are_not_shared() {
     );
     // In a transaction alone: no pin says it.
     let bench = check_on(
-        || handed_on("A"),
+        || without_sequences(handed_on("A")),
         &[
             client_passes([q("BEGIN; SET LOCAL search_path=b")], Owing),
             server_passes([tag("BEGIN"), tag("SET"), z(b'T')], InTransaction),
@@ -141,7 +141,7 @@ fn behind_a_set_statements_are_not_shared() {
         ["SET search_path=b", "SET LOCAL search_path=b", "SELECT set_config($1, $2, true)", "RESET ALL", "DO $$$$"]
     {
         check_on(
-            || handed_on("A"),
+            || without_sequences(handed_on("A")),
             &[client(
                 [p("", text), b("", ""), e(""), p("s", "A"), s()],
                 [p("", text), b("", ""), e(""), p(&own, "A"), s()],
@@ -152,7 +152,7 @@ fn behind_a_set_statements_are_not_shared() {
     // Not by what changes nothing.
     for text in ["SET TRANSACTION READ ONLY", "SELECT 1", "SET CONSTRAINTS ALL DEFERRED"] {
         check_on(
-            || handed_on("A"),
+            || without_sequences(handed_on("A")),
             &[client(
                 [p("", text), b("", ""), e(""), p("s", "A"), s()],
                 [p("", text), b("", ""), e(""), cs(stand_in()), s()],
@@ -389,4 +389,10 @@ fn a_statement_prepared_again_in_another_dialect_pins() {
     bench.server.prepared.get_mut(&family(HIDDEN)).unwrap().dialect.backslash_quotes = true;
     bench.say(&Side::Client, &[b("", "a"), s()].concat()).unwrap();
     assert!(bench.client.pins.contains(PinReason::Unreadable));
+}
+
+/// Nothing was drawn on the connection.
+fn without_sequences(mut bench: Bench) -> Bench {
+    bench.server.foreign_sequences = false;
+    bench
 }
