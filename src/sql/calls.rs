@@ -112,7 +112,6 @@ const PLAIN: &[&str] = &[
     "rtrim",
     "select",
     "set",
-    "sets",
     "some",
     "split_part",
     "sqrt",

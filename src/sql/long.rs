@@ -32,6 +32,8 @@ pub struct Long {
     /// The last token, if it is a name; it may be a function's.
     before: Vec<u8>,
     before_kind: Kind,
+    /// A dot stands before it.
+    is_qualified: bool,
 }
 
 /// What the text is in the middle of.
@@ -60,6 +62,7 @@ impl Long {
             tail: Vec::new(),
             before: Vec::new(),
             before_kind: Kind::Other,
+            is_qualified: false,
         }
     }
 
@@ -172,6 +175,7 @@ impl Long {
     fn literal(&mut self) {
         self.inside = Inside::Nothing;
         self.before_kind = Kind::Literal;
+        self.before.clear();
         self.scan.token(Token { kind: Kind::Literal, start: 0, end: 0 }, b"");
     }
 
@@ -209,11 +213,12 @@ impl Long {
             return if token.kind == Kind::Literal && token.end > CARRY_MAX { self.begins(rest) } else { (0, false) };
         }
         if token.kind == Kind::Open {
-            self.scan.call(self.before_kind, &self.before);
+            self.scan.call(self.before_kind, &self.before, self.is_qualified);
         }
+        self.is_qualified = self.before == b".";
         self.before.clear();
         self.before_kind = token.kind;
-        if matches!(token.kind, Kind::Word | Kind::Quoted) {
+        if matches!(token.kind, Kind::Word | Kind::Quoted) || lexer.bytes(token) == b"." {
             self.before.extend_from_slice(lexer.bytes(token));
         }
         self.scan.token(token, lexer.bytes(token));

@@ -24,11 +24,13 @@ pub(super) fn classify(sql: &[u8], dialect: Dialect) -> Statement {
     let mut scan = Scan::default();
     let mut lexer = Lexer::new(sql, dialect);
     let mut before: Option<Token> = None;
+    let mut is_qualified = false;
     while let Some(token) = lexer.next() {
         if let (Kind::Open, Some(name)) = (token.kind, before) {
-            scan.call(name.kind, lexer.bytes(name));
+            scan.call(name.kind, lexer.bytes(name), is_qualified);
         }
         scan.token(token, lexer.bytes(token));
+        is_qualified = before.is_some_and(|before| lexer.bytes(before) == b".");
         before = Some(token);
     }
     if dialect.multibyte_unsafe && !sql.is_ascii() || dialect.unsure && depends_on_dialect(sql) {
@@ -177,11 +179,13 @@ impl Scan {
         (self.before, self.previous) = (self.previous, word);
     }
 
-    /// A parenthesis opens behind this token, which may be a function's name, or that of a table, of a type, of a statement.
-    pub(super) fn call(&mut self, kind: Kind, bytes: &[u8]) {
+    /// A parenthesis opens behind this token (and a dot stands before it), which may be a function's name, or that of a table, of a type, of a statement.
+    pub(super) fn call(&mut self, kind: Kind, bytes: &[u8], is_qualified: bool) {
         // Those that mean something here are followed by what they mean.
         let is_name = match (kind, bytes) {
-            (Kind::Word, word) => !is_plain(word) && matches!(name(word, <[u8]>::eq_ignore_ascii_case), Name::Other),
+            (Kind::Word, word) => {
+                (is_qualified || !is_plain(word)) && matches!(name(word, <[u8]>::eq_ignore_ascii_case), Name::Other)
+            }
             (Kind::Quoted, [b'"', inside @ .., b'"']) => matches!(name(inside, <[u8]>::eq), Name::Other),
             _other => false,
         };

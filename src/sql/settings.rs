@@ -254,7 +254,9 @@ impl Reader<'_> {
     /// The name that is here, if a parenthesis opens behind it.
     fn called(&self) -> Option<Box<[u8]>> {
         let (kind, name) = self.peek()?;
-        let is_name = kind == Kind::Quoted || kind == Kind::Word && !is_plain(name);
+        let dot =
+            self.at.checked_sub(1).and_then(|at| self.tokens.get(at)).is_some_and(|dot| self.lexer.bytes(*dot) == b".");
+        let is_name = kind == Kind::Quoted || kind == Kind::Word && (dot || !is_plain(name));
         let opens = self.tokens.get(self.at + 1).is_some_and(|next| next.kind == Kind::Open);
         (is_name && opens).then(|| identifier_value(name).into_owned().into())
     }
