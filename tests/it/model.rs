@@ -115,7 +115,8 @@ const TEXTS: &[&str] = &[
     "LISTEN news",
     "UNLISTEN news",
     "UNLISTEN *",
-    "PREPARE p1 AS SELECT v FROM t",
+    // With its schema: a temporary table of that name is seen by a statement that is made anew, and by no other.
+    "PREPARE p1 AS SELECT v FROM a.t",
     "PREPARE p2 (int) AS SELECT $1 + {n}",
     "EXECUTE p1",
     "EXECUTE p2({n})",
@@ -345,7 +346,13 @@ impl Twins {
         let proxied = self.proxied.until_ready(step.readies);
         self.status = direct.iter().rev().find(|frame| frame.kind == b'Z').map_or(b'?', |frame| frame.body[0]);
         let [first, second] = &mut self.told;
-        let (direct, proxied) = (shown(&direct, first), shown(&proxied, second));
+        let (mut direct, mut proxied) = (shown(&direct, first), shown(&proxied, second));
+        // What is executed may be found to be no longer valid when it is sent ahead.
+        if step.shown.contains("EXECUTE") && direct.iter().any(|line| line.starts_with("E 42P01")) {
+            for lines in [&mut direct, &mut proxied] {
+                lines.retain(|line| !line.starts_with("1 ") && !line.starts_with("2 "));
+            }
+        }
         if direct != proxied {
             // The proxy may have prepared the statement anew, where the one that the client had is no longer good.
             if direct.iter().any(|line| line.contains("cached plan must not change result type")) {

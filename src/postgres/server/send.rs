@@ -521,7 +521,8 @@ impl Server {
             let Some(frame) = rest.get(..head.len) else { return Ok(Taken::NeedMore) };
             let values = frame.get(HEAD_BYTES + portal.len() + name.len() + 2..).and_then(message::bind_values);
             let values = values.ok_or(Violation::MalformedFrame(head.kind))?;
-            bound = Some(Arc::new(sql::settings::bound_changes(text, dialect, &values)));
+            let is_readable = self.is_in_utf8() || values.iter().all(|value| value.value.is_none_or(<[u8]>::is_ascii));
+            bound = is_readable.then(|| Arc::new(sql::settings::bound_changes(text, dialect, &values)));
         }
         self.unsynced = true;
         if !self.bound.is_empty() {
@@ -809,7 +810,7 @@ impl Server {
         // Another type might make another text of what is bound.
         let are_plain = types.get(2..)?.chunks(4).all(|oid| PLAIN_TYPES.iter().any(|plain| plain.to_be_bytes() == oid));
         let is_short = text.len() <= SETTING_TEXT_BYTES_MAX;
-        (are_plain && is_short && self.is_in_utf8()).then_some((text, dialect))
+        (are_plain && is_short).then_some((text, dialect))
     }
 
     /// A statement that is used in this way may be parsed anew ahead. What is described in a failed transaction is described as
