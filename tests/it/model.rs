@@ -263,6 +263,8 @@ struct Twins {
     named: String,
     /// It may have something that keeps its connection.
     holds: bool,
+    /// A temporary table may hide another.
+    hides: bool,
 }
 
 /// Replies but for what differs between any two connections: objects' numbers, positions and lines in sources. Reports
@@ -335,7 +337,7 @@ impl Twins {
             (wire, told)
         };
         let ((direct, first), (proxied, second)) = (connect(0), connect(1));
-        Self { direct, proxied, told: [first, second], status: b'I', named: String::new(), holds: false }
+        Self { direct, proxied, told: [first, second], status: b'I', named: String::new(), holds: false, hides: false }
     }
 
     /// Both do it and read the same.
@@ -347,15 +349,17 @@ impl Twins {
         self.status = direct.iter().rev().find(|frame| frame.kind == b'Z').map_or(b'?', |frame| frame.body[0]);
         let [first, second] = &mut self.told;
         let (mut direct, mut proxied) = (shown(&direct, first), shown(&proxied, second));
-        // What is executed may be found to be no longer valid when it is sent ahead.
-        if step.shown.contains("EXECUTE") && direct.iter().any(|line| line.starts_with("E 42P01")) {
+        // A statement may be found to be no longer valid when it is made anew.
+        if direct.iter().any(|line| line.starts_with("E 42P01")) {
             for lines in [&mut direct, &mut proxied] {
-                lines.retain(|line| !line.starts_with("1 ") && !line.starts_with("2 "));
+                lines.retain(|line| !["1 ", "2 ", "t "].iter().any(|kind| line.starts_with(kind)));
             }
         }
         if direct != proxied {
+            // So it may where a temporary table hides another, which no statement notices that was there before.
+            let hides = self.hides && ["EXECUTE", "BE n", "D n"].iter().any(|word| step.shown.contains(word));
             // The proxy may have prepared the statement anew, where the one that the client had is no longer good.
-            if direct.iter().any(|line| line.contains("cached plan must not change result type")) {
+            if hides || direct.iter().any(|line| line.contains("cached plan must not change result type")) {
                 return self.lets_go();
             }
             return Err(difference(&direct, &proxied));
@@ -366,6 +370,7 @@ impl Twins {
         }
         let named = if step.shown.starts_with("BE") { self.named.as_str() } else { "" };
         // What can't be read behind what changes how it is read is believed to do anything.
+        self.hides |= step.shown.contains("TEMP TABLE t ");
         self.holds |= step.shown.matches("| ").count() > 1 && step.shown.contains('\\');
         self.holds |= keeps.iter().any(|word| step.shown.contains(word) || named.contains(word));
         Ok(())
@@ -391,6 +396,7 @@ impl Twins {
         self.does(&Step { bytes: query("ROLLBACK"), readies: 1, shown: String::new() })?;
         self.does(&Step { bytes: query("DISCARD ALL"), readies: 1, shown: String::new() })?;
         self.holds = false;
+        self.hides = false;
         Ok(())
     }
 }

@@ -3,6 +3,7 @@
 //!
 //! Rows and COPY data are passed by their length. What ends a request, reports a state or an error is read whole.
 
+use super::names::stand_in_for;
 use super::owed::{Effect, Kind, Owed};
 use super::{Body, Held, Hold, Server, Transaction, Usable};
 use crate::postgres::client::{Client, Prepared};
@@ -596,14 +597,17 @@ impl Server {
         {
             return Some(written);
         }
-        let place = frame.windows(NAME_BYTES).position(|window| {
-            window.strip_prefix(PREFIX).is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
-        })?;
-        let ours = place..place + NAME_BYTES;
-        let name = frame.get(ours.clone())?;
-        let theirs = match in_front {
-            Some(Effect::Taken(theirs)) => theirs,
-            _other => client.statements.client_name(name).or_else(|| self.owed.client_name(name))?,
+        let (ours, theirs) = if let Some(Effect::Taken(theirs)) = in_front {
+            let stand_in = stand_in_for(theirs);
+            let place = memchr::memmem::find(frame, &stand_in)?;
+            (place..place + stand_in.len(), &**theirs)
+        } else {
+            let place = frame.windows(NAME_BYTES).position(|window| {
+                window.strip_prefix(PREFIX).is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
+            })?;
+            let ours = place..place + NAME_BYTES;
+            let name = frame.get(ours.clone())?;
+            (ours, client.statements.client_name(name).or_else(|| self.owed.client_name(name))?)
         };
         let before = frame.get(HEAD_BYTES..ours.start)?;
         let behind = frame.get(ours.end..)?;

@@ -4,7 +4,7 @@
 //! values are passed by their length. A name that the client never prepared goes to the server as it is, so that the
 //! server's own error stands at the right place; a name in the proxy's own form never does.
 
-use super::names::{Ahead, Names, Rewriting, quoted};
+use super::names::{Ahead, Names, Rewriting, quoted, stand_in_for};
 use super::owed::{Effect, Kind, Presence, lookup};
 use super::{Body, BoundPortal, Hold, Server, Transaction, Usable};
 use crate::postgres::client::{Bound, Client, Prepared, Statements};
@@ -380,12 +380,12 @@ impl Server {
             return;
         }
         match lookup(&self.owed, client, name) {
-            // The name is taken: prepare the old statement once more, and the server says so itself.
-            Some(Prepared::Anywhere(old)) => {
-                let old = self.in_present_settings(old, client);
-                self.ensure_prepared(&old, client, out);
+            // The name is taken: the server says so of any other that is.
+            Some(Prepared::Anywhere(_)) => {
+                let stand_in = stand_in_for(name);
+                self.prepare_stand_in(&stand_in, out);
                 self.owe(Kind::Parse, Effect::Taken(name.into()));
-                out.write(|out| write_parse(&old.id.name(), body, out));
+                out.write(|out| write_parse(&stand_in, body, out));
             }
             Some(Prepared::OnConnection) => {
                 self.owe(Kind::Parse, Effect::Nothing);
@@ -464,11 +464,11 @@ impl Server {
             return Ok(self.pass(head.len));
         }
         let taken_name = match lookup(&self.owed, client, key) {
-            Some(Prepared::Anywhere(old)) => {
-                let old = self.in_present_settings(old, client);
-                self.ensure_prepared(&old, client, out);
+            Some(Prepared::Anywhere(_)) => {
+                let stand_in = stand_in_for(key);
+                self.prepare_stand_in(&stand_in, out);
                 self.owe(Kind::Parse, Effect::Taken(key.into()));
-                Some(old.id.name().to_vec())
+                Some(stand_in)
             }
             Some(Prepared::OnConnection) => {
                 self.owe(Kind::Parse, Effect::Nothing);
