@@ -37,6 +37,8 @@ pub struct Changes {
     pub has_others: bool,
     /// How texts are read may change, be it for the transaction only.
     dialect: bool,
+    /// Settings may change, be it for the transaction only, that are not the application's own.
+    decides: bool,
     /// Parameters decide some of it: see [`bound_changes`].
     pub has_parameters: bool,
 }
@@ -75,6 +77,16 @@ impl Changes {
         !self.has_others && !self.has_more && self.list.iter().all(is_known)
     }
 
+    /// Nothing is left of it behind the transaction.
+    pub fn is_local(&self) -> bool {
+        self.are_known() && self.list.is_empty()
+    }
+
+    /// What a statement means does not depend on it: settings of the application's own are read as a statement runs.
+    pub fn is_neutral(&self) -> bool {
+        !self.has_more && !self.has_others && !self.decides
+    }
+
     /// It is `RESET ALL`, and nothing else.
     pub fn is_reset_all(&self) -> bool {
         self.are_known() && matches!(self.list.as_slice(), [Change { value: Value::AllDefault, .. }])
@@ -109,6 +121,7 @@ impl Changes {
             has_more: true,
             has_others: self.has_others || other.has_others || is_too_much,
             dialect: self.dialect || other.dialect || is_too_much,
+            decides: self.decides || other.decides || is_too_much,
             has_parameters: self.has_parameters || other.has_parameters,
         }
     }
@@ -122,6 +135,7 @@ impl Changes {
     /// A setting of this name is changed, for whatever time.
     fn names(&mut self, name: &str) {
         self.dialect |= DIALECT.contains(&name);
+        self.decides |= !name.contains('.');
     }
 }
 
@@ -770,6 +784,24 @@ mod tests {
             ("UPDATE pg_settings SET setting = 'off'", true),
         ] {
             assert_eq!(changes(sql.as_bytes(), Dialect::default()).may_change_dialect(), expected, "{sql}");
+        }
+    }
+
+    #[test]
+    fn what_a_statement_does_not_depend_on() {
+        for (sql, is_local, is_neutral) in [
+            ("SELECT set_config('app.tenant', 'x', true)", true, true),
+            ("SET LOCAL app.tenant = 'x'", true, true),
+            ("SELECT set_config('app.tenant', 'x', false)", false, true),
+            ("SET app.tenant = 'x'", false, true),
+            ("SELECT set_config('role', 'x', true)", true, false),
+            ("SET LOCAL search_path = a", true, false),
+            ("SET LOCAL app.tenant = 'x'; SET TIME ZONE 'UTC'", false, false),
+            ("SELECT set_config('app.' || x, 'x', true)", false, false),
+            ("RESET ALL", false, false),
+        ] {
+            let found = changes(sql.as_bytes(), Dialect::default());
+            assert_eq!((found.is_local(), found.is_neutral()), (is_local, is_neutral), "{sql}");
         }
     }
 

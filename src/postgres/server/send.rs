@@ -266,8 +266,9 @@ impl Server {
             }
         };
         self.begin_changes(intent, changes.as_deref());
+        let pins = pins_with(intent, changes.as_deref());
         let resets = changes.as_ref().is_some_and(|changes| !self.resets(changes, client).is_empty());
-        self.begin_query(Effect::Query { pins: intent.pins_when_done, names, changes });
+        self.begin_query(Effect::Query { pins, names, changes });
         if intent.clears != Clears::Nothing || resets {
             self.hold = Hold::UntilAnswered;
         }
@@ -775,7 +776,8 @@ impl Server {
                     return SentName { rewritten: None, effect: Effect::Refuse(Box::new(why)) };
                 }
                 self.send_ahead(&ahead, portal.is_some(), client, out);
-                let pins = if portal.is_some() { use_of.intent.pins_when_done } else { Pins::NONE };
+                let pins = pins_with(use_of.intent, use_of.changes.as_deref());
+                let pins = if portal.is_some() { pins } else { Pins::NONE };
                 if let Some(portal) = portal {
                     self.may_do(use_of.intent, &statement.body);
                     self.bind(portal, use_of, client, out);
@@ -870,7 +872,7 @@ impl Server {
         if misreads {
             self.distrust_text(client, out);
         }
-        let pins = use_of.intent.pins_when_done;
+        let pins = pins_with(use_of.intent, use_of.changes.as_deref());
         if let Some(portal) = portal {
             self.bind(portal, use_of, client, out);
         }
@@ -933,8 +935,10 @@ impl Server {
         if !intent.changes_settings {
             return;
         }
-        self.settings_open = true;
         let pins = intent.pins_when_sent.and(intent.pins_when_done);
+        let is_neutral =
+            changes.is_some_and(Changes::is_neutral) && pins.without(Pins::of(PinReason::Setting)).is_empty();
+        self.settings_open |= !is_neutral;
         self.dialect_open |=
             !pins.without(READABLE_CHANGES).is_empty() || changes.is_none_or(Changes::may_change_dialect);
         if let Some(changes) = changes {
@@ -1102,6 +1106,12 @@ fn minds_sequences(intent: Intent, client: &Client) -> bool {
 /// The text without names in the proxy's own form, if it may be about prepared statements and can't be read.
 fn our_names_hidden(intent: Intent, text: &[u8]) -> Option<Vec<u8>> {
     if intent.pins_when_done.contains(PinReason::PreparedStatement) { without_our_names(text) } else { None }
+}
+
+/// What a statement pins for once it is done, which does this to settings.
+fn pins_with(intent: Intent, changes: Option<&Changes>) -> Pins {
+    let is_local = changes.is_some_and(Changes::is_local);
+    intent.pins_when_done.without(if is_local { Pins::of(PinReason::Setting) } else { Pins::NONE })
 }
 
 /// What a text whose names are replaced does to settings, with what it executes.
