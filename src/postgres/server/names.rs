@@ -145,11 +145,11 @@ impl Names {
         })
     }
 
-    /// An error as it would be had nothing been replaced; `None`: it is so already.
+    /// An error or a notice as it would be had nothing been replaced; `None`: it is so already.
     pub(super) fn as_written(&self, error: &[u8]) -> Option<Vec<u8>> {
         let mut is_changed = false;
         let mut written = Vec::with_capacity(error.len());
-        frame::frame(&mut written, kind::ERROR_RESPONSE, |out| {
+        frame::frame(&mut written, *error.first()?, |out| {
             for (field, value) in message::fields(error.get(HEAD_BYTES..).unwrap_or_default()) {
                 let replaced = if field == b'P' { self.position(value) } else { self.renamed(value) };
                 is_changed |= replaced.is_some();

@@ -237,7 +237,15 @@ impl Server {
             }
             (kind::ERROR_RESPONSE, _) => return self.error(frame, at, client, out),
             // A notice of the proxy's own statements is nobody's business.
-            (kind::NOTICE_RESPONSE, _) => {}
+            (kind::NOTICE_RESPONSE, _) => {
+                if shows
+                    && let Some(Effect::Query { names: Some(names), .. }) = self.owed.front().map(|owed| &owed.effect)
+                    && let Some(written) = names.as_written(frame)
+                {
+                    out.put(&written);
+                    shows = false;
+                }
+            }
             // It comes when it comes, also between the proxy's own requests and their replies.
             (kind::NOTIFICATION_RESPONSE, _) => {
                 shows = client.is_some_and(|client| client.pins.contains(PinReason::Listen));
