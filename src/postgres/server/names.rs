@@ -10,7 +10,7 @@ use super::owed::{Effect, Presence, lookup};
 use super::send::never_ours;
 use crate::postgres::client::{Client, Prepared, Statements};
 use crate::postgres::frame::{self, HEAD_BYTES};
-use crate::postgres::message::{self, from_server as kind};
+use crate::postgres::message;
 use crate::postgres::statement::{Form, Id, PREFIX, Statement, Template, calls, name_key};
 use crate::protocol::{ClientError, Intent, Out, PinReason, Pins};
 use crate::sql::settings::Changes;
@@ -604,6 +604,7 @@ fn characters(text: &[u8]) -> usize {
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 mod tests {
     use super::*;
+    use crate::postgres::message::from_server as kind;
 
     #[test]
     fn errors_are_as_the_client_wrote() {
