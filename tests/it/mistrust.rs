@@ -2,6 +2,7 @@
 //! way that somebody who reads the source would try.
 
 use crate::harness::each_with;
+use crate::harness::measure::eventually;
 use crate::harness::proxy::{ProxyHandle, config};
 use crate::harness::wire::{
     Frame, Login, Wire, batch, bind, bind_formats, close_statement, execute, kinds, parse, parse_typed, query, sync,
@@ -123,7 +124,7 @@ fn bound_values_are_what_the_server_makes_of_them() {
                 assert_eq!(one.value(TENANT), expected);
             }
         }
-        assert_eq!(proxy.metric("sluicegate_clients_pinned"), 0.0);
+        eventually(proxy, &[("clients_pinned", 0.0)]);
     });
 }
 

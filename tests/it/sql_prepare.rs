@@ -1,6 +1,7 @@
 //! `PREPARE`, `EXECUTE` and `DEALLOCATE` in SQL while connections change hands: the names are their client's, wherever it goes,
 //! and nobody keeps a connection for them. Limits of what a client may prepare.
 
+use crate::harness::measure::eventually;
 use crate::harness::proxy::{ProxyHandle, config};
 use crate::harness::wire::{
     Login, Script, Wire, batch, bind, close_statement, describe_portal, describe_statement, execute, kinds, parse,
@@ -195,7 +196,7 @@ fn pg_041_what_is_executed_is_followed() {
             }
             one.query("RESET ALL");
         }
-        assert_eq!(proxy.metric("sluicegate_clients_pinned"), 0.0);
+        eventually(proxy, &[("clients_pinned", 0.0)]);
         // Nor is the last value that it drew another's.
         one.query("EXECUTE draws");
         for who in [&mut other, &mut third] {

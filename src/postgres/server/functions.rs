@@ -98,6 +98,30 @@ pub(super) enum Call {
     Code,
 }
 
+/// What makes another function of a name, in a text or in a tag.
+const KINDS: &[&[u8]] = &[b"function", b"procedure", b"routine", b"extension", b"schema", b"aggregate", b"language"];
+
+/// The text, of so many statements, may make another function of a name.
+pub(super) fn redefines(text: &[u8], statements: usize) -> bool {
+    let first = text.iter().position(|byte| !byte.is_ascii_whitespace()).and_then(|at| text.get(at..at + 4));
+    let is_ddl = |word: &[u8]| {
+        [&b"crea"[..], b"alte", b"drop", b"/*", b"--"]
+            .iter()
+            .any(|ddl| word.get(..ddl.len()).is_some_and(|start| start.eq_ignore_ascii_case(ddl)))
+    };
+    (statements > 1 || first.is_some_and(is_ddl)) && tells_redefinition(text)
+}
+
+/// A tag of what may have made one says so.
+pub(super) fn tells_redefinition(text: &[u8]) -> bool {
+    let is_there = |kind: &&[u8]| {
+        let letters = [kind.first().map_or(0, u8::to_ascii_lowercase), kind.first().map_or(0, u8::to_ascii_uppercase)];
+        memchr::memchr2_iter(letters[0], letters[1], text)
+            .any(|at| text.get(at..at + kind.len()).is_some_and(|word| word.eq_ignore_ascii_case(kind)))
+    };
+    KINDS.iter().any(is_there)
+}
+
 impl Functions {
     /// A statement that calls this is being sent.
     pub(super) fn call(&mut self, name: &[u8]) -> Call {
@@ -179,6 +203,23 @@ mod tests {
         assert_eq!(functions.call(b"sets"), Call::Harmless);
         functions.forget();
         assert_eq!(functions.call(b"sets"), Call::Unknown);
+    }
+
+    #[test]
+    fn texts_that_make_another_function_of_a_name() {
+        for (text, statements, expected) in [
+            ("CREATE OR REPLACE FUNCTION f() ...", 1, true),
+            (" drop Procedure p", 1, true),
+            ("/* */ ALTER FUNCTION f() RENAME TO g", 1, true),
+            ("SELECT 1; CREATE FUNCTION f() ...", 2, true),
+            ("CREATE EXTENSION x", 1, true),
+            ("CREATE TEMP TABLE t (a int)", 1, false),
+            ("SELECT 'function'", 1, false),
+            ("", 0, false),
+        ] {
+            assert_eq!(redefines(text.as_bytes(), statements), expected, "{text}");
+        }
+        assert!(tells_redefinition(b"CREATE FUNCTION") && !tells_redefinition(b"CREATE TABLE"));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //!
 //! Rows and COPY data are passed by their length. What ends a request, reports a state or an error is read whole.
 
+use super::functions::tells_redefinition;
 use super::names::stand_in_for;
 use super::owed::{Effect, Kind, Owed};
 use super::{Body, Held, Hold, Server, Transaction, Usable};
@@ -459,7 +460,7 @@ impl Server {
                         self.state.fails();
                     } else if MIXING_TAGS.contains(&tag) {
                         self.state.mixes();
-                    } else if DDL_TAGS.iter().any(|ddl| tag.starts_with(ddl)) {
+                    } else if DDL_TAGS.iter().any(|ddl| tag.starts_with(ddl)) && tells_redefinition(tag) {
                         self.functions.forget();
                     }
                     self.check_tag(tag, client);

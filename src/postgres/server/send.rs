@@ -4,6 +4,7 @@
 //! values are passed by their length. A name that the client never prepared goes to the server as it is, so that the
 //! server's own error stands at the right place; a name in the proxy's own form never does.
 
+use super::functions::redefines;
 use super::names::{Ahead, Names, Rewriting, quoted, stand_in_for};
 use super::owed::{Effect, Kind, Presence, lookup};
 use super::{Body, BoundPortal, Hold, Server, Transaction, Usable};
@@ -240,6 +241,9 @@ impl Server {
             return Ok(Taken::Bytes(head.len));
         }
         self.may_do(intent, text);
+        if redefines(text, statement.statements) {
+            self.functions.forget();
+        }
         let own_calls = if named.is_none() { statement.calls.as_slice() } else { &[] };
         let others_calls = named.iter().flat_map(|rewriting| rewriting.calls.iter()).flat_map(|calls| calls.iter());
         if self.call(own_calls.iter().chain(others_calls), client) {
@@ -780,6 +784,9 @@ impl Server {
                 let pins = if portal.is_some() { pins } else { Pins::NONE };
                 if let Some(portal) = portal {
                     self.may_do(use_of.intent, &statement.body);
+                    if redefines(&statement.body, 1) {
+                        self.functions.forget();
+                    }
                     self.bind(portal, use_of, client, out);
                 }
                 self.ensure_prepared(&statement, client, out);
@@ -853,6 +860,9 @@ impl Server {
                 return SentName { rewritten: None, effect: Effect::Refuse(Box::new(why)) };
             }
             self.may_do(use_of.intent, text);
+            if redefines(text, 1) {
+                self.functions.forget();
+            }
         }
         self.send_ahead(&ahead, portal.is_some(), client, out);
         let mut misreads = false;
