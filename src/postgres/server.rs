@@ -17,6 +17,7 @@ mod functions;
 mod long;
 mod names;
 mod owed;
+mod prepared;
 mod receive;
 mod refuse;
 mod replay;
@@ -24,7 +25,9 @@ mod send;
 mod state;
 #[cfg(test)]
 pub(super) mod tests;
+mod uses;
 mod words;
+mod write;
 
 pub(super) use refuse::Gate;
 pub(super) use send::begins;

@@ -4,7 +4,7 @@
 //! Each in segments of its own, whose replies nobody sees; but for what has been reset in the middle of a client's segment.
 
 use super::owed::{Effect, Kind};
-use super::send::{write_bind, write_close_portal, write_execute, write_parse};
+use super::write::{write_bind, write_close_portal, write_execute, write_parse};
 use super::{Hold, Server};
 use crate::postgres::message;
 use crate::protocol::{Difference, Settings};

@@ -5,17 +5,18 @@
 //! server's own error stands at the right place; a name in the proxy's own form never does.
 
 use super::functions::redefines;
-use super::names::{Ahead, Names, Rewriting, quoted, stand_in_for};
+use super::names::{Rewriting, stand_in_for};
 use super::owed::{Effect, Kind, Presence, lookup};
-use super::{Body, BoundPortal, Hold, Server, Transaction, Usable};
+use super::uses::pins_with;
+use super::write::{write_head, write_parse};
+use super::{Body, BoundPortal, Hold, Server, Transaction};
 use crate::postgres::client::{Bound, Client, Prepared, Statements};
 use crate::postgres::frame::{self, HEAD_BYTES, Head};
 use crate::postgres::message::{self, from_client as kind};
-use crate::postgres::statement::{Form, Id, PREFIX, STAND_IN, Statement, Template, calls, name_key, without_our_names};
-use crate::protocol::{Clears, ClientError, ClientSide, Intent, Out, PinReason, Pins, ServerSide, Violation};
+use crate::postgres::statement::{Form, PREFIX, STAND_IN, Statement, Template, calls, name_key, without_our_names};
+use crate::protocol::{Clears, ClientSide, Intent, Out, PinReason, Pins, ServerSide, Violation};
 use crate::sql::settings::Changes;
-use crate::sql::{self, Dialect, Verb};
-use std::collections::HashSet;
+use crate::sql::{self, Verb};
 use std::sync::Arc;
 
 /// A query's text is kept until it is read up to this length; a longer one is read as it passes.
@@ -24,21 +25,10 @@ const QUERY_BYTES_MAX: usize = 1 << 20;
 const STATEMENT_BYTES_MAX: usize = 1 << 20;
 /// A Bind of settings' values is read whole up to this length; of what is longer the server is asked what became of it.
 const SETTING_BYTES_MAX: usize = 64 << 10;
-/// And of a text that is no longer than this, since it is read for each Bind.
-const SETTING_TEXT_BYTES_MAX: usize = 4 << 10;
-/// Types of which the server makes the text that is bound: not said, text, boolean, varchar.
-const PLAIN_TYPES: &[u32] = &[0, 25, 16, 1043];
 /// So much of a long query is read before it is sent: the name in it that may have to be replaced.
 pub(super) const LONG_HEAD_BYTES: usize = 8 << 10;
 /// Names must end within so many bytes of a frame; the server cuts them at 63.
 const NAMES_BYTES_MAX: usize = 128 << 10;
-/// And so many of those that make statements of more bytes than this.
-const BOUND_HEAVY_MAX: usize = 8;
-const BOUND_BYTES_MAX: usize = 16 << 10;
-/// Portals whose Execute does more than run them, at a time.
-const BOUND_MAX: usize = 1_000;
-/// What the proxy itself executes is prepared as this for a moment.
-const OWN: &[u8] = b"sg_own";
 
 /// Functions of the large-object interface, which drivers call by number (FunctionCall): they leave nothing behind a
 /// transaction. From `pg_proc.dat`; these numbers never change.
@@ -744,169 +734,6 @@ impl Server {
         true
     }
 
-    /// What a Bind (to this portal, with what its values do to settings) or a Describe of this name must say to the server; what it
-    /// lacks is sent ahead.
-    fn resolve(
-        &mut self,
-        key: &[u8],
-        meaning: Option<Prepared>,
-        bind: Option<(&[u8], Option<Arc<Changes>>)>,
-        client: &mut Client,
-        out: &mut Out,
-    ) -> SentName {
-        let (portal, bound) = bind.map_or((None, None), |(portal, bound)| (Some(portal), bound));
-        if key.is_empty() {
-            return self.resolve_unnamed(portal, bound, client, out);
-        }
-        match meaning {
-            Some(Prepared::Anywhere(statement)) => {
-                let mut statement = self.in_present_settings(statement, client);
-                let changes = bound.or_else(|| statement.changes.clone());
-                let calls = statement.calls.iter().cloned().collect();
-                let mut use_of = Use { intent: statement.intent, changes, calls, names: None };
-                let (mut ahead, mut full) = (Vec::new(), None);
-                if let Some(template) = statement.template.as_ref().filter(|_| self.can_parse(portal)) {
-                    let (body, rewriting) = self.concrete(&Arc::clone(template), client);
-                    statement = self.current(statement, body, client);
-                    (use_of, ahead, full) = Use::of(rewriting);
-                }
-                let mut refusal = || {
-                    let changes = use_of.changes.as_deref();
-                    self.refusal(use_of.intent, changes, &statement.body, client.pins, &mut client.gate)
-                };
-                if portal.is_some()
-                    && let Some(why) = full.or_else(&mut refusal)
-                {
-                    return SentName { rewritten: None, effect: Effect::Refuse(Box::new(why)) };
-                }
-                self.send_ahead(&ahead, portal.is_some(), client, out);
-                let pins = pins_with(use_of.intent, use_of.changes.as_deref());
-                let pins = if portal.is_some() { pins } else { Pins::NONE };
-                if let Some(portal) = portal {
-                    self.may_do(use_of.intent, &statement.body);
-                    if redefines(&statement.body, 1) {
-                        self.functions.forget();
-                    }
-                    self.bind(portal, use_of, client, out);
-                }
-                self.ensure_prepared(&statement, client, out);
-                let name = statement.id.name().to_vec();
-                SentName { rewritten: Some(name), effect: Effect::Uses(statement, pins) }
-            }
-            Some(Prepared::OnConnection) | None => {
-                SentName { rewritten: key.starts_with(PREFIX).then(|| never_ours(key)), effect: Effect::Nothing }
-            }
-        }
-    }
-
-    /// The text of a statement whose parameters decide what it does to settings.
-    fn text_with_parameters<'a>(
-        &self,
-        key: &[u8],
-        meaning: Option<&'a Prepared>,
-        client: &'a Client,
-    ) -> Option<(&'a [u8], Dialect)> {
-        let decide = |changes: &Option<Arc<Changes>>| changes.as_ref().is_some_and(|changes| changes.has_parameters);
-        let (body, dialect) = match meaning {
-            _ if key.is_empty() => {
-                let (_, body, bound) = client.unnamed.latest().filter(|(_, _, bound)| decide(&bound.changes))?;
-                (body, bound.dialect)
-            }
-            Some(Prepared::Anywhere(statement)) if decide(&statement.changes) => (&*statement.body, statement.dialect),
-            _other => return None,
-        };
-        let (text, types) = frame::cstr(body)?;
-        // Another type might make another text of what is bound.
-        let are_plain = types.get(2..)?.chunks(4).all(|oid| PLAIN_TYPES.iter().any(|plain| plain.to_be_bytes() == oid));
-        let is_short = text.len() <= SETTING_TEXT_BYTES_MAX;
-        (are_plain && is_short).then_some((text, dialect))
-    }
-
-    /// A statement that is used in this way may be parsed anew ahead. What is described in a failed transaction is described as
-    /// it is.
-    fn can_parse(&self, portal: Option<&[u8]>) -> bool {
-        portal.is_some() || self.transaction != Transaction::Failed
-    }
-
-    fn resolve_unnamed(
-        &mut self,
-        portal: Option<&[u8]>,
-        bound_changes: Option<Arc<Changes>>,
-        client: &mut Client,
-        out: &mut Out,
-    ) -> SentName {
-        let latest = client.unnamed.latest().filter(|_| !self.owed.drops_unnamed());
-        let Some((generation, _, bound)) = latest else {
-            // Whatever is there is a stranger's: out of the way, so that the server says there is none.
-            out.write(|out| message::close_statement(b"", out));
-            self.owe_hidden(Kind::Close, Effect::Nothing);
-            self.unnamed = None;
-            return SentName { rewritten: None, effect: Effect::Nothing };
-        };
-        let Bound { intent, dialect, changes, calls, template } = bound.clone();
-        let calls = calls.into_iter().collect();
-        let mut use_of = Use { intent, changes: bound_changes.or(changes), calls, names: None };
-        let (mut ahead, mut concrete, mut full) = (Vec::new(), None, None);
-        if let Some(template) = template.filter(|_| self.can_parse(portal)) {
-            let (body, rewriting) = self.concrete(&template, client);
-            (use_of, ahead, full) = Use::of(rewriting);
-            concrete = Some(body);
-        }
-        if portal.is_some() {
-            let text = client.unnamed.latest().map_or(&b""[..], |(_, body, _)| body);
-            if let Some(why) = full
-                .or_else(|| self.refusal(use_of.intent, use_of.changes.as_deref(), text, client.pins, &mut client.gate))
-            {
-                return SentName { rewritten: None, effect: Effect::Refuse(Box::new(why)) };
-            }
-            self.may_do(use_of.intent, text);
-            if redefines(text, 1) {
-                self.functions.forget();
-            }
-        }
-        self.send_ahead(&ahead, portal.is_some(), client, out);
-        let mut misreads = false;
-        if let Some(body) = concrete
-            && client.unnamed.latest().is_some_and(|(_, sent, _)| *sent != *body)
-        {
-            client.unnamed.resend(&body);
-            self.unnamed = None;
-        }
-        let body = client.unnamed.latest().map_or(&b""[..], |(_, body, _)| body);
-        if self.unnamed != Some((client.id, generation)) && !body.is_empty() {
-            misreads = self.misreads(body, dialect, self.reads_in());
-            out.write(|out| write_parse(b"", body, out));
-            self.owe_hidden(Kind::Parse, Effect::RestoreUnnamed);
-            self.unnamed = Some((client.id, generation));
-        }
-        if misreads {
-            self.distrust_text(client, out);
-        }
-        let pins = pins_with(use_of.intent, use_of.changes.as_deref());
-        if let Some(portal) = portal {
-            self.bind(portal, use_of, client, out);
-        }
-        SentName { rewritten: None, effect: if portal.is_some() { Effect::Pin(pins) } else { Effect::Nothing } }
-    }
-
-    /// A statement is being bound to this portal.
-    fn bind(&mut self, portal: &[u8], use_of: Use, client: &mut Client, out: &mut Out) {
-        let Use { intent, changes, calls, names } = use_of;
-        if self.call(calls.iter().flat_map(|calls| calls.iter()), client) {
-            self.guard_sequences(true, out);
-        }
-        self.begin_statement(intent, client, out);
-        self.begin_changes(intent, changes.as_deref());
-        let changes = changes.filter(|_| intent.pins_when_done.contains(PinReason::Setting));
-        let clears = intent.clears != Clears::Nothing;
-        // Of more of them it is not known what their Executes do: tags and the server's own answers tell.
-        let bytes: usize = names.iter().flat_map(|names| names.makes()).map(|(_, made)| made.bytes()).sum();
-        let is_heavy = bytes > BOUND_BYTES_MAX && self.bound.len() >= BOUND_HEAVY_MAX;
-        if self.bound.len() < BOUND_MAX && !is_heavy && (names.is_some() || changes.is_some() || clears) {
-            self.bound.push(BoundPortal { portal: portal.into(), names, changes, clears });
-        }
-    }
-
     /// A statement of this intent is being sent, or bound.
     pub(super) fn begin_statement(&mut self, intent: Intent, client: &mut Client, out: &mut Out) {
         self.pin(intent.pins_when_sent, client);
@@ -961,150 +788,6 @@ impl Server {
         self.settings_open = true;
         self.dialect_open = true;
     }
-
-    /// Sees to it that the server has the statement by the time it reads what is sent next.
-    pub(super) fn ensure_prepared(&mut self, statement: &Statement, client: &mut Client, out: &mut Out) {
-        self.binds += 1;
-        let presence = self.presence(statement.id);
-        let mut dialect = self.reads_in();
-        if presence == Presence::Yes {
-            // What is not there yet was sent in this segment, and looked at then.
-            dialect = statement.dialect;
-            if let Some(held) = self.prepared.get_mut(&statement.id) {
-                held.last_used = self.binds;
-                dialect = held.dialect;
-            }
-        }
-        if self.misreads(&statement.body, statement.dialect, dialect) {
-            self.distrust_text(client, out);
-        }
-        match presence {
-            Presence::Yes => return,
-            Presence::No => {}
-            Presence::Unsure => self.close_hidden(statement.id, out),
-        }
-        self.make_room(statement.id, out);
-        let name = statement.id.name();
-        match statement.form {
-            Form::Parsed => {
-                out.write(|out| write_parse(&name, &statement.body, out));
-                self.owe_hidden(Kind::Parse, Effect::Prepared(statement.id, Form::Parsed));
-            }
-            Form::Sql => {
-                let text = [b"PREPARE ", &*quoted(&name), &statement.body].concat();
-                self.execute_hidden(&text, Effect::Prepared(statement.id, Form::Sql), out);
-            }
-        }
-        self.unsynced = true;
-    }
-
-    /// The text of this body was classified as one dialect has it, and the server reads it in another.
-    fn misreads(&self, body: &[u8], classified: Dialect, read: Dialect) -> bool {
-        classified != read && sql::depends_on_dialect(frame::cstr(body).map_or(body, |(text, _)| text))
-    }
-
-    /// Whatever may hide in a text must neither stay for the next client nor see what the last one left.
-    fn distrust_text(&mut self, client: &mut Client, out: &mut Out) {
-        self.pin(Pins::of(PinReason::Unreadable), client);
-        self.opens_settings();
-        self.guard_sequences(true, out);
-    }
-
-    pub(super) fn presence(&self, id: Id) -> Presence {
-        self.owed.presence(id, self.segment).unwrap_or_else(|| match self.prepared.get(&id).map(|held| held.usable) {
-            None => Presence::No,
-            Some(Usable::Always) => Presence::Yes,
-            Some(Usable::While(number)) if self.settings_open && number == self.settings_closed => Presence::Yes,
-            Some(Usable::While(_) | Usable::Never) => Presence::Unsure,
-        })
-    }
-
-    pub(super) fn close_hidden(&mut self, id: Id, out: &mut Out) {
-        out.write(|out| message::close_statement(&id.name(), out));
-        self.owe_hidden(Kind::Close, Effect::Evicted(id));
-        self.unsynced = true;
-    }
-
-    /// Closes the statements that were not used for longest, when one more would be too many. They go behind every use
-    /// of them that has been sent, and ahead of every later one. Those in flight can't go yet: they go the next time.
-    pub(super) fn make_room(&mut self, newcomer: Id, out: &mut Out) {
-        let too_many = (self.prepared.len() + 1).saturating_sub(self.prepared_max + self.owed.evicting());
-        // What is closed in a failed transaction can't come back in it.
-        if too_many == 0 || self.transaction == Transaction::Failed {
-            return;
-        }
-        let names = self.bound.iter().filter_map(|bound| bound.names.as_ref());
-        let bound: HashSet<Id> = names.flat_map(|names| names.uses()).map(|used| used.id).collect();
-        let mut victims: Vec<(u64, Id)> = self
-            .prepared
-            .iter()
-            .filter(|(id, held)| **id != newcomer && held.last_used <= self.spared_from && !self.owed.touches(**id))
-            .map(|(id, held)| (held.last_used, *id))
-            .filter(|(_, id)| !bound.contains(id))
-            .collect();
-        if victims.len() > too_many {
-            victims.select_nth_unstable(too_many - 1);
-            victims.truncate(too_many);
-        }
-        victims.sort_unstable();
-        for (_, id) in victims {
-            self.close_hidden(id, out);
-        }
-    }
-
-    /// A statement that can be deallocated in place of one that must stay.
-    pub(super) fn prepare_stand_in(&mut self, name: &[u8], out: &mut Out) {
-        out.write(|out| {
-            message::close_statement(name, out);
-            write_parse(name, b"\0\0\0", out);
-        });
-        self.owe_hidden(Kind::Close, Effect::Nothing);
-        self.owe_hidden(Kind::Parse, Effect::Nothing);
-        self.unsynced = true;
-    }
-
-    /// Executes a text of the proxy's own in the segment that is being sent.
-    fn execute_hidden(&mut self, text: &[u8], effect: Effect, out: &mut Out) {
-        out.write(|out| {
-            message::close_statement(OWN, out);
-            write_parse(OWN, &[text, b"\0\0\0"].concat(), out);
-            // A portal of its own: the client's unnamed one may be waiting for its Execute.
-            write_bind(OWN, OWN, &[], out);
-            write_execute(OWN, out);
-            write_close_portal(OWN, out);
-        });
-        let prepares = matches!(effect, Effect::Prepared(..));
-        let of_parts = || if prepares { Effect::Prepares } else { Effect::Nothing };
-        let (parse, bind) = (of_parts(), of_parts());
-        self.owe_hidden(Kind::Close, Effect::Nothing);
-        self.owe_hidden(Kind::Parse, parse);
-        self.owe_hidden(Kind::Bind, bind);
-        self.owe_hidden(Kind::Execute, effect);
-        self.owe_hidden(Kind::Close, Effect::Nothing);
-    }
-
-    pub(super) fn sync_hidden(&mut self, effect: Effect, out: &mut Out) {
-        out.write(message::sync);
-        self.owe_hidden(Kind::Sync, effect);
-        self.begin_segment();
-    }
-
-    /// A statement that asks for a sequence's last value must not get one that another client drew. The value the
-    /// client drew itself in the same transaction goes with it: the server then says that there is none.
-    pub(super) fn guard_sequences(&mut self, asks: bool, out: &mut Out) {
-        self.sequences_lost = asks && self.foreign_sequences;
-        let was_synced = !self.unsynced;
-        // In a failed transaction a single statement can't ask, nor discard; where it is not known yet whether it will have
-        // ended by then, the server says so.
-        let can_not = was_synced && self.transaction == Transaction::Failed;
-        if !self.foreign_sequences || can_not {
-            return;
-        }
-        self.execute_hidden(b"DISCARD SEQUENCES", Effect::SequencesDiscarded, out);
-        if was_synced {
-            self.sync_hidden(Effect::Nothing, out);
-        }
-    }
 }
 
 /// Values that others have drawn must be gone before a statement asks; and before one draws whose client will ask, so that its
@@ -1118,85 +801,12 @@ fn our_names_hidden(intent: Intent, text: &[u8]) -> Option<Vec<u8>> {
     if intent.pins_when_done.contains(PinReason::PreparedStatement) { without_our_names(text) } else { None }
 }
 
-/// What a statement pins for once it is done, which does this to settings.
-fn pins_with(intent: Intent, changes: Option<&Changes>) -> Pins {
-    let is_local = changes.is_some_and(Changes::is_local);
-    intent.pins_when_done.without(if is_local { Pins::of(PinReason::Setting) } else { Pins::NONE })
-}
-
 /// What a text whose names are replaced does to settings, with what it executes.
 fn changes_of(rewriting: &Option<Rewriting>) -> Option<&Changes> {
     rewriting.as_ref().and_then(|rewriting| rewriting.changes.as_deref())
 }
 
-/// What the use of a statement does, together with those that it executes itself.
-struct Use {
-    intent: Intent,
-    changes: Option<Arc<Changes>>,
-    /// Functions that they may call.
-    calls: Vec<Arc<[Box<[u8]>]>>,
-    names: Option<Box<Names>>,
-}
-
-impl Use {
-    fn of(rewriting: Rewriting) -> (Self, Vec<Ahead>, Option<ClientError>) {
-        let Rewriting { intent, changes, calls, names, ahead, refusal, .. } = rewriting;
-        (Self { intent, changes, calls, names: Some(Box::new(names)) }, ahead, refusal)
-    }
-}
-
-/// The name that a request says to the server.
-struct SentName {
-    /// `None`: as the client wrote it.
-    rewritten: Option<Vec<u8>>,
-    /// What its completion changes.
-    effect: Effect,
-}
-
 /// A name of the client's that can't be one of ours.
 pub(super) fn never_ours(name: &[u8]) -> Vec<u8> {
     if name.starts_with(PREFIX) { [b"_", name].concat() } else { name.to_vec() }
-}
-
-/// Head of a frame with `body_bytes` of body that begins with a string.
-fn write_head(kind: u8, body_bytes: usize, string: &[u8], out: &mut Vec<u8>) {
-    out.push(kind);
-    let length = u32::try_from(body_bytes + 4).unwrap_or(u32::MAX);
-    out.extend_from_slice(&length.to_be_bytes());
-    frame::put_cstr(out, string);
-}
-
-pub(super) fn write_parse(name: &[u8], body: &[u8], out: &mut Vec<u8>) {
-    write_head(kind::PARSE, name.len() + 1 + body.len(), name, out);
-    out.extend_from_slice(body);
-}
-
-/// Bind with all parameters and results as text.
-pub(super) fn write_bind(portal: &[u8], statement: &[u8], parameters: &[&[u8]], out: &mut Vec<u8>) {
-    frame::frame(out, kind::BIND, |body| {
-        frame::put_cstr(body, portal);
-        frame::put_cstr(body, statement);
-        body.extend_from_slice(&[0, 0]);
-        body.extend_from_slice(&u16::try_from(parameters.len()).unwrap_or(0).to_be_bytes());
-        for parameter in parameters {
-            body.extend_from_slice(&u32::try_from(parameter.len()).unwrap_or(0).to_be_bytes());
-            body.extend_from_slice(parameter);
-        }
-        body.extend_from_slice(&[0, 0]);
-    });
-}
-
-/// Execute, all rows.
-pub(super) fn write_execute(portal: &[u8], out: &mut Vec<u8>) {
-    frame::frame(out, kind::EXECUTE, |body| {
-        frame::put_cstr(body, portal);
-        body.extend_from_slice(&[0; 4]);
-    });
-}
-
-pub(super) fn write_close_portal(portal: &[u8], out: &mut Vec<u8>) {
-    frame::frame(out, kind::CLOSE, |body| {
-        body.push(b'P');
-        frame::put_cstr(body, portal);
-    });
 }
