@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use crate::harness::measure::{Metrics, until};
+use crate::harness::proxy::config;
 use crate::harness::wire::{Frame, Login, Script, Wire, batch, bind, describe_statement, execute, parse, query, sync};
-use crate::harness::{Scenario, each};
+use crate::harness::{Scenario, each, each_with};
 
 /// Client 0 asks this on one connection and on another.
 fn everywhere(script: Script, asks: &[&str]) -> Script {
@@ -401,4 +402,38 @@ fn pg_072_a_hostile_path_from_the_start() {
             assert_ne!(direct.query("DELETE FROM public.touched RETURNING what"), [[None; 0]; 0], "{bare}");
         }
     });
+}
+
+/// What is put back behind one reset is not taken for what the next one has reset.
+#[test]
+fn pg_065_one_reset_behind_another() {
+    each_with(
+        "pg_065_two_resets",
+        &[],
+        |server| config(server.address(), 4),
+        |_, database, proxy| {
+            let login = Login::app().database(database).with("options", "-c work_mem=5MB -c app.tenant=mine");
+            let mut one = Wire::connect(proxy.address, &login).unwrap();
+            for pinned in [false, true] {
+                if pinned {
+                    one.query("LISTEN news");
+                }
+                for texts in [["RESET app.tenant", "RESET work_mem"], ["RESET work_mem", "RESET app.tenant"]] {
+                    for sql in texts {
+                        one.query(sql);
+                    }
+                    assert_eq!(
+                        (one.value("SHOW work_mem"), one.value("SHOW app.tenant")),
+                        ("5MB".into(), "mine".into())
+                    );
+                    let both = batch([query(texts[0]), query(texts[1])]);
+                    one.ask(&both, 2);
+                    assert_eq!(
+                        (one.value("SHOW work_mem"), one.value("SHOW app.tenant")),
+                        ("5MB".into(), "mine".into())
+                    );
+                }
+            }
+        },
+    );
 }

@@ -69,8 +69,9 @@ impl Server {
         }
     }
 
-    /// Gives settings the values that the client began with, in the segment that is being sent.
-    pub(super) fn set_back(&mut self, settings: &[(String, String)], out: &mut Vec<u8>) {
+    /// Gives settings the values that the client began with, in the segment that is being sent. `is_own`: it is the proxy's own,
+    /// and says nothing of what the client's next one does.
+    pub(super) fn set_back(&mut self, settings: &[(String, String)], is_own: bool, out: &mut Vec<u8>) {
         message::close_statement(SET_BACK, out);
         write_parse(SET_BACK, b"SELECT pg_catalog.set_config($1, $2, false)\0\0\0", out);
         self.owe_hidden(Kind::Close, Effect::Nothing);
@@ -82,7 +83,7 @@ impl Server {
             write_close_portal(SET_BACK, out);
             self.owe_hidden(Kind::Bind, Effect::Nothing);
             self.owe_hidden(Kind::Execute, Effect::Nothing);
-            self.owe_hidden(Kind::Close, Effect::PutsBack);
+            self.owe_hidden(Kind::Close, if is_own { Effect::Nothing } else { Effect::PutsBack });
         }
     }
 

@@ -106,7 +106,7 @@ impl Server {
             if is_due && self.owed.is_empty() && !client.settings().is_empty() && self.state.restores() {
                 let wanted: Vec<(String, String)> =
                     client.settings().iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
-                out.write(|out| self.set_back(&wanted, out));
+                out.write(|out| self.set_back(&wanted, false, out));
             }
             return;
         }
@@ -643,7 +643,7 @@ impl Server {
         self.owe(Kind::Execute, Effect::Query { pins: Pins::NONE, names, changes });
         if !reset.is_empty() {
             out.pass(at..at + head.len);
-            out.write(|out| self.set_back(&reset, out));
+            out.write(|out| self.set_back(&reset, false, out));
             return Ok(Taken::Bytes(head.len));
         }
         if !clears {

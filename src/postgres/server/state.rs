@@ -499,7 +499,7 @@ impl Server {
     pub(super) fn put_back(&mut self, out: &mut Vec<u8>) {
         let due = std::mem::take(&mut self.state.due);
         if !due.is_empty() && self.transaction != Transaction::Failed {
-            self.set_back(&due, out);
+            self.set_back(&due, true, out);
             self.end_own_segment(out);
         }
     }
