@@ -165,7 +165,9 @@ fn statements_behind_statements_are_followed_or_distrusted() {
                 one.query("SET app.tenant = ''");
                 one.ask(&ask(&format!("EXECUTE a{level}")), 1);
                 tenants([&mut other, &mut third], &format!("a{level}"));
-                assert_eq!(one.value(TENANT), "8", "a{level}");
+                // Further down what is executed is on a connection only if it was there before.
+                let own = one.value(TENANT);
+                assert!(own == "8" || (level > 2 && own.is_empty()), "a{level}: {own}");
             }
         }
         one.query("DISCARD ALL");

@@ -437,3 +437,29 @@ fn pg_065_one_reset_behind_another() {
         },
     );
 }
+
+/// What is for the transaction only is not counted among what is known for good.
+#[test]
+fn pg_064_for_the_transaction_only_beside_others() {
+    each_with(
+        "pg_064_beside",
+        &[],
+        |server| config(server.address(), 3),
+        |_, database, proxy| {
+            let login = Login::app().database(database);
+            let [mut one, mut other] = [(); 2].map(|()| Wire::connect(proxy.address, &login).unwrap());
+            let texts =
+                ["SELECT set_config('app.tenant', 'l2', true)", "SET TIME ZONE 'Asia/Tokyo'", "SET search_path TO ''"];
+            let each = |text: &&str| batch([parse("", text), bind("", "", &[]), execute("", 0)]);
+            one.query("SET search_path TO a");
+            one.ask(&[texts.iter().flat_map(each).collect::<Vec<u8>>(), sync()].concat(), 1);
+            for _ in 0..2 {
+                assert_eq!(other.value("SHOW search_path"), "\"$user\", public");
+                assert_eq!(
+                    (one.value("SHOW search_path"), one.value("SHOW TimeZone")),
+                    ("\"\"".into(), "Asia/Tokyo".into())
+                );
+            }
+        },
+    );
+}

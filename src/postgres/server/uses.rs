@@ -180,7 +180,9 @@ impl Server {
         }
         self.begin_statement(intent, client, out);
         self.begin_changes(intent, changes.as_deref());
-        let changes = changes.filter(|_| intent.pins_when_done.contains(PinReason::Setting));
+        // What is counted when it is bound is counted when it is done, and nothing else.
+        let counts = pins_with(intent, changes.as_deref()).contains(PinReason::Setting);
+        let changes = changes.filter(|_| counts);
         let clears = intent.clears != Clears::Nothing;
         // Of more of them it is not known what their Executes do: tags and the server's own answers tell.
         let bytes: usize = names.iter().flat_map(|names| names.makes()).map(|(_, made)| made.bytes()).sum();
