@@ -373,6 +373,9 @@ impl Twins {
         }
         let named = if step.shown.starts_with("BE") { self.named.as_str() } else { "" };
         // What can't be read behind what changes how it is read is believed to do anything.
+        // Behind code what is executed may be anything, also if it is not there, or not reached.
+        let is_code = ["DO ", "CALL "].iter().any(|word| step.shown.contains(word));
+        self.holds |= is_code && step.shown.contains("EXECUTE");
         self.hides |= step.shown.contains("TEMP TABLE t ");
         self.holds |= step.shown.matches("| ").count() > 1 && step.shown.contains('\\');
         self.holds |= keeps.iter().any(|word| step.shown.contains(word) || named.contains(word));
