@@ -44,10 +44,8 @@ const TELLING_TAGS: &[(&[u8], PinReason)] = &[
     (b"CALL", PinReason::OpaqueCode),
 ];
 
-/// invalid_sql_statement_name: there is no statement of that name.
-const UNKNOWN_STATEMENT: &str = "26000";
-
-/// What a query fails with when what it needs could not be sent ahead.
+/// What a query fails with when what it executes is not there, or could not be sent ahead: there is no statement of that name; the
+/// transaction has failed.
 const FAILED_BEHIND: &[&str] = &["26000", "25P02"];
 
 /// object_not_in_prerequisite_state: what a sequence's last value is asked for with before there is one.
@@ -487,7 +485,7 @@ impl Server {
     ) -> Result<(), Violation> {
         let error = message::server_error(frame).ok_or(Violation::MalformedFrame(kind::ERROR_RESPONSE))?;
         self.forget_stale(&error.code, frame, client.as_deref_mut());
-        if error.code == UNKNOWN_STATEMENT
+        if FAILED_BEHIND.contains(&error.code.as_str())
             && let Some(Effect::Query { names: Some(names), .. }) = self.owed.front_effect()
         {
             names.misses_one();
