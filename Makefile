@@ -48,7 +48,7 @@ check:
 	@$(stage) fuzz-check $(CARGO) check --manifest-path tests/fuzz/Cargo.toml --target-dir $(target_dir) --bins $(CARGO_FLAGS)
 	@RUSTDOCFLAGS="-D warnings $${RUSTDOCFLAGS:-}" $(stage) doc $(CARGO) doc --no-deps --document-private-items $(CARGO_FLAGS)
 	@$(stage) unit $(test) --lib --bins
-	@$(stage) random env PROPTEST_RNG_SEED=$$RANDOM$$RANDOM $(test) --lib
+	@$(stage) random env PROPTEST_RNG_SEED=$$RANDOM$$RANDOM RUST_BACKTRACE=0 $(test) --lib
 
 test: provision check
 	@$(stage) servers $(CARGO) test $(CARGO_FLAGS) --test '*'

@@ -227,6 +227,15 @@ fn names_in_a_text_keep_their_order() {
             assert_eq!(code(&frames), code(&expected), "{:.100}", text);
             assert_eq!(other.value("SELECT 'in between'"), "in between");
         }
+        // What executes another has no parameters of that one's.
+        let outer = batch([parse("around", "EXECUTE ins('q')"), sync()]);
+        let [frames, expected] = [&mut proxied, &mut direct].map(|wire| {
+            wire.ask(&outer, 1);
+            wire.ask(&query(&format!("EXECUTE around('{long}')")), 1)
+        });
+        let row = |frames: &[Frame]| frames.iter().find(|frame| frame.kind == b'D').map(Frame::columns);
+        assert_eq!(kinds(&frames), kinds(&expected));
+        assert_eq!(row(&frames), row(&expected));
         assert_eq!(code(&proxied.ask(&query(&["EXECUTE a"; 1001].join(";")), 1)).as_deref(), Some("54000"));
         assert_eq!(proxied.value("EXECUTE a"), "3");
         assert_eq!(proxy.metric("sluicegate_disagreements_total"), 0.0);

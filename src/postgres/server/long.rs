@@ -4,15 +4,16 @@
 //! Only the name in the first words is replaced (`EXECUTE a ('...')`); what else they say of prepared statements is not
 //! followed: their client keeps its connection.
 
-use super::names::{Ahead, Names, quoted};
+use super::functions::redefines;
+use super::names::{Rewriting, quoted};
 use super::owed::{Effect, lookup};
-use super::send::{LONG_HEAD_BYTES, Taken};
+use super::send::{LONG_HEAD_BYTES, Taken, never_ours};
 use super::{Body, Hold, Server, Transaction};
 use crate::postgres::client::{Client, Prepared};
 use crate::postgres::frame::{HEAD_BYTES, Head};
 use crate::postgres::message::{self, from_client as kind};
-use crate::postgres::statement::name_key;
-use crate::protocol::{Clears, Out, PinReason, Pins};
+use crate::postgres::statement::{PREFIX, name_key};
+use crate::protocol::{Clears, ClientSide, Out, PinReason};
 use crate::sql::lexer::{Kind, Lexer};
 use crate::sql::long::Long;
 use crate::sql::{self, Verb};
@@ -23,8 +24,7 @@ use std::ops::Range;
 pub(super) struct LongQuery {
     reader: Long,
     /// What its first words are about.
-    names: Option<Box<Names>>,
-    pins: Pins,
+    named: Option<Rewriting>,
 }
 
 impl Server {
@@ -49,14 +49,34 @@ impl Server {
             self.sending = Body { left: head.len, passes: false };
             return Taken::Bytes(0);
         }
-        let mut long = LongQuery { reader: Long::new(self.reads_in()), names: None, pins: Pins::NONE };
+        let mut long = LongQuery { reader: Long::new(self.reads_in()), named: None };
         let replaced = first.and_then(|(verb, name)| {
-            let sent = self.long_name(verb, start.get(name.clone())?, &mut long, client, out)?;
+            let (sent, named) = self.long_name(verb, start.get(name.clone())?, client)?;
+            long.named = named;
             Some((name, sent))
         });
+        if let Some(named) = &mut long.named {
+            let full = named.refusal.take();
+            let mut refusal =
+                || self.refusal(named.intent, named.changes.as_deref(), b"", client.pins, &mut client.gate);
+            if let Some(why) = full.or_else(&mut refusal) {
+                self.refuse_query(why, out);
+                self.sending = Body { left: head.len, passes: false };
+                return Taken::Bytes(0);
+            }
+        }
         // It may ask.
         self.guard_sequences(true, out);
+        client.let_go_of_last_values();
         self.opens_settings();
+        if redefines(start, 1) {
+            self.functions.forget();
+        }
+        if let Some(named) = &long.named {
+            self.send_ahead_of_query(&named.ahead, client, out);
+            // What is left of its first statement does no more than this does.
+            long.reader.read(b"SELECT ");
+        }
         let taken = match replaced {
             None => {
                 out.pass(at..at + HEAD_BYTES);
@@ -71,8 +91,6 @@ impl Server {
                     out.extend_from_slice(before);
                     out.extend_from_slice(&sent);
                 });
-                // What is left of its first statement does no more than this would.
-                long.reader.read(b"SELECT ");
                 HEAD_BYTES + name.end
             }
         };
@@ -95,35 +113,23 @@ impl Server {
         (name.end < start.len()).then_some((verb, name.start..name.end))
     }
 
-    /// The name that is sent in place of this one, with what that takes sent ahead; `None`: it is sent as it is.
-    fn long_name(
-        &mut self,
-        verb: Verb,
-        written: &[u8],
-        long: &mut LongQuery,
-        client: &mut Client,
-        out: &mut Out,
-    ) -> Option<Vec<u8>> {
+    /// The name that is sent in place of this one, and what the statement that begins so does; `None`: as it is.
+    fn long_name(&mut self, verb: Verb, written: &[u8], client: &mut Client) -> Option<(Vec<u8>, Option<Rewriting>)> {
         let name = sql::identifier_value(written).into_owned();
-        let Some(Prepared::Anywhere(_)) = lookup(&self.owed, client, name_key(&name)) else { return None };
-        // As of the same statement without what makes it long.
-        let short = match verb {
-            Verb::Execute => [b"EXECUTE ", written].concat(),
-            Verb::Prepare | Verb::Deallocate | Verb::DeallocateAll => [b"PREPARE ", written, b" AS SELECT"].concat(),
-        };
-        let rewriting = self.rewrite(&short, &sql::classify(&short, self.reads_in()), client);
-        let was_synced = !self.unsynced;
-        let _ = self.call(rewriting.calls.iter().flat_map(|calls| calls.iter()), client);
-        self.begin_statement(rewriting.intent, client, out);
-        self.begin_changes(rewriting.intent, rewriting.changes.as_deref());
-        self.send_ahead(&rewriting.ahead, true, client, out);
-        if was_synced && self.unsynced {
-            self.sync_hidden(Effect::Nothing, out);
+        let key = name_key(&name);
+        let is_known = matches!(lookup(&self.owed, client, key), Some(Prepared::Anywhere(_)));
+        if !is_known {
+            return key.starts_with(PREFIX).then(|| (quoted(&never_ours(key)), None));
         }
-        long.pins = rewriting.intent.pins_when_done;
-        let sent = rewriting.ahead.iter().find_map(Ahead::name)?;
-        long.names = Some(Box::new(rewriting.names));
-        Some(quoted(&sent))
+        // As of the same statement without what makes it long.
+        let (before, behind): (&[u8], &[u8]) = match verb {
+            Verb::Execute => (b"EXECUTE ", b""),
+            Verb::Prepare | Verb::Deallocate | Verb::DeallocateAll => (b"PREPARE ", b" AS SELECT"),
+        };
+        let short = [before, written, behind].concat();
+        let rewriting = self.rewrite(&short, &sql::classify(&short, self.reads_in()), client);
+        let sent = rewriting.text.strip_prefix(before).and_then(|rest| rest.strip_suffix(behind));
+        Some((sent?.to_vec(), Some(rewriting)))
     }
 
     /// More of a long query has passed.
@@ -134,17 +140,29 @@ impl Server {
             return;
         }
         let Some(long) = self.long.take() else { return };
-        let LongQuery { reader, names, pins } = *long;
+        let LongQuery { reader, named } = *long;
         let statement = reader.finish();
-        let intent = statement.intent;
-        let _ = self.call(statement.calls.iter(), client);
-        let all = intent.pins_when_sent.and(intent.pins_when_done).and(pins);
+        if statement.statements > 1 {
+            // Any of them may have made another function of a name.
+            self.functions.forget();
+        }
+        let (mut intent, mut names) = (statement.intent, None);
+        self.call(statement.calls.iter(), client);
+        if let Some(named) = named {
+            intent = intent.and(named.intent);
+            self.call(named.calls.iter().flat_map(|calls| calls.iter()), client);
+            self.begin_changes(named.intent, named.changes.as_deref());
+            names = Some(Box::new(named.names));
+        }
+        let all = intent.pins_when_sent.and(intent.pins_when_done);
         if all.contains(PinReason::OpaqueCode) || all.contains(PinReason::Setting) {
             self.state.may_change_any();
         }
+        self.may_do(intent, b"", statement.statements);
         self.pin(intent.pins_when_sent, client);
         self.state.may_end(intent.may_end);
-        self.owed.amend_last(Effect::Query { pins: intent.pins_when_done.and(pins), names, changes: None });
+        self.count_sequences(intent, client);
+        self.owed.amend_last(Effect::Query { pins: intent.pins_when_done, names, changes: None });
         if intent.clears != Clears::Nothing {
             self.hold = Hold::UntilAnswered;
         }

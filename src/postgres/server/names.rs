@@ -63,6 +63,7 @@ struct Shift {
 }
 
 /// A text with its names replaced, and what that takes.
+#[derive(Debug)]
 pub(super) struct Rewriting {
     pub(super) text: Vec<u8>,
     pub(super) names: Names,
@@ -79,6 +80,7 @@ pub(super) struct Rewriting {
 }
 
 /// Something that the server must have, or must not.
+#[derive(Debug)]
 pub(super) enum Ahead {
     /// It has the statement.
     Has(Arc<Statement>),
@@ -86,17 +88,6 @@ pub(super) enum Ahead {
     Lacks(Id),
     /// It has something or other under this name.
     StandIn(Vec<u8>),
-}
-
-impl Ahead {
-    /// The name under which it is there then.
-    pub(super) fn name(&self) -> Option<Vec<u8>> {
-        match self {
-            Self::Has(statement) => Some(statement.id.name().to_vec()),
-            Self::StandIn(name) => Some(name.clone()),
-            Self::Lacks(_) => None,
-        }
-    }
 }
 
 impl Names {
@@ -127,7 +118,7 @@ impl Names {
         self.unseen > 0
     }
 
-    /// There was no such statement.
+    /// There was no such statement, or it was not reached.
     pub(super) fn misses_one(&mut self) {
         // Of several the others may have been executed.
         self.unseen = if self.unseen == 1 { 0 } else { self.unseen };
@@ -208,7 +199,7 @@ impl Server {
         for ahead in ahead {
             match ahead {
                 Ahead::Has(statement) => {
-                    self.may_do(statement.intent, &statement.body);
+                    self.may_do(statement.intent, &statement.body, 1);
                     self.ensure_prepared(statement, client, out);
                 }
                 Ahead::Lacks(id) if is_executed => {
@@ -220,6 +211,16 @@ impl Server {
                 Ahead::StandIn(name) if is_executed => self.prepare_stand_in(name, out),
                 Ahead::Lacks(_) | Ahead::StandIn(_) => {}
             }
+        }
+    }
+
+    /// The same before a simple query, which executes it.
+    pub(super) fn send_ahead_of_query(&mut self, ahead: &[Ahead], client: &mut Client, out: &mut Out) {
+        let was_synced = !self.unsynced;
+        self.send_ahead(ahead, true, client, out);
+        // In the middle of the client's own segment a Sync would end what an error must skip and roll back.
+        if was_synced && self.unsynced {
+            self.sync_hidden(Effect::Nothing, out);
         }
     }
 
@@ -554,7 +555,7 @@ impl Rewriting {
         self.names.unseen += 1;
     }
 
-    /// It executes this. `is_plain`: once, and does nothing else.
+    /// It executes this. `is_single`: once, and does nothing else.
     fn executes(&mut self, known: &Arc<Statement>, is_single: bool) {
         if self.names.uses.iter().any(|used| used.id == known.id) {
             self.changes = both(self.changes.take(), known.changes.as_ref().map(|_| Arc::default()), false);

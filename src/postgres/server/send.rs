@@ -4,7 +4,6 @@
 //! values are passed by their length. A name that the client never prepared goes to the server as it is, so that the
 //! server's own error stands at the right place; a name in the proxy's own form never does.
 
-use super::functions::redefines;
 use super::names::{Rewriting, stand_in_for};
 use super::owed::{Effect, Kind, Presence, lookup};
 use super::uses::pins_with;
@@ -230,24 +229,13 @@ impl Server {
             self.refuse_query(why, out);
             return Ok(Taken::Bytes(head.len));
         }
-        self.may_do(intent, text);
-        if redefines(text, statement.statements) {
-            self.functions.forget();
-        }
+        self.may_do(intent, text, statement.statements);
         let own_calls = if named.is_none() { statement.calls.as_slice() } else { &[] };
         let others_calls = named.iter().flat_map(|rewriting| rewriting.calls.iter()).flat_map(|calls| calls.iter());
-        if self.call(own_calls.iter().chain(others_calls), client) {
-            self.guard_sequences(true, out);
-        }
-        self.begin_statement(intent, client, out);
+        self.begin_statement(intent, own_calls.iter().chain(others_calls), client, out);
         let (names, changes) = match named {
             Some(rewriting) => {
-                let was_synced = !self.unsynced;
-                self.send_ahead(&rewriting.ahead, true, client, out);
-                // In the middle of the client's own segment a Sync would end what an error must skip and roll back.
-                if was_synced && self.unsynced {
-                    self.sync_hidden(Effect::Nothing, out);
-                }
+                self.send_ahead_of_query(&rewriting.ahead, client, out);
                 out.write(|out| message::query(&rewriting.text, out));
                 (Some(Box::new(rewriting.names)), rewriting.changes)
             }
@@ -734,17 +722,29 @@ impl Server {
         true
     }
 
-    /// A statement of this intent is being sent, or bound.
-    pub(super) fn begin_statement(&mut self, intent: Intent, client: &mut Client, out: &mut Out) {
+    /// A statement of this intent, which may call these functions, is being sent, or bound.
+    pub(super) fn begin_statement<'a>(
+        &mut self,
+        intent: Intent,
+        calls: impl Iterator<Item = &'a Box<[u8]>>,
+        client: &mut Client,
+        out: &mut Out,
+    ) {
+        let is_code = self.call(calls, client) || intent.pins_when_sent.contains(PinReason::OpaqueCode);
         self.pin(intent.pins_when_sent, client);
         self.state.may_end(intent.may_end);
-        let is_code = intent.pins_when_sent.contains(PinReason::OpaqueCode);
         if is_code || minds_sequences(intent, client) {
             self.guard_sequences(is_code || intent.asks_sequence, out);
         }
         // What a statement leaves is kept up to the next one.
         client.let_go_of_last_values();
-        client.asks_last_values |= intent.asks_sequence && !client.pins.contains(PinReason::Unreadable);
+        self.count_sequences(intent, client);
+    }
+
+    /// What a statement of this intent does with sequences, behind what guards it.
+    pub(super) fn count_sequences(&mut self, intent: Intent, client: &mut Client) {
+        let pins = client.pins.and(intent.pins_when_done);
+        client.asks_last_values |= intent.asks_sequence && !pins.contains(PinReason::Unreadable);
         if client.asks_last_values && (intent.draws_sequence || intent.asks_sequence) {
             client.pins.add(PinReason::Sequence);
         }

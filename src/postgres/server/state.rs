@@ -6,7 +6,7 @@
 //! with transactions, savepoints, rollbacks, functions and what they did: the server is asked what is there now. So there is
 //! no model of the server's own stack of settings here that could disagree with it.
 
-use super::functions::{self, Call};
+use super::functions::{self, Call, redefines};
 use super::words::is_same;
 use super::{Server, Transaction};
 use crate::postgres::client::Client;
@@ -281,9 +281,12 @@ impl Server {
         client.pins = client.pins.and(pins);
     }
 
-    /// The text of a request that is being sent may hold code, which does something to settings that it mentions, or calls what
-    /// does.
-    pub(super) fn may_do(&mut self, intent: Intent, text: &[u8]) {
+    /// The text of a request that is being sent, of so many statements, may make another function of a name; and it may hold
+    /// code, which does something to settings that it mentions, or calls what does.
+    pub(super) fn may_do(&mut self, intent: Intent, text: &[u8], statements: usize) {
+        if redefines(text, statements) {
+            self.functions.forget();
+        }
         if !intent.pins_when_sent.contains(PinReason::OpaqueCode) {
             return;
         }
@@ -295,8 +298,8 @@ impl Server {
         }
     }
 
-    /// A statement that may call these functions is being sent.
-    /// True: they may look at what others have left of sequences, as well.
+    /// A statement that may call these functions is being sent. True: they may do anything, and look at what others have left
+    /// of sequences.
     pub(super) fn call<'a>(&mut self, names: impl Iterator<Item = &'a Box<[u8]>>, client: &mut Client) -> bool {
         let call = names.map(|name| self.functions.call(name)).max();
         if call.is_none_or(|call| call == Call::Harmless) {

@@ -1360,6 +1360,32 @@ fn a_large_statement_or_query_passes_by_its_length_and_pins() {
     assert_eq!(bench.client.pins, Pins::NONE);
 }
 
+/// The name in a long query is replaced by that of the statement it means, not of one that this executes.
+#[test]
+fn a_long_execute_is_of_the_statement_it_names() {
+    let text = "x".repeat((1 << 20) + 7);
+    let execute = format!("EXECUTE \"{}\"", name("A"));
+    let outer = name(&execute);
+    prepared("a", "A").play(
+        &[
+            client([p("n", "EXECUTE a"), s()], [p(&outer, &execute), s()], Owing),
+            server_passes([pc(), z(b'I')], Idle),
+            client([q(&format!("EXECUTE n('{text}')"))], [q(&format!("EXECUTE \"{outer}\"('{text}')"))], Owing),
+            server_passes([err("42601", "no"), z(b'I')], Idle),
+        ],
+        100_000,
+    );
+    // A stranger's name is never said.
+    let theirs = name("B");
+    for text in [format!("EXECUTE {theirs}('{text}')"), format!("PREPARE {theirs} AS SELECT '{text}'")] {
+        let sent = text.replace(&theirs, &format!("\"_{theirs}\""));
+        Bench::new().play(
+            &[client([q(&text)], [q(&sent)], Owing), server_passes([err("42601", "no"), z(b'I')], Idle)],
+            100_000,
+        );
+    }
+}
+
 // ---------------------------------------------------------------------------------------------- hand-out
 
 const SET_CONFIG: &str = "SELECT pg_catalog.set_config($1, $2, false)";

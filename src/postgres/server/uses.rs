@@ -1,12 +1,11 @@
 //! The use of a prepared statement by Bind or Describe: what its name means to the server, what must be sent ahead, and what its
 //! Execute will do.
 
-use super::functions::redefines;
 use super::names::{Ahead, Names, Rewriting};
 use super::owed::{Effect, Kind};
 use super::send::never_ours;
 use super::write::write_parse;
-use super::{BoundPortal, Server, Transaction};
+use super::{BoundPortal, Gate, Server, Transaction};
 use crate::postgres::client::{Bound, Client, Prepared};
 use crate::postgres::frame;
 use crate::postgres::message;
@@ -46,32 +45,17 @@ impl Server {
                 let mut statement = self.in_present_settings(statement, client);
                 let changes = bound.or_else(|| statement.changes.clone());
                 let calls = statement.calls.iter().cloned().collect();
-                let mut use_of = Use { intent: statement.intent, changes, calls, names: None };
-                let (mut ahead, mut full) = (Vec::new(), None);
+                let mut use_of = Use { intent: statement.intent, changes, calls, ..Use::default() };
                 if let Some(template) = statement.template.as_ref().filter(|_| self.can_parse(portal)) {
                     let (body, rewriting) = self.concrete(&Arc::clone(template), client);
                     statement = self.current(statement, body, client);
-                    (use_of, ahead, full) = Use::of(rewriting);
+                    use_of = rewriting.into();
                 }
-                let mut refusal = || {
-                    let changes = use_of.changes.as_deref();
-                    self.refusal(use_of.intent, changes, &statement.body, client.pins, &mut client.gate)
-                };
-                if portal.is_some()
-                    && let Some(why) = full.or_else(&mut refusal)
-                {
-                    return SentName { rewritten: None, effect: Effect::Refuse(Box::new(why)) };
+                if let Err(refused) = self.admit(portal, &mut use_of, &statement.body, client.pins, &mut client.gate) {
+                    return refused;
                 }
-                self.send_ahead(&ahead, portal.is_some(), client, out);
-                let pins = pins_with(use_of.intent, use_of.changes.as_deref());
-                let pins = if portal.is_some() { pins } else { Pins::NONE };
-                if let Some(portal) = portal {
-                    self.may_do(use_of.intent, &statement.body);
-                    if redefines(&statement.body, 1) {
-                        self.functions.forget();
-                    }
-                    self.bind(portal, use_of, client, out);
-                }
+                self.send_ahead(&use_of.ahead, portal.is_some(), client, out);
+                let pins = portal.map_or(Pins::NONE, |portal| self.bind(portal, use_of, client, out));
                 self.ensure_prepared(&statement, client, out);
                 let name = statement.id.name().to_vec();
                 SentName { rewritten: Some(name), effect: Effect::Uses(statement, pins) }
@@ -128,61 +112,62 @@ impl Server {
         };
         let Bound { intent, dialect, changes, calls, template } = bound.clone();
         let calls = calls.into_iter().collect();
-        let mut use_of = Use { intent, changes: bound_changes.or(changes), calls, names: None };
-        let (mut ahead, mut concrete, mut full) = (Vec::new(), None, None);
+        let mut use_of = Use { intent, changes: bound_changes.or(changes), calls, ..Use::default() };
         if let Some(template) = template.filter(|_| self.can_parse(portal)) {
             let (body, rewriting) = self.concrete(&template, client);
-            (use_of, ahead, full) = Use::of(rewriting);
-            concrete = Some(body);
-        }
-        if portal.is_some() {
-            let text = client.unnamed.latest().map_or(&b""[..], |(_, body, _)| body);
-            if let Some(why) = full
-                .or_else(|| self.refusal(use_of.intent, use_of.changes.as_deref(), text, client.pins, &mut client.gate))
-            {
-                return SentName { rewritten: None, effect: Effect::Refuse(Box::new(why)) };
+            use_of = rewriting.into();
+            if client.unnamed.latest().is_some_and(|(_, sent, _)| *sent != *body) {
+                client.unnamed.resend(&body);
+                self.unnamed = None;
             }
-            self.may_do(use_of.intent, text);
-            if redefines(text, 1) {
-                self.functions.forget();
-            }
-        }
-        self.send_ahead(&ahead, portal.is_some(), client, out);
-        let mut misreads = false;
-        if let Some(body) = concrete
-            && client.unnamed.latest().is_some_and(|(_, sent, _)| *sent != *body)
-        {
-            client.unnamed.resend(&body);
-            self.unnamed = None;
         }
         let body = client.unnamed.latest().map_or(&b""[..], |(_, body, _)| body);
+        if let Err(refused) = self.admit(portal, &mut use_of, body, client.pins, &mut client.gate) {
+            return refused;
+        }
+        self.send_ahead(&use_of.ahead, portal.is_some(), client, out);
+        let body = client.unnamed.latest().map_or(&b""[..], |(_, body, _)| body);
         if self.unnamed != Some((client.id, generation)) && !body.is_empty() {
-            misreads = self.misreads(body, dialect, self.reads_in());
+            let misreads = self.misreads(body, dialect, self.reads_in());
             out.write(|out| write_parse(b"", body, out));
             self.owe_hidden(Kind::Parse, Effect::RestoreUnnamed);
             self.unnamed = Some((client.id, generation));
+            if misreads {
+                self.distrust_text(client, out);
+            }
         }
-        if misreads {
-            self.distrust_text(client, out);
-        }
-        let pins = pins_with(use_of.intent, use_of.changes.as_deref());
-        if let Some(portal) = portal {
-            self.bind(portal, use_of, client, out);
-        }
-        SentName { rewritten: None, effect: if portal.is_some() { Effect::Pin(pins) } else { Effect::Nothing } }
+        let effect = portal.map_or(Effect::Nothing, |portal| Effect::Pin(self.bind(portal, use_of, client, out)));
+        SentName { rewritten: None, effect }
     }
 
-    /// A statement is being bound to this portal.
-    pub(super) fn bind(&mut self, portal: &[u8], use_of: Use, client: &mut Client, out: &mut Out) {
-        let Use { intent, changes, calls, names } = use_of;
-        if self.call(calls.iter().flat_map(|calls| calls.iter()), client) {
-            self.guard_sequences(true, out);
+    /// A statement with this body is to be bound, if it is: it may be, or what the client gets instead.
+    fn admit(
+        &mut self,
+        portal: Option<&[u8]>,
+        use_of: &mut Use,
+        body: &[u8],
+        pins: Pins,
+        gate: &mut Gate,
+    ) -> Result<(), SentName> {
+        if portal.is_none() {
+            return Ok(());
         }
-        self.begin_statement(intent, client, out);
+        let full = use_of.refusal.take();
+        if let Some(why) = full.or_else(|| self.refusal(use_of.intent, use_of.changes.as_deref(), body, pins, gate)) {
+            return Err(SentName { rewritten: None, effect: Effect::Refuse(Box::new(why)) });
+        }
+        self.may_do(use_of.intent, body, 1);
+        Ok(())
+    }
+
+    /// A statement is being bound to this portal. What it pins for once it is done.
+    pub(super) fn bind(&mut self, portal: &[u8], use_of: Use, client: &mut Client, out: &mut Out) -> Pins {
+        let Use { intent, changes, calls, names, .. } = use_of;
+        self.begin_statement(intent, calls.iter().flat_map(|calls| calls.iter()), client, out);
         self.begin_changes(intent, changes.as_deref());
+        let pins = pins_with(intent, changes.as_deref());
         // What is counted when it is bound is counted when it is done, and nothing else.
-        let counts = pins_with(intent, changes.as_deref()).contains(PinReason::Setting);
-        let changes = changes.filter(|_| counts);
+        let changes = changes.filter(|_| pins.contains(PinReason::Setting));
         let clears = intent.clears != Clears::Nothing;
         // Of more of them it is not known what their Executes do: tags and the server's own answers tell.
         let bytes: usize = names.iter().flat_map(|names| names.makes()).map(|(_, made)| made.bytes()).sum();
@@ -190,22 +175,28 @@ impl Server {
         if self.bound.len() < BOUND_MAX && !is_heavy && (names.is_some() || changes.is_some() || clears) {
             self.bound.push(BoundPortal { portal: portal.into(), names, changes, clears });
         }
+        pins
     }
 }
 
 /// What the use of a statement does, together with those that it executes itself.
+#[derive(Default)]
 pub(super) struct Use {
     intent: Intent,
     changes: Option<Arc<Changes>>,
     /// Functions that they may call.
     calls: Vec<Arc<[Box<[u8]>]>>,
     names: Option<Box<Names>>,
+    /// What the server must have by then.
+    ahead: Vec<Ahead>,
+    /// Why it must not be bound.
+    refusal: Option<ClientError>,
 }
 
-impl Use {
-    fn of(rewriting: Rewriting) -> (Self, Vec<Ahead>, Option<ClientError>) {
+impl From<Rewriting> for Use {
+    fn from(rewriting: Rewriting) -> Self {
         let Rewriting { intent, changes, calls, names, ahead, refusal, .. } = rewriting;
-        (Self { intent, changes, calls, names: Some(Box::new(names)) }, ahead, refusal)
+        Self { intent, changes, calls, names: Some(Box::new(names)), ahead, refusal }
     }
 }
 
