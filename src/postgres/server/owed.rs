@@ -251,6 +251,16 @@ impl Queue {
         false
     }
 
+    /// No reply that ends an exchange is to come: a Sync must be sent yet.
+    pub(super) fn awaits_sync(&self) -> bool {
+        !self.entries.iter().any(|owed| matches!(owed.kind, Kind::Sync | Kind::Query | Kind::Function))
+    }
+
+    /// The client's COPY data has ended for all that was seen, or none was asked for.
+    pub(super) fn ends_copy(&self) -> bool {
+        self.entries.back().is_some_and(|owed| owed.kind == Kind::CopyEnd)
+    }
+
     /// What the client's name will mean: `None`: nothing in flight says so, ask what is confirmed.
     pub(super) fn named(&self, name: &[u8]) -> Option<Option<&Prepared>> {
         if self.naming == 0 {

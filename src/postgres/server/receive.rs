@@ -209,6 +209,8 @@ impl Server {
             }
             (kind::COPY_IN_RESPONSE, Some(Kind::Execute | Kind::Query)) => {
                 self.copy_in = !self.owed.begin_copy_in();
+                // The client's Sync is one of those that the server has read over.
+                self.unsynced |= self.owed.awaits_sync();
                 if self.copy_in {
                     // No other answer comes before the data.
                     self.hold = Hold::Open;

@@ -714,7 +714,8 @@ impl Server {
         if self.copy_in {
             return false;
         }
-        if self.unsynced {
+        // A Sync that was sent may have been read over in the middle of COPY data.
+        if self.unsynced || self.owed.ends_copy() {
             out.write(|out| frame::frame(out, kind::FLUSH, |_| ()));
             self.flushed = true;
         }

@@ -567,6 +567,26 @@ fn a_copy_that_never_began() {
     ]);
 }
 
+/// A Sync in the middle of COPY data is read over: what is owed behind the data comes only when it is asked for.
+#[test]
+fn a_wait_behind_copy_data() {
+    let copy = || [p(&name("COPY"), "COPY"), b("", &name("COPY")), e(""), s()].concat();
+    let behind = || [b("", &name("COPY")), e(""), s()].concat();
+    // All of it before the server is seen to ask for data.
+    check(&[
+        client(
+            [p("a", "COPY"), b("", "a"), e(""), s(), d("1"), c(), b("", "a"), e(""), s()],
+            [copy(), d("1"), c(), h()],
+            Owing,
+        ),
+        server_passes([pc(), bc(), copy_in(), tag("COPY 1")], InTransaction),
+        client([], [behind()], Owing),
+        server_passes([bc(), copy_in()], Owing),
+        client_passes([d("2"), c(), s()], Owing),
+        server_passes([tag("COPY 1"), z(b'I')], Idle),
+    ]);
+}
+
 #[test]
 fn two_copies_in_one_query() {
     let answers = || [copy_in(), tag("COPY 1"), copy_in(), tag("COPY 0"), z(b'I')];

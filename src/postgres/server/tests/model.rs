@@ -8,8 +8,8 @@ use super::wire::{self, frames};
 use crate::postgres::{frame, message};
 use crate::protocol::{ClientError, PinReason};
 use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 /// Rows per table name, committed.
@@ -65,6 +65,12 @@ pub(super) struct Model {
     /// A request came in the middle of COPY data: a server reads no more of it than its type and ends the connection,
     /// which no program here is to lead to.
     pub(super) lost_synchronization: bool,
+    /// What a server describes in a failed transaction, a statement without rows, can't be parsed there by the proxy on a
+    /// connection that does not have it: the one known difference (docs/STATUS.md).
+    pub(super) described_in_failed: bool,
+    /// Something ran behind a `DISCARD ALL` in one segment with it, where `init_query` can't be run again yet.
+    pub(super) ran_behind_discard: bool,
+    discarded: bool,
     /// It refuses LISTEN by itself, in the proxy's words; else it must not get any.
     refuses: bool,
     /// Settings as they were before this transaction set them.
@@ -93,6 +99,9 @@ impl Model {
             unsynced: false,
             copy: None,
             lost_synchronization: false,
+            described_in_failed: false,
+            ran_behind_discard: false,
+            discarded: false,
             refuses: false,
             undo: Vec::new(),
             input: Vec::new(),
@@ -206,6 +215,7 @@ impl Model {
             b'S' => {
                 self.ignoring = false;
                 self.unsynced = false;
+                self.discarded = false;
                 self.end_implicit();
                 return self.ready();
             }
@@ -250,6 +260,25 @@ impl Model {
         }
         assert!(self.refuses, "what is refused has come to the server");
         Err((REFUSED, String::new()))
+    }
+
+    /// The same of a text's statements, none of which has run. What an earlier one of them drops is not executed, nor is any
+    /// behind a name that is taken.
+    fn check_all_refused(&self, statements: &[String]) -> Result<(), Failure> {
+        let mut there: BTreeSet<String> = self.named.keys().cloned().collect();
+        for text in statements {
+            let (verb, rest) = text.split_once(' ').unwrap_or((text, ""));
+            let name = unquoted(rest.split(' ').next().unwrap_or_default());
+            match verb {
+                "PREPARE" if there.contains(&name) => there.clear(),
+                "DEALLOCATE" if rest == "ALL" => there.clear(),
+                "DEALLOCATE" => drop(there.remove(&name)),
+                // What the text itself makes is no LISTEN.
+                "EXECUTE" if !there.contains(&name) => {}
+                _ => self.check_refused(text)?,
+            }
+        }
+        Ok(())
     }
 
     fn ready(&mut self) {
@@ -308,14 +337,8 @@ impl Model {
     // --- simple ---
 
     fn simple(&mut self, statements: Vec<String>) {
-        // What an earlier one of them drops is not executed.
-        let is_dropped = |place: usize, text: &str| {
-            let name = text.strip_prefix("EXECUTE ").unwrap_or_default();
-            let drops = |text: &String| *text == format!("DEALLOCATE {name}") || text == "DEALLOCATE ALL";
-            statements[..place].iter().any(drops)
-        };
-        let mut ran = statements.iter().enumerate().filter(|(place, text)| !is_dropped(*place, text));
-        if let Err(failure) = ran.try_for_each(|(_, text)| self.check_refused(text)) {
+        self.ran_behind_discard |= std::mem::take(&mut self.discarded);
+        if let Err(failure) = self.check_all_refused(&statements) {
             self.begin_implicit();
             self.fail(failure);
             return self.end_simple();
@@ -407,6 +430,8 @@ impl Model {
         let has_rows = self.rows(&text, &[]).is_some();
         if has_rows {
             self.check_failed(&text)?;
+        } else if of == b'S' {
+            self.described_in_failed |= self.transaction == Transaction::Failed;
         }
         if of == b'S' {
             self.put(wire::pd());
@@ -421,6 +446,7 @@ impl Model {
     }
 
     fn execute(&mut self, name: &str, max: usize) -> Result<(), Failure> {
+        self.ran_behind_discard |= self.discarded;
         self.begin_implicit();
         let Portal { text, parameters, given } = self.portal(name)?;
         self.check_failed(&text)?;
@@ -563,6 +589,7 @@ impl Model {
                     return Err(("25001", "DISCARD ALL cannot run inside a transaction block".to_owned()));
                 }
                 self.named.clear();
+                self.discarded = self.unsynced;
                 // It is committed at once, whatever follows in its segment.
                 self.undo.clear();
                 for (name, value) in self.defaults.clone() {
