@@ -466,8 +466,9 @@ fn random_sessions_are_what_direct_ones_are() {
             let is_reset = ["RESET", "DEFAULT", "LOCAL", "DISCARD"].iter().any(|word| step.shown.contains(word));
             // So must one that is executed behind the end of that transaction, in one text with it.
             let is_behind = step.shown.contains("; ") && step.shown.contains("EXECUTE");
-            // What executes another statement is described as that one is now, not as it was parsed.
-            let is_stale = step.shown.starts_with("D n") && client.named.contains("EXECUTE");
+            // What executes another statement is described, and shows rows, as that one does now, not as it was parsed.
+            let uses_named = step.shown.starts_with("D n") || step.shown.contains("EXECUTE n");
+            let is_stale = uses_named && client.named.contains("EXECUTE");
             if is_stale
                 || ((is_named || is_behind) && client.status == b'E')
                 || (step.shown.contains("; ") && is_reset)
