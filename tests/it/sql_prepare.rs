@@ -206,7 +206,7 @@ fn pg_041_what_is_executed_is_followed() {
         other.query("ROLLBACK");
         third.query("ROLLBACK");
         one.query("EXECUTE locks");
-        assert_eq!(proxy.metric_by("sluicegate_clients_pinned", "reason")["session_lock"], 1);
+        assert_eq!(proxy.metric_by_with("sluicegate_clients_pinned", "reason", "session_lock")["session_lock"], 1);
         assert_eq!(other.value("SELECT pg_try_advisory_lock(1)"), "f");
         drop(one);
         other.until("SELECT pg_try_advisory_lock(1)", "t");

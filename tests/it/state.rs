@@ -147,7 +147,8 @@ fn long_texts_pin_for_what_they_do() {
         assert_eq!(one.value("SHOW work_mem"), "7MB");
         assert_eq!(other.value("SHOW work_mem"), "4MB");
         other.query("COMMIT");
-        assert_eq!(proxy.metric_by("sluicegate_pins_total", "reason").into_keys().collect::<Vec<_>>(), ["setting"]);
+        let pins = proxy.metric_by_with("sluicegate_pins_total", "reason", "setting");
+        assert_eq!(pins.into_keys().collect::<Vec<_>>(), ["setting"]);
     });
 }
 
@@ -322,7 +323,8 @@ fn pg_084_a_value_that_nobody_asks_for_holds_nobody_up() {
         let frames = other.ask(&query("SELECT lastval()"), 1);
         let error = frames.iter().find(|frame| frame.kind == b'E').unwrap();
         assert_eq!((error.field(b'C').as_deref(), error.field(b'H')), (Some("55000"), None));
-        assert_eq!(proxy.metric_by("sluicegate_pins_total", "reason").into_keys().collect::<Vec<_>>(), ["sequence"]);
+        let pins = proxy.metric_by_with("sluicegate_pins_total", "reason", "sequence");
+        assert_eq!(pins.into_keys().collect::<Vec<_>>(), ["sequence"]);
     });
 }
 

@@ -97,6 +97,19 @@ impl ProxyHandle {
         series.filter(|(_, number)| *number > 0).collect()
     }
 
+    /// The same, once one of them is this value's. Pins are counted when a session is idle, a moment after its client has its reply.
+    pub fn metric_by_with(&self, name: &str, label: &str, value: &str) -> BTreeMap<String, u64> {
+        let began = Instant::now();
+        loop {
+            let series = self.metric_by(name, label);
+            if series.contains_key(value) {
+                return series;
+            }
+            assert!(began.elapsed() < PATIENCE, "{name} has no {value}\n{}", self.log());
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
     /// Waits until a metric is at this number.
     pub fn until_metric(&self, name: &str, number: u64) {
         let began = Instant::now();
