@@ -192,6 +192,27 @@ fn names_that_functions_make_up_are_nobody_elses() {
     );
 }
 
+/// A function that nobody has asked about yet does not become harmless by a question about something else.
+#[test]
+fn what_was_not_asked_for_stays_unknown() {
+    each_with("functions_unasked", SETUP, one, |_, database, proxy| {
+        let mut caller = client(proxy, database);
+        let mut other = client(proxy, database);
+        let clean = other.value(STATE);
+        let ways =
+            [(query as fn(&str) -> Vec<u8>, "SELECT app.sets_tenant('called')"), (runs, "SELECT calls_another()")];
+        for (ask, call) in ways {
+            // Nothing is left of it that would have to be asked for.
+            caller.ask(&[ask(call), query("DISCARD ALL")].concat(), 2);
+            caller.query("BEGIN; SET LOCAL work_mem = '5MB'; COMMIT");
+            assert_eq!(other.value(STATE), clean);
+            caller.ask(&ask(call), 1);
+            assert_eq!(other.value(STATE), clean);
+            assert_eq!(caller.value("SHOW app.tenant"), "called");
+        }
+    });
+}
+
 /// A last value that another client has drawn, asked for by code.
 #[test]
 fn last_values_are_nobody_elses_in_code_either() {

@@ -483,6 +483,9 @@ fn random_sessions_are_what_direct_ones_are() {
                 history.push(format!("{which}: {}", step.shown));
                 client.does(&step)
             };
+            if let Some(last) = history.last_mut() {
+                last.push_str(&format!(" {}", char::from(client.status)));
+            }
             let outcome = outcome.and_then(|()| if random.one_in(3) { client.is_same() } else { Ok(()) });
             if let Err(difference) = outcome {
                 let last =

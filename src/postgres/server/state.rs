@@ -394,8 +394,9 @@ impl Server {
         if asked.contains(PinReason::PreparedStatement) {
             parts.push(OWN.to_owned());
         }
-        let called = message::text_array(self.functions.ask());
+        let mut called = Vec::new();
         if is_opaque {
+            called = message::text_array(self.functions.ask());
             parts.push(functions::question());
         }
         let known = client.settings().iter().chain(self.applied.iter()).map(|(name, _)| name);
@@ -423,8 +424,8 @@ impl Server {
         if asked.contains(PinReason::PreparedStatement) {
             self.check_own(found.own);
         }
-        let are_harmless = self.functions.learn(&found.code);
-        if are_harmless && !self.state.asked_has_code {
+        // Nothing is learned of what was not asked for.
+        if asked.contains(PinReason::OpaqueCode) && self.functions.learn(&found.code) && !self.state.asked_has_code {
             // What only might have been code was none.
             found.reasons = found.reasons.without(OPAQUE);
         }
