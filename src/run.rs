@@ -160,6 +160,7 @@ async fn serve(
             lookup: lookup.clone(),
             greetings: session::Greetings::default(),
             cancel_keys: Arc::clone(&cancel_keys),
+            version: Arc::default(),
             statement_key,
         }));
     }

@@ -31,7 +31,7 @@ impl Forms {
         let form = match proof {
             Proof::Scram(secret) => Form::Scram { iterations: secret.iterations, salt_bytes: secret.salt.len() },
             Proof::Md5(_) => Form::Md5,
-            Proof::Password | Proof::Certificate(_) => return,
+            Proof::Password | Proof::Challenge(_) | Proof::Certificate(_) => return,
         };
         if self.0.len() < FORMS_MAX {
             self.0.insert(form);
@@ -84,7 +84,7 @@ mod tests {
         match credentials(&key(1), forms, user).proof {
             Proof::Scram(secret) => (secret.iterations, secret.salt),
             Proof::Md5(_) => (0, Vec::new()),
-            Proof::Password | Proof::Certificate(_) => panic!(),
+            Proof::Password | Proof::Challenge(_) | Proof::Certificate(_) => panic!(),
         }
     }
 

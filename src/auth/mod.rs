@@ -18,7 +18,7 @@ use std::time::SystemTime;
 use aws_lc_rs::{hmac, rand};
 
 use crate::config::{AccessKeyConfig, AuthMethod, DatabaseAuth, EndpointConfig, IamConfig, Secret, UserConfig};
-use crate::protocol::{ClientError, Credentials, Password, Proof, ScramSecret};
+use crate::protocol::{ClientError, Credentials, Knowledge, Password, Proof, ScramSecret};
 use iam::{Claim, Iam, is_token};
 use users::Users;
 
@@ -192,13 +192,26 @@ impl Authenticator {
 
     /// What a client must prove to come in at this endpoint as this user. One that is not known is asked for what one of
     /// the endpoint's users is asked for, always the same for the same name, so that nobody learns who exists.
-    pub fn credentials(&self, endpoint: &str, user: &str) -> Credentials {
+    /// Who checks the answer to a challenge has the `knowledge` for it.
+    pub fn credentials(&self, endpoint: &str, user: &str, knowledge: Knowledge) -> Credentials {
         // Made for everybody, so that it takes everybody the same time.
         let mock = ScramSecret::mock(&self.mock_key, user);
         match self.users.find(user).filter(|found| found.may_use(endpoint)) {
-            Some(found) => Credentials { proof: found.proof.clone(), known: true },
+            Some(found) => {
+                let password = found.password.as_ref().filter(|_| knowledge == Knowledge::Password);
+                let proof = match (&found.proof, password) {
+                    (Proof::Scram(_) | Proof::Md5(_), Some(password)) => {
+                        Proof::Challenge(Password::new(password.current().expose()))
+                    }
+                    (proof, _) => proof.clone(),
+                };
+                Credentials { proof, known: true }
+            }
             None => {
                 let proof = match self.mock_method(endpoint, user) {
+                    AuthMethod::ScramSha256 | AuthMethod::Md5 if knowledge == Knowledge::Password => {
+                        Proof::Challenge(Password::new(mock.stored_key))
+                    }
                     AuthMethod::ScramSha256 => Proof::Scram(mock),
                     AuthMethod::Md5 => Proof::Md5(users::hex(&mock.stored_key)),
                     AuthMethod::Iam | AuthMethod::IamOrPassword => Proof::Password,
@@ -348,15 +361,15 @@ mod tests {
             ("orders", "App", false),
             ("orders", "", false),
         ] {
-            let credentials = authenticator.credentials(endpoint, name);
+            let credentials = authenticator.credentials(endpoint, name, Knowledge::Verifier);
             assert_eq!(credentials.known, known, "{endpoint} {name}");
             // Nothing the client sees tells the two apart, or changes from one try to the next.
             let secret = scram(credentials);
             assert_eq!((secret.salt.len(), secret.iterations), (16, 4096));
-            assert_eq!(secret.salt, scram(authenticator.credentials(endpoint, name)).salt);
+            assert_eq!(secret.salt, scram(authenticator.credentials(endpoint, name, Knowledge::Verifier)).salt);
         }
-        let app = scram(authenticator.credentials("reports", "app"));
-        let reporter = scram(authenticator.credentials("reports", "reporter"));
+        let app = scram(authenticator.credentials("reports", "app", Knowledge::Verifier));
+        let reporter = scram(authenticator.credentials("reports", "reporter", Knowledge::Verifier));
         assert_ne!(app.stored_key, reporter.stored_key, "the same password, another salt");
         let derived = ScramSecret::derive(b"pw", &app.salt, ITERATIONS);
         assert_eq!((derived.stored_key, derived.server_key), (app.stored_key, app.server_key));
@@ -372,7 +385,8 @@ mod tests {
         let renewed = first.renewed("reporter").unwrap();
         for name in ["app", "reporter", "nobody"] {
             let salts = [&first, &reloaded, &without, &renewed].map(|authenticator| {
-                ["orders", "reports"].map(|endpoint| scram(authenticator.credentials(endpoint, name)).salt)
+                ["orders", "reports"]
+                    .map(|endpoint| scram(authenticator.credentials(endpoint, name, Knowledge::Verifier)).salt)
             });
             assert!(salts.iter().flatten().all(|salt| *salt == salts[0][0]), "{name} {salts:?}");
         }
@@ -380,8 +394,8 @@ mod tests {
         let restarted = Authenticator::new(&users, &[], None, None).unwrap();
         for name in ["app", "nobody"] {
             assert_ne!(
-                scram(restarted.credentials("orders", name)).salt,
-                scram(first.credentials("orders", name)).salt
+                scram(restarted.credentials("orders", name, Knowledge::Verifier)).salt,
+                scram(first.credentials("orders", name, Knowledge::Verifier)).salt
             );
         }
     }
@@ -415,7 +429,7 @@ mod tests {
         assert!(runtime.block_on(password.refresh("u")));
         let renewed = authenticator.renewed("u").unwrap();
         for (authenticator, password) in [(&authenticator, "old"), (&renewed, "new")] {
-            let shown = scram(authenticator.credentials("e", "u"));
+            let shown = scram(authenticator.credentials("e", "u", Knowledge::Verifier));
             let derived = ScramSecret::derive(password.as_bytes(), &shown.salt, ITERATIONS);
             assert_eq!(derived.stored_key, shown.stored_key);
         }

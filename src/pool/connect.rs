@@ -11,7 +11,7 @@ use super::{Lease, Order, PoolKey, Pools, ServerConn};
 use crate::metrics::OpenFailure;
 use crate::net;
 use crate::protocol::{
-    AttachFailure, ClientError, ConnectOptions, HandshakeError, LoginSecret, Protocol, ServerError, ServerSide,
+    AttachFailure, ClientError, ConnectOptions, HandshakeError, LoginSecret, Meaning, Protocol, ServerError, ServerSide,
 };
 use std::cell::Cell;
 use std::io;
@@ -25,12 +25,6 @@ use tokio::sync::mpsc;
 const HUNG_MAX: usize = 4;
 /// What may happen at every hand-over is logged no more often.
 const TOLD_AGAIN: Duration = Duration::from_secs(10);
-/// No such database: what the database says of it a client may see.
-const NO_SUCH_DATABASE: &str = "3D000";
-/// The database, or one of its roles, has as many connections as it may have.
-const TOO_MANY_CONNECTIONS: &str = "53300";
-/// The one code that is about what was proven. Others of its class are about addresses, databases and roles.
-const WRONG_PASSWORD: &str = "28P01";
 
 /// How to log in.
 pub struct Target {
@@ -261,19 +255,13 @@ impl<P: Protocol> Pools<P> {
                 return Some(ClientError::InitQuery { group, code: format!("nothing within {limit:?}") });
             }
             ConnectError::Network(_) | ConnectError::Lost(_) | ConnectError::Timeout(_) => return None,
-            ConnectError::Login(HandshakeError::Server(error)) if error.code == NO_SUCH_DATABASE => {
-                return Some(ClientError::Server(error.clone()));
-            }
-            ConnectError::Login(HandshakeError::Server(error)) if error.code == TOO_MANY_CONNECTIONS => return None,
-            // Starting up, shutting down, in recovery.
-            ConnectError::Login(HandshakeError::Server(error)) if error.code.starts_with("57P") => return None,
-            // About what the client's own options ask for, unless the login itself failed (class 28).
-            ConnectError::Login(HandshakeError::Server(error))
-                if !key.fixed.is_empty() && !error.code.starts_with("28") =>
-            {
-                return Some(ClientError::Server(error.clone()));
-            }
-            ConnectError::Login(HandshakeError::Server(error)) => error.code.clone(),
+            ConnectError::Login(HandshakeError::Server(error)) => match error.meaning() {
+                Meaning::NoSuchDatabase => return Some(ClientError::Server(error.clone())),
+                Meaning::Full | Meaning::NotReady => return None,
+                // About what the client's own options ask for.
+                Meaning::Other if !key.fixed.is_empty() => return Some(ClientError::Server(error.clone())),
+                Meaning::Other | Meaning::WrongPassword | Meaning::LoginRefused => error.code.clone(),
+            },
             ConnectError::Login(HandshakeError::TlsDeclined) => "that it has no TLS".to_owned(),
             ConnectError::Login(HandshakeError::Standby) => "that it is a standby, not the writer".to_owned(),
             ConnectError::Login(_) => "in a way the proxy can't use".to_owned(),
@@ -288,7 +276,7 @@ impl<P: Protocol> Pools<P> {
 pub(super) fn blames(error: &ConnectError, secret: Option<&LoginSecret>) -> bool {
     let ConnectError::Login(error) = error else { return false };
     if let HandshakeError::Server(error) = error {
-        return error.code == WRONG_PASSWORD;
+        return error.meaning() == Meaning::WrongPassword;
     }
     matches!(error, HandshakeError::NoPassword(_)) && secret.is_none()
 }
@@ -305,9 +293,12 @@ fn failure(error: &ConnectError) -> OpenFailure {
         }
         ConnectError::Network(_) | ConnectError::Lost(_) => OpenFailure::Network,
         ConnectError::Login(HandshakeError::TlsDeclined) => OpenFailure::Tls,
-        ConnectError::Login(HandshakeError::Server(error)) if error.code == TOO_MANY_CONNECTIONS => OpenFailure::Full,
-        ConnectError::Login(HandshakeError::Server(error)) if error.code.starts_with("28") => OpenFailure::Login,
-        ConnectError::Login(HandshakeError::Server(_) | HandshakeError::Standby) => OpenFailure::Database,
+        ConnectError::Login(HandshakeError::Server(error)) => match error.meaning() {
+            Meaning::Full => OpenFailure::Full,
+            Meaning::WrongPassword | Meaning::LoginRefused => OpenFailure::Login,
+            Meaning::NoSuchDatabase | Meaning::NotReady | Meaning::Other => OpenFailure::Database,
+        },
+        ConnectError::Login(HandshakeError::Standby) => OpenFailure::Database,
         ConnectError::Login(HandshakeError::Violation(_)) => OpenFailure::Protocol,
         ConnectError::Login(_) | ConnectError::UnknownUser(_) | ConnectError::OtherAccount { .. } => OpenFailure::Login,
     }

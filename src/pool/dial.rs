@@ -7,7 +7,7 @@ use super::connect::ConnectError;
 use crate::config::TargetAddress;
 use crate::net::certificate::end_point_binding;
 use crate::net::{self, Stream};
-use crate::protocol::{Answer, CancelKey, Handshake, HandshakeError, Protocol, Secured, Step, Violation};
+use crate::protocol::{Answer, Handshake, HandshakeError, Secured, Step, Violation};
 use rustls_pki_types::ServerName;
 use std::io;
 use std::sync::Arc;
@@ -53,7 +53,8 @@ impl Dial {
         self.timeout
     }
 
-    pub(super) fn has_tls(&self) -> bool {
+    /// The target is spoken to over TLS.
+    pub fn has_tls(&self) -> bool {
         self.tls.is_some()
     }
 
@@ -96,12 +97,12 @@ impl Dial {
         }
     }
 
-    /// Asks the target to cancel what the connection of this key does, and waits until it has: until it has closed the
+    /// Asks the target to cancel what the connection of this machine does, and waits until it has: until it has closed the
     /// connection that asked. Each of three steps, to get a turn, to ask, to see it closed, takes at most `connect_timeout`.
-    pub async fn cancel<P: Protocol>(&self, key: CancelKey) -> Cancelled {
+    pub async fn cancel(&self, machine: impl Handshake) -> Cancelled {
         let turn = tokio::time::timeout(self.timeout, self.cancels.acquire());
         let Ok(Ok(_permit)) = turn.await else { return Cancelled::NotSent };
-        let asked = tokio::time::timeout(self.timeout, self.drive(P::cancel(key, self.has_tls()))).await;
+        let asked = tokio::time::timeout(self.timeout, self.drive(machine)).await;
         let mut stream = match asked {
             Ok(Ok((_, stream, _))) => stream,
             Ok(Err(ConnectError::Network(_) | ConnectError::Login(_))) => return Cancelled::NotSent,

@@ -11,8 +11,8 @@ use super::message::{self, Severity, from_client, request_code};
 use super::scram::{self, ScramError};
 use super::startup::Startup;
 use crate::protocol::{
-    AcceptOptions, Accepted, Answer, CancelKey, ClientError, Credentials, HandshakeError, Login, Password, Proof,
-    Question, Secured, Settings, Step, TlsOffer, Violation, Welcome,
+    AcceptOptions, Accepted, Answer, CancelKey, ClientError, Credentials, HandshakeError, Knowledge, Login, Password,
+    Proof, Question, Secured, Settings, Step, TlsOffer, Violation, Welcome,
 };
 use md5::{Digest, Md5};
 use std::mem;
@@ -198,6 +198,8 @@ impl Accept {
                 message::authentication_cleartext_password(out);
                 State::AwaitingPassword(known)
             }
+            // Not asked for here.
+            Proof::Challenge(_) => return Err(Violation::MalformedAuthentication.into()),
             Proof::Certificate(names) => {
                 let shown = known.tls.as_ref().map_or(&[][..], |tls| &tls.client_names);
                 let holds = user_exists && names.iter().any(|name| shown.contains(name));
@@ -341,7 +343,11 @@ fn cancel(body: &[u8]) -> Result<Accepted<Started>, Violation> {
 
 impl Known {
     fn question(&self) -> Question {
-        Question::Credentials { user: self.login.user.clone(), database: self.login.database.clone() }
+        Question::Credentials {
+            user: self.login.user.clone(),
+            database: self.login.database.clone(),
+            knowledge: Knowledge::Verifier,
+        }
     }
 }
 
@@ -560,7 +566,12 @@ mod tests {
 
     impl Core {
         fn new(tls: TlsOffer) -> Self {
-            let accept = Accept::new(AcceptOptions { tls, direct_tls: None, nonce: [7; 18] });
+            let accept = Accept::new(AcceptOptions {
+                tls,
+                direct_tls: None,
+                nonce: [7; 18],
+                greeting: crate::protocol::Greeting::default(),
+            });
             let users = vec![("u", ScramSecret::derive(b"pw", b"saltsaltsaltsalt", ROUNDS))];
             Self {
                 accept,
@@ -736,7 +747,12 @@ mod tests {
     fn over_tls(tls: Secured, direct: bool) -> Core {
         let mut core = Core::new(TlsOffer::Required);
         if direct {
-            let options = AcceptOptions { tls: TlsOffer::Required, direct_tls: Some(tls), nonce: [7; 18] };
+            let options = AcceptOptions {
+                tls: TlsOffer::Required,
+                direct_tls: Some(tls),
+                nonce: [7; 18],
+                greeting: crate::protocol::Greeting::default(),
+            };
             core.accept = Accept::new(options);
         } else {
             core.secured = tls;
@@ -907,7 +923,12 @@ mod tests {
 
     #[test]
     fn plaintext_that_comes_after_the_answer_is_seen_too() {
-        let mut accept = Accept::new(AcceptOptions { tls: TlsOffer::Required, direct_tls: None, nonce: [0; 18] });
+        let mut accept = Accept::new(AcceptOptions {
+            tls: TlsOffer::Required,
+            direct_tls: None,
+            nonce: [0; 18],
+            greeting: crate::protocol::Greeting::default(),
+        });
         let mut out = Vec::new();
         let ssl = request(request_code::SSL, b"");
         assert!(matches!(accept.step_inner(&ssl, &mut out), Ok((8, Step::StartTls))));

@@ -21,7 +21,7 @@ pub mod startup;
 mod statement;
 
 use crate::protocol::{
-    AcceptOptions, Accepted, Answer, CancelKey, ClientError, ConnectOptions, Handshake, HandshakeError, Protocol, Step,
+    AcceptOptions, Accepted, Answer, ClientError, ConnectOptions, Handshake, HandshakeError, Protocol, Step,
 };
 
 /// PostgreSQL.
@@ -31,6 +31,7 @@ pub struct Postgres;
 impl Protocol for Postgres {
     const NAME: &'static str = "postgres";
     const DIRECT_TLS: Option<&'static [u8]> = Some(b"postgresql");
+    const SERVER_SPEAKS_FIRST: bool = false;
     type Accept = accept::Accept;
     type Connect = connect::Connect;
     type Cancel = cancel::Cancel;
@@ -43,10 +44,6 @@ impl Protocol for Postgres {
 
     fn connect(options: ConnectOptions) -> connect::Connect {
         connect::Connect::new(options)
-    }
-
-    fn cancel(key: CancelKey, tls: bool) -> cancel::Cancel {
-        cancel::Cancel::new(key, tls)
     }
 }
 

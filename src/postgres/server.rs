@@ -32,6 +32,7 @@ mod write;
 pub(super) use refuse::Gate;
 pub(super) use send::begins;
 
+use super::cancel::Cancel;
 use super::client::{Client, Reported};
 use super::connect::Connected;
 use super::message;
@@ -308,6 +309,7 @@ impl Server {
 
 impl ServerSide for Server {
     type Client = Client;
+    type Cancel = Cancel;
 
     fn attach(&mut self, client: &mut Client, sides: Sides<'_>) {
         if self.client != Some(client.id) || self.client_discards != client.discards {
@@ -419,8 +421,8 @@ impl ServerSide for Server {
         }
     }
 
-    fn cancel_key(&self) -> Option<CancelKey> {
-        self.cancel_key.clone()
+    fn cancel(&self, tls: bool) -> Option<Cancel> {
+        self.cancel_key.clone().map(|key| Cancel::new(key, tls))
     }
 
     fn explain_cancel(&mut self, why: ClientError) {

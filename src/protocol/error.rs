@@ -92,6 +92,39 @@ pub struct ServerError {
     pub frame: Vec<u8>,
 }
 
+/// What a database's error means for who logs in there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Meaning {
+    /// There is no such database.
+    NoSuchDatabase,
+    /// What was proven is wrong.
+    WrongPassword,
+    /// The login is refused for another reason: address, database, role.
+    LoginRefused,
+    /// The database, or one of its users, has as many connections as it may have.
+    Full,
+    /// It starts or goes down.
+    NotReady,
+    /// Anything else.
+    Other,
+}
+
+impl ServerError {
+    /// By its code: five letters and digits are an SQLSTATE of PostgreSQL's, digits alone an error number of MySQL's.
+    pub fn meaning(&self) -> Meaning {
+        match self.code.as_str() {
+            "3D000" | "1049" => Meaning::NoSuchDatabase,
+            "28P01" | "1045" => Meaning::WrongPassword,
+            "53300" | "1040" | "1203" | "1226" => Meaning::Full,
+            "1053" => Meaning::NotReady,
+            "1044" | "1129" | "1130" | "1698" | "1820" | "1862" | "3118" => Meaning::LoginRefused,
+            code if code.starts_with("57P") => Meaning::NotReady,
+            code if code.starts_with("28") => Meaning::LoginRefused,
+            _ => Meaning::Other,
+        }
+    }
+}
+
 /// What the proxy itself tells a client.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ClientError {

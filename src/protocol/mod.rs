@@ -11,7 +11,7 @@ mod pinning;
 mod scram_secret;
 mod settings;
 
-pub use error::{ClientError, ErrorKind, HandshakeError, ServerError, Violation};
+pub use error::{ClientError, ErrorKind, HandshakeError, Meaning, ServerError, Violation};
 pub use intent::{Clears, Intent, PinReason, Pins};
 pub use out::{Out, Sides};
 pub use pinning::{Fingerprint, PinBudget, PinCause, PinPlace, PinPolicy, PinRules};
@@ -27,24 +27,24 @@ pub trait Protocol: 'static {
     const NAME: &'static str;
     /// What a client that begins with TLS must say it wants to speak (ALPN, RFC 7301). `None`: it can't begin so.
     const DIRECT_TLS: Option<&'static [u8]>;
+    /// A client says nothing before it has been greeted.
+    const SERVER_SPEAKS_FIRST: bool;
     /// Logs a client in: we play the server.
     type Accept: Handshake<Output = Accepted<Self::Client>>;
     /// Logs in at a database: we play the client.
     type Connect: Handshake<Output = Self::Server>;
     /// Asks a database to cancel what one of our connections to it is doing, from a connection of its own; done when
-    /// its words are written. The database answers by closing that connection.
-    type Cancel: Handshake<Output = ()>;
+    /// its last words are written. The database answers by closing that connection.
+    type Cancel: Handshake<Output = ()> + 'static;
     /// Lives as long as the client.
     type Client: ClientSide;
     /// Lives as long as the server connection. `Send`, because an idle connection may change workers.
-    type Server: ServerSide<Client = Self::Client> + Send;
+    type Server: ServerSide<Client = Self::Client, Cancel = Self::Cancel> + Send;
 
     /// The machine for a client that has just connected.
     fn accept(options: AcceptOptions) -> Self::Accept;
     /// The machine for a login at a database.
     fn connect(options: ConnectOptions) -> Self::Connect;
-    /// The machine for a cancel at a database; over TLS if `tls`.
-    fn cancel(key: CancelKey, tls: bool) -> Self::Cancel;
 }
 
 /// What a new client's login machine must know.
@@ -56,6 +56,19 @@ pub struct AcceptOptions {
     pub direct_tls: Option<Secured>,
     /// Unpredictable bytes for this login's nonce.
     pub nonce: [u8; 18],
+    /// Said before the client says anything, where the protocol has it so.
+    pub greeting: Greeting,
+}
+
+/// What a client is greeted with by a server that speaks first.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Greeting {
+    /// The target's version, in its own words. `None`: nobody knows it yet.
+    pub version: Option<Arc<str>>,
+    /// The client's [`CancelKey::process_id`], not 0.
+    pub connection_id: u32,
+    /// Unpredictable bytes: a challenge, and another one for who has to be asked again.
+    pub challenges: [[u8; 20]; 2],
 }
 
 /// What an endpoint says to a client that asks for TLS, or does not.
@@ -215,6 +228,8 @@ pub enum Question {
         user: String,
         /// The database as the client sent it.
         database: String,
+        /// What the login machine can check an answer against.
+        knowledge: Knowledge,
     },
     /// Does this password, or token, let the user in? Answer: [`Answer::Judged`]. Asked for unknown users, too.
     Password {
@@ -225,6 +240,15 @@ pub enum Question {
     },
     /// The proof holds. What is this client told, and by which key can it cancel? Answer: [`Answer::Welcome`].
     Welcome(Login),
+}
+
+/// What an answer to a challenge is checked against.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Knowledge {
+    /// What is kept of a password (SCRAM, MD5).
+    Verifier,
+    /// The password itself.
+    Password,
 }
 
 /// What the core says to a login.
@@ -259,6 +283,8 @@ pub enum Proof {
     /// The whole password (or a token), which the core judges: [`Question::Password`]. Never without TLS, but for a local
     /// socket.
     Password,
+    /// The answer to a challenge by who knows this password.
+    Challenge(Password),
     /// A client certificate for one of these names.
     Certificate(Arc<[String]>),
 }
@@ -390,6 +416,8 @@ pub enum Detached {
 pub trait ServerSide {
     /// The other side's machine.
     type Client: ClientSide;
+    /// As in [`Protocol::Cancel`].
+    type Cancel;
 
     /// Hand-out: writes what the connection lacks of the client's settings, and tells the client what differs from
     /// what it has been told. [`send`](Self::send) takes nothing before the server has answered. Only called when
@@ -459,8 +487,8 @@ pub trait ServerSide {
     /// Makes the server send what it may keep back until the client asks for it. Not in the middle of a frame.
     fn flush(&mut self, out: &mut Vec<u8>);
 
-    /// By which what it is doing can be cancelled. `None`: the database gave no key.
-    fn cancel_key(&self) -> Option<CancelKey>;
+    /// Cancels what it is doing, from another connection; over TLS if `tls`. `None`: the database gave no key.
+    fn cancel(&self, tls: bool) -> Option<Self::Cancel>;
 
     /// The request that is being cancelled was taken for too long by the proxy: the database's error for it gets these
     /// words, if it comes before the connection is idle.

@@ -200,12 +200,12 @@ impl<P: Protocol> Session<P> {
 
     fn send_cancel(&mut self, askers: Vec<Asker>) {
         let Holding::Lease(lease) = &self.holding else { return };
-        let Some(key) = lease.connection.machine.cancel_key() else { return };
+        let Some(canceller) = lease.connection.machine.cancel(self.pools.dial().has_tls()) else { return };
         let (ended, outcome) = oneshot::channel();
         let pools = Arc::clone(&self.pools);
         tokio::task::spawn_local(async move {
             // A session that has ended closes its connection, so that nobody need know.
-            let _ = ended.send(pools.dial().cancel::<P>(key).await);
+            let _ = ended.send(pools.dial().cancel(canceller).await);
         });
         self.cancelling = Some(Cancelling { outcome, askers });
     }
@@ -245,10 +245,10 @@ pub(super) async fn give_back<P: Protocol>(
     let machine = &lease.connection.machine;
     let owes_own = machine.status() == Status::Owing && machine.has_sent_nothing();
     let is_running = machine.status() == Status::Owing && !owes_own;
-    let key = machine.cancel_key().filter(|_| is_running);
-    let cancelled = match (cancelling, key) {
+    let canceller = machine.cancel(pools.dial().has_tls()).filter(|_| is_running);
+    let cancelled = match (cancelling, canceller) {
         (Some(cancelling), _) => cancelling.outcome.await.unwrap_or(Cancelled::Unsure),
-        (None, Some(key)) => pools.dial().cancel::<P>(key).await,
+        (None, Some(canceller)) => pools.dial().cancel(canceller).await,
         (None, None) => Cancelled::NotSent,
     };
     if cancelled == Cancelled::Unsure {

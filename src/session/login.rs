@@ -16,12 +16,12 @@ use crate::net::{Peer, Stream};
 use crate::pool::line::Ask;
 use crate::pool::{Borrow, Lease, PoolKey, PoolUse, Pools};
 use crate::protocol::{
-    AcceptOptions, Accepted, Answer, ClientError, ClientSide, Credentials, Handshake, HandshakeError, Login,
-    LoginSecret, Parameters, Protocol, Question, Secured, ServerSide, Settings, Status, Step, TlsOffer, Violation,
-    Welcome,
+    AcceptOptions, Accepted, Answer, ClientError, ClientSide, Credentials, Greeting, Handshake, HandshakeError,
+    Knowledge, Login, LoginSecret, Parameters, Protocol, Question, Secured, ServerSide, Settings, Status, Step,
+    TlsOffer, Violation, Welcome,
 };
 use crate::topology::{FoundUser, Lookup, LookupError};
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use std::collections::HashMap;
 use std::future::Future;
 use std::io;
@@ -70,6 +70,8 @@ pub struct Endpoint<P: Protocol> {
     pub greetings: Greetings,
     /// By which clients cancel.
     pub cancel_keys: Arc<CancelKeys>,
+    /// The target's version, in its own words, once it has said it.
+    pub version: Arc<ArcSwapOption<Arc<str>>>,
     /// See [`Welcome::statement_key`].
     pub statement_key: [u8; 16],
 }
@@ -262,6 +264,9 @@ async fn log_in<P: Protocol>(
     let deadline = tokio::time::Instant::now() + endpoint.login_timeout;
     let tries = Tries(pending.as_ref());
     let opening = async {
+        if P::SERVER_SPEAKS_FIRST {
+            return Ok(None);
+        }
         let first = first_byte(&mut stream).await?;
         direct_tls::<P>(&access, tls, &mut stream, (first, &tries)).await
     };
@@ -271,7 +276,16 @@ async fn log_in<P: Protocol>(
     if stream.is_tls() {
         presence.encrypted();
     }
-    let mut machine = P::accept(AcceptOptions { tls, direct_tls: direct_tls?, nonce: rand::random() });
+    // Until the client has proven itself the key cancels nothing.
+    let Some((issued, cancel_key)) = endpoint.cancel_keys.issue(client_id, worker.number()) else {
+        return Err(Stop::Refused(ClientError::Internal));
+    };
+    let hello = Greeting {
+        version: endpoint.version.load_full().as_deref().map(Arc::clone),
+        connection_id: cancel_key.process_id,
+        challenges: rand::random(),
+    };
+    let mut machine = P::accept(AcceptOptions { tls, direct_tls: direct_tls?, nonce: rand::random(), greeting: hello });
     let (mut input, mut out) = (Vec::new(), Vec::new());
     let beside = (&*presence, refusal, &tries);
     let proving = prove::<P>(&endpoint, &access, beside, &mut machine, &mut stream, &mut input, &mut out);
@@ -292,9 +306,6 @@ async fn log_in<P: Protocol>(
     let (pool, parameters) = match greeting {
         Ok(greeting) => greeting,
         Err(error) => return Err(Stop::Refused(refuse::<P>(&mut machine, &mut stream, error).await)),
-    };
-    let Some((issued, cancel_key)) = endpoint.cancel_keys.issue(client_id, worker.number()) else {
-        return Err(Stop::Refused(refuse::<P>(&mut machine, &mut stream, ClientError::Internal).await));
     };
     machine.answer(Answer::Welcome(Welcome {
         parameters,
@@ -452,11 +463,11 @@ async fn prove<P: Protocol>(
                 presence.encrypted();
                 machine.answer(Answer::TlsStarted(secured));
             }
-            Step::Ask(Question::Credentials { user, .. }) => {
+            Step::Ask(Question::Credentials { user, knowledge, .. }) => {
                 if let Some(error) = refusal.take().or_else(|| endpoint.too_fast()) {
                     return Err(tell::<P>(machine, stream, out, error).await);
                 }
-                let credentials = match credentials(endpoint, access, &user, tries, &mut holds_try).await {
+                let credentials = match credentials(endpoint, access, (&user, knowledge), tries, &mut holds_try).await {
                     Ok((credentials, found)) => {
                         looked_up = found;
                         credentials
@@ -510,7 +521,7 @@ async fn prove<P: Protocol>(
 async fn credentials<P: Protocol>(
     endpoint: &Endpoint<P>,
     access: &Access,
-    user: &str,
+    (user, knowledge): (&str, Knowledge),
     tries: &Tries<'_>,
     holds_try: &mut bool,
 ) -> Result<(Credentials, Option<Arc<FoundUser>>), ClientError> {
@@ -536,7 +547,7 @@ async fn credentials<P: Protocol>(
             None => (unknown, None),
         });
     }
-    Ok((access.authenticator.credentials(&endpoint.name, user), None))
+    Ok((access.authenticator.credentials(&endpoint.name, user, knowledge), None))
 }
 
 /// Tells a client that is still to prove itself.

@@ -482,7 +482,7 @@ impl<P: Protocol> Session<P> {
         let Holding::Lease(lease) = &mut self.holding else { return (false, OVERTIME) };
         let ServerConn { machine, pending, .. } = &mut *lease.connection;
         if machine.status() == Status::Owing {
-            if !machine.has_sent_nothing() && self.cancelling.is_none() && machine.cancel_key().is_some() {
+            if !machine.has_sent_nothing() && self.cancelling.is_none() && machine.cancel(false).is_some() {
                 tracing::info!(%why, "cancelled");
                 self.tally.told(why);
                 machine.explain_cancel(why.clone());

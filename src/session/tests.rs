@@ -79,6 +79,7 @@ impl Fixture {
             lookup: None,
             greetings: Greetings::default(),
             cancel_keys,
+            version: Arc::default(),
             statement_key: [0; 16],
         };
         Self { worker, endpoint, logins, clients: 0 }

@@ -84,7 +84,7 @@ impl FoundUser {
     pub fn md5(&self) -> Option<[u8; 32]> {
         match &self.proof {
             Proof::Md5(stored) => Some(*stored),
-            Proof::Scram(_) | Proof::Password | Proof::Certificate(_) => None,
+            Proof::Scram(_) | Proof::Password | Proof::Challenge(_) | Proof::Certificate(_) => None,
         }
     }
 
