@@ -8,6 +8,7 @@ pub mod protocol;
 
 pub mod sql;
 
+pub mod mysql;
 pub mod postgres;
 
 pub mod auth;

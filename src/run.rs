@@ -1,30 +1,28 @@
-//! Builds everything that is shared, starts the threads, and ends them: the only place that names a protocol.
+//! Builds everything that is shared, starts the threads, and ends them: with `run/either.rs` the only place that names a protocol.
 //!
 //! ```text
 //!   main thread: listeners, logins at databases, probes, admin        worker threads: sessions
 //!        accept --- a client's socket ---> mailbox of the worker with the fewest clients
 //! ```
 
+mod either;
 mod logins;
 mod reload;
 
 use crate::admin::{self, Readiness};
 use crate::auth::AuthError;
 use crate::config::{
-    AuthQueryConfig, Config, ConfigErrors, ConnectionLimit, EndpointConfig, EndpointTls, TargetAddress,
-    TargetGroupConfig, TargetTlsMode,
+    AuthQueryConfig, Config, ConfigErrors, ConnectionLimit, Engine, TargetAddress, TargetGroupConfig, TargetTlsMode,
 };
 use crate::listener::{Arrival, BindError, Doors, Workers};
 use crate::metrics::{EndpointName, GroupMetrics, GroupName, Metrics};
-use crate::net::quiet::Quiet;
-use crate::net::rate::Rate;
 use crate::net::tls::{self, ClientTls, TlsError};
 use crate::pool::{self, Dial, Pools};
-use crate::postgres::Postgres;
-use crate::protocol::TlsOffer;
-use crate::session::{self, Access, CancelKeys, Endpoint, Orders, Rules, Visitor, Worker};
+use crate::protocol::Protocol;
+use crate::session::{Access, CancelKeys, Orders, Worker};
 use crate::topology::{self, Account, CONTROL_CONNECTIONS_MAX, Control, ControlError, Lookup, Prober, Target};
 use arc_swap::ArcSwap;
+use either::{AnyEndpoint, AnyPools, Group, Shared, Version};
 use logins::{GroupLogins, Refreshing};
 use reload::Reloader;
 use std::cell::Cell;
@@ -32,7 +30,7 @@ use std::io;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinSet, LocalSet};
@@ -118,53 +116,27 @@ async fn serve(
     let metrics = Arc::new(metrics(&config, workers + 1)?);
     let readiness = Arc::new(Readiness::default());
     let access = Arc::new(ArcSwap::from_pointee(reload::access(&config, None)?));
-    let clients = Arc::default();
     let statement_key = rand::random();
 
     let mut groups: Vec<Group> = Vec::new();
     for (number, group) in config.target_groups.iter().enumerate() {
         // The main thread's slots stand behind the workers'.
         let counts = metrics.thread(workers).and_then(|slots| slots.group(number)).unwrap_or_default();
-        let (pools, lookup) = start_group(group, &access, statement_key, counts)?;
-        pools.set_user_limits(reload::connection_limits(&config));
-        groups.push((pools, lookup));
+        let group = start_group(group, &access, statement_key, counts)?;
+        group.pools.set_user_limits(reload::connection_limits(&config));
+        groups.push(group);
     }
     // One process is all there is so far; several would each get a number of their own.
     let (cancel_keys, orders) = CancelKeys::new(0, workers);
+    let shared = Shared { access: Arc::clone(&access), clients: Arc::default(), cancel_keys, statement_key };
     let mut endpoints = Vec::new();
     for (number, endpoint) in config.endpoints.iter().enumerate() {
         let place = config.target_groups.iter().position(|group| group.name == endpoint.target_group);
-        let Some((place, (pools, lookup))) = place.and_then(|place| Some((place, groups.get(place)?))) else {
-            continue;
-        };
-        let group = config.target_groups.get(place);
-        endpoints.push(Arc::new(Endpoint {
-            name: endpoint.name.clone(),
-            places: (number, place),
-            tls: tls_offer(endpoint),
-            login_timeout: endpoint.login_timeout,
-            rate: endpoint.max_logins_per_second.map(|limit| Rate::new(limit, Instant::now())),
-            quiet: Quiet::default(),
-            rules: Rules {
-                pool_mode: group.map_or(crate::config::PoolMode::Transaction, |group| group.pool.pool_mode),
-                transaction_idle_timeout: group.and_then(|group| group.pool.transaction_idle_timeout),
-                idle_client_timeout: endpoint.idle_client_timeout,
-                pin_policy: group.map(|group| group.pool.pin_on).unwrap_or_default(),
-                pin_idle_timeout: group.and_then(|group| group.pool.pin_idle_timeout),
-                query_timeout: group.and_then(|group| group.pool.query_timeout),
-                transaction_max: group.and_then(|group| group.pool.transaction_max),
-            },
-            pools: Arc::clone(pools),
-            access: Arc::clone(&access),
-            clients: Arc::clone(&clients),
-            lookup: lookup.clone(),
-            greetings: session::Greetings::default(),
-            cancel_keys: Arc::clone(&cancel_keys),
-            version: Arc::default(),
-            statement_key,
-        }));
+        let group = place.and_then(|place| Some((place, config.target_groups.get(place)?, groups.get(place)?)));
+        let Some((place, group_config, group)) = group else { continue };
+        endpoints.push(AnyEndpoint::new(&shared, (number, place), endpoint, (group_config, group)));
     }
-    let endpoints: Arc<[Arc<Endpoint<Postgres>>]> = endpoints.into();
+    let endpoints: Arc<[AnyEndpoint]> = endpoints.into();
 
     let (stop_listening, stopped_listening) = watch::channel(false);
     let (cut_off, cut) = watch::channel(false);
@@ -211,7 +183,7 @@ async fn serve(
     }
     let mut announce = Some(ready);
     let mut refreshing = Refreshing::start(&access);
-    let pools = groups.into_iter().map(|(pools, _)| pools).collect();
+    let pools = groups.into_iter().map(|group| group.pools).collect();
     let reloader = Reloader::new(config, Arc::clone(&access), pools, Arc::clone(&readiness));
     let mut first = Box::pin(shutdown());
     loop {
@@ -275,17 +247,6 @@ fn metrics(config: &Config, threads: usize) -> Result<Metrics, prometheus::Error
     Metrics::new(endpoints, groups, threads)
 }
 
-fn tls_offer(endpoint: &EndpointConfig) -> TlsOffer {
-    match endpoint.tls {
-        EndpointTls::Required => TlsOffer::Required,
-        EndpointTls::Optional => TlsOffer::Optional,
-        EndpointTls::Off => TlsOffer::Off,
-    }
-}
-
-/// A target group's connections, and its users that stand in the database alone.
-type Group = (Arc<Pools<Postgres>>, Option<Arc<Lookup>>);
-
 /// Starts what a target group needs on this thread: probes, logins, lookups, the pools' clock.
 fn start_group(
     group: &TargetGroupConfig,
@@ -293,17 +254,32 @@ fn start_group(
     statement_key: [u8; 16],
     counts: Arc<GroupMetrics>,
 ) -> Result<Group, RunError> {
+    let lookup = lookup_control(group)?
+        .map(|(config, control)| Lookup::start(&group.name, config, control, group.pool.connect_timeout));
+    let version = Version::default();
+    let parts = (access, lookup.clone(), Arc::clone(&version));
+    let pools = match group.engine {
+        Engine::Postgres => AnyPools::Postgres(start_pools(group, parts, statement_key, counts)?),
+        Engine::MySql => AnyPools::MySql(start_pools(group, parts, statement_key, counts)?),
+    };
+    Ok(Group { pools, lookup, version })
+}
+
+fn start_pools<P: Protocol>(
+    group: &TargetGroupConfig,
+    (access, lookup, version): (&Arc<ArcSwap<Access>>, Option<Arc<Lookup>>, Version),
+    statement_key: [u8; 16],
+    counts: Arc<GroupMetrics>,
+) -> Result<Arc<Pools<P>>, RunError> {
     let Some(address) = group.targets.first().cloned() else { return Err(RunError::Control(ControlError::Closed)) };
     let (prober, tls) = prober(group)?;
     let named = tls.as_ref().map(|tls| Ok::<_, TlsError>((Arc::clone(&tls.config), tls::server_name(&address)?)));
     let named = named.transpose()?;
     let dial = Dial::new(address.clone(), named, group.pool.connect_timeout);
     let (pools, orders) = Pools::new(&group.name, dial, group.pool.clone(), Arc::clone(&counts));
-    let lookup = lookup_control(group)?
-        .map(|(config, control)| Lookup::start(&group.name, config, control, group.pool.connect_timeout));
     let (mut snapshots, _monitor) =
         topology::start(&group.name, Target::new(address.clone()), group.health.clone(), prober, counts);
-    let logins = GroupLogins::new(Arc::clone(access), lookup.clone(), &address, group.tls.mode);
+    let logins = GroupLogins::new(Arc::clone(access), lookup, &address, group.tls.mode);
     let target = pool::connect::Target {
         lifetime: group.pool.connection_max_lifetime,
         init_query: group.pool.init_query.clone(),
@@ -328,7 +304,7 @@ fn start_group(
             budgeted.tick();
         }
     });
-    Ok((pools, lookup))
+    Ok(pools)
 }
 
 /// How many connections the proxy needs for its own questions.
@@ -366,7 +342,7 @@ fn prober(group: &TargetGroupConfig) -> Result<(Prober, Option<ClientTls>), RunE
 fn start_worker(
     number: usize,
     (mut arrivals, orders): (mpsc::UnboundedReceiver<Arrival>, Orders),
-    endpoints: &Arc<[Arc<Endpoint<Postgres>>]>,
+    endpoints: &Arc<[AnyEndpoint]>,
     metrics: &Arc<Metrics>,
     (limit, mut cut): (Duration, watch::Receiver<bool>),
 ) -> io::Result<tokio::sync::oneshot::Receiver<()>> {
@@ -381,7 +357,11 @@ fn start_worker(
             loop {
                 tokio::select! {
                     arrival = arrivals.recv() => match arrival {
-                        Some(arrival) => admit(&worker, &endpoints, arrival, &mut clients),
+                        Some(arrival) => {
+                            if let Some(endpoint) = endpoints.get(arrival.endpoint) {
+                                endpoint.admit(&worker, arrival, &mut clients);
+                            }
+                        }
                         None => break,
                     },
                     Some(_) = clients.join_next(), if !clients.is_empty() => {}
@@ -413,13 +393,6 @@ fn start_worker(
 
 async fn all_gone(clients: &mut JoinSet<()>) {
     while clients.join_next().await.is_some() {}
-}
-
-fn admit(worker: &Rc<Worker>, endpoints: &Arc<[Arc<Endpoint<Postgres>>]>, arrival: Arrival, clients: &mut JoinSet<()>) {
-    let Arrival { stream, endpoint, client_id, refusal, pending, claim } = arrival;
-    let (Some(endpoint), Ok(stream)) = (endpoints.get(endpoint).cloned(), stream.attach()) else { return };
-    let visitor = Visitor { stream, client_id, refusal, pending };
-    clients.spawn_local(session::serve(Rc::clone(worker), endpoint, visitor, claim));
 }
 
 /// Takes as many open files as the system grants, and says so if the configuration may need more.

@@ -42,7 +42,7 @@ fn read(table: Table<'_>, names: &mut Names) -> TargetGroupConfig {
     let name = names.read(&table, NAME_FORM, values::is_plain_name);
     let engine = table
         .require("engine", "\"postgres\"")
-        .and_then(|field| field.choice(&[("postgres", Engine::Postgres)], &["mysql"]))
+        .and_then(|field| field.choice(&[("postgres", Engine::Postgres), ("mysql", Engine::MySql)], &[]))
         .unwrap_or(Engine::Postgres);
     let (discovery, targets) = read_targets(&table);
     let group = TargetGroupConfig {

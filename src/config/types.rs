@@ -121,6 +121,8 @@ pub struct TargetGroupConfig {
 pub enum Engine {
     /// PostgreSQL.
     Postgres,
+    /// MySQL or MariaDB.
+    MySql,
 }
 
 /// How a group's targets are found.

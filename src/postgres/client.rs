@@ -8,10 +8,10 @@
 use super::aborted::{Aborted, Next};
 use super::frame::{self, Head};
 use super::message;
-use super::server::{Gate, begins};
+use super::server::begins;
 use super::statement::{Calls, Id, Statement, Template, statement_label};
 use crate::protocol::{
-    Clears, ClientError, ClientSide, Detached, Intent, Login, Parameters, PinCause, PinReason, PinRules, Pins,
+    Clears, ClientError, ClientSide, Detached, Gate, Intent, Login, Parameters, PinCause, PinReason, PinRules, Pins,
     Settings, Violation, Welcome,
 };
 use crate::sql::settings::Changes;

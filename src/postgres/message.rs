@@ -146,8 +146,9 @@ fn sqlstate(error: &ClientError, fatal: bool) -> &str {
         ClientError::ClientIdle { .. } | ClientError::PinIdle { .. } => "57P05",
         ClientError::PinRefused { .. } | ClientError::PinLimit { .. } => "55000",
         ClientError::TooManyStatements { .. } | ClientError::TooManyNames { .. } => "54000",
+        ClientError::Unsupported { .. } => "0A000",
         ClientError::TransactionRefused => "25P02",
-        ClientError::Protocol(_) => "08P01",
+        ClientError::Protocol(_) | ClientError::UnknownCommand => "08P01",
         ClientError::Internal => "XX000",
     }
 }
@@ -206,6 +207,8 @@ fn hint(error: &ClientError) -> Option<&'static str> {
         | ClientError::TooManyLoginsAtOnce { .. }
         | ClientError::TooManyFailedLogins
         | ClientError::Server(_)
+        | ClientError::Unsupported { .. }
+        | ClientError::UnknownCommand
         | ClientError::Cancelled
         | ClientError::GoingDown
         | ClientError::Protocol(_)

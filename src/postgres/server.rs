@@ -29,7 +29,6 @@ mod uses;
 mod words;
 mod write;
 
-pub(super) use refuse::Gate;
 pub(super) use send::begins;
 
 use super::cancel::Cancel;

@@ -386,6 +386,15 @@ pub enum ClientError {
         /// The limit.
         limit: Duration,
     },
+    /// A request that is understood and not served.
+    #[error("{feature} can't be used through the proxy")]
+    Unsupported {
+        /// In the client's words.
+        feature: &'static str,
+    },
+    /// A request that is not known here, and that the session survives.
+    #[error("Unknown command")]
+    UnknownCommand,
     /// SIGTERM.
     #[error("terminating connection: the proxy is going down; connect again")]
     GoingDown,
@@ -444,7 +453,11 @@ impl ClientError {
             | Self::Cancelled
             | Self::QueryTooLong { .. }
             | Self::TransactionTooLong { .. } => ErrorKind::Client,
-            Self::TooManyStatements { .. } | Self::TooManyNames { .. } | Self::TransactionRefused => ErrorKind::Client,
+            Self::TooManyStatements { .. }
+            | Self::TooManyNames { .. }
+            | Self::TransactionRefused
+            | Self::Unsupported { .. }
+            | Self::UnknownCommand => ErrorKind::Client,
             Self::LoginRefused { .. }
             | Self::TokenRefused { .. }
             | Self::CertificateRefused { .. }

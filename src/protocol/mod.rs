@@ -14,7 +14,7 @@ mod settings;
 pub use error::{ClientError, ErrorKind, HandshakeError, Meaning, ServerError, Violation};
 pub use intent::{Clears, Intent, PinReason, Pins};
 pub use out::{Out, Sides};
-pub use pinning::{Fingerprint, PinBudget, PinCause, PinPlace, PinPolicy, PinRules};
+pub use pinning::{Fingerprint, Gate, PinBudget, PinCause, PinPlace, PinPolicy, PinRules};
 pub use scram_secret::{ITERATIONS, SALT_BYTES, ScramSecret};
 pub use settings::{Difference, Parameters, Settings};
 
@@ -130,6 +130,12 @@ pub struct ConnectOptions {
     pub max_prepared_statements: usize,
     /// Secret key for the hash that names prepared statements on servers; one per process.
     pub statement_key: [u8; 16],
+}
+
+impl fmt::Debug for ConnectOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ConnectOptions({:?}, {:?})", self.user, self.database)
+    }
 }
 
 /// A password that does not print itself.
@@ -446,6 +452,12 @@ pub trait ServerSide {
     /// The client keeps its connection for reasons that may not hold, or no longer: writes what asks the server, and says
     /// whether anything was written. Only called when [`Status::Idle`]; the client's pins are right when it is idle again.
     fn verify(&mut self, client: &Self::Client, out: &mut Vec<u8>) -> bool;
+
+    /// An error has left open whether there is still a transaction: writes what asks the server, and says whether anything was
+    /// written. Only called when nothing is owed.
+    fn probe(&mut self, _out: &mut Vec<u8>) -> bool {
+        false
+    }
 
     /// The client is gone or gives the connection back; writes what makes the connection clean for the next
     /// one. Only called when [`Status::Idle`]; the connection is clean when it is idle again.

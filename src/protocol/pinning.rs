@@ -3,7 +3,7 @@
 //! [`PinBudget`] is one target's, shared by all workers: a number and a limit, without a lock. A place in it is taken before a
 //! statement that pins is sent, so that no burst of clients can go beyond the limit, and given up when the [`PinPlace`] is dropped.
 
-use super::{PinReason, Pins};
+use super::{ClientError, PinReason, Pins};
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -120,6 +120,77 @@ impl fmt::Display for Fingerprint {
 impl fmt::Debug for Fingerprint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
+    }
+}
+
+/// What a client may be pinned for, and what has pinned it.
+#[derive(Debug, Default)]
+pub struct Gate {
+    rules: PinRules,
+    /// It counts as pinned, or a statement of it that would make it so has been sent.
+    place: Option<PinPlace>,
+    /// At most one for each reason; without a pin it owns no memory.
+    causes: Vec<(PinReason, PinCause)>,
+}
+
+impl Gate {
+    /// Nothing has pinned it.
+    pub fn new(rules: PinRules) -> Self {
+        Self { rules, place: None, causes: Vec::new() }
+    }
+
+    /// Reasons that the client does not keep its connection for.
+    pub fn allowed(&self) -> Pins {
+        self.rules.policy.allowed
+    }
+
+    /// What pins for this is refused.
+    pub fn rejects(&self, reason: PinReason) -> bool {
+        self.rules.policy.rejected.contains(reason)
+    }
+
+    /// These are all its reasons.
+    pub fn settle(&mut self, pins: Pins) {
+        if pins.is_empty() || pins.are_for_a_moment() {
+            self.place = None;
+        } else if self.place.is_none() {
+            self.place = self.rules.budget.as_ref().map(|budget| budget.force());
+        }
+        self.causes.retain(|(reason, _)| pins.contains(*reason));
+        if self.causes.is_empty() {
+            self.causes = Vec::new();
+        }
+    }
+
+    /// The statement that came with this reason.
+    pub fn cause(&self, reason: PinReason) -> Option<PinCause> {
+        self.causes.iter().find(|(own, _)| *own == reason).map(|(_, cause)| *cause)
+    }
+
+    /// A statement is to be sent which pins for these reasons, if it does what it says; its client has `pins`. Why it must not.
+    /// `uncertain`: reasons that may come to nothing, so that there is nothing to count before it is done.
+    pub fn admit(&mut self, reasons: Pins, pins: Pins, uncertain: Pins) -> Option<ClientError> {
+        if let Some(reason) = reasons.common(self.rules.policy.rejected).iter().next() {
+            return Some(ClientError::PinRefused { reason });
+        }
+        let reason = reasons.without(uncertain).without(self.allowed()).iter().next()?;
+        let budget = self.rules.budget.as_ref().filter(|_| self.place.is_none())?;
+        if !pins.without(uncertain).without(self.allowed()).is_empty() {
+            self.place = Some(budget.force());
+            return None;
+        }
+        self.place = budget.take();
+        if self.place.is_some() {
+            return None;
+        }
+        let group = budget.group().to_owned();
+        Some(ClientError::PinLimit { reason, group, limit: budget.limit(), percent: budget.percent() })
+    }
+
+    /// Remembers what came with the reasons that are new.
+    pub fn note(&mut self, reasons: Pins, cause: PinCause) {
+        self.causes.retain(|(reason, _)| !reasons.contains(*reason));
+        self.causes.extend(reasons.iter().map(|reason| (reason, cause)));
     }
 }
 

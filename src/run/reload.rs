@@ -6,11 +6,11 @@
 //! nothing.
 
 use super::RunError;
+use super::either::AnyPools;
 use crate::admin::Readiness;
 use crate::auth::Authenticator;
 use crate::config::{Config, ConfigErrors};
 use crate::net::tls;
-use crate::pool::Pools;
 use crate::postgres::Postgres;
 use crate::protocol::Protocol;
 use crate::session::Access;
@@ -39,7 +39,7 @@ pub(super) fn connection_limits(config: &Config) -> BTreeMap<String, usize> {
 pub(super) struct Reloader {
     started_with: Config,
     access: Arc<ArcSwap<Access>>,
-    pools: Vec<Arc<Pools<Postgres>>>,
+    pools: Vec<AnyPools>,
     readiness: Arc<Readiness>,
 }
 
@@ -47,7 +47,7 @@ impl Reloader {
     pub(super) fn new(
         started_with: Config,
         access: Arc<ArcSwap<Access>>,
-        pools: Vec<Arc<Pools<Postgres>>>,
+        pools: Vec<AnyPools>,
         readiness: Arc<Readiness>,
     ) -> Self {
         Self { started_with, access, pools, readiness }

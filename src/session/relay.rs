@@ -184,6 +184,9 @@ impl<P: Protocol> Session<P> {
         if is_in_doubt && connection.machine.verify(&self.client, &mut connection.pending) {
             return Ok(true);
         }
+        if status == Status::InTransaction && !self.resetting && connection.machine.probe(&mut connection.pending) {
+            return Ok(true);
+        }
         // Behind a reset it is given back first.
         if gone && !self.resetting {
             return Err(End::Goodbye);

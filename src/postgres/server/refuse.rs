@@ -9,7 +9,7 @@ use super::owed::{Effect, Kind};
 use super::{Body, Server};
 use crate::postgres::frame;
 use crate::postgres::message::{self, from_client as kind};
-use crate::protocol::{ClientError, Fingerprint, Intent, Out, PinCause, PinPlace, PinReason, PinRules, Pins};
+use crate::protocol::{ClientError, Fingerprint, Gate, Intent, Out, PinCause, PinReason, Pins};
 use crate::sql::lexer::Lexer;
 use crate::sql::settings::Changes;
 use crate::sql::{self, Dialect};
@@ -23,78 +23,6 @@ const REFUSED_STATEMENT: &[u8] = b"sg_refused_by_the_proxy";
 /// seldom leaves anything, and last values are kept for a moment.
 const UNCERTAIN: Pins =
     Pins::of(PinReason::Setting).and(Pins::of(PinReason::OpaqueCode)).and(Pins::of(PinReason::Sequence));
-
-/// What a client may be pinned for, and what has pinned it.
-#[derive(Debug, Default)]
-pub(in crate::postgres) struct Gate {
-    rules: PinRules,
-    /// It counts as pinned, or a statement of it that would make it so has been sent.
-    place: Option<PinPlace>,
-    /// At most one for each reason; without a pin it owns no memory.
-    causes: Vec<(PinReason, PinCause)>,
-}
-
-impl Gate {
-    pub(in crate::postgres) fn new(rules: PinRules) -> Self {
-        Self { rules, place: None, causes: Vec::new() }
-    }
-
-    /// Reasons that the client does not keep its connection for.
-    pub(in crate::postgres) fn allowed(&self) -> Pins {
-        self.rules.policy.allowed
-    }
-
-    fn rejects(&self, reason: PinReason) -> bool {
-        self.rules.policy.rejected.contains(reason)
-    }
-
-    /// These are all its reasons.
-    pub(in crate::postgres) fn settle(&mut self, pins: Pins) {
-        if pins.is_empty() || pins.are_for_a_moment() {
-            self.place = None;
-        } else if self.place.is_none() {
-            self.place = self.rules.budget.as_ref().map(|budget| budget.force());
-        }
-        self.causes.retain(|(reason, _)| pins.contains(*reason));
-        if self.causes.is_empty() {
-            self.causes = Vec::new();
-        }
-    }
-
-    /// The statement that came with this reason.
-    pub(in crate::postgres) fn cause(&self, reason: PinReason) -> Option<PinCause> {
-        self.causes.iter().find(|(own, _)| *own == reason).map(|(_, cause)| *cause)
-    }
-
-    /// A statement is to be sent which pins for these reasons, if it does what it says; its client has `pins`. Why it must not.
-    fn admit(&mut self, reasons: Pins, pins: Pins) -> Option<ClientError> {
-        if let Some(reason) = reasons.common(self.rules.policy.rejected).iter().next() {
-            return Some(ClientError::PinRefused { reason });
-        }
-        let reason = reasons.without(UNCERTAIN).without(self.allowed()).iter().next()?;
-        let budget = self.rules.budget.as_ref().filter(|_| self.place.is_none())?;
-        if !pins.without(UNCERTAIN).without(self.allowed()).is_empty() {
-            self.place = Some(budget.force());
-            return None;
-        }
-        self.place = budget.take();
-        if self.place.is_some() {
-            return None;
-        }
-        let group = budget.group().to_owned();
-        Some(ClientError::PinLimit { reason, group, limit: budget.limit(), percent: budget.percent() })
-    }
-
-    /// Remembers what came with the reasons that are new.
-    fn note(&mut self, reasons: Pins, text: &[u8], dialect: Dialect) {
-        let cause = PinCause {
-            fingerprint: Fingerprint(sql::fingerprint(text, dialect)),
-            command: sql::command(text, dialect),
-        };
-        self.causes.retain(|(reason, _)| !reasons.contains(*reason));
-        self.causes.extend(reasons.iter().map(|reason| (reason, cause)));
-    }
-}
 
 impl Server {
     /// Why a statement of this text (or what follows it behind a zero byte), which does that to settings if that is known
@@ -118,10 +46,11 @@ impl Server {
         {
             reasons = reasons.without(Pins::of(PinReason::Setting));
         }
-        let refusal = gate.admit(reasons, pins);
+        let refusal = gate.admit(reasons, pins, UNCERTAIN);
         let new = reasons.without(pins);
         if refusal.is_none() && !new.is_empty() && !text.is_empty() {
-            gate.note(new, text, dialect);
+            let fingerprint = Fingerprint(sql::fingerprint(text, dialect));
+            gate.note(new, PinCause { fingerprint, command: sql::command(text, dialect) });
         }
         refusal
     }

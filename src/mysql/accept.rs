@@ -1,0 +1,411 @@
+//! A client's login: we play the server
+//! (<https://dev.mysql.com/doc/dev/mysql-server/latest/page_protocol_connection_phase.html>).
+//!
+//! Greets, starts TLS if the client asks for it, reads its response, has it prove who it is, and welcomes it. Promises: a
+//! client that must use TLS proves nothing without it; no password in the clear is asked for without it; an unknown user's login
+//! takes the same path as a known one's; what comes behind a request for TLS in the same breath ends the login.
+
+use super::frame::{self, packet};
+use super::message::{self, OkPacket, mark, status};
+use super::password::{CHALLENGE_BYTES, Plugin, challenge};
+use crate::protocol::{
+    AcceptOptions, Accepted, Answer, ClientError, Credentials, HandshakeError, Knowledge, Login, Password, Proof,
+    Question, Secured, Settings, Step, TlsOffer, Violation, Welcome,
+};
+use mysql_common::constants::{CapabilityFlags as Capabilities, StatusFlags};
+use mysql_common::io::ParseBuf;
+use mysql_common::packets::{AuthSwitchRequest, HandshakePacket, HandshakeResponse};
+use mysql_common::proto::MySerialize;
+use std::mem;
+use std::sync::Arc;
+
+/// Bytes of a client's packets here: attributes of 64 KiB and the rest.
+const RESPONSE_BYTES_MAX: usize = 70 << 10;
+/// Bytes of an SSLRequest.
+const TLS_REQUEST_BYTES: usize = 32;
+/// Said while no target has told its own version.
+const VERSION_UNKNOWN: &str = "8.0.0";
+/// utf8mb4_general_ci, which every server has; a client says its own.
+const COLLATION: u8 = 45;
+
+/// What every client may use. What it does not know it leaves out.
+const OFFERED: Capabilities = Capabilities::CLIENT_LONG_PASSWORD
+    .union(Capabilities::CLIENT_FOUND_ROWS)
+    .union(Capabilities::CLIENT_LONG_FLAG)
+    .union(Capabilities::CLIENT_CONNECT_WITH_DB)
+    .union(Capabilities::CLIENT_ODBC)
+    .union(Capabilities::CLIENT_LOCAL_FILES)
+    .union(Capabilities::CLIENT_IGNORE_SPACE)
+    .union(Capabilities::CLIENT_PROTOCOL_41)
+    .union(Capabilities::CLIENT_INTERACTIVE)
+    .union(Capabilities::CLIENT_TRANSACTIONS)
+    .union(Capabilities::CLIENT_SECURE_CONNECTION)
+    .union(Capabilities::CLIENT_MULTI_STATEMENTS)
+    .union(Capabilities::CLIENT_MULTI_RESULTS)
+    .union(Capabilities::CLIENT_PS_MULTI_RESULTS)
+    .union(Capabilities::CLIENT_PLUGIN_AUTH)
+    .union(Capabilities::CLIENT_CONNECT_ATTRS)
+    .union(Capabilities::CLIENT_PLUGIN_AUTH_LENENC_CLIENT_DATA)
+    .union(Capabilities::CLIENT_SESSION_TRACK)
+    .union(Capabilities::CLIENT_DEPRECATE_EOF);
+
+/// Decided at a login for good, and so a part of the pool's key.
+pub(super) const FIXED: &[(Capabilities, &str)] = &[
+    (Capabilities::CLIENT_FOUND_ROWS, "found_rows"),
+    (Capabilities::CLIENT_IGNORE_SPACE, "ignore_space"),
+    (Capabilities::CLIENT_INTERACTIVE, "interactive"),
+    (Capabilities::CLIENT_LOCAL_FILES, "local_files"),
+    (Capabilities::CLIENT_MULTI_STATEMENTS, "multi_statements"),
+];
+
+/// The setting that holds the collation which a client names at its login.
+pub(super) const NAMES: &str = "names";
+
+/// A session that begins.
+#[derive(Debug)]
+pub struct Started {
+    /// What the client asked for.
+    pub login: Login,
+    /// What it was told.
+    pub welcome: Welcome,
+    /// What both sides can do.
+    pub capabilities: Capabilities,
+    /// What it says that its program is.
+    pub application: String,
+}
+
+/// The machine. Drive it as a [`Handshake`](crate::protocol::Handshake).
+///
+/// ```text
+/// Start ──greeting──▶ Greeted ──SSLRequest──▶ StartingTls ──TlsStarted──▶ Greeted
+///    Greeted ──response──▶ Known ──Credentials──┬─certificate──────────────────────────▶ Judged
+///                                               ├─challenge answered───────────────────▶ Judged
+///                                               ├─challenge anew──▶ Challenged ──answer──▶ Judged
+///                                               └─password asked──▶ Asked ──▶ Judging ──▶ Judged
+///    Judged ──▶ Proven ──Welcome──▶ Ended
+/// ```
+pub struct Accept {
+    options: AcceptOptions,
+    state: State,
+    /// Of the next packet of ours.
+    sequence: u8,
+}
+
+enum State {
+    Start,
+    /// Waits for the response, over TLS or not.
+    Greeted(Option<Secured>),
+    /// SSLRequest has come.
+    StartingTls,
+    /// Waits for [`Answer::Credentials`].
+    Known(Known),
+    MayProve(Known, Credentials),
+    /// Another challenge has been sent.
+    Challenged(Known, Password, bool),
+    /// The password itself has been asked for.
+    Asked(Known),
+    /// Waits for [`Answer::Judged`].
+    Judging(Known, Password),
+    Judged(Known, Result<(), ClientError>),
+    /// Waits for [`Answer::Welcome`].
+    Proven(Known),
+    Welcomed(Started),
+    Ended,
+}
+
+/// What the client has said of itself.
+struct Known {
+    login: Login,
+    capabilities: Capabilities,
+    application: String,
+    plugin: Plugin,
+    /// Its plugin's answer to the first challenge.
+    answer: Password,
+    tls: Option<Secured>,
+}
+
+/// What one state made of its input: bytes taken, the next state, and what the core must do now (`None`: go on).
+type Moved = (usize, State, Option<Step<Accepted<Started>>>);
+
+impl Accept {
+    /// A client that has just connected.
+    pub fn new(options: AcceptOptions) -> Self {
+        Self { options, state: State::Start, sequence: 0 }
+    }
+
+    /// [`Handshake::step`](crate::protocol::Handshake::step), without the client's machine built of it.
+    pub fn step_inner(
+        &mut self,
+        input: &[u8],
+        out: &mut Vec<u8>,
+    ) -> Result<(usize, Step<Accepted<Started>>), HandshakeError> {
+        let mut taken = 0;
+        loop {
+            let rest = input.get(taken..).unwrap_or_default();
+            // Until it is replaced the login has ended: so it stays after an error.
+            let (more, state, step) = match mem::replace(&mut self.state, State::Ended) {
+                State::Start => {
+                    self.greet(out);
+                    (0, State::Greeted(None), None)
+                }
+                State::Greeted(tls) => self.response(tls, rest, out)?,
+                State::StartingTls if rest.is_empty() => (0, State::StartingTls, Some(Step::StartTls)),
+                State::StartingTls => return Err(Violation::PlaintextAfterTlsRequest.into()),
+                State::Known(known) => {
+                    let question = Question::Credentials {
+                        user: known.login.user.clone(),
+                        database: known.login.database.clone(),
+                        knowledge: Knowledge::Password,
+                    };
+                    (0, State::Known(known), Some(Step::Ask(question)))
+                }
+                State::MayProve(known, credentials) => self.ask_for_proof(known, credentials, out)?,
+                State::Challenged(known, password, exists) => match self.next(rest)? {
+                    None => (0, State::Challenged(known, password, exists), Some(Step::NeedInput)),
+                    Some((len, answer)) => {
+                        let holds = Plugin::CachingSha2.holds(&self.challenge(1), &password, answer);
+                        (len, self.proven_by_challenge(known, &Plugin::CachingSha2, holds && exists, out), None)
+                    }
+                },
+                State::Asked(known) => match self.next(rest)? {
+                    None => (0, State::Asked(known), Some(Step::NeedInput)),
+                    Some((len, password)) => {
+                        let password = Password::new(password.strip_suffix(b"\0").unwrap_or(password));
+                        (len, State::Judging(known, password), None)
+                    }
+                },
+                State::Judging(known, password) => {
+                    let question = Question::Password { user: known.login.user.clone(), password: password.clone() };
+                    (0, State::Judging(known, password), Some(Step::Ask(question)))
+                }
+                State::Judged(known, Ok(())) => (0, State::Proven(known), None),
+                State::Judged(_, Err(error)) => return Err(self.refused(error, out)),
+                State::Proven(known) => {
+                    let question = Question::Welcome(known.login.clone());
+                    (0, State::Proven(known), Some(Step::Ask(question)))
+                }
+                State::Welcomed(started) => {
+                    let ok = OkPacket { status: told_status(&started.welcome), ..OkPacket::default() };
+                    let tracks = started.capabilities.contains(Capabilities::CLIENT_SESSION_TRACK);
+                    packet(out, &mut self.sequence, |out| ok.write(mark::OK, tracks, out));
+                    (0, State::Ended, Some(Step::Done(Accepted::Client(started))))
+                }
+                State::Ended => return Err(Violation::MalformedAuthentication.into()),
+            };
+            taken += more;
+            self.state = state;
+            if let Some(step) = step {
+                return Ok((taken, step));
+            }
+        }
+    }
+
+    /// [`Handshake::answer`](crate::protocol::Handshake::answer). An answer to what was not asked is ignored.
+    pub fn answer(&mut self, answer: Answer) {
+        self.state = match (mem::replace(&mut self.state, State::Ended), answer) {
+            (State::StartingTls, Answer::TlsStarted(tls)) => State::Greeted(Some(tls)),
+            (State::Known(known), Answer::Credentials(credentials)) => State::MayProve(known, credentials),
+            (State::Judging(known, _), Answer::Judged(verdict)) => State::Judged(known, verdict),
+            (State::Proven(Known { login, capabilities, application, .. }), Answer::Welcome(welcome)) => {
+                State::Welcomed(Started { login, welcome, capabilities, application })
+            }
+            (state, _) => state,
+        };
+    }
+
+    /// [`Handshake::refuse`](crate::protocol::Handshake::refuse). Writes nothing if the login has ended, or if the
+    /// client expects a TLS handshake.
+    pub fn refuse(&mut self, error: &ClientError, out: &mut Vec<u8>) {
+        match mem::replace(&mut self.state, State::Ended) {
+            State::StartingTls | State::Ended => (),
+            State::Start
+            | State::Greeted(_)
+            | State::Known(_)
+            | State::MayProve(..)
+            | State::Challenged(..)
+            | State::Asked(_)
+            | State::Judging(..)
+            | State::Judged(..)
+            | State::Proven(_)
+            | State::Welcomed(_) => packet(out, &mut self.sequence, |out| message::client_error(error, out)),
+        }
+    }
+
+    fn refused(&mut self, error: ClientError, out: &mut Vec<u8>) -> HandshakeError {
+        packet(out, &mut self.sequence, |out| message::client_error(&error, out));
+        HandshakeError::Refused(error)
+    }
+
+    fn challenge(&self, which: usize) -> [u8; CHALLENGE_BYTES] {
+        challenge(self.options.greeting.challenges.get(which).copied().unwrap_or_default())
+    }
+
+    fn offers_tls(&self) -> bool {
+        matches!(self.options.tls, TlsOffer::Required | TlsOffer::Optional)
+    }
+
+    fn greet(&mut self, out: &mut Vec<u8>) {
+        let tls = if self.offers_tls() { Capabilities::CLIENT_SSL } else { Capabilities::empty() };
+        let version = self.options.greeting.version.clone().unwrap_or_else(|| VERSION_UNKNOWN.into());
+        let challenge = self.challenge(0);
+        let (first, second) = challenge.split_first_chunk::<8>().map_or(([0; 8], &[][..]), |(a, b)| (*a, b));
+        let greeting = HandshakePacket::new(
+            10,
+            version.as_bytes(),
+            self.options.greeting.connection_id,
+            first,
+            // With the zero byte that has always been there.
+            Some([second, b"\0"].concat()),
+            OFFERED | tls,
+            COLLATION,
+            StatusFlags::SERVER_STATUS_AUTOCOMMIT,
+            Some(Plugin::CachingSha2.name().as_bytes()),
+        );
+        packet(out, &mut self.sequence, |out| greeting.serialize(out));
+    }
+
+    /// A packet of the client's, in its turn: its bytes and its payload.
+    fn next<'a>(&mut self, input: &'a [u8]) -> Result<Option<(usize, &'a [u8])>, HandshakeError> {
+        let Some((head, payload)) = frame::whole(input, RESPONSE_BYTES_MAX)? else { return Ok(None) };
+        if head.sequence != self.sequence {
+            return Err(Violation::MalformedAuthentication.into());
+        }
+        self.sequence = self.sequence.wrapping_add(1);
+        Ok(Some((head.bytes(), payload)))
+    }
+
+    /// SSLRequest, or the response to the greeting.
+    fn response(&mut self, tls: Option<Secured>, input: &[u8], out: &mut Vec<u8>) -> Result<Moved, HandshakeError> {
+        let Some((len, payload)) = self.next(input)? else {
+            return Ok((0, State::Greeted(tls), Some(Step::NeedInput)));
+        };
+        let flags = payload.first_chunk().map_or(0, |bytes| u32::from_le_bytes(*bytes));
+        let wants_tls = flags & Capabilities::CLIENT_SSL.bits() != 0;
+        if wants_tls && tls.is_none() && payload.len() == TLS_REQUEST_BYTES && self.offers_tls() {
+            if input.len() > len {
+                return Err(Violation::PlaintextAfterTlsRequest.into());
+            }
+            return Ok((len, State::StartingTls, None));
+        }
+        let bad = |this: &mut Self, out: &mut Vec<u8>| {
+            this.refused(ClientError::Protocol(Violation::InvalidStartup), out);
+            HandshakeError::from(Violation::InvalidStartup)
+        };
+        if flags & Capabilities::CLIENT_PROTOCOL_41.bits() == 0 {
+            return Err(bad(self, out));
+        }
+        let Ok(response) = ParseBuf(payload).parse::<HandshakeResponse<'_>>(()) else { return Err(bad(self, out)) };
+        if self.options.tls == TlsOffer::Required && tls.is_none() {
+            return Err(self.refused(ClientError::TlsRequired, out));
+        }
+        let (Ok(user), Ok(database)) =
+            (std::str::from_utf8(response.user()), std::str::from_utf8(response.db_name().unwrap_or_default()))
+        else {
+            return Err(bad(self, out));
+        };
+        if user.is_empty() {
+            return Err(self.refused(ClientError::NoUserName, out));
+        }
+        let capabilities = response.capabilities() & OFFERED;
+        let plugin = match response.auth_plugin() {
+            Some(plugin) if capabilities.contains(Capabilities::CLIENT_PLUGIN_AUTH) => Plugin::of(plugin.as_bytes()),
+            _ => Plugin::Native,
+        };
+        let fixed = FIXED.iter().filter(|(flag, _)| capabilities.contains(*flag));
+        let attributes = response.connect_attributes().unwrap_or_default();
+        let login = Login {
+            user: user.to_owned(),
+            database: database.to_owned(),
+            baseline: Arc::new(Settings::new([(NAMES, response.collation().to_string())])),
+            fixed: fixed.map(|(_, name)| ((*name).to_owned(), "on".to_owned())).collect(),
+            keys: None,
+        };
+        let known = Known {
+            login,
+            capabilities,
+            application: attributes.get("program_name").cloned().unwrap_or_default(),
+            plugin,
+            answer: Password::new(response.scramble_buf()),
+            tls,
+        };
+        Ok((len, State::Known(known), None))
+    }
+
+    fn ask_for_proof(
+        &mut self,
+        known: Known,
+        credentials: Credentials,
+        out: &mut Vec<u8>,
+    ) -> Result<Moved, HandshakeError> {
+        let Credentials { proof, known: exists } = credentials;
+        let is_secure = known.tls.is_some() || self.options.tls == TlsOffer::LocalSocket;
+        let state = match proof {
+            Proof::Challenge(password) => match known.plugin {
+                Plugin::Native | Plugin::CachingSha2 => {
+                    let holds = known.plugin.holds(&self.challenge(0), &password, known.answer.expose());
+                    let plugin = known.plugin.clone();
+                    self.proven_by_challenge(known, &plugin, holds && exists, out)
+                }
+                Plugin::Clear | Plugin::Other(_) => {
+                    self.switch(&Plugin::CachingSha2, out);
+                    State::Challenged(known, password, exists)
+                }
+            },
+            // Also of users who do not exist: nobody learns who does.
+            Proof::Password if !is_secure => return Err(self.refused(ClientError::PasswordInClear, out)),
+            Proof::Password => match known.plugin {
+                Plugin::Clear if !known.answer.expose().is_empty() => {
+                    let shown = known.answer.expose();
+                    let password = Password::new(shown.strip_suffix(b"\0").unwrap_or(shown));
+                    State::Judging(known, password)
+                }
+                Plugin::CachingSha2 => {
+                    // "Full authentication": over TLS that is the password as it is.
+                    packet(out, &mut self.sequence, |out| out.extend_from_slice(&[mark::MORE, 4]));
+                    State::Asked(known)
+                }
+                Plugin::Clear | Plugin::Native | Plugin::Other(_) => {
+                    self.switch(&Plugin::Clear, out);
+                    State::Asked(known)
+                }
+            },
+            Proof::Certificate(names) => {
+                let shown = known.tls.as_ref().map_or(&[][..], |tls| &tls.client_names);
+                let holds = exists && names.iter().any(|name| shown.contains(name));
+                let user = known.login.user.clone();
+                State::Judged(known, if holds { Ok(()) } else { Err(ClientError::CertificateRefused { user }) })
+            }
+            // Nothing here can be checked against them.
+            Proof::Scram(_) | Proof::Md5(_) => {
+                let user = known.login.user.clone();
+                State::Judged(known, Err(ClientError::LoginRefused { user }))
+            }
+        };
+        Ok((0, state, None))
+    }
+
+    /// Another plugin, with another challenge.
+    fn switch(&mut self, plugin: &Plugin, out: &mut Vec<u8>) {
+        let challenge = [&self.challenge(1)[..], b"\0"].concat();
+        let request = AuthSwitchRequest::new(plugin.name().as_bytes(), challenge);
+        packet(out, &mut self.sequence, |out| request.serialize(out));
+    }
+
+    fn proven_by_challenge(&mut self, known: Known, plugin: &Plugin, holds: bool, out: &mut Vec<u8>) -> State {
+        if !holds {
+            let user = known.login.user.clone();
+            return State::Judged(known, Err(ClientError::LoginRefused { user }));
+        }
+        if *plugin == Plugin::CachingSha2 && !known.answer.expose().is_empty() {
+            // "Fast authentication": that was all.
+            packet(out, &mut self.sequence, |out| out.extend_from_slice(&[mark::MORE, 3]));
+        }
+        State::Judged(known, Ok(()))
+    }
+}
+
+/// The status that a client is told at its login.
+pub(super) fn told_status(welcome: &Welcome) -> u16 {
+    let told = welcome.parameters.get("status").and_then(|status| status.parse().ok());
+    told.unwrap_or(status::AUTOCOMMIT)
+}

@@ -1,0 +1,232 @@
+//! One client after its login: what it is told, what keeps its connection, and what it says while it has none.
+//!
+//! What needs no server is answered here: a ping, a goodbye. A request that is refused is read over to its end, however long it
+//! is, and then answered with one error.
+
+use super::accept::{NAMES, Started, told_status};
+use super::frame::{self, HEAD_BYTES, packet};
+use super::message::{self, OkPacket, command, mark};
+use crate::protocol::{
+    ClientError, ClientSide, Detached, Gate, Intent, PinCause, PinReason, PinRules, Pins, Settings, Violation,
+};
+use mysql_common::constants::CapabilityFlags as Capabilities;
+use std::sync::Arc;
+
+/// A client.
+#[derive(Debug)]
+pub struct Client {
+    id: u64,
+    capabilities: Capabilities,
+    settings: Arc<Settings>,
+    application: String,
+    /// As it was told last.
+    pub(super) status: u16,
+    pub(super) pins: Pins,
+    pub(super) gate: Gate,
+    pub(super) asks_last_values: bool,
+    /// Its `LAST_INSERT_ID()`, as far as servers have told it.
+    pub(super) insert_id: u64,
+    /// Of the next packet in the reply that is under way.
+    pub(super) sequence: u8,
+    pub(super) ended: bool,
+    dropping: Dropping,
+}
+
+/// What is read over of the client's input.
+#[derive(Debug, Default)]
+enum Dropping {
+    #[default]
+    Nothing,
+    /// A piece of a packet, and those that follow it; then comes this payload in answer, if any.
+    Packet(Option<Vec<u8>>),
+    /// The rest of a piece.
+    Rest { left: usize, is_last: bool, sequence: u8, answer: Option<Vec<u8>> },
+}
+
+impl Client {
+    /// A client that has just logged in.
+    pub fn new(started: &Started) -> Self {
+        Self {
+            id: started.welcome.client_id,
+            capabilities: started.capabilities,
+            settings: Arc::clone(&started.login.baseline),
+            application: started.application.clone(),
+            status: told_status(&started.welcome),
+            pins: Pins::NONE,
+            gate: Gate::default(),
+            asks_last_values: false,
+            insert_id: 0,
+            sequence: 0,
+            ended: false,
+            dropping: Dropping::Nothing,
+        }
+    }
+
+    /// As [`ClientSide::settings`].
+    pub(super) fn settings_arc(&self) -> Arc<Settings> {
+        Arc::clone(&self.settings)
+    }
+
+    /// It understands session trackers.
+    pub(super) fn tracks(&self) -> bool {
+        self.capabilities.contains(Capabilities::CLIENT_SESSION_TRACK)
+    }
+
+    /// It wants an OK packet at the end of rows, and nothing behind the columns.
+    pub(super) fn deprecates_eof(&self) -> bool {
+        self.capabilities.contains(Capabilities::CLIENT_DEPRECATE_EOF)
+    }
+
+    /// It may be asked for a file.
+    pub(super) fn sends_files(&self) -> bool {
+        self.capabilities.contains(Capabilities::CLIENT_LOCAL_FILES)
+    }
+
+    /// Its character set has characters whose second byte may be a quote or a backslash.
+    pub(super) fn is_multibyte_unsafe(&self) -> bool {
+        // big5, sjis, gbk, cp932, gb18030, by the ids of their collations.
+        let ids: &[&str] = &["1", "84", "13", "88", "28", "87", "95", "96", "248", "249", "250"];
+        self.settings.value(NAMES).is_some_and(|id| ids.contains(&id))
+    }
+
+    /// Reads over what is to be read over; bytes taken.
+    fn drop_packet(&mut self, input: &[u8], out: &mut Vec<u8>) -> usize {
+        let mut at = 0;
+        loop {
+            let rest = input.get(at..).unwrap_or_default();
+            match std::mem::take(&mut self.dropping) {
+                Dropping::Nothing => return at,
+                Dropping::Packet(answer) => {
+                    let Some(head) = frame::head(rest) else {
+                        self.dropping = Dropping::Packet(answer);
+                        return at;
+                    };
+                    at += HEAD_BYTES;
+                    let (is_last, sequence) = (head.is_last(), head.sequence);
+                    self.dropping = Dropping::Rest { left: head.len, is_last, sequence, answer };
+                }
+                Dropping::Rest { left, is_last, sequence, answer } => {
+                    let taken = left.min(rest.len());
+                    at += taken;
+                    if taken < left {
+                        self.dropping = Dropping::Rest { left: left - taken, is_last, sequence, answer };
+                        return at;
+                    }
+                    if !is_last {
+                        self.dropping = Dropping::Packet(answer);
+                    } else if let Some(answer) = answer {
+                        self.sequence = sequence.wrapping_add(1);
+                        packet(out, &mut self.sequence, |out| out.extend_from_slice(&answer));
+                    }
+                }
+            }
+        }
+    }
+
+    fn is_dropping(&self) -> bool {
+        !matches!(self.dropping, Dropping::Nothing)
+    }
+}
+
+impl ClientSide for Client {
+    fn detached(&mut self, input: &[u8], out: &mut Vec<u8>) -> Result<(usize, Detached), Violation> {
+        let mut at = 0;
+        loop {
+            at += self.drop_packet(input.get(at..).unwrap_or_default(), out);
+            if self.ended {
+                return Ok((at, Detached::Ended));
+            }
+            let rest = input.get(at..).unwrap_or_default();
+            let Some(head) = frame::head(rest).filter(|_| !self.is_dropping()) else {
+                return Ok((at, Detached::NeedInput));
+            };
+            if head.len == 0 || head.sequence != 0 {
+                return Err(Violation::MalformedFrame(0));
+            }
+            let Some(command) = rest.get(HEAD_BYTES) else { return Ok((at, Detached::NeedInput)) };
+            match *command {
+                command::QUIT => {
+                    self.ended = true;
+                    return Ok((at, Detached::Ended));
+                }
+                command::PING => {
+                    let mut answer = Vec::new();
+                    OkPacket { status: self.status, ..OkPacket::default() }.write(mark::OK, self.tracks(), &mut answer);
+                    self.dropping = Dropping::Packet(Some(answer));
+                }
+                // Of a client without a connection there are none; neither is answered.
+                command::STMT_CLOSE | command::STMT_SEND_LONG_DATA => self.dropping = Dropping::Packet(None),
+                _ => return Ok((at, Detached::NeedServer(Intent::default()))),
+            }
+        }
+    }
+
+    /// The answer is numbered behind the request's last piece, so it is written when that has been dropped.
+    fn refuse(&mut self, error: &ClientError, _: &mut Vec<u8>) {
+        let mut answer = Vec::new();
+        message::client_error(error, &mut answer);
+        self.dropping = Dropping::Packet(Some(answer));
+    }
+
+    fn end(&mut self, error: &ClientError, out: &mut Vec<u8>) {
+        packet(out, &mut self.sequence, |out| message::client_error(error, out));
+        self.ended = true;
+    }
+
+    fn set_pin_rules(&mut self, rules: PinRules) {
+        self.gate = Gate::new(rules);
+    }
+
+    fn pins(&self) -> Pins {
+        self.pins.without(self.gate.allowed())
+    }
+
+    fn leaves(&self) -> Pins {
+        self.pins.common(self.gate.allowed())
+    }
+
+    fn settle_pins(&mut self) {
+        self.gate.settle(self.pins());
+    }
+
+    fn let_go(&mut self) {
+        self.pins = Pins::NONE;
+        self.gate.settle(Pins::NONE);
+    }
+
+    fn pin_cause(&self, reason: PinReason) -> Option<PinCause> {
+        self.gate.cause(reason)
+    }
+
+    fn settings(&self) -> &Arc<Settings> {
+        &self.settings
+    }
+
+    fn id(&self) -> u64 {
+        self.id
+    }
+
+    fn application(&self) -> &str {
+        &self.application
+    }
+
+    fn asks_last_values(&self) -> bool {
+        self.asks_last_values
+    }
+
+    fn expect_to_ask(&mut self) {
+        self.asks_last_values = true;
+    }
+
+    fn let_go_of_last_values(&mut self) {
+        self.pins = self.pins.without(Pins::of(PinReason::Sequence));
+    }
+
+    fn has_ended(&self) -> bool {
+        self.ended
+    }
+
+    fn cancel_secret(&self) -> &[u8] {
+        &[]
+    }
+}

@@ -1,0 +1,286 @@
+//! The packets that are written and read here: greetings, logins, OK, ERR and EOF; commands by their numbers.
+//!
+//! What servers and clients say at a login is read by `mysql_common`; what ends a reply is read here, since it must come out
+//! again as another client can read it. <https://dev.mysql.com/doc/dev/mysql-server/latest/PAGE_PROTOCOL.html>
+
+use super::frame::{self, Reader};
+use crate::protocol::{ClientError, ServerError, Violation};
+
+/// The first byte of what ends a reply.
+pub mod mark {
+    /// OK.
+    pub const OK: u8 = 0x00;
+    /// More of a login: AuthMoreData.
+    pub const MORE: u8 = 0x01;
+    /// The server wants a file of the client's.
+    pub const LOCAL_FILE: u8 = 0xFB;
+    /// EOF, or the OK in its place; in a login: another plugin.
+    pub const EOF: u8 = 0xFE;
+    /// ERR.
+    pub const ERROR: u8 = 0xFF;
+}
+
+/// Commands: the first byte of what a client says.
+pub mod command {
+    /// Goodbye.
+    pub const QUIT: u8 = 0x01;
+    /// Another database.
+    pub const INIT_DB: u8 = 0x02;
+    /// A text.
+    pub const QUERY: u8 = 0x03;
+    /// The columns of a table.
+    pub const FIELD_LIST: u8 = 0x04;
+    /// A line of figures.
+    pub const STATISTICS: u8 = 0x09;
+    /// Is anybody there?
+    pub const PING: u8 = 0x0E;
+    /// The binary log.
+    pub const BINLOG_DUMP: u8 = 0x12;
+    /// A replica says who it is.
+    pub const REGISTER_REPLICA: u8 = 0x15;
+    /// The binary log, from a GTID.
+    pub const BINLOG_DUMP_GTID: u8 = 0x1E;
+    /// Another user.
+    pub const CHANGE_USER: u8 = 0x11;
+    /// A statement is prepared.
+    pub const STMT_PREPARE: u8 = 0x16;
+    /// It is executed.
+    pub const STMT_EXECUTE: u8 = 0x17;
+    /// A piece of a long parameter; no reply.
+    pub const STMT_SEND_LONG_DATA: u8 = 0x18;
+    /// It is closed; no reply.
+    pub const STMT_CLOSE: u8 = 0x19;
+    /// Its cursor and long parameters are dropped.
+    pub const STMT_RESET: u8 = 0x1A;
+    /// Several statements in one text, or not.
+    pub const SET_OPTION: u8 = 0x1B;
+    /// More rows of a cursor.
+    pub const STMT_FETCH: u8 = 0x1C;
+    /// As a new connection.
+    pub const RESET_CONNECTION: u8 = 0x1F;
+}
+
+/// Status flags of OK and EOF packets.
+pub mod status {
+    /// A transaction is open.
+    pub const IN_TRANSACTION: u16 = 0x0001;
+    /// Statements commit themselves.
+    pub const AUTOCOMMIT: u16 = 0x0002;
+    /// Another result follows.
+    pub const MORE_RESULTS: u16 = 0x0008;
+    /// A cursor is open: no rows follow.
+    pub const CURSOR_EXISTS: u16 = 0x0040;
+    /// `NO_BACKSLASH_ESCAPES` is in `sql_mode`.
+    pub const NO_BACKSLASH_ESCAPES: u16 = 0x0200;
+    /// What has changed in the session is told.
+    pub const STATE_CHANGED: u16 = 0x4000;
+}
+
+/// What an OK packet says, or what stands in its place at the end of rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct OkPacket<'a> {
+    /// Rows changed.
+    pub affected: u64,
+    /// The first value generated.
+    pub insert_id: u64,
+    /// See [`status`].
+    pub status: u16,
+    /// Warnings of the statement.
+    pub warnings: u16,
+    /// Words for people.
+    pub info: &'a [u8],
+    /// What has changed in the session, as session trackers tell it.
+    pub changes: &'a [u8],
+}
+
+impl<'a> OkPacket<'a> {
+    /// Reads the payload, behind its first byte, as it is said to a client with `SESSION_TRACK`.
+    pub fn read(payload: &'a [u8]) -> Option<Self> {
+        let mut reader = Reader(payload.get(1..)?);
+        let (affected, insert_id) = (reader.number()?, reader.number()?);
+        let (status, warnings) = (reader.u16()?, reader.u16()?);
+        let info = if reader.0.is_empty() { &b""[..] } else { reader.string()? };
+        let has_changes = status & status::STATE_CHANGED != 0 && !reader.0.is_empty();
+        let changes = if has_changes { reader.string()? } else { &b""[..] };
+        Some(Self { affected, insert_id, status, warnings, info, changes })
+    }
+
+    /// Writes the payload; `tracks`: for a client with `SESSION_TRACK`.
+    pub fn write(&self, mark: u8, tracks: bool, out: &mut Vec<u8>) {
+        let status = if tracks { self.status } else { self.status & !status::STATE_CHANGED };
+        out.push(mark);
+        frame::put_number(out, self.affected);
+        frame::put_number(out, self.insert_id);
+        out.extend_from_slice(&status.to_le_bytes());
+        out.extend_from_slice(&self.warnings.to_le_bytes());
+        let has_changes = tracks && status & status::STATE_CHANGED != 0;
+        if !self.info.is_empty() || has_changes {
+            frame::put_string(out, self.info);
+        }
+        if has_changes {
+            frame::put_string(out, self.changes);
+        }
+    }
+
+    /// Writes an EOF packet's payload.
+    pub fn write_eof(&self, out: &mut Vec<u8>) {
+        out.push(mark::EOF);
+        out.extend_from_slice(&self.warnings.to_le_bytes());
+        out.extend_from_slice(&(self.status & !status::STATE_CHANGED).to_le_bytes());
+    }
+}
+
+/// The payload of an EOF packet, or of an OK packet at the end of rows, by its length.
+pub const EOF_BYTES: usize = 5;
+
+/// Writes an ERR packet's payload.
+pub fn error(code: u16, state: &str, message: &str, out: &mut Vec<u8>) {
+    out.push(mark::ERROR);
+    out.extend_from_slice(&code.to_le_bytes());
+    out.push(b'#');
+    out.extend_from_slice(state.as_bytes());
+    out.extend_from_slice(message.as_bytes());
+}
+
+/// What the proxy tells a client, as an ERR packet's payload.
+pub fn client_error(error: &ClientError, out: &mut Vec<u8>) {
+    if let ClientError::Server(own) = error
+        && own.frame.first() == Some(&mark::ERROR)
+    {
+        out.extend_from_slice(&own.frame);
+        return;
+    }
+    let (code, state) = code(error);
+    self::error(code, state, &words(error), out);
+}
+
+/// Number and SQLSTATE of what the proxy tells a client (`docs/OPERATIONS.md`).
+fn code(error: &ClientError) -> (u16, &'static str) {
+    match error {
+        ClientError::TlsRequired | ClientError::PasswordInClear => (3159, "HY000"),
+        ClientError::LoginRefused { .. }
+        | ClientError::TokenRefused { .. }
+        | ClientError::CertificateRefused { .. }
+        | ClientError::NoUserName => (1045, "28000"),
+        ClientError::LoginTimeout => (1159, "08S01"),
+        ClientError::TooManyClients { .. }
+        | ClientError::TooManyUserClients { .. }
+        | ClientError::TooManyLogins { .. }
+        | ClientError::TooManyLoginsAtOnce { .. }
+        | ClientError::TooManyFailedLogins => (1040, "08004"),
+        ClientError::AddressNotAllowed { .. } => (1130, "HY000"),
+        ClientError::Replication => (1227, "42000"),
+        ClientError::LookupFailed { .. }
+        | ClientError::BorrowTimeout { .. }
+        | ClientError::UserBorrowTimeout { .. }
+        | ClientError::LineFull { .. }
+        | ClientError::NoWriter { .. }
+        | ClientError::ConnectionsLost { .. }
+        | ClientError::TooManyPools { .. }
+        | ClientError::TargetLogin { .. }
+        | ClientError::InitQuery { .. } => (9501, "HY000"),
+        ClientError::Server(_) => (1105, "HY000"),
+        ClientError::OutcomeUnknown => (1158, "08S01"),
+        ClientError::StateLost
+        | ClientError::TransactionIdle { .. }
+        | ClientError::ClientIdle { .. }
+        | ClientError::PinIdle { .. }
+        | ClientError::GoingDown => (1053, "08S01"),
+        ClientError::PinRefused { .. }
+        | ClientError::PinLimit { .. }
+        | ClientError::TooManyStatements { .. }
+        | ClientError::TooManyNames { .. } => (1235, "42000"),
+        ClientError::Unsupported { .. } => (1235, "42000"),
+        ClientError::UnknownCommand => (1047, "08S01"),
+        ClientError::TransactionRefused => (1213, "40001"),
+        ClientError::Cancelled | ClientError::QueryTooLong { .. } | ClientError::TransactionTooLong { .. } => {
+            (1317, "70100")
+        }
+        ClientError::Protocol(Violation::InvalidStartup) => (1043, "08S01"),
+        ClientError::Protocol(_) => (1835, "HY000"),
+        ClientError::Internal => (1105, "HY000"),
+    }
+}
+
+/// The words that differ from PostgreSQL's.
+fn words(error: &ClientError) -> String {
+    match error {
+        ClientError::TlsRequired => {
+            "this endpoint requires TLS: connect with --ssl-mode=REQUIRED or stricter".to_owned()
+        }
+        ClientError::PasswordInClear => {
+            "this login needs TLS, a password or token would travel in the clear: connect with \
+             --ssl-mode=REQUIRED or stricter"
+                .to_owned()
+        }
+        ClientError::LoginRefused { user } => format!("Access denied for user '{user}'"),
+        ClientError::NoUserName => "Access denied for user ''".to_owned(),
+        ClientError::LoginTimeout => "the login took too long (login_timeout)".to_owned(),
+        ClientError::Cancelled => "Query execution was interrupted".to_owned(),
+        other => other.to_string(),
+    }
+}
+
+/// What an ERR packet says. `None`: it is none.
+pub fn server_error(payload: &[u8]) -> Option<ServerError> {
+    let mut reader = Reader(payload);
+    if reader.byte()? != mark::ERROR {
+        return None;
+    }
+    let code = reader.u16()?;
+    if reader.0.first() == Some(&b'#') {
+        reader.bytes(6)?;
+    }
+    let message = String::from_utf8_lossy(reader.0).into_owned();
+    // Before a login there is no SQLSTATE, but clients expect one.
+    let is_fatal = ENDING.contains(&code);
+    Some(ServerError { code: code.to_string(), message, is_fatal, frame: payload.to_vec() })
+}
+
+/// Errors behind which a server closes: shutdown, killed, timed out, in the wrong order.
+const ENDING: &[u16] = &[1053, 1927, 4031, 1156, 1158, 1159, 1160, 1161];
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use proptest::prelude::{any, prop_assert_eq, proptest};
+
+    #[test]
+    fn errors_come_back() {
+        let mut payload = Vec::new();
+        client_error(&ClientError::OutcomeUnknown, &mut payload);
+        let error = server_error(&payload).unwrap();
+        assert_eq!((error.code.as_str(), error.message), ("1158", ClientError::OutcomeUnknown.to_string()));
+        // What comes before a login has no SQLSTATE.
+        assert_eq!(server_error(b"\xFF\x10\x04Too many connections").unwrap().code, "1040");
+        assert_eq!(server_error(b"\0"), None);
+        assert_eq!(server_error(b"\xFF\x10"), None);
+    }
+
+    proptest! {
+        #[test]
+        fn ok_packets_come_back(
+            numbers: (u64, u64), status: u16, warnings: u16,
+            info in proptest::collection::vec(any::<u8>(), 0..300), changes in proptest::collection::vec(any::<u8>(), 1..300),
+        ) {
+            let has_changes = status & status::STATE_CHANGED != 0;
+            let changes = if has_changes { changes.as_slice() } else { b"" };
+            let packet =
+                OkPacket { affected: numbers.0, insert_id: numbers.1, status, warnings, info: &info, changes };
+            let mut out = Vec::new();
+            packet.write(mark::OK, true, &mut out);
+            prop_assert_eq!(OkPacket::read(&out), Some(packet));
+            let mut without = Vec::new();
+            packet.write(mark::OK, false, &mut without);
+            let read = OkPacket::read(&without).unwrap();
+            prop_assert_eq!(read.changes, b"");
+            prop_assert_eq!(read.status, status & !status::STATE_CHANGED);
+        }
+
+        #[test]
+        fn any_bytes_can_be_read(bytes in proptest::collection::vec(any::<u8>(), 0..40)) {
+            let _ = (OkPacket::read(&bytes), server_error(&bytes));
+        }
+    }
+}

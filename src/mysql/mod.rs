@@ -1,0 +1,93 @@
+//! MySQL's and MariaDB's wire protocol, both sides of it. No I/O.
+//!
+//! ```text
+//!   client ---- accept.rs ----> client.rs ---- server/send.rs ----> server
+//!               (its login)     (its state)    server/receive.rs      connect.rs (our login there)
+//!                                              server/owed.rs         cancel.rs (our KILL QUERY there)
+//! ```
+//!
+//! The manual: <https://dev.mysql.com/doc/dev/mysql-server/latest/PAGE_PROTOCOL.html>.
+
+pub mod accept;
+pub mod cancel;
+pub mod client;
+pub mod connect;
+pub mod frame;
+pub mod message;
+pub mod password;
+pub mod server;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+mod tests;
+
+use crate::protocol::{
+    AcceptOptions, Accepted, Answer, ClientError, ConnectOptions, Handshake, HandshakeError, Protocol, Step,
+};
+
+/// MySQL and MariaDB.
+#[derive(Debug)]
+pub struct MySql;
+
+impl Protocol for MySql {
+    const NAME: &'static str = "mysql";
+    const DIRECT_TLS: Option<&'static [u8]> = None;
+    const SERVER_SPEAKS_FIRST: bool = true;
+    type Accept = accept::Accept;
+    type Connect = connect::Connect;
+    type Cancel = cancel::Cancel;
+    type Client = client::Client;
+    type Server = server::Server;
+
+    fn accept(options: AcceptOptions) -> accept::Accept {
+        accept::Accept::new(options)
+    }
+
+    fn connect(options: ConnectOptions) -> connect::Connect {
+        connect::Connect::new(options)
+    }
+}
+
+impl Handshake for accept::Accept {
+    type Output = Accepted<client::Client>;
+
+    fn step(&mut self, input: &[u8], out: &mut Vec<u8>) -> Result<(usize, Step<Self::Output>), HandshakeError> {
+        let (taken, step) = self.step_inner(input, out)?;
+        let step = match step {
+            Step::NeedInput => Step::NeedInput,
+            Step::StartTls => Step::StartTls,
+            Step::Ask(question) => Step::Ask(question),
+            Step::Done(Accepted::Client(started)) => Step::Done(Accepted::Client(client::Client::new(&started))),
+            Step::Done(Accepted::Cancel(key)) => Step::Done(Accepted::Cancel(key)),
+        };
+        Ok((taken, step))
+    }
+
+    fn answer(&mut self, answer: Answer) {
+        self.answer(answer);
+    }
+
+    fn refuse(&mut self, error: &ClientError, out: &mut Vec<u8>) {
+        self.refuse(error, out);
+    }
+}
+
+impl Handshake for connect::Connect {
+    type Output = server::Server;
+
+    fn step(&mut self, input: &[u8], out: &mut Vec<u8>) -> Result<(usize, Step<Self::Output>), HandshakeError> {
+        let (taken, step) = self.step_inner(input, out)?;
+        let step = match step {
+            Step::NeedInput => Step::NeedInput,
+            Step::StartTls => Step::StartTls,
+            Step::Ask(question) => Step::Ask(question),
+            Step::Done(connected) => Step::Done(server::Server::new(connected)),
+        };
+        Ok((taken, step))
+    }
+
+    fn answer(&mut self, answer: Answer) {
+        self.answer(answer);
+    }
+
+    fn refuse(&mut self, _: &ClientError, _: &mut Vec<u8>) {}
+}

@@ -1,0 +1,105 @@
+//! Answers to a server's challenge: how a client shows that it knows its password.
+//!
+//! Both sides compute the same answer from the password, so a client's is compared with what it must be, in constant time.
+//! `mysql_common` does the hashing.
+
+use crate::protocol::Password;
+use mysql_common::auth::plugins::caching_sha2_password::scramble_sha256;
+use mysql_common::auth::plugins::mysql_native_password::scramble_native;
+
+/// Bytes of a challenge.
+pub const CHALLENGE_BYTES: usize = 20;
+
+/// How a login is proven.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Plugin {
+    /// `mysql_native_password`
+    Native,
+    /// `caching_sha2_password`
+    CachingSha2,
+    /// `mysql_clear_password`: the password itself.
+    Clear,
+    /// One that is not spoken here.
+    Other(String),
+}
+
+impl Plugin {
+    /// By its name on the wire.
+    pub fn of(name: &[u8]) -> Self {
+        match name {
+            b"mysql_native_password" => Self::Native,
+            b"caching_sha2_password" => Self::CachingSha2,
+            b"mysql_clear_password" => Self::Clear,
+            other => Self::Other(String::from_utf8_lossy(other).into_owned()),
+        }
+    }
+
+    /// As on the wire.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Native => "mysql_native_password",
+            Self::CachingSha2 => "caching_sha2_password",
+            Self::Clear => "mysql_clear_password",
+            Self::Other(name) => name,
+        }
+    }
+
+    /// The answer to the challenge; empty for an empty password. `None`: the plugin has no challenge.
+    pub fn answer(&self, challenge: &[u8; CHALLENGE_BYTES], password: &Password) -> Option<Vec<u8>> {
+        let password = password.expose();
+        match self {
+            Self::Native => Some(scramble_native(challenge, password).map_or_else(Vec::new, Vec::from)),
+            Self::CachingSha2 => Some(scramble_sha256(challenge, password).map_or_else(Vec::new, Vec::from)),
+            Self::Clear | Self::Other(_) => None,
+        }
+    }
+
+    /// Whether this is the answer to the challenge.
+    pub fn holds(&self, challenge: &[u8; CHALLENGE_BYTES], password: &Password, shown: &[u8]) -> bool {
+        self.answer(challenge, password)
+            .is_some_and(|answer| aws_lc_rs::constant_time::verify_slices_are_equal(&answer, shown).is_ok())
+    }
+}
+
+/// A challenge of these random bytes: none of them is zero, which would end it, nor `$`, which servers leave out as well.
+pub fn challenge(random: [u8; CHALLENGE_BYTES]) -> [u8; CHALLENGE_BYTES] {
+    // 116 of the 128 there are: 137 bits in all.
+    random.map(|byte| match 1 + byte % 116 {
+        b'$' => 120,
+        byte => byte,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_hold_for_their_challenge_and_password_alone() {
+        let challenges = [[7; 20], [8; 20]].map(challenge);
+        let passwords = ["secret", "Secret", ""].map(Password::new);
+        for plugin in [Plugin::Native, Plugin::CachingSha2] {
+            for (c, shown_to) in challenges.iter().enumerate() {
+                for (p, shown) in passwords.iter().enumerate() {
+                    let answer = plugin.answer(shown_to, shown).unwrap_or_default();
+                    for (c2, asked) in challenges.iter().enumerate() {
+                        for (p2, known) in passwords.iter().enumerate() {
+                            // No challenge has a part in an empty password's answer.
+                            let same = p == p2 && (c == c2 || known.expose().is_empty());
+                            assert_eq!(plugin.holds(asked, known, &answer), same, "{plugin:?} {c} {p} {c2} {p2}");
+                        }
+                    }
+                }
+            }
+        }
+        assert!(!Plugin::Clear.holds(&challenges[0], &Password::new(""), b""));
+    }
+
+    #[test]
+    fn challenges_have_no_zero() {
+        for byte in 0..=255 {
+            let [first, ..] = challenge([byte; 20]);
+            assert!((1..128).contains(&first) && first != b'$');
+        }
+    }
+}

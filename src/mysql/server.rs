@@ -1,0 +1,301 @@
+//! One server connection after its login: what is sent on it, what is owed in return, and what is left on it.
+//!
+//! Its heart is the queue of replies owed ([`owed`]): each command's reply has a form of its own, and what it changes is counted
+//! once it has come. State that can't be given to another connection keeps its client here (a pin); when the client leaves, the
+//! connection is reset. Triggers, and functions that statements call without naming them, are not seen: see [`crate::sql`].
+
+mod owed;
+mod receive;
+mod send;
+mod state;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+mod tests;
+
+use super::accept::NAMES;
+use super::cancel::Cancel;
+use super::client::Client;
+use super::connect::{COLLATION, Connected};
+use super::frame::packet;
+use super::message::{command, status};
+use crate::protocol::{
+    AttachFailure, ClientError, ClientSide, ConnectOptions, Intent, Out, Parameters, ServerSide, Settings, Sides,
+    Status, Tally, Violation,
+};
+use owed::{Effect, Kind, Owed};
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+/// Commands whose replies may be owed; no more are taken from the client until some have come.
+const OWED_MAX: usize = 1_000;
+
+/// A server connection.
+#[derive(Debug)]
+pub struct Server {
+    /// The login, for who has to come again.
+    options: ConnectOptions,
+    connection_id: u32,
+    is_mariadb: bool,
+    /// As the server said it last.
+    status: u16,
+    /// An error has come since, and with it nobody said whether a transaction is open.
+    in_doubt: bool,
+    /// What the proxy has set.
+    applied: Arc<Settings>,
+    /// Something has undone it.
+    settings_lost: bool,
+    owed: VecDeque<Owed>,
+    /// Nothing is taken until everything owed has come.
+    holding: bool,
+    /// The rest of a packet of the client's.
+    sending: Rest,
+    /// The rest of a packet of the server's.
+    receiving: Rest,
+    /// The client sends a file, up to an empty packet.
+    file: File,
+    /// Who had it last.
+    client: Option<u64>,
+    /// Last values (`LAST_INSERT_ID()`) on it may be another client's.
+    foreign_values: bool,
+    /// They may be this client's, which may want it back.
+    own_values: bool,
+    /// What executing each prepared statement intends.
+    statements: HashMap<u32, Intent>,
+    /// There may be statements that SQL has prepared (`PREPARE`).
+    has_named: bool,
+    init: Option<Arc<str>>,
+    ended: bool,
+    attach_failure: Option<AttachFailure>,
+    explanation: Option<ClientError>,
+    tally: Tally,
+    refused: VecDeque<ClientError>,
+}
+
+/// `LOAD DATA LOCAL`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum File {
+    None,
+    Passes,
+    /// The server has had enough of it.
+    Drops,
+}
+
+/// What is left of a packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Rest {
+    /// Of its piece.
+    left: usize,
+    /// Another piece follows.
+    follows: bool,
+    /// It is passed on, or dropped.
+    passes: bool,
+}
+
+impl Rest {
+    const NONE: Self = Self { left: 0, follows: false, passes: false };
+
+    const fn is_none(self) -> bool {
+        self.left == 0 && !self.follows
+    }
+}
+
+impl Server {
+    /// A connection that has just logged in.
+    pub fn new(connected: Connected) -> Self {
+        let Connected { version, connection_id, status, options } = connected;
+        Self {
+            options,
+            connection_id,
+            is_mariadb: version.to_ascii_lowercase().contains("mariadb"),
+            status,
+            in_doubt: false,
+            applied: Arc::new(Settings::new([(NAMES, COLLATION.to_string())])),
+            settings_lost: false,
+            owed: VecDeque::new(),
+            holding: false,
+            sending: Rest::NONE,
+            receiving: Rest::NONE,
+            file: File::None,
+            client: None,
+            foreign_values: false,
+            own_values: false,
+            statements: HashMap::new(),
+            has_named: false,
+            init: None,
+            ended: false,
+            attach_failure: None,
+            explanation: None,
+            tally: Tally::default(),
+            refused: VecDeque::new(),
+        }
+    }
+
+    fn in_transaction(&self) -> bool {
+        self.status & status::IN_TRANSACTION != 0 || self.in_doubt
+    }
+
+    fn owe(&mut self, kind: Kind, hidden: bool, effect: Effect) {
+        self.owed.push_back(Owed::new(kind, hidden, effect));
+    }
+
+    /// Sends a text of the proxy's own.
+    fn query(&mut self, text: &[u8], effect: Effect, out: &mut Vec<u8>) {
+        packet(out, &mut 0, |out| {
+            out.push(command::QUERY);
+            out.extend_from_slice(text);
+        });
+        self.owe(Kind::Query, true, effect);
+        self.holding = true;
+    }
+
+    fn is_owing(&self) -> bool {
+        !self.owed.is_empty() || !self.receiving.is_none()
+    }
+}
+
+impl ServerSide for Server {
+    type Client = Client;
+    type Cancel = Cancel;
+
+    fn attach(&mut self, client: &mut Client, sides: Sides<'_>) {
+        if self.client != Some(client.id()) {
+            self.foreign_values |= self.client.is_some();
+            self.own_values = false;
+            self.client = Some(client.id());
+        }
+        self.prepare(client.settings(), sides.server);
+    }
+
+    fn prepare(&mut self, settings: &Arc<Settings>, out: &mut Vec<u8>) {
+        self.attach_failure = None;
+        self.replay(settings, out);
+    }
+
+    fn send(&mut self, input: &[u8], client: &mut Client, out: &mut Out) -> Result<usize, Violation> {
+        self.send_packets(input, client, out)
+    }
+
+    fn receive(&mut self, input: &[u8], client: Option<&mut Client>, out: &mut Out) -> Result<usize, Violation> {
+        self.receive_packets(input, client, out)
+    }
+
+    fn status(&self) -> Status {
+        if self.ended {
+            Status::Ended
+        } else if self.is_owing() {
+            Status::Owing
+        } else if self.in_transaction() || !self.sending.is_none() || self.file != File::None {
+            Status::InTransaction
+        } else {
+            Status::Idle
+        }
+    }
+
+    fn initialize(&mut self, query: &Arc<str>, out: &mut Vec<u8>) {
+        self.init = Some(Arc::clone(query));
+        self.send_init(out);
+    }
+
+    fn verify(&mut self, _: &Client, _: &mut Vec<u8>) -> bool {
+        false
+    }
+
+    fn probe(&mut self, out: &mut Vec<u8>) -> bool {
+        if !self.in_doubt || self.is_owing() || !self.sending.is_none() || self.file != File::None {
+            return false;
+        }
+        packet(out, &mut 0, |out| out.push(command::PING));
+        self.owe(Kind::Simple, true, Effect::Nothing);
+        self.tally.questions += 1;
+        true
+    }
+
+    fn reset(&mut self, out: &mut Vec<u8>) {
+        packet(out, &mut 0, |out| out.push(command::RESET_CONNECTION));
+        self.owe(Kind::Simple, true, Effect::Reset);
+        self.holding = true;
+        if self.options.database.is_empty() {
+            // A reset keeps whatever database there is, and nothing deselects one.
+            self.ended = true;
+        } else {
+            packet(out, &mut 0, |out| {
+                out.push(command::INIT_DB);
+                out.extend_from_slice(self.options.database.as_bytes());
+            });
+            self.owe(Kind::Simple, true, Effect::Reset);
+        }
+        self.send_init(out);
+    }
+
+    fn parameters(&self) -> Arc<Parameters> {
+        Arc::new([("status".to_owned(), self.status.to_string())].into())
+    }
+
+    fn settings(&self) -> &Arc<Settings> {
+        &self.applied
+    }
+
+    fn wanted_by(&self) -> Option<u64> {
+        self.client.filter(|_| self.own_values)
+    }
+
+    fn attach_failure(&mut self) -> Option<AttachFailure> {
+        self.attach_failure.take()
+    }
+
+    fn is_in_transaction(&self) -> bool {
+        self.in_transaction() || self.status() == Status::InTransaction
+    }
+
+    fn is_holding(&self) -> bool {
+        self.holding || self.owed.len() >= OWED_MAX
+    }
+
+    fn has_sent_nothing(&self) -> bool {
+        self.owed.iter().all(|owed| owed.hidden)
+            && self.sending.is_none()
+            && self.file == File::None
+            && !self.in_transaction()
+    }
+
+    fn is_midway(&self) -> bool {
+        !self.receiving.is_none() && self.receiving.passes
+    }
+
+    fn needs_client(&self) -> bool {
+        !self.sending.is_none() || self.file != File::None
+    }
+
+    fn awaits_client(&self) -> bool {
+        self.needs_client()
+    }
+
+    /// Servers keep nothing back.
+    fn flush(&mut self, _: &mut Vec<u8>) {}
+
+    fn cancel(&self, tls: bool) -> Option<Cancel> {
+        Some(Cancel::new(self.connection_id, ConnectOptions { tls, ..self.options.clone() }))
+    }
+
+    fn explain_cancel(&mut self, why: ClientError) {
+        self.explanation = Some(why);
+    }
+
+    fn fail_transaction(&mut self, _: ClientError, _: &mut Vec<u8>) -> bool {
+        false
+    }
+
+    fn tally(&mut self) -> Tally {
+        std::mem::take(&mut self.tally)
+    }
+
+    fn refused(&mut self) -> Option<ClientError> {
+        self.refused.pop_front()
+    }
+
+    fn terminate(&self, out: &mut Vec<u8>) {
+        if self.sending.is_none() && self.file == File::None {
+            packet(out, &mut 0, |out| out.push(command::QUIT));
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! The replies owed: their forms, and what they change once they have come.
+
+use crate::protocol::{ClientError, Intent, Pins, Settings};
+use std::sync::Arc;
+
+/// A reply that must come.
+#[derive(Debug)]
+pub(super) struct Owed {
+    pub(super) kind: Kind,
+    /// The client does not see it.
+    pub(super) hidden: bool,
+    pub(super) effect: Effect,
+    pub(super) stage: Stage,
+    /// Packets that the client has got beside the server's.
+    pub(super) added: u8,
+    /// The client has got something of it.
+    pub(super) has_begun: bool,
+}
+
+/// What form the reply has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Results: an OK, or columns and rows, and more of them.
+    Query,
+    /// What is prepared: an OK of its own form, parameters, columns.
+    Prepare,
+    /// Rows of an open cursor.
+    Fetch,
+    /// Columns alone.
+    FieldList,
+    /// An OK.
+    Simple,
+    /// A packet of text.
+    Text,
+}
+
+/// How far it has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stage {
+    First,
+    /// So many columns of a result are still to come.
+    Columns(u64),
+    /// All have come; rows, or their end, follow.
+    Described,
+    Rows,
+    /// So many parameters and columns of a prepared statement.
+    Prepared {
+        parameters: u16,
+        columns: u16,
+    },
+}
+
+/// What its completion changes.
+#[derive(Debug)]
+pub(super) enum Effect {
+    Nothing,
+    /// A statement of the client's.
+    Statement {
+        /// Reasons to pin that hold once it is done.
+        pins: Pins,
+        /// A transaction may be open behind its error, although none was before.
+        may_begin: bool,
+        /// It may ask for a file.
+        loads_file: bool,
+    },
+    /// A statement is prepared that intends this.
+    Prepares(Intent),
+    /// The connection has these settings then.
+    Applied(Arc<Settings>),
+    /// `init_query` has run.
+    Initialized,
+    /// The connection is as new, but for `init_query`.
+    Reset,
+    /// The same, asked for by the client.
+    ClientReset,
+    /// In place of a request that was refused.
+    Refuse(Box<ClientError>),
+    /// Last values are the client's own from here on.
+    Guarded,
+}
+
+impl Owed {
+    pub(super) fn new(kind: Kind, hidden: bool, effect: Effect) -> Self {
+        let stage = match kind {
+            Kind::Fetch | Kind::FieldList => Stage::Rows,
+            Kind::Query | Kind::Prepare | Kind::Simple | Kind::Text => Stage::First,
+        };
+        Self { kind, hidden, effect, stage, added: 0, has_begun: false }
+    }
+}

@@ -1,0 +1,431 @@
+//! Server to client: whose each packet is, and how the client can read it.
+//!
+//! Rows pass by their length. What ends a result is read, for its status; it comes out as it came, unless the client can't
+//! read it so: an older one wants EOF packets behind columns and rows, and one without session trackers must not see any. Where
+//! a packet was added, those behind it are numbered anew.
+
+use super::owed::{Effect, Kind, Owed, Stage};
+use super::{Client, File, Rest, Server};
+use crate::mysql::frame::{self, HEAD_BYTES, Head, PIECE_BYTES, Reader, packet};
+use crate::mysql::message::{self, OkPacket, mark, status};
+use crate::protocol::{AttachFailure, Out, Pins, Violation};
+
+/// Bytes of a packet that is read whole: the end of a result, with what trackers tell.
+const READ_BYTES_MAX: usize = 1 << 20;
+/// Bytes of the first packet of a result: a number of columns.
+const COUNT_BYTES_MAX: usize = 9;
+
+/// What a packet is.
+enum Role {
+    /// It passes by its length.
+    Row,
+    /// How many columns follow.
+    Count,
+    /// All of the reply.
+    Text,
+    /// One of them.
+    Column,
+    /// The same of a prepared statement's parameters or columns, behind which an EOF may have to come at once.
+    PreparedColumn,
+    /// A statement has been prepared.
+    Prepared,
+    /// An OK, at the beginning of a result or in place of an EOF.
+    Ok,
+    Error,
+    File,
+}
+
+impl Server {
+    pub(super) fn receive_packets(
+        &mut self,
+        input: &[u8],
+        mut client: Option<&mut Client>,
+        out: &mut Out,
+    ) -> Result<usize, Violation> {
+        let mut at = 0;
+        loop {
+            let rest = input.get(at..).unwrap_or_default();
+            if self.receiving.left > 0 {
+                let taken = self.receiving.left.min(rest.len());
+                if self.receiving.passes {
+                    out.pass(at..at + taken);
+                }
+                self.receiving.left -= taken;
+                at += taken;
+                if self.receiving.left > 0 {
+                    return Ok(at);
+                }
+                continue;
+            }
+            let Some(head) = frame::head(rest) else { return Ok(at) };
+            if self.receiving.follows {
+                let passes = self.receiving.passes;
+                self.begin_packet(at, head, passes, client.as_deref_mut(), out);
+                at += HEAD_BYTES;
+                continue;
+            }
+            let Some(owed) = self.owed.front() else { return self.unasked(rest, at) };
+            let first = rest.get(HEAD_BYTES).copied();
+            if first.is_none() && head.len > 0 {
+                return Ok(at);
+            }
+            let role = role(owed, first.unwrap_or_default(), head)?;
+            let passes = !owed.hidden && !matches!(owed.effect, Effect::Refuse(_));
+            if let Role::Row | Role::Column = role {
+                if owed.stage == Stage::Described {
+                    self.describe(client.as_deref_mut(), passes, out);
+                }
+                self.begin_packet(at, head, passes, client.as_deref_mut(), out);
+                if matches!(role, Role::Column) {
+                    self.column();
+                }
+                at += HEAD_BYTES;
+                continue;
+            }
+            if head.len > READ_BYTES_MAX {
+                return Err(Violation::FrameTooLong);
+            }
+            let Some(payload) = rest.get(HEAD_BYTES..head.bytes()) else { return Ok(at) };
+            self.take(role, at, head, payload, client.as_deref_mut(), (passes, out))?;
+            at += head.bytes();
+        }
+    }
+
+    /// Nothing is owed: a server that ends the connection says so, if it says anything.
+    fn unasked(&mut self, rest: &[u8], at: usize) -> Result<usize, Violation> {
+        let Some((_, payload)) = frame::whole(rest, READ_BYTES_MAX)? else { return Ok(at) };
+        if payload.first() == Some(&mark::ERROR) {
+            self.ended = true;
+            return Ok(at + rest.len());
+        }
+        Err(Violation::UnexpectedReply(payload.first().copied().unwrap_or_default()))
+    }
+
+    /// The head passes, numbered as the client counts; its piece follows.
+    fn begin_packet(&mut self, at: usize, head: Head, passes: bool, client: Option<&mut Client>, out: &mut Out) {
+        self.receiving = Rest { left: head.len, follows: !head.is_last(), passes };
+        if !passes {
+            return;
+        }
+        self.put_head(at, head, client, out);
+    }
+
+    fn put_head(&mut self, at: usize, head: Head, client: Option<&mut Client>, out: &mut Out) {
+        let added = self.owed.front_mut().map_or(0, |owed| {
+            owed.has_begun = true;
+            owed.added
+        });
+        let sequence = head.sequence.wrapping_add(added);
+        if added == 0 {
+            out.pass(at..at + HEAD_BYTES);
+        } else {
+            out.write(|out| frame::put_head(out, Head { sequence, ..head }));
+        }
+        if let Some(client) = client {
+            client.sequence = sequence.wrapping_add(1);
+        }
+    }
+
+    /// A packet that was read passes as it came.
+    fn pass(&mut self, at: usize, head: Head, client: Option<&mut Client>, out: &mut Out) {
+        self.put_head(at, head, client, out);
+        out.pass(at + HEAD_BYTES..at + head.bytes());
+    }
+
+    /// In place of a packet that was read the client gets this payload.
+    fn put(&mut self, head: Head, client: Option<&mut Client>, out: &mut Out, write: impl FnOnce(&mut Vec<u8>)) {
+        let Some(owed) = self.owed.front_mut() else { return };
+        owed.has_begun = true;
+        let mut sequence = head.sequence.wrapping_add(owed.added);
+        out.write(|out| packet(out, &mut sequence, write));
+        if let Some(client) = client {
+            client.sequence = sequence;
+        }
+    }
+
+    /// An EOF packet that the server has not sent comes behind columns or parameters, for a client that waits for it.
+    fn add_eof(&mut self, client: Option<&mut Client>, passes: bool, status: u16, out: &mut Out) {
+        let Some(client) = client.filter(|client| passes && !client.deprecates_eof()) else { return };
+        let Some(owed) = self.owed.front_mut() else { return };
+        owed.added = owed.added.wrapping_add(1);
+        let eof = OkPacket { status, ..OkPacket::default() };
+        out.write(|out| packet(out, &mut client.sequence, |out| eof.write_eof(out)));
+    }
+
+    /// The first packet behind the columns is there, and it is a row.
+    fn describe(&mut self, client: Option<&mut Client>, passes: bool, out: &mut Out) {
+        let told = self.status & !(status::MORE_RESULTS | status::CURSOR_EXISTS);
+        self.add_eof(client, passes, told, out);
+        if let Some(owed) = self.owed.front_mut() {
+            owed.stage = Stage::Rows;
+        }
+    }
+
+    /// A column has come. What comes behind the last one decides whether an EOF belongs there.
+    fn column(&mut self) {
+        if let Some(Owed { stage, .. }) = self.owed.front_mut()
+            && let Stage::Columns(left) = stage
+        {
+            *left = left.saturating_sub(1);
+            if *left == 0 {
+                *stage = Stage::Described;
+            }
+        }
+    }
+
+    /// A parameter, or a column, of a prepared statement has come.
+    fn prepared_column(&mut self, client: Option<&mut Client>, passes: bool, out: &mut Out) {
+        let Some(owed) = self.owed.front_mut() else { return };
+        let Stage::Prepared { parameters, columns } = &mut owed.stage else { return };
+        let block = if *parameters > 0 { parameters } else { columns };
+        *block = block.saturating_sub(1);
+        let is_block_end = *block == 0;
+        let is_done = matches!(owed.stage, Stage::Prepared { parameters: 0, columns: 0 });
+        if is_block_end {
+            self.add_eof(client, passes, self.status, out);
+        }
+        if is_done {
+            self.pop();
+        }
+    }
+
+    /// A packet that is read.
+    fn take(
+        &mut self,
+        role: Role,
+        at: usize,
+        head: Head,
+        payload: &[u8],
+        client: Option<&mut Client>,
+        (passes, out): (bool, &mut Out),
+    ) -> Result<(), Violation> {
+        let malformed = || Violation::MalformedFrame(payload.first().copied().unwrap_or_default());
+        match role {
+            Role::Text => {
+                if passes {
+                    self.pass(at, head, client, out);
+                }
+                self.pop();
+                self.tally.queries += u64::from(passes);
+            }
+            Role::Count => {
+                let columns = Reader(payload).number().ok_or_else(malformed)?;
+                if passes {
+                    self.pass(at, head, client, out);
+                }
+                if let Some(owed) = self.owed.front_mut() {
+                    owed.stage = Stage::Columns(columns);
+                }
+            }
+            Role::PreparedColumn => {
+                let mut client = client;
+                if passes {
+                    self.pass(at, head, client.as_deref_mut(), out);
+                }
+                self.prepared_column(client, passes, out);
+            }
+            Role::Prepared => {
+                let mut reader = Reader(payload.get(1..).unwrap_or_default());
+                let id = reader.u32().ok_or_else(malformed)?;
+                let columns = reader.u16().ok_or_else(malformed)?;
+                let parameters = reader.u16().ok_or_else(malformed)?;
+                if passes {
+                    self.pass(at, head, client, out);
+                }
+                let Some(owed) = self.owed.front_mut() else { return Ok(()) };
+                owed.stage = Stage::Prepared { parameters, columns };
+                if let Effect::Prepares(intent) = owed.effect {
+                    self.statements.insert(id, intent);
+                }
+                if (parameters, columns) == (0, 0) {
+                    self.pop();
+                }
+            }
+            Role::Ok => {
+                let ok = OkPacket::read(payload).ok_or_else(malformed)?;
+                self.ok(ok, at, head, payload, client, (passes, out))?;
+            }
+            Role::Error => self.error(at, head, payload, client, (passes, out))?,
+            Role::File => {
+                let may = self
+                    .owed
+                    .front()
+                    .is_some_and(|owed| matches!(owed.effect, Effect::Statement { loads_file: true, .. }) && passes);
+                // Nobody asked for one: a server must not read its clients' files.
+                if !may || self.owed.len() > 1 {
+                    return Err(Violation::UnexpectedReply(mark::LOCAL_FILE));
+                }
+                self.pass(at, head, client, out);
+                self.file = File::Passes;
+            }
+            Role::Row | Role::Column => return Err(malformed()),
+        }
+        Ok(())
+    }
+
+    /// An OK, or what stands in its place at the end of rows.
+    fn ok(
+        &mut self,
+        ok: OkPacket<'_>,
+        at: usize,
+        head: Head,
+        payload: &[u8],
+        mut client: Option<&mut Client>,
+        (passes, out): (bool, &mut Out),
+    ) -> Result<(), Violation> {
+        let Some(owed) = self.owed.front() else { return Ok(()) };
+        let ends_rows = payload.first() == Some(&mark::EOF);
+        if owed.stage == Stage::Described && ok.status & status::CURSOR_EXISTS == 0 {
+            // A result without rows.
+            self.status = ok.status;
+            self.describe(client.as_deref_mut(), passes, out);
+        }
+        self.status = ok.status;
+        self.in_doubt = false;
+        let has_more = ok.status & status::MORE_RESULTS != 0;
+        if passes {
+            let (tracks, deprecates) =
+                client.as_deref().map_or((true, true), |client| (client.tracks(), client.deprecates_eof()));
+            match ends_rows {
+                true if !deprecates => self.put(head, client.as_deref_mut(), out, |out| ok.write_eof(out)),
+                true if !tracks => self.put(head, client.as_deref_mut(), out, |out| ok.write(mark::EOF, false, out)),
+                false if !tracks => self.put(head, client.as_deref_mut(), out, |out| ok.write(mark::OK, false, out)),
+                _ => self.pass(at, head, client.as_deref_mut(), out),
+            }
+            if let Some(client) = client.as_deref_mut() {
+                client.status = ok.status & !(status::MORE_RESULTS | status::STATE_CHANGED);
+                if ok.insert_id != 0 {
+                    client.insert_id = ok.insert_id;
+                }
+            }
+        }
+        if has_more {
+            if let Some(owed) = self.owed.front_mut() {
+                owed.stage = Stage::First;
+            }
+            return Ok(());
+        }
+        let Some(Owed { effect, hidden, .. }) = self.pop() else { return Ok(()) };
+        match effect {
+            Effect::Statement { pins, .. } => {
+                if let Some(client) = client {
+                    client.pins = client.pins.and(pins);
+                }
+            }
+            Effect::Applied(settings) => {
+                self.applied = settings;
+                self.settings_lost = false;
+            }
+            Effect::Reset => self.is_as_new(),
+            Effect::ClientReset => {
+                self.is_as_new();
+                self.own_values = false;
+                if let Some(client) = client {
+                    client.pins = Pins::NONE;
+                    client.insert_id = 0;
+                }
+            }
+            Effect::Guarded => self.foreign_values = false,
+            Effect::Refuse(why) => {
+                self.refused.push_back((*why).clone());
+                let mut sequence = 1;
+                out.write(|out| packet(out, &mut sequence, |out| message::client_error(&why, out)));
+                if let Some(client) = client {
+                    client.sequence = sequence;
+                }
+            }
+            Effect::Nothing | Effect::Initialized | Effect::Prepares(_) => {}
+        }
+        self.tally.queries += u64::from(!hidden);
+        Ok(())
+    }
+
+    /// The connection has nothing on it but its database.
+    fn is_as_new(&mut self) {
+        self.settings_lost = true;
+        self.foreign_values = false;
+        self.statements.clear();
+        self.has_named = false;
+    }
+
+    fn error(
+        &mut self,
+        at: usize,
+        head: Head,
+        payload: &[u8],
+        mut client: Option<&mut Client>,
+        (passes, out): (bool, &mut Out),
+    ) -> Result<(), Violation> {
+        let error = message::server_error(payload).ok_or(Violation::MalformedFrame(mark::ERROR))?;
+        self.ended |= error.is_fatal;
+        if passes {
+            let why = self.explanation.take_if(|_| error.code == INTERRUPTED);
+            match why {
+                Some(why) => self.put(head, client.as_deref_mut(), out, |out| message::client_error(&why, out)),
+                None => self.pass(at, head, client.as_deref_mut(), out),
+            }
+        }
+        self.drain_file();
+        let was_open = self.status & (status::IN_TRANSACTION | status::AUTOCOMMIT) != status::AUTOCOMMIT;
+        let Some(Owed { effect, hidden, .. }) = self.pop() else { return Ok(()) };
+        match effect {
+            Effect::Applied(_) | Effect::Reset => self.attach_failed(AttachFailure::Settings(error)),
+            Effect::Initialized => self.attach_failed(AttachFailure::InitQuery(error)),
+            Effect::Guarded => return Err(Violation::UnexpectedReply(mark::ERROR)),
+            Effect::Statement { may_begin, .. } => self.in_doubt |= was_open || may_begin,
+            Effect::Nothing | Effect::Prepares(_) | Effect::ClientReset | Effect::Refuse(_) => {
+                self.in_doubt |= was_open
+            }
+        }
+        self.tally.queries += u64::from(!hidden);
+        Ok(())
+    }
+
+    /// What the client has still to send of a file is for nobody.
+    fn drain_file(&mut self) {
+        if self.file == File::Passes {
+            self.file = File::Drops;
+        }
+    }
+
+    fn attach_failed(&mut self, failure: AttachFailure) {
+        self.attach_failure.get_or_insert(failure);
+    }
+
+    /// The reply at the front has come to its end.
+    fn pop(&mut self) -> Option<Owed> {
+        let owed = self.owed.pop_front();
+        self.holding &= !self.owed.is_empty();
+        owed
+    }
+}
+
+/// The database was told to stop: ER_QUERY_INTERRUPTED.
+const INTERRUPTED: &str = "1317";
+
+/// What a packet is that begins so.
+fn role(owed: &Owed, first: u8, head: Head) -> Result<Role, Violation> {
+    let unexpected = Err(Violation::UnexpectedReply(first));
+    // A row may begin like the end, but is then longer than any end
+    // (<https://dev.mysql.com/doc/dev/mysql-server/latest/page_protocol_basic_eof_packet.html>).
+    let ends = first == mark::EOF && head.len < PIECE_BYTES;
+    Ok(match (owed.kind, owed.stage) {
+        (_, _) if first == mark::ERROR && head.len < PIECE_BYTES => Role::Error,
+        (Kind::Text, _) => Role::Text,
+        (Kind::Prepare, Stage::First) if first == mark::OK => Role::Prepared,
+        (Kind::Prepare, Stage::Prepared { .. }) => Role::PreparedColumn,
+        (Kind::Query, Stage::First) if first == mark::OK => Role::Ok,
+        (Kind::Query, Stage::First) if first == mark::LOCAL_FILE => Role::File,
+        (Kind::Query, Stage::First) if head.len <= COUNT_BYTES_MAX => Role::Count,
+        (Kind::Query, Stage::Columns(_)) => Role::Column,
+        (Kind::Query, Stage::Described | Stage::Rows) | (Kind::Fetch | Kind::FieldList, Stage::Rows) => {
+            if ends {
+                Role::Ok
+            } else {
+                Role::Row
+            }
+        }
+        (Kind::Simple, Stage::First) if first == mark::OK || ends => Role::Ok,
+        (Kind::Query | Kind::Prepare | Kind::Simple | Kind::Fetch | Kind::FieldList, _) => return unexpected,
+    })
+}

@@ -1,0 +1,493 @@
+//! The machine with both of its sides played by hand: bytes in, bytes out, whole and in pieces.
+
+use super::*;
+use crate::mysql::accept::Started;
+use crate::mysql::frame::{Reader, put_number, put_string};
+use crate::mysql::message::{OkPacket, error, mark};
+use crate::protocol::{CancelKey, Login, PinReason, Pins, Welcome};
+use mysql_common::constants::CapabilityFlags as Capabilities;
+use proptest::prelude::{any, prop_assert, proptest};
+
+const MODERN: Capabilities = Capabilities::CLIENT_DEPRECATE_EOF
+    .union(Capabilities::CLIENT_SESSION_TRACK)
+    .union(Capabilities::CLIENT_LOCAL_FILES);
+
+fn server() -> Server {
+    Server::new(Connected {
+        version: "9.7.4".into(),
+        connection_id: 5,
+        status: status::AUTOCOMMIT,
+        options: ConnectOptions {
+            user: "app".into(),
+            database: "orders".into(),
+            fixed: Vec::new(),
+            secret: None,
+            tls: false,
+            local_socket: false,
+            nonce: [0; 18],
+            max_prepared_statements: 1,
+            statement_key: [0; 16],
+        },
+    })
+}
+
+fn client(capabilities: Capabilities, id: u64) -> Client {
+    Client::new(&Started {
+        login: Login {
+            user: "app".into(),
+            database: "orders".into(),
+            baseline: Arc::new(Settings::new([("names", "45")])),
+            fixed: Vec::new(),
+            keys: None,
+        },
+        welcome: Welcome {
+            parameters: Arc::new(Parameters::new()),
+            cancel_key: CancelKey { process_id: 1, secret: Box::default() },
+            client_id: id,
+            statement_key: [0; 16],
+        },
+        capabilities,
+        application: String::new(),
+    })
+}
+
+/// Both machines, and what each side has not taken yet.
+struct Bench {
+    server: Server,
+    client: Client,
+    client_tail: Vec<u8>,
+    server_tail: Vec<u8>,
+    piece: usize,
+}
+
+impl Bench {
+    fn new(capabilities: Capabilities, piece: usize) -> Self {
+        let mut bench = Self {
+            server: server(),
+            client: client(capabilities, 1),
+            client_tail: Vec::new(),
+            server_tail: Vec::new(),
+            piece,
+        };
+        assert_eq!(bench.attach(), b"");
+        bench
+    }
+
+    /// The client gets the connection: what that says to the server.
+    fn attach(&mut self) -> Vec<u8> {
+        let (mut to_client, mut to_server) = (Vec::new(), Vec::new());
+        self.server.attach(&mut self.client, Sides { client: &mut to_client, server: &mut to_server });
+        assert_eq!(to_client, b"");
+        to_server
+    }
+
+    /// What arrives at the server.
+    fn says(&mut self, bytes: &[u8]) -> Vec<u8> {
+        let mut arrived = Vec::new();
+        for piece in if bytes.is_empty() { vec![&b""[..]] } else { bytes.chunks(self.piece).collect::<Vec<_>>() } {
+            self.client_tail.extend_from_slice(piece);
+            let mut out = Out::new();
+            let taken = self.server.send(&self.client_tail, &mut self.client, &mut out).unwrap();
+            out.copy_to(&self.client_tail, 0, &mut arrived);
+            self.client_tail.drain(..taken);
+        }
+        arrived
+    }
+
+    /// What arrives at the client.
+    fn hears(&mut self, bytes: &[u8]) -> Vec<u8> {
+        let mut arrived = Vec::new();
+        for piece in bytes.chunks(self.piece) {
+            self.server_tail.extend_from_slice(piece);
+            let mut out = Out::new();
+            let taken = self.server.receive(&self.server_tail, Some(&mut self.client), &mut out).unwrap();
+            out.copy_to(&self.server_tail, 0, &mut arrived);
+            self.server_tail.drain(..taken);
+        }
+        arrived
+    }
+}
+
+/// Packets numbered from `sequence` on.
+fn packets(mut sequence: u8, payloads: &[Vec<u8>]) -> Vec<u8> {
+    let mut out = Vec::new();
+    for payload in payloads {
+        packet(&mut out, &mut sequence, |out| out.extend_from_slice(payload));
+    }
+    out
+}
+
+fn says(command: u8, body: &[u8]) -> Vec<u8> {
+    packets(0, &[[&[command], body].concat()])
+}
+
+fn ok(mark: u8, status: u16) -> Vec<u8> {
+    ok_with(mark, OkPacket { status, ..OkPacket::default() })
+}
+
+fn ok_with(mark: u8, ok: OkPacket<'_>) -> Vec<u8> {
+    let mut out = Vec::new();
+    ok.write(mark, true, &mut out);
+    out
+}
+
+fn eof(status: u16) -> Vec<u8> {
+    let mut out = Vec::new();
+    OkPacket { status, ..OkPacket::default() }.write_eof(&mut out);
+    out
+}
+
+fn err(code: u16) -> Vec<u8> {
+    let mut out = Vec::new();
+    error(code, "HY000", "no", &mut out);
+    out
+}
+
+fn count(columns: u64) -> Vec<u8> {
+    let mut out = Vec::new();
+    put_number(&mut out, columns);
+    out
+}
+
+fn column() -> Vec<u8> {
+    let mut out = Vec::new();
+    for part in ["def", "", "", "", "a", ""] {
+        put_string(&mut out, part.as_bytes());
+    }
+    out.extend_from_slice(&[12, 45, 0, 1, 0, 0, 0, 8, 0, 0, 0, 0, 0]);
+    out
+}
+
+fn row(value: &str) -> Vec<u8> {
+    let mut out = Vec::new();
+    put_string(&mut out, value.as_bytes());
+    out
+}
+
+const AUTO: u16 = status::AUTOCOMMIT;
+
+fn in_pieces(play: impl Fn(usize)) {
+    [1, 3, 1000].into_iter().for_each(play);
+}
+
+/// Scenario 6: a client that wants EOF packets, and one that does not.
+#[test]
+fn results_as_the_client_reads_them() {
+    in_pieces(|piece| {
+        let result = [count(2), column(), column(), row("x"), row("y"), ok(mark::EOF, AUTO)];
+        let mut bench = Bench::new(MODERN, piece);
+        let question = says(command::QUERY, b"SELECT a, b");
+        assert_eq!(bench.says(&question), question);
+        assert_eq!(bench.server.status(), Status::Owing);
+        assert_eq!(bench.hears(&packets(1, &result)), packets(1, &result));
+        assert_eq!(bench.server.status(), Status::Idle);
+
+        let mut bench = Bench::new(Capabilities::empty(), piece);
+        bench.says(&question);
+        let older = [count(2), column(), column(), eof(AUTO), row("x"), row("y"), eof(AUTO)];
+        assert_eq!(bench.hears(&packets(1, &result)), packets(1, &older));
+        // Without rows.
+        bench.says(&question);
+        let result = [count(1), column(), ok(mark::EOF, AUTO)];
+        assert_eq!(bench.hears(&packets(1, &result)), packets(1, &[count(1), column(), eof(AUTO), eof(AUTO)]));
+        // A cursor: one EOF says so.
+        bench.says(&says(command::STMT_EXECUTE, &[1, 0, 0, 0, 1, 1, 0, 0, 0]));
+        let open = AUTO | status::CURSOR_EXISTS;
+        let result = [count(1), column(), ok(mark::EOF, open)];
+        assert_eq!(bench.hears(&packets(1, &result)), packets(1, &[count(1), column(), eof(open)]));
+        assert_eq!(bench.server.status(), Status::Idle);
+    });
+}
+
+/// Scenarios 46 and 91.
+#[test]
+fn several_results_and_an_error_behind_them() {
+    in_pieces(|piece| {
+        let more = AUTO | status::MORE_RESULTS;
+        let mut bench = Bench::new(Capabilities::empty(), piece);
+        bench.says(&says(command::QUERY, b"CALL p()"));
+        let parts = [count(1), column(), row("x"), ok(mark::EOF, more), ok(mark::OK, more)];
+        let older = [count(1), column(), eof(AUTO), row("x"), eof(more), ok(mark::OK, more)];
+        assert_eq!(bench.hears(&packets(1, &parts)), packets(1, &older));
+        assert_eq!(bench.server.status(), Status::Owing);
+        assert_eq!(bench.hears(&packets(6, &[err(1064)])), packets(7, &[err(1064)]));
+        assert_eq!(bench.server.owed.len(), 0);
+    });
+}
+
+/// Scenario 8.
+#[test]
+fn trackers_are_for_those_who_understand_them() {
+    in_pieces(|piece| {
+        let tracked = OkPacket {
+            affected: 1,
+            insert_id: 300,
+            status: AUTO | status::STATE_CHANGED,
+            warnings: 2,
+            info: b"Rows matched: 1",
+            changes: b"\x01\x03\x02db",
+        };
+        let told = ok_with(mark::OK, tracked);
+        let mut bench = Bench::new(MODERN, piece);
+        bench.says(&says(command::QUERY, b"UPDATE t"));
+        assert_eq!(bench.hears(&packets(1, &[told.clone()])), packets(1, &[told.clone()]));
+        let mut bench = Bench::new(Capabilities::CLIENT_DEPRECATE_EOF, piece);
+        bench.says(&says(command::QUERY, b"UPDATE t"));
+        let mut plain = Vec::new();
+        tracked.write(mark::OK, false, &mut plain);
+        assert_eq!(bench.hears(&packets(1, &[told])), packets(1, &[plain]));
+        assert_eq!(bench.client.insert_id, 300);
+    });
+}
+
+/// Scenarios 79 and 86 as far as they go: a client keeps its connection while it has prepared statements.
+#[test]
+fn prepared_statements_pin_while_they_are_there() {
+    in_pieces(|piece| {
+        let mut bench = Bench::new(Capabilities::empty(), piece);
+        bench.says(&says(command::STMT_PREPARE, b"SELECT ?, ?"));
+        assert!(bench.client.pins.contains(PinReason::PreparedStatement));
+        let prepared = vec![0, 9, 0, 0, 0, 1, 0, 2, 0, 0, 0, 0];
+        let parts = [prepared.clone(), column(), column(), column()];
+        let older = [prepared, column(), column(), eof(AUTO), column(), eof(AUTO)];
+        assert_eq!(bench.hears(&packets(1, &parts)), packets(1, &older));
+        assert_eq!(bench.server.status(), Status::Idle);
+        let close = says(command::STMT_CLOSE, &[9, 0, 0, 0]);
+        assert_eq!(bench.says(&close), close);
+        assert_eq!(bench.server.status(), Status::Idle);
+        assert!(bench.client.pins.is_empty());
+    });
+}
+
+/// Scenarios 60, 68 and 73: what must not reach a server, in the middle of a pipeline.
+#[test]
+fn what_is_refused_is_answered_in_its_turn() {
+    in_pieces(|piece| {
+        let mut bench = Bench::new(MODERN, piece);
+        let pipeline = [says(command::PING, b""), says(0x55, b"what?"), says(command::PING, b"")].concat();
+        assert_eq!(bench.says(&pipeline), says(command::PING, b"").repeat(3));
+        let replies = packets(1, &[ok(mark::OK, AUTO)]).repeat(3);
+        let unknown = packets(
+            1,
+            &[{
+                let mut out = Vec::new();
+                crate::mysql::message::client_error(&ClientError::UnknownCommand, &mut out);
+                out
+            }],
+        );
+        let one = packets(1, &[ok(mark::OK, AUTO)]);
+        assert_eq!(bench.hears(&replies), [one.clone(), unknown, one].concat());
+        assert_eq!(bench.server.refused(), Some(ClientError::UnknownCommand));
+        assert_eq!(bench.says(&says(command::QUERY, b"KILL 5")), says(command::PING, b""));
+    });
+}
+
+/// Finding 6: an error does not say whether the transaction is still there.
+#[test]
+fn an_error_leaves_a_transaction_in_doubt() {
+    in_pieces(|piece| {
+        let mut bench = Bench::new(MODERN, piece);
+        let open = AUTO | status::IN_TRANSACTION;
+        bench.says(&says(command::QUERY, b"BEGIN"));
+        bench.hears(&packets(1, &[ok(mark::OK, open)]));
+        assert_eq!(bench.server.status(), Status::InTransaction);
+        bench.says(&says(command::QUERY, b"INSERT INTO t VALUES (1)"));
+        assert_eq!(bench.hears(&packets(1, &[err(1213)])), packets(1, &[err(1213)]));
+        assert_eq!(bench.server.status(), Status::InTransaction);
+        let mut asked = Vec::new();
+        assert!(bench.server.probe(&mut asked));
+        assert_eq!(asked, says(command::PING, b""));
+        assert_eq!(bench.hears(&packets(1, &[ok(mark::OK, AUTO)])), b"");
+        assert_eq!(bench.server.status(), Status::Idle);
+        assert!(!bench.server.probe(&mut asked));
+        // Outside of one there is no doubt.
+        bench.says(&says(command::QUERY, b"SELECT nonsense"));
+        bench.hears(&packets(1, &[err(1054)]));
+        assert_eq!(bench.server.status(), Status::Idle);
+    });
+}
+
+/// Scenario 7: a row that begins like the end of rows, and is too long for that.
+#[test]
+fn a_row_that_begins_like_an_end() {
+    let mut bench = Bench::new(MODERN, usize::MAX);
+    bench.says(&says(command::QUERY, b"SELECT a"));
+    bench.hears(&packets(1, &[count(1), column()]));
+    let long = [&[0xFF, 0xFF, 0xFF, 3, 0xFE][..], &vec![b'x'; 0xFF_FFFF - 1], &[2, 0, 0, 4, b'x', b'x']].concat();
+    assert_eq!(bench.hears(&long), long);
+    assert_eq!(bench.server.status(), Status::Owing);
+    let end = packets(5, &[ok(mark::EOF, AUTO)]);
+    assert_eq!(bench.hears(&end), end);
+    assert_eq!(bench.server.status(), Status::Idle);
+}
+
+/// Scenario 47: commands of exactly the length of a piece, and around it.
+#[test]
+fn commands_of_many_pieces() {
+    for len in [0xFF_FFFE, 0xFF_FFFF, 0x100_0000, 2 * 0xFF_FFFF] {
+        let mut bench = Bench::new(MODERN, usize::MAX);
+        let text = [&[command::QUERY][..], &vec![b' '; len - 1]].concat();
+        let mut said = Vec::new();
+        let (mut rest, mut sequence) = (text.as_slice(), 0);
+        loop {
+            let (piece, more) = rest.split_at(rest.len().min(0xFF_FFFF));
+            frame_piece(&mut said, sequence, piece);
+            (rest, sequence) = (more, sequence + 1);
+            if piece.len() < 0xFF_FFFF {
+                break;
+            }
+        }
+        assert_eq!(bench.says(&said), said);
+        assert!(bench.client.pins.contains(PinReason::Unreadable));
+        let reply = packets(sequence, &[err(1065)]);
+        assert_eq!(bench.hears(&reply), reply);
+    }
+}
+
+fn frame_piece(out: &mut Vec<u8>, sequence: u8, piece: &[u8]) {
+    crate::mysql::frame::put_head(out, crate::mysql::frame::Head { len: piece.len(), sequence });
+    out.extend_from_slice(piece);
+}
+
+/// Scenarios 12 and 51.
+#[test]
+fn a_file_of_the_clients() {
+    in_pieces(|piece| {
+        let mut bench = Bench::new(MODERN, piece);
+        bench.says(&says(command::QUERY, b"LOAD DATA LOCAL INFILE 'f' INTO TABLE t"));
+        let wanted = packets(1, &[b"\xFBf".to_vec()]);
+        assert_eq!(bench.hears(&wanted), wanted);
+        let content = packets(2, &[b"1\n".to_vec(), b"\x01\n".to_vec(), b"".to_vec()]);
+        assert_eq!(bench.says(&content), content);
+        assert_eq!(bench.server.status(), Status::Owing);
+        let done = packets(5, &[ok(mark::OK, AUTO)]);
+        assert_eq!(bench.hears(&done), done);
+        assert_eq!(bench.server.status(), Status::Idle);
+        // The server has had enough in the middle of it.
+        bench.says(&says(command::QUERY, b"LOAD DATA LOCAL INFILE 'f' INTO TABLE t"));
+        bench.hears(&wanted);
+        bench.says(&packets(2, &[b"1\n".to_vec()]));
+        bench.hears(&packets(3, &[err(1062)]));
+        assert_eq!(bench.says(&packets(3, &[b"2\n".to_vec(), b"".to_vec()])), b"");
+        let ping = says(command::PING, b"");
+        assert_eq!(bench.says(&ping), ping);
+    });
+    // Nobody has asked for one.
+    let mut bench = Bench::new(MODERN, usize::MAX);
+    bench.says(&says(command::QUERY, b"SELECT 1"));
+    let mut out = Out::new();
+    let asked = packets(1, &[b"\xFB/etc/passwd".to_vec()]);
+    assert!(bench.server.receive(&asked, Some(&mut bench.client), &mut out).is_err());
+    assert!(out.is_empty());
+}
+
+/// What one client has left there, another does not see.
+#[test]
+fn last_values_are_nobody_elses() {
+    let mut bench = Bench::new(MODERN, usize::MAX);
+    bench.says(&says(command::QUERY, b"INSERT INTO t VALUES ()"));
+    let drawn = OkPacket { insert_id: 41, status: AUTO, ..OkPacket::default() };
+    bench.hears(&packets(1, &[ok_with(mark::OK, drawn)]));
+    bench.client = client(MODERN, 2);
+    bench.attach();
+    let question = says(command::QUERY, b"SELECT LAST_INSERT_ID()");
+    let sent = bench.says(&question);
+    let texts: Vec<String> = texts(&sent);
+    assert_eq!(texts, ["DO 0", "SELECT 1 LIMIT 0", "SET SESSION last_insert_id = 0", "SELECT LAST_INSERT_ID()"]);
+    let hidden = [
+        packets(1, &[ok(mark::OK, AUTO)]),
+        packets(1, &[count(1), column(), ok(mark::EOF, AUTO)]),
+        packets(1, &[ok(mark::OK, AUTO)]),
+    ];
+    assert_eq!(bench.hears(&hidden.concat()), b"");
+    let own = packets(1, &[count(1), column(), row("0"), ok(mark::EOF, AUTO)]);
+    assert_eq!(bench.hears(&own), own);
+    assert_eq!(texts_of(&mut bench, &question), ["SELECT LAST_INSERT_ID()"]);
+}
+
+fn texts_of(bench: &mut Bench, question: &[u8]) -> Vec<String> {
+    texts(&bench.says(question))
+}
+
+fn texts(sent: &[u8]) -> Vec<String> {
+    let mut reader = Reader(sent);
+    let mut texts = Vec::new();
+    while let Some(head) = crate::mysql::frame::head(reader.0) {
+        let packet = reader.bytes(head.bytes()).unwrap();
+        texts.push(String::from_utf8_lossy(&packet[5..]).into_owned());
+    }
+    texts
+}
+
+/// What a client has set keeps it on its connection; the connection is reset behind it.
+#[test]
+fn settings_pin_and_a_reset_ends_them() {
+    let mut bench = Bench::new(MODERN, usize::MAX);
+    bench.says(&says(command::QUERY, b"SET @a = 1"));
+    bench.hears(&packets(1, &[ok(mark::OK, AUTO)]));
+    assert!(!bench.client.pins.is_empty());
+    let mut reset = Vec::new();
+    bench.server.reset(&mut reset);
+    assert_eq!(texts(&reset), ["", "orders"]);
+    let done = packets(1, &[ok(mark::OK, AUTO)]).repeat(2);
+    let mut out = Out::new();
+    assert_eq!(bench.server.receive(&done, None, &mut out), Ok(done.len()));
+    assert_eq!(bench.server.status(), Status::Idle);
+    // What the next one began with is put there first.
+    bench.client = client(MODERN, 2);
+    assert_eq!(texts(&bench.attach()), ["SET NAMES utf8mb4 COLLATE utf8mb4_general_ci"]);
+    assert!(bench.server.has_sent_nothing());
+    bench.hears(&packets(1, &[ok(mark::OK, AUTO)]));
+    assert_eq!(bench.server.status(), Status::Idle);
+    assert_eq!(bench.client.pins, Pins::NONE);
+}
+
+/// Scenario 65: asked for by the client.
+#[test]
+fn a_client_has_its_connection_made_as_new() {
+    let mut bench = Bench::new(MODERN, usize::MAX);
+    bench.says(&says(command::QUERY, b"SET @a = 1"));
+    bench.hears(&packets(1, &[ok(mark::OK, AUTO)]));
+    let both = [says(command::RESET_CONNECTION, b""), says(command::QUERY, b"SELECT 1")].concat();
+    assert_eq!(bench.says(&both), says(command::RESET_CONNECTION, b""));
+    bench.hears(&packets(1, &[ok(mark::OK, AUTO)]));
+    assert!(bench.client.pins.is_empty());
+    assert_eq!(texts_of(&mut bench, b""), ["SET NAMES utf8mb4 COLLATE utf8mb4_general_ci"]);
+    assert_eq!(bench.hears(&packets(1, &[ok(mark::OK, AUTO)])), b"");
+    assert_eq!(texts_of(&mut bench, b""), ["SELECT 1"]);
+}
+
+/// Finding 13.
+#[test]
+fn a_server_that_ends_an_idle_connection() {
+    let mut bench = Bench::new(MODERN, usize::MAX);
+    assert_eq!(bench.hears(&packets(0, &[err(4031)])), b"");
+    assert_eq!(bench.server.status(), Status::Ended);
+}
+
+proptest! {
+    /// Scenario 127.
+    #[test]
+    fn any_bytes_from_either_side(talk in proptest::collection::vec((any::<bool>(), any::<bool>(), proptest::collection::vec(any::<u8>(), 0..40)), 0..30)) {
+        let mut bench = Bench::new(Capabilities::empty(), 1);
+        let (mut from_client, mut from_server) = (Vec::new(), Vec::new());
+        for (is_client, framed, bytes) in talk {
+            let bytes = if framed { packets(u8::from(!is_client), &[bytes]) } else { bytes };
+            let mut out = Out::new();
+            let (tail, result) = if is_client {
+                from_client.extend(bytes);
+                let result = bench.server.send(&from_client, &mut bench.client, &mut out);
+                (&mut from_client, result)
+            } else {
+                from_server.extend(bytes);
+                let result = bench.server.receive(&from_server, Some(&mut bench.client), &mut out);
+                (&mut from_server, result)
+            };
+            let Ok(taken) = result else { break };
+            prop_assert!(taken <= tail.len());
+            tail.drain(..taken);
+            prop_assert!(bench.server.owed.len() <= OWED_MAX + 8);
+        }
+        bench.server.status();
+    }
+}

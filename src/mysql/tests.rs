@@ -1,0 +1,234 @@
+//! Both sides of a login against each other, and what neither must take.
+
+use super::accept::Accept;
+use super::connect::{Connect, Connected};
+use super::frame;
+use super::password::Plugin;
+use crate::protocol::{
+    AcceptOptions, Accepted, Answer, CancelKey, ClientError, ConnectOptions, Credentials, Greeting, HandshakeError,
+    Login, LoginSecret, Parameters, Password, Proof, Question, Secured, Step, TlsOffer, Welcome,
+};
+use proptest::prelude::{any, proptest};
+use std::sync::Arc;
+
+/// What the core would answer.
+#[derive(Clone)]
+struct Core {
+    proof: Proof,
+    known: bool,
+    judged: Result<(), ClientError>,
+    tls: TlsOffer,
+}
+
+fn core(proof: Proof) -> Core {
+    Core { proof, known: true, judged: Ok(()), tls: TlsOffer::Optional }
+}
+
+fn options(password: &str) -> ConnectOptions {
+    ConnectOptions {
+        user: "app".into(),
+        database: "orders".into(),
+        fixed: vec![("found_rows".into(), "on".into())],
+        secret: Some(LoginSecret::Password(Password::new(password))),
+        tls: false,
+        local_socket: false,
+        nonce: [0; 18],
+        max_prepared_statements: 1,
+        statement_key: [0; 16],
+    }
+}
+
+fn accept(core: &Core) -> Accept {
+    let greeting = Greeting { version: Some("9.7.4".into()), connection_id: 7, challenges: [[1; 20], [200; 20]] };
+    Accept::new(AcceptOptions { tls: core.tls, direct_tls: None, nonce: [0; 18], greeting })
+}
+
+#[derive(Debug)]
+struct Met {
+    connected: Result<Connected, HandshakeError>,
+    /// What the server's side has asked for, and how it ended.
+    login: Option<Login>,
+    refused: Option<HandshakeError>,
+    judged: Option<Vec<u8>>,
+}
+
+/// Lets both talk until they have nothing to say.
+fn meet(core: &Core, options: ConnectOptions) -> Met {
+    let (mut server, mut client) = (accept(core), Connect::new(options));
+    let (mut to_client, mut to_server): (Vec<u8>, Vec<u8>) = (Vec::new(), Vec::new());
+    let mut met = Met { connected: Err(HandshakeError::ServerNotProven), login: None, refused: None, judged: None };
+    let (mut is_over, mut tls) = (false, (false, false));
+    for _ in 0..100 {
+        if !is_over {
+            let input = std::mem::take(&mut to_server);
+            match server.step_inner(&input, &mut to_client) {
+                Err(error) => {
+                    met.refused = Some(error);
+                    is_over = true;
+                }
+                Ok((taken, step)) => {
+                    to_server = input[taken..].to_vec();
+                    match step {
+                        Step::NeedInput => {}
+                        Step::StartTls => tls.0 = true,
+                        Step::Ask(Question::Credentials { .. }) => server
+                            .answer(Answer::Credentials(Credentials { proof: core.proof.clone(), known: core.known })),
+                        Step::Ask(Question::Password { password, .. }) => {
+                            met.judged = Some(password.expose().to_vec());
+                            server.answer(Answer::Judged(core.judged.clone()));
+                        }
+                        Step::Ask(Question::Welcome(login)) => {
+                            met.login = Some(login);
+                            server.answer(Answer::Welcome(Welcome {
+                                parameters: Arc::new(Parameters::new()),
+                                cancel_key: CancelKey { process_id: 7, secret: Box::default() },
+                                client_id: 1,
+                                statement_key: [0; 16],
+                            }));
+                        }
+                        Step::Done(Accepted::Client(_)) => is_over = true,
+                        Step::Done(Accepted::Cancel(_)) => panic!("no cancel was asked for"),
+                    }
+                }
+            }
+        }
+        let input = std::mem::take(&mut to_client);
+        match client.step_inner(&input, &mut to_server) {
+            Err(error) => {
+                met.connected = Err(error);
+                return met;
+            }
+            Ok((taken, step)) => {
+                to_client = input[taken..].to_vec();
+                match step {
+                    Step::NeedInput => {}
+                    Step::StartTls => tls.1 = true,
+                    Step::Ask(_) => panic!("nothing is to be asked"),
+                    Step::Done(connected) => {
+                        met.connected = Ok(connected);
+                        return met;
+                    }
+                }
+            }
+        }
+        if tls == (true, true) {
+            tls = (false, false);
+            server.answer(Answer::TlsStarted(Secured { client_names: vec!["app".into()], ..Secured::default() }));
+            client.answer(Answer::TlsStarted(Secured::default()));
+        }
+    }
+    met
+}
+
+fn code(met: &Met) -> &str {
+    match &met.connected {
+        Err(HandshakeError::Server(error)) => &error.code,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Scenarios 2 to 5, 13 and 30.
+#[test]
+fn a_password_by_its_challenge() {
+    for tls in [false, true] {
+        let right = meet(&core(Proof::Challenge(Password::new("s3cret"))), ConnectOptions { tls, ..options("s3cret") });
+        let connected = right.connected.as_ref().unwrap();
+        assert_eq!((connected.version.as_str(), connected.connection_id), ("9.7.4", 7));
+        let login = right.login.unwrap();
+        assert_eq!((login.user.as_str(), login.database.as_str()), ("app", "orders"));
+        assert_eq!(login.fixed, [("found_rows".to_owned(), "on".to_owned())]);
+        assert_eq!(login.baseline.value("names"), Some("45"));
+    }
+    let wrong = meet(&core(Proof::Challenge(Password::new("s3cret"))), options("other"));
+    assert_eq!(code(&wrong), "1045");
+    // Scenario 39.
+    let empty = meet(&core(Proof::Challenge(Password::new("s3cret"))), options(""));
+    assert_eq!(code(&empty), "1045");
+    assert!(meet(&core(Proof::Challenge(Password::new(""))), options("")).connected.is_ok());
+    // Scenario 40: who does not exist is told the same.
+    let unknown = meet(&Core { known: false, ..core(Proof::Challenge(Password::new("s3cret"))) }, options("s3cret"));
+    assert_eq!(code(&unknown), "1045");
+}
+
+/// Scenario 34: a token, or a password that the core judges, over TLS alone.
+#[test]
+fn a_password_that_is_said() {
+    let met = meet(&core(Proof::Password), ConnectOptions { tls: true, ..options("a token") });
+    assert!(met.connected.is_ok());
+    assert_eq!(met.judged.as_deref(), Some(&b"a token"[..]));
+    let met = meet(&core(Proof::Password), options("a token"));
+    assert_eq!((code(&met), &met.judged), ("3159", &None));
+    let refused = ClientError::TokenRefused { user: "app".into() };
+    let met =
+        meet(&Core { judged: Err(refused), ..core(Proof::Password) }, ConnectOptions { tls: true, ..options("x") });
+    assert_eq!(code(&met), "1045");
+}
+
+#[test]
+fn a_certificate() {
+    let tls = ConnectOptions { tls: true, ..options("") };
+    assert!(meet(&core(Proof::Certificate(["app".to_owned()].into())), tls.clone()).connected.is_ok());
+    assert_eq!(code(&meet(&core(Proof::Certificate(["other".to_owned()].into())), tls)), "1045");
+    assert_eq!(code(&meet(&core(Proof::Certificate(["app".to_owned()].into())), options(""))), "1045");
+}
+
+/// Scenario 24.
+#[test]
+fn tls_is_required_and_may_be_declined() {
+    let required = Core { tls: TlsOffer::Required, ..core(Proof::Challenge(Password::new("s3cret"))) };
+    assert_eq!(code(&meet(&required, options("s3cret"))), "3159");
+    assert!(meet(&required, ConnectOptions { tls: true, ..options("s3cret") }).connected.is_ok());
+    let off = Core { tls: TlsOffer::Off, ..core(Proof::Challenge(Password::new("s3cret"))) };
+    let met = meet(&off, ConnectOptions { tls: true, ..options("s3cret") });
+    assert!(matches!(met.connected, Err(HandshakeError::TlsDeclined)), "{:?}", met.connected);
+    // Scenario 24: something behind the request for TLS, in the clear.
+    let mut server = accept(&required);
+    let mut out = Vec::new();
+    server.step_inner(b"", &mut out).unwrap();
+    let mut request = Vec::new();
+    frame::packet(&mut request, &mut 1, |out| {
+        out.extend_from_slice(&(0x0800 | 0x0200_u32).to_le_bytes());
+        out.extend_from_slice(&[0; 28]);
+    });
+    request.push(3);
+    assert!(server.step_inner(&request, &mut out).is_err());
+}
+
+/// What is not said without TLS, or to who has not shown who it is.
+#[test]
+fn a_password_stays_where_it_is() {
+    let unsaid = LoginSecret::Unsaid(Password::new("a token"));
+    let met = meet(&core(Proof::Password), ConnectOptions { tls: true, secret: Some(unsaid), ..options("") });
+    assert!(matches!(met.connected, Err(HandshakeError::NoPassword(_))), "{:?}", met.connected);
+    assert_eq!(met.judged, None);
+    assert!(!format!("{:?}", options("s3cret")).contains("s3cret"));
+}
+
+#[test]
+fn plugins_have_names() {
+    for name in ["mysql_native_password", "caching_sha2_password", "mysql_clear_password", "dialog"] {
+        assert_eq!(Plugin::of(name.as_bytes()).name(), name);
+    }
+}
+
+proptest! {
+    /// Scenario 28.
+    #[test]
+    fn any_bytes_from_either_side(bytes in proptest::collection::vec(any::<u8>(), 0..300), sequence in 0..3u8, flags: u32) {
+        for framed in [false, true] {
+            let mut input = bytes.clone();
+            if framed {
+                input.clear();
+                frame::packet(&mut input, &mut sequence.clone(), |out| {
+                    out.extend_from_slice(&(flags | 0x0200).to_le_bytes());
+                    out.extend_from_slice(&bytes);
+                });
+            }
+            let mut server = accept(&core(Proof::Password));
+            let mut out = Vec::new();
+            let _ = server.step_inner(&input, &mut out);
+            let mut client = Connect::new(options("x"));
+            let _ = client.step_inner(&input, &mut out);
+        }
+    }
+}
