@@ -296,7 +296,16 @@ fn start_pools<P: Protocol>(
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            let limits = snapshots.borrow_and_update().targets.first().and_then(|target| target.limits);
+            let limits = {
+                let snapshot = snapshots.borrow_and_update();
+                let target = snapshot.targets.first();
+                if let Some(said) = target.and_then(|target| target.version_text.clone())
+                    && version.load().as_deref() != Some(&said)
+                {
+                    version.store(Some(Arc::new(said)));
+                }
+                target.and_then(|target| target.limits)
+            };
             // Until the target has said what it allows nobody is let in: a guess could be more than it has.
             if limits.is_some() {
                 budgeted.set_budget(topology::budget(limits, wanted, own));
@@ -329,12 +338,13 @@ fn prober(group: &TargetGroupConfig) -> Result<(Prober, Option<ClientTls>), RunE
     let local = matches!(address, Some(crate::config::TargetAddress::Unix(_)));
     let tls = if local || group.tls.mode == TargetTlsMode::Off { None } else { tls::client_config(&group.tls)? };
     let Some(address) = address else { return Err(RunError::Control(ControlError::Closed)) };
-    let control: Control = topology::postgres_control(
-        &Target::new(address),
-        &Account::of_health(&group.health),
-        group.pool.connect_timeout,
-        tls.clone(),
-    )?;
+    let account = Account::of_health(&group.health);
+    if group.engine == Engine::MySql {
+        let prober = Prober::mysql(&Target::new(address), &account, group.pool.connect_timeout, &group.tls)?;
+        return Ok((prober, tls));
+    }
+    let control: Control =
+        topology::postgres_control(&Target::new(address), &account, group.pool.connect_timeout, tls.clone())?;
     Ok((Prober::new(control, group.health.timeout), tls))
 }
 

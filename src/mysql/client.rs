@@ -6,6 +6,7 @@
 use super::accept::{NAMES, Started, told_status};
 use super::frame::{self, HEAD_BYTES, packet};
 use super::message::{self, OkPacket, command, mark};
+use super::server::send::begins;
 use crate::protocol::{
     ClientError, ClientSide, Detached, Gate, Intent, PinCause, PinReason, PinRules, Pins, Settings, Violation,
 };
@@ -143,8 +144,8 @@ impl ClientSide for Client {
             if head.len == 0 || head.sequence != 0 {
                 return Err(Violation::MalformedFrame(0));
             }
-            let Some(command) = rest.get(HEAD_BYTES) else { return Ok((at, Detached::NeedInput)) };
-            match *command {
+            let Some(command) = begins(head, rest) else { return Ok((at, Detached::NeedInput)) };
+            match command {
                 command::QUIT => {
                     self.ended = true;
                     return Ok((at, Detached::Ended));

@@ -6,7 +6,7 @@
 
 mod owed;
 mod receive;
-mod send;
+pub(super) mod send;
 mod state;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]

@@ -95,7 +95,7 @@ pub struct ServerError {
 /// What a database's error means for who logs in there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Meaning {
-    /// There is no such database.
+    /// There is no such database, or not for this user.
     NoSuchDatabase,
     /// What was proven is wrong.
     WrongPassword,
@@ -113,11 +113,11 @@ impl ServerError {
     /// By its code: five letters and digits are an SQLSTATE of PostgreSQL's, digits alone an error number of MySQL's.
     pub fn meaning(&self) -> Meaning {
         match self.code.as_str() {
-            "3D000" | "1049" => Meaning::NoSuchDatabase,
+            "3D000" | "1044" | "1049" => Meaning::NoSuchDatabase,
             "28P01" | "1045" => Meaning::WrongPassword,
             "53300" | "1040" | "1203" | "1226" => Meaning::Full,
             "1053" => Meaning::NotReady,
-            "1044" | "1129" | "1130" | "1698" | "1820" | "1862" | "3118" => Meaning::LoginRefused,
+            "1129" | "1130" | "1698" | "1820" | "1862" | "3118" => Meaning::LoginRefused,
             code if code.starts_with("57P") => Meaning::NotReady,
             code if code.starts_with("28") => Meaning::LoginRefused,
             _ => Meaning::Other,

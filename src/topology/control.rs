@@ -35,6 +35,9 @@ pub enum ControlError {
     /// The driver's word.
     #[error("{0}")]
     Postgres(#[from] tokio_postgres::Error),
+    /// The driver's word.
+    #[error("{0}")]
+    MySql(#[from] mysql_async::Error),
     /// It can't be reached.
     #[error("{0}")]
     Network(#[from] io::Error),

@@ -8,6 +8,7 @@ mod cleartext;
 mod control;
 mod lookup;
 mod monitor;
+mod mysql;
 mod probe;
 
 use std::fmt;
@@ -67,6 +68,8 @@ pub struct TargetState {
     pub limits: Option<Limits>,
     /// `server_version_num`: 150004 is 15.4. `None` before the first answer.
     pub version: Option<u32>,
+    /// The same in its own words, where clients are greeted with them.
+    pub version_text: Option<Arc<str>>,
     /// When the last answered probe was sent.
     pub probed_at: Option<Instant>,
 }
@@ -75,6 +78,7 @@ impl TargetState {
     /// Equal but for the time of the probe.
     fn says_the_same_as(&self, other: &Self) -> bool {
         (self.role, self.health, self.limits, self.version) == (other.role, other.health, other.limits, other.version)
+            && self.version_text == other.version_text
     }
 }
 

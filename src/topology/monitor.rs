@@ -150,6 +150,7 @@ impl Watch {
                 health: Health::Unknown,
                 limits: None,
                 version: None,
+                version_text: None,
                 probed_at: None,
             },
             failures_max: health.failures.max(1),
@@ -178,6 +179,7 @@ impl Watch {
         state.role = finding.role;
         state.limits = Some(finding.limits);
         state.version = Some(finding.version);
+        state.version_text.clone_from(&finding.version_text);
         state.probed_at = Some(sent);
         if state.says_the_same_as(&before) { Event::Nothing } else { Event::Up { down_for } }
     }
@@ -286,7 +288,7 @@ mod tests {
     }
 
     fn finding(role: Role) -> Finding {
-        Finding { role, limits: Limits { max_connections: 100, reserved: 3 }, version: 150_004 }
+        Finding { role, limits: Limits { max_connections: 100, reserved: 3 }, version: 150_004, version_text: None }
     }
 
     fn timeout() -> ProbeError {

@@ -6,14 +6,18 @@
 
 use std::error::Error as _;
 use std::fmt::Write as _;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
 use tokio_postgres::SimpleQueryRow;
 use tokio_postgres::error::SqlState;
 
+use super::control::Account;
 use super::control::{Borrowed, Control, ControlError};
-use super::{Limits, Reason, Role};
+use super::mysql::{MySqlBorrowed, MySqlControl};
+use super::{Limits, Reason, Role, Target};
+use crate::config::TargetTls;
 use crate::net::tls;
 
 const QUESTION: &str = "SELECT pg_catalog.pg_is_in_recovery(), \
@@ -23,14 +27,16 @@ const QUESTION: &str = "SELECT pg_catalog.pg_is_in_recovery(), \
      pg_catalog.current_setting('server_version_num')";
 
 /// What a target answered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
     /// Writer or standby.
     pub role: Role,
     /// What it allows.
     pub limits: Limits,
-    /// `server_version_num`.
+    /// `server_version_num`, or the same made of MySQL's: 90704 is 9.7.4.
     pub version: u32,
+    /// In its own words, where clients are greeted with them.
+    pub version_text: Option<Arc<str>>,
 }
 
 /// Why a probe was missed. Its words are for the log: they may hold addresses.
@@ -61,6 +67,15 @@ impl ProbeError {
                 None if is_tls(error) => Reason::Tls,
                 None => Reason::Network,
             },
+            Self::Control(ControlError::MySql(error)) => match error {
+                mysql_async::Error::Server(error) if ACCOUNT_REFUSED.contains(&error.code) => Reason::AccountRefused,
+                mysql_async::Error::Server(_) => Reason::Database,
+                mysql_async::Error::Io(mysql_async::IoError::Tls(_)) => Reason::Tls,
+                mysql_async::Error::Io(_)
+                | mysql_async::Error::Driver(_)
+                | mysql_async::Error::Other(_)
+                | mysql_async::Error::Url(_) => Reason::Network,
+            },
             Self::Control(ControlError::NoRow) | Self::Answer(..) => Reason::Database,
             Self::Control(ControlError::Closed | ControlError::Network(_)) | Self::GoingDown => Reason::Network,
         }
@@ -70,15 +85,49 @@ impl ProbeError {
 /// Probes one target.
 #[derive(Debug)]
 pub struct Prober {
-    control: Control,
+    source: Source,
     timeout: Duration,
-    connecting: Option<JoinHandle<Result<Borrowed, ControlError>>>,
+    connecting: Option<JoinHandle<Result<Connected, ControlError>>>,
+}
+
+/// Control connections of either kind.
+#[derive(Debug, Clone)]
+enum Source {
+    Postgres(Control),
+    MySql(MySqlControl),
+}
+
+/// One of them.
+#[derive(Debug)]
+enum Connected {
+    Postgres(Borrowed),
+    MySql(MySqlBorrowed),
+}
+
+impl Source {
+    async fn borrow(&self) -> Result<Connected, ControlError> {
+        Ok(match self {
+            Self::Postgres(control) => Connected::Postgres(control.borrow().await?),
+            Self::MySql(control) => Connected::MySql(control.borrow().await?),
+        })
+    }
 }
 
 impl Prober {
     /// Probes over these control connections; a probe takes at most `timeout`.
     pub fn new(control: Control, timeout: Duration) -> Self {
-        Self { control, timeout, connecting: None }
+        Self { source: Source::Postgres(control), timeout, connecting: None }
+    }
+
+    /// Probes a MySQL or MariaDB, as this account. Nothing is opened yet.
+    pub fn mysql(
+        target: &Target,
+        account: &Account<'_>,
+        connect_timeout: Duration,
+        tls: &TargetTls,
+    ) -> Result<Self, ControlError> {
+        let source = Source::MySql(MySqlControl::new(target, account, connect_timeout, tls)?);
+        Ok(Self { source, timeout: account.timeout, connecting: None })
     }
 
     /// Asks once.
@@ -90,15 +139,17 @@ impl Prober {
     }
 
     async fn ask(&mut self) -> Result<Finding, ProbeError> {
-        let control = &self.control;
+        let source = &self.source;
         let connecting = self.connecting.get_or_insert_with(|| {
-            let control = control.clone();
-            tokio::spawn(async move { control.borrow().await })
+            let source = source.clone();
+            tokio::spawn(async move { source.borrow().await })
         });
         let connected = connecting.await;
         self.connecting = None;
-        let connection = connected.map_err(|_| ProbeError::GoingDown)??;
-        understand(&connection.ask(QUESTION).await?)
+        match connected.map_err(|_| ProbeError::GoingDown)?? {
+            Connected::Postgres(connection) => understand(&connection.ask(QUESTION).await?),
+            Connected::MySql(connection) => connection.probe().await,
+        }
     }
 }
 
@@ -131,6 +182,7 @@ fn understand(row: &SimpleQueryRow) -> Result<Finding, ProbeError> {
             reserved: reserved.saturating_add(reserved_more),
         },
         version: number(4, "server_version_num")?,
+        version_text: None,
     })
 }
 
@@ -145,8 +197,19 @@ fn is_account_refused(code: &SqlState) -> bool {
     .contains(code)
 }
 
+/// Access denied: to the database, to the account, from this host; the account is locked, or its password has expired.
+const ACCOUNT_REFUSED: &[u16] = &[1044, 1045, 1049, 1130, 1698, 1820, 1862, 3118];
+
 /// The driver says only "db error" or "error connecting to server"; what happened stands behind it.
 fn words(error: &ControlError) -> String {
+    if let ControlError::MySql(mysql_async::Error::Server(error)) = error {
+        let said = format!("the database answered {}: {}", error.code, error.message);
+        return if ACCOUNT_REFUSED.contains(&error.code) {
+            format!("{said}; look at `user` and `password` in [target_group.health]")
+        } else {
+            said
+        };
+    }
     let ControlError::Postgres(error) = error else { return error.to_string() };
     if let Some(database) = error.as_db_error() {
         let said = format!("the database answered {}: {}", database.code().code(), database.message());

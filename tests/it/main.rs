@@ -29,6 +29,7 @@ mod metrics;
 mod mistrust;
 mod model;
 mod my_servers;
+mod mysql;
 mod operations;
 mod pins;
 mod pool;

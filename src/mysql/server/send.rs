@@ -61,12 +61,9 @@ impl Server {
             if head.len == 0 || head.sequence != 0 {
                 return Err(Violation::MalformedFrame(0));
             }
-            let wanted = HEAD_BYTES + head.len.min(TEXT_BYTES_MAX);
-            let Some(command) = rest.get(HEAD_BYTES).copied() else { break };
-            if is_read(command) && rest.len() < wanted {
-                break;
-            }
-            let body = rest.get(HEAD_BYTES + 1..wanted.min(rest.len())).unwrap_or_default();
+            let Some(command) = begins(head, rest) else { break };
+            let read = HEAD_BYTES + head.len.min(TEXT_BYTES_MAX);
+            let body = rest.get(HEAD_BYTES + 1..read.min(rest.len())).unwrap_or_default();
             if command == command::QUIT {
                 client.ended = true;
                 at += head.bytes();
@@ -238,6 +235,14 @@ impl Server {
         }
         Ok(())
     }
+}
+
+/// The command of the packet at the front of the input. `None`: not so much of it is here as must be to send it. A connection is
+/// asked for only then: a client that sends a request byte by byte holds nobody up but itself.
+pub(in crate::mysql) fn begins(head: Head, rest: &[u8]) -> Option<u8> {
+    let command = rest.get(HEAD_BYTES).copied()?;
+    let is_here = rest.len() >= HEAD_BYTES + head.len.min(TEXT_BYTES_MAX);
+    (is_here || !is_read(command)).then_some(command)
 }
 
 /// Its text decides what becomes of it.

@@ -1,0 +1,236 @@
+//! MySQL and MariaDB through the proxy, packet by packet beside a direct connection.
+
+use crate::harness::mysql::wire::{CACHING_SHA2, COM_PING, MyLogin, MyWire, NATIVE, Packet, capability};
+use crate::harness::mysql::{MyServer, database, servers};
+use crate::harness::proxy::{ProxyHandle, config, start};
+use sluicegate::demo::servers::{APP, APP_PASSWORD};
+
+/// A proxy before this server.
+fn proxy(server: &MyServer, connections: u32) -> ProxyHandle {
+    let text = config(server.address(), connections).replace("\"postgres\"", "\"mysql\"");
+    start(&text.clone())
+}
+
+fn app() -> MyLogin {
+    MyLogin::new(APP, APP_PASSWORD)
+}
+
+/// For each of both servers: its proxy and a database of this name.
+fn each(name: &str, connections: u32, setup: &[&str], run: impl Fn(&MyServer, &str, &ProxyHandle)) {
+    for server in servers() {
+        let name = database(server, &format!("{name}_{:?}", server.flavour()).to_lowercase(), setup);
+        let proxy = proxy(server, connections);
+        println!("--- {:?} {}", server.flavour(), server.version());
+        run(server, &name, &proxy);
+    }
+}
+
+/// The capabilities that decide about a reply's form.
+fn forms() -> impl Iterator<Item = u32> {
+    const SESSION_TRACK: u32 = 1 << 23;
+    let base = capability::USUAL & !capability::DEPRECATE_EOF | capability::MULTI_STATEMENTS;
+    [0, capability::DEPRECATE_EOF].into_iter().flat_map(move |eof| [0, SESSION_TRACK].map(|track| base | eof | track))
+}
+
+const TABLE: &[&str] = &[
+    "CREATE TABLE t (i int AUTO_INCREMENT PRIMARY KEY, v text)",
+    "INSERT INTO t (v) VALUES ('one'), (NULL), ('three')",
+    "CREATE PROCEDURE p() BEGIN SELECT 1 AS a; SELECT v FROM t ORDER BY i; END",
+];
+
+/// Scenarios 6, 8, 46, 59, 91: the same bytes in every form.
+#[test]
+fn my_006_results_in_every_form() {
+    each("my_006", 6, TABLE, |server, name, proxy| {
+        // The same once more, so that neither sees the other's rows.
+        let twin = database(server, &name.replace("006", "007"), TABLE);
+        for form in forms() {
+            let login = app().database(name).with(form);
+            let direct = server.login(APP).database(&twin).with(form).plaintext();
+            let mut direct = MyWire::connect(server.address(), &direct).unwrap();
+            let mut proxied = MyWire::connect(proxy.address, &login).unwrap();
+            for sql in [
+                "SELECT 1",
+                "SELECT i, v FROM t ORDER BY i",
+                "SELECT v FROM t WHERE false",
+                "SELECT REPEAT('x', 70000)",
+                "SELECT nonsense",
+                "",
+                "INSERT INTO t (v) VALUES ('four')",
+                "UPDATE t SET v = 'FOUR' WHERE v = 'four'",
+                "DELETE FROM t WHERE v = 'FOUR'",
+                "CALL p()",
+                "SELECT 1; SELECT 2; SELECT nonsense; SELECT 3",
+                "SELECT 1/0",
+                "SHOW WARNINGS",
+                "BEGIN",
+                "SELECT COUNT(*) FROM t",
+                "ROLLBACK",
+                "SET @a = 1",
+            ] {
+                let [expected, found] = [&mut direct, &mut proxied].map(|wire| wire.reply(sql));
+                let expected: Vec<Packet> = expected.into_iter().map(|packet| renamed(packet, &twin, name)).collect();
+                assert_eq!(found, expected, "{sql:?} in form {form:x}");
+            }
+        }
+    });
+}
+
+/// A name in place of another one of the same length.
+fn renamed(packet: Packet, from: &str, to: &str) -> Packet {
+    let mut payload = packet.payload.to_vec();
+    for at in 0..payload.len().saturating_sub(from.len()) {
+        if payload[at..].starts_with(from.as_bytes()) {
+            payload[at..at + from.len()].copy_from_slice(to.as_bytes());
+        }
+    }
+    Packet { payload: payload.into(), ..packet }
+}
+
+/// Scenarios 30, 31, 36 and 37.
+#[test]
+fn my_030_passwords() {
+    each("my_030", 4, &[], |_, name, proxy| {
+        for plugin in [CACHING_SHA2, NATIVE, "client_ed25519"] {
+            let login = app().database(name).plugin(plugin);
+            let login = if plugin == "client_ed25519" { app().database(name) } else { login };
+            let mut wire = MyWire::connect(proxy.address, &login).unwrap();
+            assert_eq!(wire.value("SELECT DATABASE()"), name);
+            let wrong = MyLogin { password: "wrong".into(), ..login };
+            let error = MyWire::connect(proxy.address, &wrong).err().unwrap();
+            assert_eq!((error.code, error.state.as_str()), (1045, "28000"));
+        }
+        let error = MyWire::connect(proxy.address, &MyLogin::new("nobody", "x")).err().unwrap();
+        assert_eq!((error.code, error.state.as_str()), (1045, "28000"));
+        // Scenario 29.
+        let error = MyWire::connect(proxy.address, &app().database("nowhere")).err().unwrap();
+        assert!([1044, 1049].contains(&error.code), "{error}");
+    });
+}
+
+/// Many clients on few connections, each with its own transactions.
+#[test]
+fn clients_share_connections() {
+    each("my_share", 4, &["CREATE TABLE t (who int, v int)"], |server, name, proxy| {
+        let mut clients: Vec<MyWire> =
+            (0..20).map(|_| MyWire::connect(proxy.address, &app().database(name)).unwrap()).collect();
+        for round in 0..5 {
+            for (who, client) in clients.iter_mut().enumerate() {
+                client.query("BEGIN");
+                client.query(&format!("INSERT INTO t VALUES ({who}, {round})"));
+                assert_eq!(client.value(&format!("SELECT COUNT(*) FROM t WHERE who = {who}")), (round + 1).to_string());
+                client.query("COMMIT");
+            }
+        }
+        assert_eq!(clients[0].value("SELECT COUNT(*) FROM t"), "100");
+        let mut root = server.root();
+        let connections = root.value(&format!(
+            "SELECT COUNT(*) FROM information_schema.processlist WHERE user = '{APP}' AND db = '{name}'"
+        ));
+        assert!(connections.parse::<u32>().unwrap() <= 2, "{connections}");
+    });
+}
+
+/// What a client sets is its own, whoever comes to its connection next.
+#[test]
+fn what_is_set_is_nobody_elses() {
+    each("my_set", 3, &["CREATE TABLE t (i int AUTO_INCREMENT PRIMARY KEY)"], |_, name, proxy| {
+        let state = "SELECT CONCAT_WS(' ', @a, @@sql_mode = '', @@autocommit, LAST_INSERT_ID(), IS_FREE_LOCK('l'))";
+        let mut one = MyWire::connect(proxy.address, &app().database(name)).unwrap();
+        let clean = one.value(state);
+        for sql in [
+            "SET @a = 'mine'",
+            "SELECT @a := 5",
+            "SET sql_mode = ''",
+            "SET autocommit = 0",
+            "CREATE TEMPORARY TABLE tt (a int)",
+            "SELECT GET_LOCK('l', 1)",
+            "INSERT INTO t VALUES ()",
+            "PREPARE p FROM 'SELECT 1'",
+            "USE information_schema",
+            "SET NAMES latin1",
+        ] {
+            let mut leaving = MyWire::connect(proxy.address, &app().database(name)).unwrap();
+            leaving.query(sql);
+            drop(leaving);
+            let mut next = MyWire::connect(proxy.address, &app().database(name)).unwrap();
+            assert_eq!(next.value(state), clean, "{sql}");
+            assert_eq!(next.value("SELECT DATABASE()"), name, "{sql}");
+            assert_eq!(next.value("SELECT @@character_set_client"), "utf8mb4", "{sql}");
+            assert_eq!(next.error("EXECUTE p").code, 1243, "{sql}");
+            assert_eq!(next.error("SELECT * FROM tt").code, 1146, "{sql}");
+            drop(next);
+        }
+    });
+}
+
+/// Scenarios 60, 61, 68 and 73.
+#[test]
+fn my_061_commands_without_a_text() {
+    each("my_061", 4, &[], |_, name, proxy| {
+        let mut wire = MyWire::connect(proxy.address, &app().database(name)).unwrap();
+        wire.send(&[COM_PING]);
+        assert_eq!(wire.receive().first(), 0);
+        for (payload, code) in [
+            (&b"\x55what"[..], 1047),
+            (b"\x12binlog", 1227),
+            (b"\x03KILL 1", 1235),
+            (b"\x03/*!50000 KILL QUERY 1 */", 1235),
+        ] {
+            wire.send(payload);
+            let error = wire.receive().error().unwrap();
+            assert_eq!(error.code, code, "{error}");
+            assert_eq!(wire.value("SELECT 1"), "1");
+        }
+        // Statistics are a line of text.
+        wire.send(&[0x09]);
+        let line: Packet = wire.receive();
+        assert!(line.payload.starts_with(b"Uptime: "), "{line:?}");
+        assert_eq!(wire.value("SELECT 2"), "2");
+    });
+}
+
+/// Scenario 47: a text and a row of a piece's length, and around it.
+#[test]
+fn my_047_packets_of_many_pieces() {
+    each("my_047", 4, &[], |_, name, proxy| {
+        let mut wire = MyWire::connect(proxy.address, &app().database(name)).unwrap();
+        let limit: usize = wire.value("SELECT @@max_allowed_packet").parse().unwrap();
+        for len in [0xFF_FFFE_usize, 0xFF_FFFF, 0x100_0000] {
+            if len + 100 > limit {
+                continue;
+            }
+            let head = "SELECT LENGTH('";
+            let text = format!("{head}{}')", "x".repeat(len - 1 - head.len() - 2));
+            assert_eq!(wire.value(&text), (len - 1 - head.len() - 2).to_string());
+        }
+        for len in [0xFF_FFFA_usize, 0xFF_FFFB, 0xFF_FFFC] {
+            if len + 100 <= limit {
+                assert_eq!(wire.value(&format!("SELECT REPEAT('x', {len})")).len(), len);
+            }
+        }
+    });
+}
+
+/// Finding 6 and scenario 102: errors in a transaction.
+#[test]
+fn my_102_errors_in_a_transaction() {
+    each("my_102", 3, &["CREATE TABLE t (i int PRIMARY KEY)"], |_, name, proxy| {
+        let mut one = MyWire::connect(proxy.address, &app().database(name)).unwrap();
+        let mut other = MyWire::connect(proxy.address, &app().database(name)).unwrap();
+        one.query("BEGIN");
+        one.query("INSERT INTO t VALUES (1)");
+        // Still open.
+        assert_eq!(one.error("INSERT INTO t VALUES (1)").code, 1062);
+        one.query("COMMIT");
+        assert_eq!(other.value("SELECT COUNT(*) FROM t"), "1");
+        // Committed by what failed.
+        one.query("BEGIN");
+        one.query("INSERT INTO t VALUES (2)");
+        assert_eq!(one.error("CREATE TABLE t (i int)").code, 1050);
+        assert_eq!(other.value("SELECT COUNT(*) FROM t"), "2");
+        // Of no transaction.
+        assert_eq!(one.error("SELECT nonsense").code, 1054);
+        assert_eq!(other.value("SELECT 1"), "1");
+    });
+}
