@@ -18,7 +18,7 @@ use std::time::SystemTime;
 use aws_lc_rs::{hmac, rand};
 
 use crate::config::{AccessKeyConfig, AuthMethod, DatabaseAuth, EndpointConfig, IamConfig, Secret, UserConfig};
-use crate::protocol::{ClientError, Credentials, Knowledge, Password, Proof, ScramSecret};
+use crate::protocol::{Challenge, ClientError, Credentials, Knowledge, Password, Proof, ScramSecret};
 use iam::{Claim, Iam, is_token};
 use users::Users;
 
@@ -75,6 +75,8 @@ struct Door {
     hostnames: Vec<(String, u16)>,
     /// How its users prove who they are, each way once.
     methods: Vec<AuthMethod>,
+    /// Some user may show a password by `mysql_native_password`.
+    native_password: bool,
 }
 
 /// Why a password, or a token, lets nobody in. For the log: the client hears the same words each time.
@@ -166,13 +168,14 @@ impl Authenticator {
     ) -> Result<Self, AuthError> {
         let mock_secret = hmac::sign(&mock_key, b"secret access key").as_ref().escape_ascii().to_string();
         let door = |endpoint: &EndpointConfig| {
-            let mut methods = Vec::new();
+            let (mut methods, mut native_password) = (Vec::new(), false);
             for user in users.iter().filter(|user| user.may_use(&endpoint.name)) {
+                native_password |= user.native_password;
                 if !methods.contains(&user.auth) {
                     methods.push(user.auth);
                 }
             }
-            (endpoint.name.clone(), Door { hostnames: endpoint.hostnames.clone(), methods })
+            (endpoint.name.clone(), Door { hostnames: endpoint.hostnames.clone(), methods, native_password })
         };
         Ok(Self {
             users: Users::load(users, &mock_key)?,
@@ -196,13 +199,15 @@ impl Authenticator {
     pub fn credentials(&self, endpoint: &str, user: &str, knowledge: Knowledge) -> Credentials {
         // Made for everybody, so that it takes everybody the same time.
         let mock = ScramSecret::mock(&self.mock_key, user);
+        let takes_weaker = self.endpoints.get(endpoint).is_some_and(|door| door.native_password);
         match self.users.find(user).filter(|found| found.may_use(endpoint)) {
             Some(found) => {
                 let password = found.password.as_ref().filter(|_| knowledge == Knowledge::Password);
                 let proof = match (&found.proof, password) {
-                    (Proof::Scram(_) | Proof::Md5(_), Some(password)) => {
-                        Proof::Challenge(Password::new(password.current().expose()))
-                    }
+                    (Proof::Scram(_) | Proof::Md5(_), Some(password)) => Proof::Challenge(Challenge {
+                        password: Password::new(password.current().expose()),
+                        weaker: takes_weaker.then_some(found.native_password),
+                    }),
                     (proof, _) => proof.clone(),
                 };
                 Credentials { proof, known: true }
@@ -210,7 +215,10 @@ impl Authenticator {
             None => {
                 let proof = match self.mock_method(endpoint, user) {
                     AuthMethod::ScramSha256 | AuthMethod::Md5 if knowledge == Knowledge::Password => {
-                        Proof::Challenge(Password::new(mock.stored_key))
+                        Proof::Challenge(Challenge {
+                            password: Password::new(mock.stored_key),
+                            weaker: takes_weaker.then_some(false),
+                        })
                     }
                     AuthMethod::ScramSha256 => Proof::Scram(mock),
                     AuthMethod::Md5 => Proof::Md5(users::hex(&mock.stored_key)),
@@ -331,6 +339,7 @@ mod tests {
 
     fn user(name: &str, password: Option<&str>, endpoints: Option<&[&str]>) -> UserConfig {
         UserConfig {
+            native_password: false,
             name: name.to_owned(),
             auth: AuthMethod::ScramSha256,
             certificate_names: vec![name.to_owned()],

@@ -41,7 +41,7 @@ pub(super) fn read_all(root: &Table<'_>) -> Vec<TargetGroupConfig> {
 fn read(table: Table<'_>, names: &mut Names) -> TargetGroupConfig {
     let name = names.read(&table, NAME_FORM, values::is_plain_name);
     let engine = table
-        .require("engine", "\"postgres\"")
+        .require("engine", "\"postgres\" or \"mysql\"")
         .and_then(|field| field.choice(&[("postgres", Engine::Postgres), ("mysql", Engine::MySql)], &[]))
         .unwrap_or(Engine::Postgres);
     let (discovery, targets) = read_targets(&table);
@@ -53,7 +53,7 @@ fn read(table: Table<'_>, names: &mut Names) -> TargetGroupConfig {
         tls: read_tls(&table),
         pool: read_pool(table.child("pool")),
         health: read_health(table.child("health")),
-        auth_query: read_auth_query(table.child("auth_query")),
+        auth_query: read_auth_query(table.child("auth_query"), engine),
     };
     refuse_failover(table.child("failover"));
     refuse_routing(table.child("routing"));
@@ -292,11 +292,17 @@ fn refuse_routing(table: Table<'_>) {
 }
 
 /// Read also when it is off, so that a mistake is told before it is switched on.
-fn read_auth_query(table: Table<'_>) -> Option<AuthQueryConfig> {
+fn read_auth_query(table: Table<'_>, engine: Engine) -> Option<AuthQueryConfig> {
     const QUERY: &str = "SELECT rolname, rolpassword FROM sluicegate.user_lookup($1)";
     const ACCOUNT: &str = "the name of a database account";
     const DENIED: [&str; 2] = ["superuser", "replication"];
-    let is_enabled = table.read("enabled", false, Field::boolean);
+    let is_enabled = table.read("enabled", false, |field| {
+        let is_enabled = field.boolean();
+        if is_enabled == Some(true) && engine == Engine::MySql {
+            field.report_conflict("users are looked up in PostgreSQL only; list those of MySQL as [[user]]".to_owned());
+        }
+        is_enabled
+    });
     let required = |key, allowed| {
         let field = table.take(key);
         if field.is_none() && is_enabled {

@@ -311,6 +311,8 @@ pub struct UserConfig {
     pub name: String,
     /// How they prove it.
     pub auth: AuthMethod,
+    /// At MySQL endpoints the password may be shown by `mysql_native_password`, which is weaker, as well.
+    pub native_password: bool,
     /// For the database, and for clients; always there where `auth` needs one.
     pub password: Option<Secret>,
     /// The names of which a client's certificate must have one; at least the user's own.

@@ -22,8 +22,9 @@ const METHODS: [(&str, AuthMethod); 5] = [
     ("md5", AuthMethod::Md5),
     ("certificate", AuthMethod::Certificate),
 ];
-/// Methods of the contract that are not built.
-const METHODS_LATER: [&str; 2] = ["caching_sha2_password", "mysql_native_password"];
+/// By a password, in PostgreSQL's way and in MySQL's ways: each endpoint uses those of its engine.
+const PASSWORD_METHODS: [&str; 3] = ["scram-sha-256", "caching_sha2_password", NATIVE];
+const NATIVE: &str = "mysql_native_password";
 
 /// Reads all users; there may be none.
 pub(super) fn read_all(
@@ -87,7 +88,8 @@ fn read(
     database_auth: Option<&Field<'_>>,
 ) -> UserConfig {
     let name = names.read(&table, NAME_FORM, is_user_name);
-    let auth = table.read("auth", Some(AuthMethod::ScramSha256), |field| Some(read_auth(field, proofs)));
+    let auth = table.read("auth", Some((AuthMethod::ScramSha256, false)), |field| Some(read_auth(field, proofs)));
+    let (auth, native_password) = (auth.map(|(auth, _)| auth), auth.is_some_and(|(_, native)| native));
     let password = table.take("password");
     if let (None, Some(auth)) = (&password, auth)
         && auth.needs_password()
@@ -104,6 +106,7 @@ fn read(
     });
     let user = UserConfig {
         auth: auth.unwrap_or(AuthMethod::ScramSha256),
+        native_password,
         password: password.and_then(|field| field.secret()),
         // As PostgreSQL's `cert` has it.
         certificate_names: certificate_names.unwrap_or_else(|| vec![name.clone()]),
@@ -127,16 +130,17 @@ fn is_user_name(text: &str) -> bool {
     !text.is_empty() && text.len() <= values::NAME_BYTES_MAX && !text.contains('\0')
 }
 
-/// `None` once a mistake was reported. MySQL's method may stand beside ours: the default list, which serves both
-/// engines, has it.
-fn read_auth(field: &Field<'_>, proofs: &Proofs) -> Option<AuthMethod> {
+/// The method, and whether it may be `mysql_native_password`; `None` once a mistake was reported. Ways to show a password may
+/// stand beside each other.
+fn read_auth(field: &Field<'_>, proofs: &Proofs) -> Option<(AuthMethod, bool)> {
     const ALLOWED: &str = "one method, such as [\"scram-sha-256\"] or [\"iam\"]";
     let fields = field.list(ALLOWED)?;
     let words: Option<Vec<_>> = fields.iter().map(|field| field.text(ALLOWED)).collect();
-    if is_default_list(&words?) {
-        return Some(AuthMethod::ScramSha256);
+    let words = words?;
+    if !words.is_empty() && words.iter().all(|word| PASSWORD_METHODS.contains(word)) {
+        return Some((AuthMethod::ScramSha256, words.contains(&NATIVE)));
     }
-    let methods: Option<Vec<_>> = fields.iter().map(|field| field.choice(&METHODS, &METHODS_LATER)).collect();
+    let methods: Option<Vec<_>> = fields.iter().map(|field| field.choice(&METHODS, &[])).collect();
     let [method] = methods?[..] else {
         field.report_conflict(format!(
             "PostgreSQL asks for one thing once: {ALLOWED}; for tokens and passwords both, [\"iam-or-password\"]"
@@ -151,11 +155,7 @@ fn read_auth(field: &Field<'_>, proofs: &Proofs) -> Option<AuthMethod> {
         field.report_conflict("tokens need an [iam] table".to_owned());
         return None;
     }
-    Some(method)
-}
-
-fn is_default_list(words: &[&str]) -> bool {
-    words.len() == 2 && words.contains(&"scram-sha-256") && words.contains(&"caching_sha2_password")
+    Some((method, false))
 }
 
 /// An empty list is the contract's default: the user's own name.

@@ -9,8 +9,8 @@ use super::frame::{self, packet};
 use super::message::{self, OkPacket, mark, status};
 use super::password::{CHALLENGE_BYTES, Plugin, challenge};
 use crate::protocol::{
-    AcceptOptions, Accepted, Answer, ClientError, Credentials, HandshakeError, Knowledge, Login, Password, Proof,
-    Question, Secured, Settings, Step, TlsOffer, Violation, Welcome,
+    AcceptOptions, Accepted, Answer, Challenge, ClientError, Credentials, HandshakeError, Knowledge, Login, Password,
+    Proof, Question, Secured, Settings, Step, TlsOffer, Violation, Welcome,
 };
 use mysql_common::constants::{CapabilityFlags as Capabilities, StatusFlags};
 use mysql_common::io::ParseBuf;
@@ -340,13 +340,14 @@ impl Accept {
         let Credentials { proof, known: exists } = credentials;
         let is_secure = known.tls.is_some() || self.options.tls == TlsOffer::LocalSocket;
         let state = match proof {
-            Proof::Challenge(password) => match known.plugin {
-                Plugin::Native | Plugin::CachingSha2 => {
+            Proof::Challenge(Challenge { password, weaker }) => match (&known.plugin, weaker) {
+                (Plugin::Native, Some(_)) | (Plugin::CachingSha2, _) => {
                     let holds = known.plugin.holds(&self.challenge(0), &password, known.answer.expose());
+                    let may = known.plugin == Plugin::CachingSha2 || weaker == Some(true);
                     let plugin = known.plugin.clone();
-                    self.proven_by_challenge(known, &plugin, holds && exists, out)
+                    self.proven_by_challenge(known, &plugin, holds && may && exists, out)
                 }
-                Plugin::Clear | Plugin::Other(_) => {
+                (Plugin::Native | Plugin::Clear | Plugin::Other(_), _) => {
                     self.switch(&Plugin::CachingSha2, out);
                     State::Challenged(known, password, exists)
                 }

@@ -5,8 +5,8 @@ use super::connect::{Connect, Connected};
 use super::frame;
 use super::password::Plugin;
 use crate::protocol::{
-    AcceptOptions, Accepted, Answer, CancelKey, ClientError, ConnectOptions, Credentials, Greeting, HandshakeError,
-    Login, LoginSecret, Parameters, Password, Proof, Question, Secured, Step, TlsOffer, Welcome,
+    AcceptOptions, Accepted, Answer, CancelKey, Challenge, ClientError, ConnectOptions, Credentials, Greeting,
+    HandshakeError, Login, LoginSecret, Parameters, Password, Proof, Question, Secured, Step, TlsOffer, Welcome,
 };
 use proptest::prelude::{any, proptest};
 use std::sync::Arc;
@@ -22,6 +22,10 @@ struct Core {
 
 fn core(proof: Proof) -> Core {
     Core { proof, known: true, judged: Ok(()), tls: TlsOffer::Optional }
+}
+
+fn challenge(password: &str) -> Proof {
+    Proof::Challenge(Challenge { password: Password::new(password), weaker: None })
 }
 
 fn options(password: &str) -> ConnectOptions {
@@ -131,7 +135,7 @@ fn code(met: &Met) -> &str {
 #[test]
 fn a_password_by_its_challenge() {
     for tls in [false, true] {
-        let right = meet(&core(Proof::Challenge(Password::new("s3cret"))), ConnectOptions { tls, ..options("s3cret") });
+        let right = meet(&core(challenge("s3cret")), ConnectOptions { tls, ..options("s3cret") });
         let connected = right.connected.as_ref().unwrap();
         assert_eq!((connected.version.as_str(), connected.connection_id), ("9.7.4", 7));
         let login = right.login.unwrap();
@@ -139,14 +143,14 @@ fn a_password_by_its_challenge() {
         assert_eq!(login.fixed, [("found_rows".to_owned(), "on".to_owned())]);
         assert_eq!(login.baseline.value("names"), Some("45"));
     }
-    let wrong = meet(&core(Proof::Challenge(Password::new("s3cret"))), options("other"));
+    let wrong = meet(&core(challenge("s3cret")), options("other"));
     assert_eq!(code(&wrong), "1045");
     // Scenario 39.
-    let empty = meet(&core(Proof::Challenge(Password::new("s3cret"))), options(""));
+    let empty = meet(&core(challenge("s3cret")), options(""));
     assert_eq!(code(&empty), "1045");
-    assert!(meet(&core(Proof::Challenge(Password::new(""))), options("")).connected.is_ok());
+    assert!(meet(&core(challenge("")), options("")).connected.is_ok());
     // Scenario 40: who does not exist is told the same.
-    let unknown = meet(&Core { known: false, ..core(Proof::Challenge(Password::new("s3cret"))) }, options("s3cret"));
+    let unknown = meet(&Core { known: false, ..core(challenge("s3cret")) }, options("s3cret"));
     assert_eq!(code(&unknown), "1045");
 }
 
@@ -175,10 +179,10 @@ fn a_certificate() {
 /// Scenario 24.
 #[test]
 fn tls_is_required_and_may_be_declined() {
-    let required = Core { tls: TlsOffer::Required, ..core(Proof::Challenge(Password::new("s3cret"))) };
+    let required = Core { tls: TlsOffer::Required, ..core(challenge("s3cret")) };
     assert_eq!(code(&meet(&required, options("s3cret"))), "3159");
     assert!(meet(&required, ConnectOptions { tls: true, ..options("s3cret") }).connected.is_ok());
-    let off = Core { tls: TlsOffer::Off, ..core(Proof::Challenge(Password::new("s3cret"))) };
+    let off = Core { tls: TlsOffer::Off, ..core(challenge("s3cret")) };
     let met = meet(&off, ConnectOptions { tls: true, ..options("s3cret") });
     assert!(matches!(met.connected, Err(HandshakeError::TlsDeclined)), "{:?}", met.connected);
     // Scenario 24: something behind the request for TLS, in the clear.

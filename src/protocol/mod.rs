@@ -289,10 +289,19 @@ pub enum Proof {
     /// The whole password (or a token), which the core judges: [`Question::Password`]. Never without TLS, but for a local
     /// socket.
     Password,
-    /// The answer to a challenge by who knows this password.
-    Challenge(Password),
+    /// The answer to a challenge by who knows a password.
+    Challenge(Challenge),
     /// A client certificate for one of these names.
     Certificate(Arc<[String]>),
+}
+
+/// A password that is shown by answers to challenges.
+#[derive(Clone)]
+pub struct Challenge {
+    /// The password.
+    pub password: Password,
+    /// The weaker of two ways to answer, if the endpoint takes that of anybody: whether it takes it of this user.
+    pub weaker: Option<bool>,
 }
 
 impl fmt::Debug for Proof {

@@ -359,6 +359,7 @@ fn every_way_to_be_wrong_is_told_in_the_same_words() {
     let config_of = |text: &str| crate::config::Config::parse(text, "proxy.toml", &|_| None).unwrap();
     let endpoints = config_of(&text).endpoints;
     let user = |name: &str, auth| crate::config::UserConfig {
+        native_password: false,
         name: name.to_owned(),
         auth,
         certificate_names: Vec::new(),

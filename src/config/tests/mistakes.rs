@@ -143,7 +143,7 @@ fn a_folder_is_no_certificate() {
 fn missing_keys() {
     check(&[
         ("name = \"orders\"\n", "", "1: endpoint[0].name: is missing, needed: 1 to 63 letters, digits, -, _ or ."),
-        ("engine = \"postgres\"\n", "", "7: target_group[0].engine: is missing, needed: \"postgres\""),
+        ("engine = \"postgres\"\n", "", "7: target_group[0].engine: is missing, needed: \"postgres\" or \"mysql\""),
         (
             "user = \"monitor\"\n",
             "",
@@ -238,18 +238,10 @@ fn what_later_versions_bring() {
     const LATER: &str = "not available yet in this version";
     check(&[
         ("#endpoint", "role = 'split'", &format!("6: endpoint[0].role: \"split\" is {LATER}: use \"read-write\"")),
-        ("postgres", "mysql", &format!("9: target_group[0].engine: \"mysql\" is {LATER}: use \"postgres\"")),
         (
             "\"db1:5432\"",
             "'db1:5432', 'db2:5432'",
             &format!("10: target_group[0].targets: {LATER}: one target per group"),
-        ),
-        (
-            "#user",
-            "auth = ['mysql_native_password']",
-            &format!(
-                "21: user[0].auth[0]: \"mysql_native_password\" is {LATER}: use \"scram-sha-256\" or \"iam\" or \"iam-or-password\" or \"md5\" or \"certificate\""
-            ),
         ),
         (
             "#root",
@@ -310,4 +302,13 @@ fn broken_toml_is_told_with_its_line() {
         assert!(matches!(first.problem, Problem::Syntax { .. }));
         assert!(!errors.to_string().contains("hunter2"), "{errors}");
     }
+}
+
+#[test]
+fn what_is_for_one_engine() {
+    check(&[(
+        "engine = \"postgres\"",
+        "engine = \"mysql\"\nauth_query = { enabled = true, user = 'a', password = { value = 'b' } }",
+        "10: target_group[0].auth_query.enabled: users are looked up in PostgreSQL only; list those of MySQL as [[user]]",
+    )]);
 }
