@@ -6,15 +6,14 @@
 //! takes the same path as a known one's; what comes behind a request for TLS in the same breath ends the login.
 
 use super::frame::{self, packet};
-use super::message::{self, OkPacket, mark, status};
+use super::message::{self, ClientResponse, OkPacket, mark, status};
 use super::password::{CHALLENGE_BYTES, Plugin, challenge};
 use crate::protocol::{
     AcceptOptions, Accepted, Answer, Challenge, ClientError, Credentials, HandshakeError, Knowledge, Login, Password,
     Proof, Question, Secured, Settings, Step, TlsOffer, Violation, Welcome,
 };
 use mysql_common::constants::{CapabilityFlags as Capabilities, StatusFlags};
-use mysql_common::io::ParseBuf;
-use mysql_common::packets::{AuthSwitchRequest, HandshakePacket, HandshakeResponse};
+use mysql_common::packets::{AuthSwitchRequest, HandshakePacket};
 use mysql_common::proto::MySerialize;
 use std::mem;
 use std::sync::Arc;
@@ -294,38 +293,29 @@ impl Accept {
         if flags & Capabilities::CLIENT_PROTOCOL_41.bits() == 0 {
             return Err(bad(self, out));
         }
-        let Ok(response) = ParseBuf(payload).parse::<HandshakeResponse<'_>>(()) else { return Err(bad(self, out)) };
+        let Some(response) = ClientResponse::read(payload) else { return Err(bad(self, out)) };
         if self.options.tls == TlsOffer::Required && tls.is_none() {
             return Err(self.refused(ClientError::TlsRequired, out));
         }
-        let (Ok(user), Ok(database)) =
-            (std::str::from_utf8(response.user()), std::str::from_utf8(response.db_name().unwrap_or_default()))
-        else {
-            return Err(bad(self, out));
-        };
-        if user.is_empty() {
+        if response.user.is_empty() {
             return Err(self.refused(ClientError::NoUserName, out));
         }
-        let capabilities = response.capabilities() & OFFERED;
-        let plugin = match response.auth_plugin() {
-            Some(plugin) if capabilities.contains(Capabilities::CLIENT_PLUGIN_AUTH) => Plugin::of(plugin.as_bytes()),
-            _ => Plugin::Native,
-        };
+        let capabilities = response.capabilities & OFFERED;
+        let plugin = response.plugin.map_or(Plugin::Native, Plugin::of);
         let fixed = FIXED.iter().filter(|(flag, _)| capabilities.contains(*flag));
-        let attributes = response.connect_attributes().unwrap_or_default();
         let login = Login {
-            user: user.to_owned(),
-            database: database.to_owned(),
-            baseline: Arc::new(Settings::new([(NAMES, response.collation().to_string())])),
+            user: response.user.to_owned(),
+            database: response.database.to_owned(),
+            baseline: Arc::new(Settings::new([(NAMES, response.collation.to_string())])),
             fixed: fixed.map(|(_, name)| ((*name).to_owned(), "on".to_owned())).collect(),
             keys: None,
         };
         let known = Known {
             login,
             capabilities,
-            application: attributes.get("program_name").cloned().unwrap_or_default(),
+            application: response.program.to_owned(),
             plugin,
-            answer: Password::new(response.scramble_buf()),
+            answer: Password::new(response.answer),
             tls,
         };
         Ok((len, State::Known(known), None))

@@ -8,13 +8,11 @@
 
 use super::accept::FIXED;
 use super::frame::{self, packet, put_string};
-use super::message::{self, OkPacket, mark};
+use super::message::{self, OkPacket, ServerGreeting, mark};
 use super::password::{CHALLENGE_BYTES, Plugin};
 use crate::protocol::{Answer, ConnectOptions, HandshakeError, LoginSecret, Password, Step, Violation};
 use mysql_common::constants::CapabilityFlags as Capabilities;
 use mysql_common::crypto;
-use mysql_common::io::ParseBuf;
-use mysql_common::packets::{AuthSwitchRequest, HandshakePacket};
 use std::mem;
 
 /// Bytes of any packet before the login is done.
@@ -185,11 +183,8 @@ impl Connect {
 
     fn greeting(&self, payload: &[u8]) -> Result<Greeted, HandshakeError> {
         let malformed = || HandshakeError::from(Violation::InvalidStartup);
-        let greeting: HandshakePacket<'_> = ParseBuf(payload).parse(()).map_err(|_| malformed())?;
-        if greeting.protocol_version() != 10 {
-            return Err(malformed());
-        }
-        let has = greeting.capabilities();
+        let greeting = ServerGreeting::read(payload).ok_or_else(malformed)?;
+        let has = greeting.capabilities;
         if !has.contains(NEEDED) {
             return Err(HandshakeError::UnsupportedMethod("an older version than MySQL 5.7.6 or MariaDB 10.2"));
         }
@@ -198,12 +193,11 @@ impl Connect {
         }
         let fixed = FIXED.iter().filter(|(_, name)| self.options.fixed.iter().any(|(fixed, _)| fixed == name));
         let fixed = fixed.fold(Capabilities::empty(), |all, (flag, _)| all | *flag);
-        let challenge = [greeting.scramble_1_ref(), greeting.scramble_2_ref().unwrap_or_default()].concat();
         Ok(Greeted {
-            version: greeting.server_version_str().into_owned(),
-            connection_id: greeting.connection_id(),
-            challenge: *challenge.first_chunk().ok_or_else(malformed)?,
-            plugin: Plugin::of(greeting.auth_plugin_name_ref().unwrap_or_default()),
+            version: greeting.version.to_owned(),
+            connection_id: greeting.connection_id,
+            challenge: greeting.challenge,
+            plugin: Plugin::of(greeting.plugin),
             is_tls: false,
             capabilities: has & (USED | fixed),
         })
@@ -266,13 +260,11 @@ impl Connect {
         let is_safe = greeted.is_tls || self.options.local_socket;
         let proving = match (payload, proving) {
             ([mark::EOF, ..], Proving::Answered) => {
-                let request = ParseBuf(payload).parse::<AuthSwitchRequest<'_>>(());
-                let request = request.map_err(|_| HandshakeError::from(Violation::MalformedAuthentication))?;
-                greeted.plugin = Plugin::of(request.auth_plugin().as_bytes());
+                let (name, challenge) = message::read_switch(payload).ok_or(Violation::MalformedAuthentication)?;
+                greeted.plugin = Plugin::of(name);
                 match &greeted.plugin {
                     Plugin::Native | Plugin::CachingSha2 => {
-                        let challenge = request.plugin_data().first_chunk();
-                        greeted.challenge = *challenge.ok_or(Violation::MalformedAuthentication)?;
+                        greeted.challenge = challenge.ok_or(Violation::MalformedAuthentication)?;
                         let password = self.secret().ok_or(HandshakeError::NoPassword("and none is configured"))?;
                         let answer = greeted.plugin.answer(&greeted.challenge, password).unwrap_or_default();
                         packet(out, &mut self.sequence, |out| out.extend_from_slice(&answer));

@@ -1,10 +1,12 @@
 //! The packets that are written and read here: greetings, logins, OK, ERR and EOF; commands by their numbers.
 //!
-//! What servers and clients say at a login is read by `mysql_common`; what ends a reply is read here, since it must come out
+//! What is read here is read with every length checked: it comes from strangers (`docs/decisions/0006`). What ends a reply comes out
 //! again as another client can read it. <https://dev.mysql.com/doc/dev/mysql-server/latest/PAGE_PROTOCOL.html>
 
 use super::frame::{self, Reader};
+use super::password::CHALLENGE_BYTES;
 use crate::protocol::{ClientError, ServerError, Violation};
+use mysql_common::constants::CapabilityFlags as Capabilities;
 
 /// The first byte of what ends a reply.
 pub mod mark {
@@ -74,6 +76,117 @@ pub mod status {
     pub const NO_BACKSLASH_ESCAPES: u16 = 0x0200;
     /// What has changed in the session is told.
     pub const STATE_CHANGED: u16 = 0x4000;
+}
+
+/// What a server greets with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ServerGreeting<'a> {
+    /// In its own words.
+    pub version: &'a str,
+    /// By which the connection can be killed.
+    pub connection_id: u32,
+    /// What it can do.
+    pub capabilities: Capabilities,
+    /// The first bytes of its challenge.
+    pub challenge: [u8; CHALLENGE_BYTES],
+    /// The plugin that the challenge is for; may be empty.
+    pub plugin: &'a [u8],
+}
+
+impl<'a> ServerGreeting<'a> {
+    /// Reads a greeting of version 10
+    /// (<https://dev.mysql.com/doc/dev/mysql-server/latest/page_protocol_connection_phase_packets_protocol_handshake_v10.html>).
+    pub fn read(payload: &'a [u8]) -> Option<Self> {
+        let mut reader = Reader(payload);
+        if reader.byte()? != 10 {
+            return None;
+        }
+        let version = std::str::from_utf8(reader.cstr()?).ok()?;
+        let connection_id = reader.u32()?;
+        let first = reader.bytes(8)?;
+        reader.byte()?;
+        let low = reader.u16()?;
+        // The collation and the status: a login's reply says them again.
+        reader.bytes(3)?;
+        let capabilities = Capabilities::from_bits_retain(u32::from(reader.u16()?) << 16 | u32::from(low));
+        let challenge_bytes = usize::from(reader.byte()?);
+        reader.bytes(10)?;
+        // With a zero byte behind it, which is counted.
+        let second = reader.bytes(challenge_bytes.saturating_sub(8).max(13))?;
+        let challenge = *[first, second].concat().first_chunk()?;
+        let plugin = memchr::memchr(0, reader.0).and_then(|end| reader.0.get(..end)).unwrap_or(reader.0);
+        Some(Self { version, connection_id, capabilities, challenge, plugin })
+    }
+}
+
+/// What a client answers to a greeting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClientResponse<'a> {
+    /// What it can do, or would like to.
+    pub capabilities: Capabilities,
+    /// Its collation.
+    pub collation: u8,
+    /// Its user.
+    pub user: &'a str,
+    /// Its plugin's answer to the challenge.
+    pub answer: &'a [u8],
+    /// The database it asks for; may be empty.
+    pub database: &'a str,
+    /// Its plugin. `None`: it knows of none.
+    pub plugin: Option<&'a [u8]>,
+    /// What it says that its program is; may be empty.
+    pub program: &'a str,
+}
+
+impl<'a> ClientResponse<'a> {
+    /// Reads a response of protocol 4.1
+    /// (<https://dev.mysql.com/doc/dev/mysql-server/latest/page_protocol_connection_phase_packets_protocol_handshake_response.html>).
+    pub fn read(payload: &'a [u8]) -> Option<Self> {
+        let mut reader = Reader(payload);
+        let capabilities = Capabilities::from_bits_retain(reader.u32()?);
+        // The longest packet it takes.
+        reader.u32()?;
+        let collation = reader.byte()?;
+        reader.bytes(23)?;
+        let user = std::str::from_utf8(reader.cstr()?).ok()?;
+        let answer = if capabilities.contains(Capabilities::CLIENT_PLUGIN_AUTH_LENENC_CLIENT_DATA) {
+            reader.string()?
+        } else if capabilities.contains(Capabilities::CLIENT_SECURE_CONNECTION) {
+            let len = reader.byte()?;
+            reader.bytes(usize::from(len))?
+        } else {
+            reader.cstr()?
+        };
+        let has_database = capabilities.contains(Capabilities::CLIENT_CONNECT_WITH_DB) && !reader.0.is_empty();
+        let database = if has_database { std::str::from_utf8(reader.cstr()?).ok()? } else { "" };
+        let has_plugin = capabilities.contains(Capabilities::CLIENT_PLUGIN_AUTH) && !reader.0.is_empty();
+        // The last string of a packet may go without its zero byte.
+        let end = memchr::memchr(0, reader.0).unwrap_or(reader.0.len());
+        let plugin = if has_plugin { reader.bytes(end) } else { None };
+        if has_plugin && !reader.0.is_empty() {
+            reader.byte()?;
+        }
+        let has_attributes = capabilities.contains(Capabilities::CLIENT_CONNECT_ATTRS) && !reader.0.is_empty();
+        let mut attributes = Reader(if has_attributes { reader.string()? } else { b"" });
+        let mut program = "";
+        while !attributes.0.is_empty() {
+            let (name, value) = (attributes.string()?, attributes.string()?);
+            if name == b"program_name" {
+                program = std::str::from_utf8(value).unwrap_or_default();
+            }
+        }
+        Some(Self { capabilities, collation, user, answer, database, plugin, program })
+    }
+}
+
+/// Another plugin is to be used: its name, and its challenge, if it has one.
+pub fn read_switch(payload: &[u8]) -> Option<(&[u8], Option<[u8; CHALLENGE_BYTES]>)> {
+    let mut reader = Reader(payload);
+    if reader.byte()? != mark::EOF {
+        return None;
+    }
+    let name = reader.cstr()?;
+    Some((name, reader.0.first_chunk().copied()))
 }
 
 /// What an OK packet says, or what stands in its place at the end of rows.
@@ -279,8 +392,9 @@ mod tests {
         }
 
         #[test]
-        fn any_bytes_can_be_read(bytes in proptest::collection::vec(any::<u8>(), 0..40)) {
-            let _ = (OkPacket::read(&bytes), server_error(&bytes));
+        fn any_bytes_can_be_read(bytes in proptest::collection::vec(any::<u8>(), 0..120)) {
+            let _ = (OkPacket::read(&bytes), server_error(&bytes), read_switch(&bytes));
+            let _ = (ServerGreeting::read(&bytes), ClientResponse::read(&bytes));
         }
     }
 }
