@@ -8,7 +8,6 @@ mod calls;
 mod fingerprint;
 pub mod lexer;
 pub mod long;
-pub mod mysql;
 mod postgres;
 pub mod settings;
 #[cfg(test)]
