@@ -398,6 +398,8 @@ impl<'a> Scan<'a> {
                 intent.draws_sequence = true;
                 self.pin(PinReason::TemporaryObject);
             }
+            [Word::Create, ..] if now.routine.is_some() => {}
+            // Of a table, with its rows.
             [Word::Create, ..] => intent.draws_sequence |= has(Word::Select),
             [Word::Prepare, ..] => self.pin(PinReason::PreparedStatement),
             [Word::Execute, ..] => {
