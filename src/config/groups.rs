@@ -213,7 +213,8 @@ fn read_pin_on(table: Table<'_>) -> PinPolicy {
             | PinReason::Listen
             | PinReason::OpaqueCode
             | PinReason::ServerProcess
-            | PinReason::Unreadable => vec![reject, allow],
+            | PinReason::Unreadable
+            | PinReason::UserVariable => vec![reject, allow],
         };
         let words = [vec![("pin", PinPolicy::default())], words].concat();
         let own = table.read(reason.name(), PinPolicy::default(), |field| field.choice(&words, &[]));

@@ -231,7 +231,8 @@ fn without_pin(reason: PinReason) -> &'static str {
         | PinReason::OpaqueCode
         | PinReason::ServerProcess
         | PinReason::Unreadable
-        | PinReason::LargeStatement => "Connect to the database directly for it.",
+        | PinReason::LargeStatement
+        | PinReason::UserVariable => "Connect to the database directly for it.",
     }
 }
 

@@ -80,11 +80,13 @@ pub enum PinReason {
     Unreadable = 9,
     /// A prepared statement too long to be kept by the proxy.
     LargeStatement = 10,
+    /// A variable of the user's (`SET @a`, `SELECT ... INTO @a`), in MySQL and MariaDB.
+    UserVariable = 11,
 }
 
 impl PinReason {
     /// Every reason, in the order of its number.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Setting,
         Self::PreparedStatement,
         Self::TemporaryObject,
@@ -96,6 +98,7 @@ impl PinReason {
         Self::ServerProcess,
         Self::Unreadable,
         Self::LargeStatement,
+        Self::UserVariable,
     ];
 
     /// As in metrics, logs and `pin_on`.
@@ -112,6 +115,7 @@ impl PinReason {
             Self::ServerProcess => "server_process",
             Self::Unreadable => "unreadable",
             Self::LargeStatement => "large_statement",
+            Self::UserVariable => "user_variable",
         }
     }
 }

@@ -209,6 +209,7 @@ impl PinReason {
             Self::ServerProcess => "state inside the server process (LOAD, dblink, setseed and the like)",
             Self::Unreadable => "a text that can be read in two ways",
             Self::LargeStatement => "a prepared statement that is too long to be kept",
+            Self::UserVariable => "a user variable (SET @a, SELECT ... INTO @a)",
         }
     }
 }

@@ -8,6 +8,7 @@ mod calls;
 mod fingerprint;
 pub mod lexer;
 pub mod long;
+pub mod mysql;
 mod postgres;
 pub mod settings;
 #[cfg(test)]

@@ -4,7 +4,7 @@ use super::*;
 use crate::protocol::{PinReason, Pins};
 
 const REASONS: &str = "setting, prepared_statement, temporary_object, session_lock, held_cursor, listen, sequence, opaque_code, \
-                       server_process, unreadable, large_statement";
+                       server_process, unreadable, large_statement, user_variable";
 
 #[test]
 fn everything_pins_unless_it_is_said_otherwise() {

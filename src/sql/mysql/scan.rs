@@ -1,0 +1,588 @@
+//! One pass over a text's tokens, in one reading.
+//!
+//! A statement's first words say what it is, once it has ended; beside that, some words count wherever they stand
+//! (`INTO @a`, `GET_LOCK(`). `SET` has a small machine of its own. When in doubt a pin, from the moment the text is sent.
+
+use super::lexer::{Kind, Lexer, Reading, Token};
+use super::names::is_known;
+use super::routine::Routine;
+use super::words::{Word, Words};
+use super::{CHANGE_SETTINGS, Command, Dialect, End, KillKind, Statement};
+use crate::protocol::{Intent, PinReason, Pins};
+
+/// Reads a text; and whether a dollar quote was in it.
+pub(super) fn read(text: &[u8], dialect: Dialect, reading: Reading) -> (Statement, bool) {
+    let mut lexer = Lexer::new(text, dialect, reading);
+    let mut scan = Scan { dialect, ..Scan::default() };
+    for token in lexer.by_ref() {
+        scan.unreadable |= token.kind == Kind::Unterminated || is_ambiguous(token, dialect);
+        if token.kind == Kind::Semicolon {
+            scan.semicolon();
+        } else {
+            scan.token(token);
+        }
+    }
+    scan.unreadable |= lexer.is_ambiguous();
+    (scan.finish(), lexer.has_dollar_quote())
+}
+
+/// What can't be read may be anything.
+pub(super) fn is_unreadable(intent: &mut Intent) {
+    intent.pins_when_sent.add(PinReason::Unreadable);
+    intent.asks_sequence = true;
+    intent.draws_sequence = true;
+    intent.changes_settings = true;
+}
+
+/// The server may read other tokens here, by what is not known of its settings.
+fn is_ambiguous(token: Token<'_>, dialect: Dialect) -> bool {
+    let is_name = matches!(token.kind, Kind::Word | Kind::UserVariable);
+    // 0xA0 is a blank in latin1 and its kin.
+    !dialect.utf8 && is_name && token.bytes.contains(&0xa0)
+        || (dialect.multibyte_unsafe || dialect.unsure) && !token.bytes.is_ascii()
+        || dialect.unsure && token.bytes.iter().any(|byte| matches!(byte, b'"' | b'\\'))
+}
+
+/// What is known so far about the text, and about the statement that is read.
+#[derive(Debug, Default)]
+struct Scan<'a> {
+    dialect: Dialect,
+    found: Statement,
+    unreadable: bool,
+    statement: Current<'a>,
+}
+
+/// The statement that is read.
+#[derive(Debug, Default)]
+struct Current<'a> {
+    head: Head,
+    /// All of its words.
+    seen: Words,
+    depth: usize,
+    set: Set,
+    /// It defines a routine.
+    routine: Option<Routine>,
+    /// The names of its `WITH` are read.
+    names_tables: bool,
+    /// It stands behind MariaDB's `SET STATEMENT ... FOR`.
+    is_prefixed: bool,
+    previous: Previous<'a>,
+    /// `LAST_INSERT_ID(` was read.
+    awaits_argument: bool,
+    /// The name of `@@name` is read.
+    names_setting: bool,
+}
+
+/// The last token, and what it says about the next.
+#[derive(Debug, Default, Clone, Copy)]
+struct Previous<'a> {
+    word: Word,
+    name: &'a [u8],
+    is_quoted: bool,
+    /// A name with another one in front (`db.f`).
+    is_qualified: bool,
+    /// Of a name: the word before it and before what qualifies it.
+    introducer: Word,
+}
+
+/// The first words of a statement, parentheses in front of it left out.
+#[derive(Debug, Default)]
+struct Head {
+    words: [Word; HEAD_MAX],
+    /// How many words there are, also behind these.
+    len: usize,
+    /// The last number in it that is nothing but digits.
+    number: Option<u64>,
+}
+
+/// `COMMIT WORK AND NO CHAIN NO RELEASE`
+const HEAD_MAX: usize = 8;
+
+/// Where in a `SET` the scan is.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Set {
+    /// It is no `SET`.
+    #[default]
+    No,
+    /// What is set comes next.
+    Target { is_global: bool },
+    /// The name that follows `@@` comes next.
+    System { is_global: bool },
+    /// A value, up to the next comma outside of parentheses.
+    Value,
+    /// MariaDB's `SET STATEMENT`, up to its `FOR`.
+    Statement,
+}
+
+impl Head {
+    fn words(&self) -> &[Word] {
+        self.words.get(..self.len).unwrap_or(&self.words)
+    }
+
+    fn push(&mut self, word: Word, token: Token<'_>) {
+        if let Some(place) = self.words.get_mut(self.len) {
+            *place = word;
+            if word == Word::Number {
+                let is_plain = token.bytes.iter().all(u8::is_ascii_digit);
+                let digits = std::str::from_utf8(token.bytes).ok().filter(|_| is_plain);
+                self.number = digits.and_then(|digits| digits.parse().ok());
+            }
+        }
+        self.len = self.len.saturating_add(1);
+    }
+}
+
+impl<'a> Scan<'a> {
+    fn pin(&mut self, reason: PinReason) {
+        self.found.intent.pins_when_sent.add(reason);
+    }
+
+    fn token(&mut self, token: Token<'a>) {
+        let word = Word::of(token);
+        let previous = self.statement.previous;
+        let now = &mut self.statement;
+        if word == Word::Open && now.head.len == 0 {
+            now.depth += 1;
+            return;
+        }
+        now.head.push(word, token);
+        now.seen.add(word);
+        let is_deferred = now.routine.as_ref().is_some_and(Routine::is_deferred);
+        self.definition(word);
+        if !is_deferred {
+            self.effects(token, word);
+        }
+        let now = &mut self.statement;
+        match word {
+            Word::Open => now.depth += 1,
+            Word::Close => now.depth = now.depth.saturating_sub(1),
+            _other => {}
+        }
+        let is_qualified = previous.word == Word::Dot;
+        let is_in_chain = is_qualified || word == Word::Dot;
+        now.previous = Previous {
+            word,
+            name: if matches!(token.kind, Kind::Word | Kind::Quoted) { token.bytes } else { &[] },
+            is_quoted: token.kind == Kind::Quoted,
+            is_qualified,
+            introducer: if is_in_chain { previous.introducer } else { previous.word },
+        };
+    }
+
+    /// Looks for the definition of a routine, and for its end.
+    fn definition(&mut self, word: Word) {
+        let now = &mut self.statement;
+        let previous = now.previous.word;
+        if let Some(routine) = &mut now.routine {
+            routine.token(word, previous);
+            return;
+        }
+        let is_kind = match now.head.words() {
+            [Word::Create, ..] => matches!(word, Word::Routine | Word::Event | Word::Package),
+            [Word::Alter, ..] => word == Word::Event,
+            _ => return,
+        };
+        let is_other = [Word::Table, Word::Naming, Word::Database, Word::User, Word::Role, Word::As, Word::On];
+        if is_kind && previous != Word::Dot && !is_other.iter().any(|word| now.seen.contains(*word)) {
+            now.routine = Some(Routine::new(word));
+        }
+    }
+
+    /// What counts wherever it stands.
+    fn effects(&mut self, token: Token<'a>, word: Word) {
+        let previous = self.statement.previous;
+        self.set(token, word);
+        self.setting(token, word);
+        if std::mem::take(&mut self.statement.awaits_argument) {
+            let intent = &mut self.found.intent;
+            if word == Word::Close {
+                intent.asks_sequence = true;
+            } else {
+                intent.draws_sequence = true;
+            }
+        }
+        let is_set = self.statement.set != Set::No;
+        match (word, previous.word) {
+            (_, Word::Dot) => match word {
+                // Oracle's way to use a sequence.
+                Word::Nextval => self.found.intent.draws_sequence = true,
+                Word::Currval => self.found.intent.asks_sequence = true,
+                _other => {}
+            },
+            (Word::Open, _) => self.call(previous),
+            (Word::Kill, _) => self.found.has_kill = true,
+            (Word::Assign, before) if !is_set || before == Word::Variable => self.pin(PinReason::UserVariable),
+            (Word::Variable, Word::Into) => self.pin(PinReason::UserVariable),
+            (Word::SqlCalcFoundRows, _) | (Word::Value, Word::Next) => self.found.intent.draws_sequence = true,
+            (Word::Value, Word::Previous) => self.found.intent.asks_sequence = true,
+            _other => {}
+        }
+        let now = &mut self.statement;
+        if now.head.len == 1 {
+            now.names_tables = word == Word::With;
+        } else if now.depth == 0 && is_query(word) {
+            now.names_tables = false;
+        }
+    }
+
+    /// A setting that is read: some are last values of the connection.
+    fn setting(&mut self, token: Token<'_>, word: Word) {
+        let now = &mut self.statement;
+        if word == Word::System {
+            now.names_setting = true;
+        } else if now.names_setting && matches!(token.kind, Kind::Word | Kind::Quoted) {
+            self.found.intent.asks_sequence |= is_last_value(unquoted(token.bytes));
+        } else if word != Word::Dot {
+            now.names_setting = false;
+        }
+    }
+
+    /// `name (`
+    fn call(&mut self, name: Previous<'_>) {
+        let now = &self.statement;
+        let bytes = unquoted(name.name);
+        if bytes.is_empty() {
+            return;
+        }
+        if !name.is_qualified {
+            match Effect::of(bytes) {
+                Some(Effect::Locks) => return self.pin(PinReason::SessionLock),
+                Some(Effect::Unlocks) => return self.found.intent.may_end.add(PinReason::SessionLock),
+                Some(Effect::Asks) => return self.found.intent.asks_sequence = true,
+                Some(Effect::Draws) => return self.found.intent.draws_sequence = true,
+                Some(Effect::LastInsertId) => return self.statement.awaits_argument = true,
+                None if !name.is_quoted && is_known(bytes) => return,
+                None => {}
+            }
+        }
+        let is_table = match name.introducer {
+            Word::Naming | Word::Into | Word::Insert | Word::Replace | Word::Table | Word::As | Word::With => true,
+            // `(SELECT ...) name (a, b)`
+            Word::Close => true,
+            Word::On => now.head.words().first() == Some(&Word::Create),
+            _other => now.names_tables && now.depth == 0,
+        };
+        if !is_table {
+            self.opaque();
+        }
+    }
+
+    /// Code that can't be seen runs.
+    fn opaque(&mut self) {
+        self.pin(PinReason::OpaqueCode);
+        self.found.intent.asks_sequence = true;
+        self.found.intent.draws_sequence = true;
+    }
+
+    fn set(&mut self, token: Token<'_>, word: Word) {
+        let now = &self.statement;
+        let is_outside = now.depth == 0;
+        let is_name = matches!(token.kind, Kind::Word | Kind::Quoted);
+        self.statement.set = match now.set {
+            Set::No if now.head.len == 1 && word == Word::Set => Set::Target { is_global: false },
+            Set::No => Set::No,
+            Set::Statement if is_outside && word == Word::For => {
+                self.statement = Current { is_prefixed: true, ..Current::default() };
+                return;
+            }
+            Set::Statement => Set::Statement,
+            Set::Value if is_outside && word == Word::Comma => Set::Target { is_global: false },
+            Set::Value => Set::Value,
+            Set::Target { is_global } => match word {
+                Word::Variable => {
+                    self.pin(PinReason::UserVariable);
+                    Set::Value
+                }
+                Word::System => Set::System { is_global: false },
+                Word::Scope => Set::Target { is_global: true },
+                Word::Session | Word::Local => Set::Target { is_global: false },
+                Word::Statement if now.head.len == 2 => Set::Statement,
+                // Accounts, not the connection.
+                Word::Password | Word::Default => {
+                    self.found.may_end_transaction = true;
+                    Set::Value
+                }
+                Word::Resource => {
+                    // Which group a thread is in is no setting: nothing says that a reset brings it back.
+                    self.pin(PinReason::ServerProcess);
+                    Set::Value
+                }
+                _ if is_global => Set::Value,
+                _ if is_name => {
+                    self.sets(unquoted(token.bytes));
+                    Set::Value
+                }
+                // A syntax error.
+                _ => Set::Value,
+            },
+            Set::System { is_global } => match word {
+                Word::Scope => Set::System { is_global: true },
+                Word::Dot => Set::System { is_global },
+                Word::Session | Word::Local => Set::System { is_global: false },
+                _ if is_name && !is_global => {
+                    self.sets(unquoted(token.bytes));
+                    Set::Value
+                }
+                _ => Set::Value,
+            },
+        };
+    }
+
+    /// A setting of the session.
+    fn sets(&mut self, name: &[u8]) {
+        let name = name.to_ascii_lowercase();
+        let starts = |prefix: &str| name.starts_with(prefix.as_bytes());
+        // Who the connection is to the binary log, what it owns of it, and what it has gathered about its statements: either a
+        // reset does not end it, or a reset that fails would cost more than a connection.
+        let is_lasting =
+            ["pseudo_", "gtid_", "wsrep_", "debug", "profiling", "optimizer_trace", "sql_log_", "authorization"]
+                .into_iter()
+                .any(starts);
+        match name.as_slice() {
+            b"autocommit" => self.found.may_end_transaction = true,
+            b"last_insert_id" | b"identity" | b"insert_id" => self.found.intent.draws_sequence = true,
+            _ => {}
+        }
+        let is_lasting = is_lasting || matches!(name.as_slice(), b"server_id" | b"skip_replication");
+        self.pin(if is_lasting { PinReason::ServerProcess } else { PinReason::Setting });
+    }
+
+    fn semicolon(&mut self) {
+        let now = &mut self.statement;
+        if let Some(routine) = &mut now.routine
+            && routine.goes_on()
+        {
+            now.previous = Previous::default();
+            return;
+        }
+        self.end_of_statement();
+    }
+
+    fn end_of_statement(&mut self) {
+        let now = std::mem::take(&mut self.statement);
+        if now.head.len == 0 && !now.is_prefixed && now.depth == 0 {
+            return;
+        }
+        self.found.statements = self.found.statements.saturating_add(1);
+        self.found.command = if now.is_prefixed { Command::Other } else { command(&now.head) };
+        self.found.may_end_transaction |= may_end_transaction(now.head.words(), now.seen);
+        self.verb(&now);
+    }
+
+    /// What a statement does by what it is.
+    fn verb(&mut self, now: &Current<'_>) {
+        let has = |word| now.seen.contains(word);
+        let intent = &mut self.found.intent;
+        let words = now.head.words();
+        match words {
+            [Word::Insert | Word::Replace | Word::Update | Word::Delete, ..] => intent.draws_sequence = true,
+            [Word::With | Word::Explain | Word::Analyze, ..] => {
+                intent.draws_sequence |= [Word::Insert, Word::Replace, Word::Update, Word::Delete].into_iter().any(has);
+            }
+            [Word::Load, ..] => {
+                intent.draws_sequence = true;
+                self.found.is_load_local |= has(Word::Local) && has(Word::Infile);
+                // `LOAD DATA ... (a, @b)`
+                if has(Word::Variable) {
+                    self.pin(PinReason::UserVariable);
+                }
+            }
+            [Word::Use, ..] => intent.pins_when_done.add(PinReason::Setting),
+            // The connection's own may be the one.
+            [Word::Drop | Word::Alter, Word::Database, ..] => self.pin(PinReason::Setting),
+            [Word::Drop, Word::Prepare, ..] | [Word::Deallocate, ..] => {
+                intent.may_end.add(PinReason::PreparedStatement)
+            }
+            [Word::Drop, ..] => intent.may_end.add(PinReason::TemporaryObject),
+            [Word::Create, Word::Temporary, ..] | [Word::Create, Word::Or, Word::Replace, Word::Temporary, ..] => {
+                intent.draws_sequence = true;
+                self.pin(PinReason::TemporaryObject);
+            }
+            [Word::Create, ..] if now.routine.is_some() => {}
+            // Of a table, with its rows.
+            [Word::Create, ..] => intent.draws_sequence |= has(Word::Select),
+            [Word::Prepare, ..] => self.pin(PinReason::PreparedStatement),
+            [Word::Execute, ..] => {
+                self.pin(PinReason::PreparedStatement);
+                self.opaque();
+            }
+            [Word::Call, ..] => {
+                self.opaque();
+                if has(Word::Variable) {
+                    self.pin(PinReason::UserVariable);
+                }
+            }
+            [Word::Lock, ..] => self.pin(PinReason::SessionLock),
+            [Word::Unlock, ..] | [Word::Backup, Word::Unlock, ..] | [Word::Backup, _, Word::End] => {
+                intent.may_end.add(PinReason::SessionLock);
+            }
+            [Word::Backup, ..] => self.pin(PinReason::SessionLock),
+            [Word::Flush, ..] if has(Word::Lock) || has(Word::Export) => self.pin(PinReason::SessionLock),
+            [Word::Handler, ..] => {
+                if has(Word::CloseWord) {
+                    intent.may_end.add(PinReason::HeldCursor);
+                }
+                if has(Word::OpenWord) {
+                    self.pin(PinReason::HeldCursor);
+                }
+            }
+            [Word::Get, ..] => {
+                intent.asks_sequence = true;
+                if has(Word::Variable) {
+                    self.pin(PinReason::UserVariable);
+                }
+            }
+            [Word::Show, ..] => intent.asks_sequence |= has(Word::Warnings) || has(Word::Errors),
+            [Word::Begin] | [Word::Begin, Word::Work, ..] => {}
+            // MariaDB's compound statements.
+            [Word::Begin | Word::If | Word::Case | Word::Loop | Word::While | Word::Repeat | Word::For, ..]
+            | [Word::Declare | Word::Return, ..]
+            | [_, Word::Colon, ..] => self.opaque(),
+            words if is_harmless(words) => {}
+            // In Oracle's mode it may be a procedure's name.
+            [Word::Name, ..] if self.dialect.mariadb => self.opaque(),
+            // A syntax error, or a statement that nobody here knows.
+            _ => intent.pins_when_done.add(PinReason::OpaqueCode),
+        }
+    }
+
+    fn finish(mut self) -> Statement {
+        self.end_of_statement();
+        let mut found = self.found;
+        match found.statements {
+            0 => found.command = Command::Empty,
+            1 => {}
+            _ => {
+                found.command = Command::Other;
+                found.may_end_transaction = true;
+                // One may be done and the next one fail.
+                found.intent.pins_when_sent = found.intent.pins_when_sent.and(found.intent.pins_when_done);
+                found.intent.pins_when_done = Pins::NONE;
+            }
+        }
+        if self.unreadable {
+            is_unreadable(&mut found.intent);
+            found.may_end_transaction = true;
+            found.command = Command::Other;
+        }
+        let pins = found.intent.pins_when_sent.and(found.intent.pins_when_done);
+        found.intent.changes_settings |= CHANGE_SETTINGS.iter().any(|reason| pins.contains(*reason));
+        found
+    }
+}
+
+/// The main part of a `WITH` begins.
+const fn is_query(word: Word) -> bool {
+    use Word::{Delete, Insert, Replace, Select, Table, Update, Values};
+    matches!(word, Select | Insert | Replace | Update | Delete | Table | Values)
+}
+
+/// Nothing about it outlives it but what the scan has found in it.
+fn is_harmless(words: &[Word]) -> bool {
+    use Word::{Admin, Alter, Commit, Create, Do, Flush, Kill, Plain, Release, Rollback, Set, Start, Xa};
+    let is_other = |word: &Word| matches!(word, Admin | Alter | Commit | Create | Do | Flush | Kill | Plain | Release);
+    let is_one = |word: &Word| matches!(word, Rollback | Set | Start | Xa) || is_other(word) || is_query(*word);
+    words.first().is_none_or(is_one)
+}
+
+/// By what the manuals say of implicit commits; what isn't known may do anything.
+fn may_end_transaction(words: &[Word], seen: Words) -> bool {
+    use Word::{Deallocate, Do, Explain, Get, Handler, Load, Plain, Prepare, Release, Set, Show, Use, With};
+    match words {
+        [] => false,
+        // `LOAD INDEX INTO CACHE`
+        [Load, Word::Naming, ..] => true,
+        [Word::Rollback, ..] => !seen.contains(Word::To),
+        [Word::Create | Word::Drop, Word::Temporary, ..] | [Word::Drop, Word::Prepare, ..] => false,
+        [
+            Deallocate | Do | Explain | Get | Handler | Load | Plain | Prepare | Release | Set | Show | Use | With,
+            ..,
+        ] => false,
+        [first, ..] => !is_query(*first),
+    }
+}
+
+fn command(head: &Head) -> Command {
+    let words = head.words();
+    match words {
+        [Word::Begin] | [Word::Begin, Word::Work] | [Word::Start, Word::Transaction, ..] => Command::Begin,
+        [Word::Commit, rest @ ..] => Command::Commit(end(rest)),
+        [Word::Rollback, Word::To, ..] | [Word::Rollback, Word::Work, Word::To, ..] => Command::Other,
+        [Word::Rollback, rest @ ..] => Command::Rollback(end(rest)),
+        [Word::Kill, rest @ ..] => kill(rest, head),
+        [Word::Use, ..] => Command::Use,
+        _ => Command::Other,
+    }
+}
+
+fn end(rest: &[Word]) -> End {
+    let has = |before, word| {
+        let mut pairs = rest.windows(2);
+        pairs.any(|pair| pair == [before, word])
+    };
+    End { chain: has(Word::And, Word::Chain), release: rest.contains(&Word::Release) && !has(Word::No, Word::Release) }
+}
+
+fn kill(rest: &[Word], head: &Head) -> Command {
+    let (kind, target) = match rest {
+        [Word::Connection, target @ ..] => (KillKind::Connection, target),
+        [Word::Query, target @ ..] => (KillKind::Query, target),
+        target => (KillKind::Connection, target),
+    };
+    let is_other = |word: &Word| matches!(word, Word::Hard | Word::Soft | Word::User | Word::Id);
+    let kind = if rest.iter().take(3).any(is_other) { KillKind::Other } else { kind };
+    let id = head.number.filter(|_| target == [Word::Number] && kind != KillKind::Other);
+    Command::Kill { kind, id }
+}
+
+/// `@@name` that tells of the statement before.
+fn is_last_value(name: &[u8]) -> bool {
+    let names = ["identity", "last_insert_id", "warning_count", "error_count", "last_gtid"];
+    names.iter().any(|last| last.as_bytes().eq_ignore_ascii_case(name))
+}
+
+/// What a built-in function does to its connection, or asks of it.
+#[derive(Debug, Clone, Copy)]
+enum Effect {
+    Locks,
+    Unlocks,
+    /// Asks for a last value.
+    Asks,
+    Draws,
+    /// Asks for it, or makes it if there is an argument.
+    LastInsertId,
+}
+
+impl Effect {
+    fn of(name: &[u8]) -> Option<Self> {
+        const EFFECTS: [(&str, Effect); 18] = [
+            ("get_lock", Effect::Locks),
+            ("service_get_read_locks", Effect::Locks),
+            ("service_get_write_locks", Effect::Locks),
+            ("version_tokens_lock_exclusive", Effect::Locks),
+            ("version_tokens_lock_shared", Effect::Locks),
+            ("release_all_locks", Effect::Unlocks),
+            ("release_lock", Effect::Unlocks),
+            ("service_release_locks", Effect::Unlocks),
+            ("version_tokens_unlock", Effect::Unlocks),
+            ("found_rows", Effect::Asks),
+            ("lastval", Effect::Asks),
+            ("row_count", Effect::Asks),
+            ("wsrep_last_seen_gtid", Effect::Asks),
+            ("wsrep_last_written_gtid", Effect::Asks),
+            ("wsrep_sync_wait_upto_gtid", Effect::Asks),
+            ("nextval", Effect::Draws),
+            ("setval", Effect::Draws),
+            ("last_insert_id", Effect::LastInsertId),
+        ];
+        EFFECTS.iter().find(|(known, _)| known.as_bytes().eq_ignore_ascii_case(name)).map(|(_, effect)| *effect)
+    }
+}
+
+/// The inside of a quoted name. Doubled quotes stay: no name that is known here has one.
+fn unquoted(name: &[u8]) -> &[u8] {
+    match name {
+        [b'`', inside @ .., b'`'] | [b'"', inside @ .., b'"'] => inside,
+        bare => bare,
+    }
+}

@@ -1,0 +1,772 @@
+//! Texts and what is read from them; then what holds for any text.
+//!
+//! A reading is written as the number of statements, then `!reason` for a pin when sent, `+reason` for one when done,
+//! `-reason` for one that may end, and a word for everything else; the command last.
+
+#![allow(clippy::unwrap_used, clippy::wildcard_enum_match_arm, reason = "tests fail by panicking")]
+
+use std::fmt::Write;
+
+use proptest::prelude::*;
+
+use super::lexer::{Kind, Lexer, OLDEST_RELEASE, Reading};
+use super::{Command, Dialect, End, KillKind, Statement, TEXT_BYTES_MAX, classify, classify_prefix};
+use crate::protocol::PinReason;
+
+const MYSQL: Dialect = Dialect {
+    ansi_quotes: false,
+    no_backslash_escapes: false,
+    multibyte_unsafe: false,
+    utf8: true,
+    mariadb: false,
+    unsure: false,
+};
+const MARIADB: Dialect = Dialect { mariadb: true, ..MYSQL };
+const ANSI: Dialect = Dialect { ansi_quotes: true, ..MYSQL };
+const NO_BACKSLASH: Dialect = Dialect { no_backslash_escapes: true, ..MYSQL };
+const GBK: Dialect = Dialect { multibyte_unsafe: true, utf8: false, ..MYSQL };
+const LATIN1: Dialect = Dialect { utf8: false, ..MYSQL };
+const UNSURE: Dialect = Dialect { unsure: true, ..MYSQL };
+
+fn reading(statement: Statement) -> String {
+    let Statement { intent, statements, command, may_end_transaction, is_load_local, has_kill } = statement;
+    let mut text = statements.to_string();
+    for pin in intent.pins_when_sent.iter() {
+        write!(text, " !{pin}").unwrap();
+    }
+    for pin in intent.pins_when_done.iter() {
+        write!(text, " +{pin}").unwrap();
+    }
+    for pin in intent.may_end.iter() {
+        write!(text, " -{pin}").unwrap();
+    }
+    for (is, word) in [
+        (intent.asks_sequence, "asks"),
+        (intent.draws_sequence, "draws"),
+        (may_end_transaction, "ends"),
+        (is_load_local, "local"),
+        (has_kill, "kill"),
+    ] {
+        if is {
+            write!(text, " {word}").unwrap();
+        }
+    }
+    if command != Command::Other {
+        write!(text, " {command:?}").unwrap();
+    }
+    text
+}
+
+fn check_in(dialect: Dialect, table: &[(&str, &str)]) {
+    for (sql, expected) in table {
+        assert_eq!(reading(classify(sql.as_bytes(), dialect)), *expected, "{sql}");
+    }
+}
+
+fn check(table: &[(&str, &str)]) {
+    check_in(MYSQL, table);
+    check_in(MARIADB, table);
+}
+
+#[test]
+fn what_leaves_nothing() {
+    for sql in [
+        "SELECT 1",
+        "select a, count(*), max(b) from t where c in (1, 2) and (d = 'x' or e like '%;%') group by a having sum(b) > 1",
+        "SELECT @@version_comment LIMIT 1",
+        "SELECT @@session.autocommit, @@GLOBAL.read_only, @a",
+        "(SELECT 1) UNION ALL (SELECT 2) ORDER BY 1",
+        "SELECT * FROM `t` WHERE `a`.`b` = ? FOR UPDATE",
+        "SELECT * FROM (SELECT 1) d (a, b)",
+        "WITH RECURSIVE c (n) AS (SELECT 1), `d` (m) AS (SELECT 2) SELECT n FROM c",
+        "SELECT IF(a, 1, REPLACE(b, 'x', 'y')), CASE WHEN a THEN COALESCE(b, NOW()) END FROM t USE INDEX (i)",
+        "SELECT ROW_NUMBER() OVER (PARTITION BY a ORDER BY b) FROM t",
+        "SELECT CAST(a AS CHAR(10)), CONVERT(b, DECIMAL(10,2)), INTERVAL(1, 2) FROM t",
+        "SELECT * FROM t INTO OUTFILE '/tmp/x'",
+        "SELECT 'a:=1', `b:=1`, \"INTO @a\" -- := ; GET_LOCK('a', 1)",
+        "VALUES ROW(1, 2)",
+        "TABLE t",
+        "DO SLEEP(1)",
+        "SHOW TABLES",
+        "DESCRIBE t",
+        "EXPLAIN SELECT 1",
+        "SAVEPOINT a",
+        "ROLLBACK TO a",
+        "RELEASE SAVEPOINT a",
+        "SET GLOBAL max_connections = 10",
+        "SET @@global.max_connections = 10",
+        "SET @@global . max_connections := 10",
+        "SET GLOBAL TRANSACTION READ ONLY",
+        "HANDLER t READ FIRST",
+        "SELECT GET_LOCK, last_insert_id, `row_count` FROM kill_list",
+        "SELECT t.kill FROM t",
+        "SELECT 1 /* ; KILL 5 */ # ; KILL 5",
+        "SELECT 1 -- ; KILL 5",
+        "SELECT 1 --",
+    ] {
+        check(&[(sql, "1")]);
+    }
+    check_in(MYSQL, &[("SET PERSIST x = 1", "1"), ("SET @@persist_only.x = 1", "1")]);
+    check(&[
+        ("INSERT INTO t (a, b) VALUES (1, 'x') ON DUPLICATE KEY UPDATE a = VALUES(a)", "1 draws"),
+        ("INSERT INTO `d`.`t`(`a`) VALUES (?) AS `new`(`b`)", "1 draws"),
+        ("INSERT IGNORE t (a) SELECT b FROM u", "1 draws"),
+        ("REPLACE t(a) VALUES (1)", "1 draws"),
+        ("UPDATE t SET a = 1 WHERE b = 2", "1 draws"),
+        ("DELETE FROM t", "1 draws"),
+        ("WITH c AS (SELECT 1) DELETE FROM t WHERE a IN (SELECT * FROM c)", "1 draws"),
+        (
+            "CREATE TABLE IF NOT EXISTS `t` (`a` INT(11), b varchar(10), PRIMARY KEY (a), KEY k (b), UNIQUE `u` (`b`), CONSTRAINT x FOREIGN KEY f (b) REFERENCES u (b))",
+            "1 ends",
+        ),
+        ("CREATE TABLE t (a INT) PARTITION BY RANGE (a) (PARTITION p VALUES LESS THAN (5))", "1 ends"),
+        ("CREATE INDEX i ON t (a)", "1 ends"),
+        ("CREATE VIEW v (a) AS SELECT 1", "1 draws ends"),
+        ("ALTER TABLE t ADD COLUMN (a INT), ADD UNIQUE KEY `k` (`b`)", "1 ends"),
+        ("TRUNCATE t", "1 ends"),
+        ("GRANT SELECT (a) ON t TO u", "1 ends"),
+        ("LOAD DATA INFILE 'x' INTO TABLE t (a, b)", "1 draws"),
+    ]);
+}
+
+#[test]
+fn empty_texts() {
+    for sql in ["", " ", ";", " ; ;", "-- x", "#x\n;", "/* x */", "/**/;"] {
+        check(&[(sql, "0 Empty")]);
+    }
+    check(&[("SELECT 1;", "1"), (";;SELECT 1;;", "1"), ("SELECT 1; SELECT 2", "2 ends"), ("(", "0 Empty")][..3]);
+}
+
+#[test]
+fn settings() {
+    for sql in [
+        "SET x = 1",
+        "SET SESSION x = 1",
+        "SET LOCAL x := 1",
+        "SET @@x = 1",
+        "SET @@session.x = 1",
+        "SET @@local.x = 1",
+        "SET @@`x` = 1",
+        "SET `x` = 1",
+        "SET NAMES utf8mb4 COLLATE utf8mb4_bin",
+        "SET CHARACTER SET 'utf8mb4'",
+        "SET CHARSET latin1",
+        "SET ROLE ALL",
+        "SET TRANSACTION ISOLATION LEVEL READ COMMITTED",
+        "SET SESSION TRANSACTION READ ONLY",
+        "SET GLOBAL x = 1, SESSION y = 2",
+        "SET GLOBAL x = 1, y = 2",
+        "SET @@global.x = (SELECT 1, 2), @@y = 2",
+    ] {
+        check(&[(sql, "1 !setting")]);
+    }
+    check(&[
+        ("SET autocommit = 0", "1 !setting ends"),
+        ("SET x = 1, @@SESSION.autocommit = 1", "1 !setting ends"),
+        ("SET last_insert_id = 5", "1 !setting draws"),
+        ("SET PASSWORD = 'x'", "1 ends"),
+        ("SET DEFAULT ROLE r TO u", "1 ends"),
+        ("SET RESOURCE GROUP g", "1 !server_process"),
+        ("SET profiling = 1", "1 !server_process"),
+        ("SET sql_log_bin = 0", "1 !server_process"),
+        ("SET @@session.gtid_next = 'x'", "1 !server_process"),
+        ("SET pseudo_thread_id = 1", "1 !server_process"),
+        ("SET SESSION AUTHORIZATION u", "1 !server_process"),
+        ("SET x = f()", "1 !setting !opaque_code asks draws"),
+        ("USE d", "1 +setting Use"),
+        ("use `d`; SELECT 1", "2 !setting ends"),
+        ("DROP DATABASE d", "1 !setting ends"),
+        ("DROP SCHEMA d", "1 !setting ends"),
+    ]);
+    check_in(
+        MARIADB,
+        &[
+            ("SET STATEMENT max_statement_time = 1 FOR SELECT 1", "1"),
+            ("SET STATEMENT a = SUBSTRING('x' FOR 1), b = 2 FOR INSERT INTO t (a) VALUES (1)", "1 draws"),
+            ("SET STATEMENT a = 1 FOR SET @a = 1", "1 !user_variable"),
+            ("SET STATEMENT a = 1 FOR KILL 5", "1 ends kill"),
+        ],
+    );
+    for (sql, changes) in [
+        ("SET NAMES gbk", true),
+        ("USE d", true),
+        ("EXECUTE s", true),
+        ("SELECT f()", true),
+        ("CREATE TEMPORARY TABLE t (a INT)", true),
+        ("SELECT 'a", true),
+        ("SET @a = 1", false),
+        ("SELECT GET_LOCK('a', 1)", false),
+    ] {
+        assert_eq!(classify(sql.as_bytes(), MYSQL).intent.changes_settings, changes, "{sql}");
+    }
+}
+
+#[test]
+fn user_variables() {
+    for sql in [
+        "SET @a = 1",
+        "SET @'a b' = 1",
+        "SET @`a` := 1",
+        "SET @\"a\" = 1",
+        "SET GLOBAL x = 1, @a = 2",
+        "SELECT @a := 1",
+        "SELECT @a:=@a+1 FROM t",
+        "SELECT (@`x`:=1)",
+        "SELECT 1 INTO @a",
+        "SELECT 1, 2 INTO /* x */ @a, @b FROM t",
+    ] {
+        check(&[(sql, "1 !user_variable")]);
+    }
+    check(&[
+        ("SET @a = 1, x = 2", "1 !setting !user_variable"),
+        ("SET x = (@a := 5)", "1 !setting !user_variable"),
+        ("LOAD DATA INFILE 'x' INTO TABLE t (a, @b) SET c = @b", "1 !user_variable draws"),
+        ("GET DIAGNOSTICS @n = NUMBER", "1 !user_variable asks"),
+        ("GET CURRENT DIAGNOSTICS CONDITION 1 @m = MESSAGE_TEXT", "1 !user_variable asks"),
+        ("CALL p(@a)", "1 !opaque_code !user_variable asks draws ends"),
+        ("EXPLAIN FORMAT = JSON INTO @a SELECT 1", "1 !user_variable"),
+        ("INSERT INTO t VALUES (@a)", "1 draws"),
+    ]);
+}
+
+#[test]
+fn what_lives_on_the_connection() {
+    check(&[
+        ("PREPARE s FROM 'SELECT 1'", "1 !prepared_statement"),
+        ("PREPARE s FROM @a", "1 !prepared_statement"),
+        ("EXECUTE s USING @a", "1 !prepared_statement !opaque_code asks draws ends"),
+        ("DEALLOCATE PREPARE s", "1 -prepared_statement"),
+        ("DROP PREPARE s", "1 -prepared_statement"),
+        ("CREATE TEMPORARY TABLE t (a INT)", "1 !temporary_object draws"),
+        ("CREATE OR REPLACE TEMPORARY TABLE t (a INT)", "1 !temporary_object draws ends"),
+        ("CREATE TEMPORARY TABLE t SELECT 1", "1 !temporary_object draws"),
+        ("CREATE TABLE temporary (a INT)", "1 ends"),
+        ("DROP TEMPORARY TABLE t", "1 -temporary_object"),
+        ("DROP TABLE t", "1 -temporary_object ends"),
+        ("SELECT GET_LOCK('a', 10)", "1 !session_lock"),
+        ("SELECT `get_lock` /* x */ ('a', 10)", "1 !session_lock"),
+        ("DO get_lock('a', 10)", "1 !session_lock"),
+        ("SELECT 1e1,GET_LOCK('a',1)", "1 !session_lock"),
+        ("SELECT 1e1union SELECT GET_LOCK('a',1)", "1 !session_lock"),
+        ("SELECT 1.5get_lock('a',1)", "1 !session_lock"),
+        ("SELECT RELEASE_LOCK('a')", "1 -session_lock"),
+        ("DO RELEASE_ALL_LOCKS()", "1 -session_lock"),
+        ("SELECT IS_FREE_LOCK('a'), IS_USED_LOCK('a')", "1"),
+        ("SELECT service_get_write_locks('a', 'b', 1)", "1 !session_lock"),
+        ("SELECT service_get_read_locks('a', 'b', 1)", "1 !session_lock"),
+        ("SELECT service_release_locks('a')", "1 -session_lock"),
+        ("LOCK TABLES t READ", "1 !session_lock ends"),
+        ("UNLOCK TABLES", "1 -session_lock ends"),
+        ("LOCK INSTANCE FOR BACKUP", "1 !session_lock ends"),
+        ("FLUSH TABLES WITH READ LOCK", "1 !session_lock ends"),
+        ("FLUSH LOCAL TABLES a, b FOR EXPORT", "1 !session_lock ends"),
+        ("FLUSH TABLES", "1 ends"),
+        ("FLUSH PRIVILEGES", "1 ends"),
+        ("BACKUP STAGE START", "1 !session_lock ends"),
+        ("BACKUP STAGE END", "1 -session_lock ends"),
+        ("BACKUP LOCK t", "1 !session_lock ends"),
+        ("BACKUP UNLOCK", "1 -session_lock ends"),
+        ("HANDLER t OPEN AS h", "1 !held_cursor"),
+        ("HANDLER h CLOSE", "1 -held_cursor"),
+    ]);
+    check_in(MARIADB, &[("CREATE TEMPORARY SEQUENCE s", "1 !temporary_object draws")]);
+}
+
+#[test]
+fn code_that_cannot_be_seen() {
+    for sql in [
+        "SELECT f()",
+        "SELECT f (1)",
+        "SELECT `f`(1)",
+        "SELECT d.f(1)",
+        "SELECT `d`.`now`()",
+        "SELECT d . now ()",
+        "SELECT d.1now()",
+        "DO f()",
+        "SELECT 1 FROM t JOIN u ON f(1)",
+        "SELECT (1), f(2)",
+        "SELECT \u{e9}(1)",
+    ] {
+        check(&[(sql, "1 !opaque_code asks draws")]);
+    }
+    check(
+        &[
+            ("CALL p()", "1 !opaque_code asks draws ends"),
+            ("CALL p", "1 !opaque_code asks draws ends"),
+            ("INSERT INTO t (a) VALUES (f(1))", "1 !opaque_code asks draws"),
+            ("CREATE TABLE t AS SELECT f(1)", "1 !opaque_code asks draws ends"),
+            ("BEGIN NOT ATOMIC SET @a = 1; END", "2 !user_variable !opaque_code asks draws ends"),
+            ("IF 1 THEN KILL 5; END IF", "2 !opaque_code asks draws ends kill"),
+            ("x: LOOP LEAVE x; END LOOP", "2 !opaque_code asks draws ends"),
+            ("BINLOG 'x'", "1 !opaque_code asks draws ends"),
+        ][..4],
+    );
+    // What is not known to be a statement leaves nothing if it fails.
+    check_in(MYSQL, &[("SELEC 1", "1 +opaque_code ends"), ("BINLOG 'x'", "1 +opaque_code ends")]);
+    check_in(MARIADB, &[("p", "1 !opaque_code asks draws ends"), ("DECLARE a INT", "1 !opaque_code asks draws ends")]);
+    for sql in
+        ["BEGIN NOT ATOMIC SET @a = 1; END", "IF 1 THEN KILL 5; END IF", "x: LOOP LEAVE x; END LOOP", "WHILE 1 DO"]
+    {
+        let found = classify(sql.as_bytes(), MARIADB);
+        assert!(found.intent.pins_when_sent.contains(PinReason::OpaqueCode) && found.may_end_transaction, "{sql}");
+        assert_eq!(found.has_kill, sql.contains("KILL"), "{sql}");
+    }
+}
+
+#[test]
+fn last_values() {
+    for sql in [
+        "SELECT LAST_INSERT_ID()",
+        "SELECT last_insert_id /* x */ ( )",
+        "SELECT ROW_COUNT(), FOUND_ROWS()",
+        "SELECT @@identity",
+        "SELECT @@session.last_insert_id",
+        "SELECT @@`warning_count`",
+        "SELECT @@local . error_count",
+        "SHOW WARNINGS LIMIT 1",
+        "SHOW ERRORS",
+        "SHOW COUNT(*) WARNINGS",
+        "SHOW COUNT(*) ERRORS",
+        "GET DIAGNOSTICS x = NUMBER",
+        "SELECT PREVIOUS VALUE FOR s",
+        "SELECT LASTVAL(s)",
+    ] {
+        check(&[(sql, "1 asks")]);
+    }
+    for sql in [
+        "SELECT LAST_INSERT_ID(5)",
+        "SELECT SQL_CALC_FOUND_ROWS * FROM t",
+        "SELECT NEXT VALUE FOR s",
+        "SELECT NEXTVAL(s), SETVAL(s, 5)",
+        "SELECT s.nextval",
+    ] {
+        check(&[(sql, "1 draws")]);
+    }
+    check(&[("INSERT INTO t VALUES (LAST_INSERT_ID())", "1 asks draws"), ("SELECT s.currval", "1 asks")]);
+}
+
+#[test]
+fn transactions() {
+    let chain = "Commit(End { chain: true, release: false })";
+    check(&[
+        ("BEGIN", "1 ends Begin"),
+        ("begin work", "1 ends Begin"),
+        ("START TRANSACTION READ ONLY", "1 ends Begin"),
+        ("/*!40000 BEGIN */", "1 ends Begin"),
+        ("COMMIT AND CHAIN", &format!("1 ends {chain}")),
+        ("START REPLICA", "1 ends"),
+        ("XA START 'x'", "1 ends"),
+        ("XA COMMIT 'x'", "1 ends"),
+        ("BEGIN; SELECT 1", "2 ends"),
+        ("ALTER TABLE t RENAME u", "1 ends"),
+        ("LOAD INDEX INTO CACHE t", "1 draws ends"),
+        ("ROLLBACK WORK TO SAVEPOINT a", "1"),
+    ]);
+    for (sql, expected) in [
+        ("COMMIT", Command::Commit(End::default())),
+        ("COMMIT WORK AND NO CHAIN NO RELEASE", Command::Commit(End::default())),
+        ("COMMIT RELEASE", Command::Commit(End { chain: false, release: true })),
+        ("ROLLBACK", Command::Rollback(End::default())),
+        ("ROLLBACK WORK AND CHAIN", Command::Rollback(End { chain: true, release: false })),
+        ("ROLLBACK AND NO CHAIN RELEASE", Command::Rollback(End { chain: false, release: true })),
+    ] {
+        let found = classify(sql.as_bytes(), MYSQL);
+        assert_eq!((found.command, found.may_end_transaction), (expected, true), "{sql}");
+    }
+}
+
+#[test]
+fn kills() {
+    let kill = |kind, id| Command::Kill { kind, id };
+    use KillKind::{Connection, Other, Query};
+    for (sql, expected) in [
+        ("KILL 5", kill(Connection, Some(5))),
+        ("kill connection 5;", kill(Connection, Some(5))),
+        ("/* x */ KILL -- x\n QUERY # y\n 18446744073709551615", kill(Query, Some(u64::MAX))),
+        ("KILL QUERY 18446744073709551616", kill(Query, None)),
+        ("KILL 5.0", kill(Connection, None)),
+        ("KILL 5e1", kill(Connection, None)),
+        ("KILL 0x5", kill(Connection, None)),
+        ("KILL 5 + 1", kill(Connection, None)),
+        ("KILL (5)", kill(Connection, None)),
+        ("KILL @a", kill(Connection, None)),
+        ("KILL ?", kill(Connection, None)),
+        ("KILL QUERY CONNECTION_ID()", kill(Query, None)),
+        ("KILL HARD 5", kill(Other, None)),
+        ("KILL SOFT QUERY 5", kill(Other, None)),
+        ("KILL USER u", kill(Other, None)),
+        ("KILL HARD CONNECTION USER u", kill(Other, None)),
+        ("KILL QUERY ID 5", kill(Other, None)),
+        ("/*! KILL */ 5", kill(Connection, Some(5))),
+        ("KILL /*!50000 QUERY */ 5", kill(Query, Some(5))),
+        ("/*!50699KILL 5*/", kill(Connection, Some(5))),
+        // Old servers do, others don't.
+        ("/*!90000 KILL 5 */", Command::Other),
+        ("KILL /*!90000 QUERY */ 5", Command::Other),
+        ("SELECT 1; KILL 5", Command::Other),
+        ("KILL 5; KILL 6", Command::Other),
+        ("SELECT 1 /*!50000 ; KILL 5 */", Command::Other),
+    ] {
+        let found = classify(sql.as_bytes(), MYSQL);
+        assert_eq!((found.command, found.has_kill), (expected, true), "{sql}");
+        assert!(found.may_end_transaction, "{sql}");
+    }
+    // Several comments, of which each server runs others.
+    for sql in ["/*!90000 SELECT */ /*!80000 KILL */ 5", "/*!99999 '*/ /*!80000 KILL 5 */ /*!99999 '*/"] {
+        assert!(classify(sql.as_bytes(), MYSQL).has_kill, "{sql}");
+    }
+    let plain = [
+        "SELECT 'x; KILL 5'",
+        "SELECT `KILL`",
+        "SELECT '/*! KILL 5 */'",
+        "/*M! KILL 5 */",
+        "SELECT \"'\\\"; KILL 5 ;'\"",
+    ];
+    for sql in plain {
+        assert!(!classify(sql.as_bytes(), MYSQL).has_kill, "{sql}");
+    }
+    for (sql, expected) in [
+        ("/*M! KILL 5 */", kill(Connection, Some(5))),
+        ("/*M!100100 KILL 5 */", Command::Other),
+        ("/*!100100 KILL 5 */", Command::Other),
+    ] {
+        let found = classify(sql.as_bytes(), MARIADB);
+        assert_eq!((found.command, found.has_kill), (expected, true), "{sql}");
+    }
+    assert_eq!(classify(b"/*!80000 KILL 5 */", MARIADB).command, Command::Empty);
+}
+
+#[test]
+fn local_files() {
+    check(&[
+        ("LOAD DATA LOCAL INFILE 'x' INTO TABLE t", "1 draws local"),
+        ("load data low_priority local infile 'x' into table t (a, b)", "1 draws local"),
+        ("LOAD XML CONCURRENT LOCAL INFILE 'x' INTO TABLE t", "1 draws local"),
+        ("SELECT 1; LOAD DATA /*! LOCAL */ INFILE 'x' INTO TABLE t", "2 draws ends local"),
+        ("LOAD DATA /*!50000 LOCAL */ INFILE 'x' INTO TABLE t", "1 draws local"),
+    ]);
+}
+
+#[test]
+fn executable_comments() {
+    check(&[
+        ("/*!40101 SET NAMES utf8 */", "1 !setting"),
+        ("/*!40101 SET @OLD_SQL_MODE=@@SQL_MODE, SQL_MODE='NO_AUTO_VALUE_ON_ZERO' */;", "1 !setting !user_variable"),
+        ("SELECT /*! GET_LOCK('a',1) */", "1 !session_lock"),
+        ("SELECT 1 /*!50000 INTO @a */", "1 !user_variable"),
+        ("SELECT 1 /*!50000 + /* x */ 1 INTO @a */", "1 !user_variable"),
+        ("SELECT 1 /*!1234 INTO @a */", "1 !user_variable"),
+        ("SELECT '/*!' INTO @a # */", "1 !user_variable"),
+        ("/*!50001 SELECT 1", "1 !unreadable asks draws ends"),
+        ("SELECT 5*/2", "1"),
+        ("/*! SELECT 5*/2", "1"),
+    ]);
+    check_in(
+        MYSQL,
+        &[
+            ("/*!80000 SET x = 1 */", "1 !setting"),
+            ("/*!080000 SET x = 1 */", "1 !setting"),
+            ("SELECT 1 /*!80000 INTO @a */", "1 !user_variable"),
+            ("SELECT 1 /*!999999 INTO @a */", "1 !user_variable"),
+            ("SELECT 1 /*M! INTO @a */", "1"),
+            // A comment in one that does not run.
+            ("SELECT 1 /*!99999 /* x */ INTO @a */", "1 !user_variable"),
+            ("/*!80000 BEGIN */", "1 ends"),
+        ],
+    );
+    check_in(
+        MARIADB,
+        &[
+            ("/*!80000 SET x = 1 */", "0 Empty"),
+            ("SELECT 1 /*!100100 INTO @a */", "1 !user_variable"),
+            ("SELECT 1 /*M!100100 INTO @a */", "1 !user_variable"),
+            ("SELECT 1 /*M!50701 INTO @a */", "1 !user_variable"),
+            ("SELECT 1 /*m! INTO @a */", "1"),
+        ],
+    );
+    let many: String = (0..20).map(|version| format!("/*!8{version:04} */ ")).collect();
+    check_in(MYSQL, &[(&format!("SELECT 1 {many}"), "1 !unreadable asks draws ends")]);
+}
+
+#[test]
+fn comments_and_quotes() {
+    let lock = "1 !session_lock";
+    let unreadable = "1 !unreadable asks draws ends";
+    check(&[
+        ("SELECT 1 --GET_LOCK('a',1)", lock),
+        ("SELECT 1--\tGET_LOCK('a',1)", "1"),
+        ("SELECT 1--\u{1}GET_LOCK('a',1)", "1"),
+        ("SELECT 1 #\n, GET_LOCK('a',1)", lock),
+        ("SELECT 1 #\r, GET_LOCK('a',1)", "1"),
+        ("SELECT /* /* */ GET_LOCK('a',1)", lock),
+        ("SELECT /*/ GET_LOCK('a',1) */ 1", "1"),
+        ("SELECT /* x", unreadable),
+        ("SELECT 'x", unreadable),
+        ("SELECT `x", unreadable),
+        ("SELECT \"x", unreadable),
+        ("SELECT 'x\\'", unreadable),
+        ("SELECT @'x", unreadable),
+        ("SELECT 'it''s', GET_LOCK('a',1)", lock),
+        ("SELECT 'it\\'s', GET_LOCK('a',1)", lock),
+        ("SELECT 'it\\', GET_LOCK('", "1"),
+        ("SELECT `a``b`, GET_LOCK('a',1)", lock),
+        ("SELECT `a\\`, GET_LOCK('a',1)", lock),
+        ("SELECT \"a\"\"b\", GET_LOCK('a',1)", lock),
+        ("SELECT \"a\\\", GET_LOCK(\"", "1"),
+        ("SELECT x'4D', 0x1F, b'01', N'x', _utf8'x', _binary x'4D'", "1"),
+        ("SELECT /*+ MAX_EXECUTION_TIME(1000) */ 1", "1"),
+        ("SELECT /*+ QB_NAME(`*/`) */ 1", unreadable),
+        ("SELECT 1 -- x\0\n", unreadable),
+        ("SELECT \0", unreadable),
+        ("SELECT '\0'", "1"),
+    ]);
+    check_in(
+        NO_BACKSLASH,
+        &[
+            ("SELECT 'a\\', GET_LOCK('a',1)", lock),
+            ("SELECT \"a\\\", GET_LOCK('a',1)", lock),
+            ("SELECT 'a\\''", unreadable),
+        ],
+    );
+    check_in(
+        ANSI,
+        &[
+            ("SELECT \"a\\\", GET_LOCK('a',1)", lock),
+            ("SELECT \"get_lock\"('a',1)", lock),
+            ("SELECT 'a\\', GET_LOCK('", "1"),
+            ("INSERT INTO \"t\" (\"a\") VALUES (1)", "1 draws"),
+        ],
+    );
+    check_in(MYSQL, &[("SELECT \"get_lock\"('a',1)", "1")]);
+}
+
+#[test]
+fn dollar_quotes() {
+    // A string for some of MySQL's versions, names for others: both count.
+    check_in(
+        MYSQL,
+        &[
+            ("SELECT $$ ; KILL 5; $$", "3 !opaque_code ends kill"),
+            ("CREATE FUNCTION f() RETURNS INT LANGUAGE JAVASCRIPT AS $x$ return ';' $x$", "1 ends"),
+            ("SELECT $$ ' $$, GET_LOCK('a', 1) -- '", "1 !session_lock"),
+            ("SELECT $a, a$b FROM $t", "1"),
+        ],
+    );
+    check_in(MARIADB, &[("SELECT $$, GET_LOCK('a', 1), $$", "1 !session_lock"), ("SELECT $$", "1")]);
+}
+
+#[test]
+fn what_depends_on_what_is_not_known() {
+    let unreadable = |sql: &[u8], dialect| classify(sql, dialect).intent.pins_when_sent.contains(PinReason::Unreadable);
+    // A byte that takes the quote's backslash with it.
+    assert!(unreadable(b"SELECT '\x81\\'", GBK));
+    assert!(unreadable(b"SELECT `\x81`", GBK));
+    assert!(!unreadable(b"SELECT 'a\\'' /* \x81\\ */ -- \x81", GBK));
+    for sql in ["SELECT 'a\\''", "SELECT \"a\"", "SELECT '\u{e9}'"] {
+        assert!(unreadable(sql.as_bytes(), UNSURE) && !unreadable(sql.as_bytes(), MYSQL), "{sql}");
+    }
+    assert!(!unreadable(b"SELECT 'a' -- \"", UNSURE));
+    // 0xA0 is a blank in latin1.
+    for sql in [&b"KILL\xa05"[..], b"SELECT 1--\xa0x", b"SELECT @a\xa0"] {
+        assert!(unreadable(sql, LATIN1), "{sql:?}");
+    }
+    assert!(!unreadable(b"SELECT '\xa0'", LATIN1) && !unreadable("SELECT 1 AS \u{e0}".as_bytes(), MYSQL));
+}
+
+#[test]
+fn routines() {
+    for sql in [
+        "CREATE PROCEDURE p() BEGIN SET @a = 1; KILL 5; END",
+        "CREATE DEFINER=`u`@`h` PROCEDURE p(IN a INT) SQL SECURITY INVOKER BEGIN IF a THEN SELECT f(); END IF; END;",
+        "/*!50003 CREATE*/ /*!50017 DEFINER=`u`@`h`*/ /*!50003 TRIGGER t BEFORE INSERT ON x FOR EACH ROW BEGIN SET NEW.a = 1; SET @b = 2; END */",
+        "CREATE TRIGGER t AFTER UPDATE ON x FOR EACH ROW SET @a = IF(NEW.a, 1, 2)",
+        "CREATE FUNCTION IF NOT EXISTS f(a INT) RETURNS INT DETERMINISTIC RETURN IF(a, g(1), CASE a WHEN 1 THEN 2 END)",
+        "CREATE FUNCTION f(a INT) RETURNS INT BEGIN CASE a WHEN 1 THEN RETURN 2; ELSE BEGIN END; END CASE; RETURN CASE WHEN a THEN IF(a, 1, 2) END; END",
+        "CREATE PROCEDURE p() BEGIN DECLARE EXIT HANDLER FOR SQLEXCEPTION BEGIN ROLLBACK; END; l: LOOP LEAVE l; END LOOP l; WHILE 1 DO SELECT 1; END WHILE; REPEAT SELECT 1; UNTIL 1 END REPEAT; END",
+        "CREATE PROCEDURE p() IF NOT EXISTS (SELECT 1) THEN SELECT 1; ELSEIF 1 THEN SELECT 2; END IF",
+        "CREATE EVENT e ON SCHEDULE EVERY 1 DAY DO BEGIN DELETE FROM t; CALL p(); END",
+        "ALTER EVENT e DO BEGIN SELECT 1; SELECT 2; END",
+    ] {
+        check(&[(sql, "1 ends"), (&format!("{sql}; KILL 5"), "2 ends kill")]);
+    }
+    check(
+        &[
+            ("CREATE EVENT e ON SCHEDULE AT f() DO SELECT g()", "1 !opaque_code asks draws ends"),
+            ("DROP PROCEDURE p; KILL 5", "2 -temporary_object ends kill"),
+            ("CREATE TABLE event (a INT); KILL 5", "2 ends kill"),
+            // Read as if it ended early.
+            ("CREATE PROCEDURE p() BEGIN SELECT end FROM t; SET @a = 1; END", "3 !user_variable ends"),
+        ][..3],
+    );
+}
+
+#[test]
+fn long_texts() {
+    let long = format!("INSERT INTO t VALUES ('{}')", "x".repeat(TEXT_BYTES_MAX));
+    assert_eq!(reading(classify(long.as_bytes(), MYSQL)), "1 !unreadable asks draws ends");
+    let fits = format!("SELECT '{}'", "x".repeat(TEXT_BYTES_MAX - 9));
+    assert_eq!(reading(classify(fits.as_bytes(), MYSQL)), "1");
+    assert_eq!(reading(classify_prefix(b"KILL 5", MYSQL)), "1 !unreadable asks draws ends kill");
+}
+
+fn dialect() -> impl Strategy<Value = Dialect> {
+    any::<[bool; 6]>().prop_map(|[ansi_quotes, no_backslash_escapes, multibyte_unsafe, utf8, mariadb, unsure]| {
+        Dialect { ansi_quotes, no_backslash_escapes, multibyte_unsafe, utf8, mariadb, unsure }
+    })
+}
+
+/// Pieces that make texts which mean something, and bytes that don't.
+fn text() -> impl Strategy<Value = Vec<u8>> {
+    let pieces = [
+        "SELECT",
+        "SET",
+        "GLOBAL",
+        "NAMES",
+        "KILL",
+        "QUERY",
+        "5",
+        "@a",
+        "@@",
+        "session",
+        ".",
+        "x",
+        "`x`",
+        "'a'",
+        "\"b\"",
+        "f",
+        "(",
+        ")",
+        "=",
+        ":=",
+        ",",
+        ";",
+        "INTO",
+        "BEGIN",
+        "END",
+        "IF",
+        "CASE",
+        "CREATE",
+        "TEMPORARY",
+        "PROCEDURE",
+        "TABLE",
+        "GET_LOCK",
+        "LAST_INSERT_ID",
+        "COMMIT",
+        "LOAD",
+        "DATA",
+        "LOCAL",
+        "INFILE",
+        "HANDLER",
+        "OPEN",
+        "USE",
+        "WITH",
+        "AS",
+        "1e5",
+        "/*!",
+        "/*!80000",
+        "/*M!",
+        "*/",
+        "/*",
+        "--",
+        "-- ",
+        "#",
+        "\n",
+        "\\",
+        "'",
+        "\"",
+        "`",
+        "$$",
+        "\u{e9}",
+        "STATEMENT",
+        "FOR",
+    ];
+    let piece = prop_oneof![
+        12 => proptest::sample::select(pieces.to_vec()).prop_map(|piece| piece.as_bytes().to_vec()),
+        1 => proptest::collection::vec(any::<u8>(), 0..4),
+    ];
+    let blank = prop_oneof![3 => Just(&b" "[..]), 1 => Just(&b""[..])];
+    proptest::collection::vec((piece, blank), 0..24)
+        .prop_map(|pieces| pieces.into_iter().flat_map(|(piece, blank)| [piece, blank.to_vec()].concat()).collect())
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_are_read(sql in proptest::collection::vec(any::<u8>(), 0..200), dialect in dialect()) {
+        classify(&sql, dialect);
+        classify_prefix(&sql, dialect);
+    }
+
+    #[test]
+    fn tokens_lie_in_the_text_in_order(sql in text(), dialect in dialect(), dollar_strings: bool) {
+        let reading = Reading { version: OLDEST_RELEASE, dollar_strings };
+        let mut end = 0;
+        for token in Lexer::new(&sql, dialect, reading) {
+            prop_assert!(token.start >= end);
+            end = token.start + token.bytes.len();
+            prop_assert_eq!(sql.get(token.start..end), Some(token.bytes));
+        }
+        prop_assert!(end <= sql.len());
+    }
+
+    #[test]
+    fn comments_between_tokens_change_nothing(
+        sql in text(),
+        dialect in dialect(),
+        comments in proptest::collection::vec(proptest::sample::select(vec![" ", "/**/", "\t/* ; KILL 5 */", "\n", " -- KILL\n", "#x\n"]), 1..8),
+    ) {
+        // What runs in one reading is a comment in the other.
+        if !(memchr::memmem::find(&sql, b"/*").is_none() && !sql.contains(&b'$') && !sql.contains(&0)) {
+            return Ok(());
+        }
+        let reading = Reading { version: OLDEST_RELEASE, dollar_strings: false };
+        let mut spread = Vec::new();
+        let mut comments = comments.iter().cycle();
+        let (mut last, mut end) = (Kind::Semicolon, 0);
+        for token in Lexer::new(&sql, dialect, reading) {
+            // Some are one with what stands right beside them, or look like it.
+            let ties = |kind| matches!(kind, Kind::Dot | Kind::Other | Kind::UserVariable | Kind::SystemVariable);
+            let is_tied = ties(last) || ties(token.kind) || last == token.kind || token.bytes.starts_with(b".");
+            if token.start > end || !is_tied {
+                spread.extend_from_slice(comments.next().unwrap().as_bytes());
+            }
+            spread.extend_from_slice(token.bytes);
+            (last, end) = (token.kind, token.start + token.bytes.len());
+        }
+        if !(memchr::memmem::find(&spread, b"*/*").is_none()) {
+            return Ok(());
+        }
+        // `--` before what may be a blank in latin1 is a comment or is none.
+        if !(memchr::memmem::find(&sql, b"--").is_none()) {
+            return Ok(());
+        }
+        prop_assert_eq!(classify(&sql, dialect), classify(&spread, dialect), "{:?}", String::from_utf8_lossy(&spread));
+    }
+
+    #[test]
+    fn case_changes_nothing(sql in text(), dialect in dialect()) {
+        if !(memchr::memmem::find(&sql, b"/*M").is_none() && !sql.contains(&b'$')) {
+            return Ok(());
+        }
+        let (lower, upper) = (sql.to_ascii_lowercase(), sql.to_ascii_uppercase());
+        if !(memchr::memmem::find(&upper, b"/*M").is_none()) {
+            return Ok(());
+        }
+        prop_assert_eq!(classify(&lower, dialect), classify(&upper, dialect));
+    }
+
+    #[test]
+    fn what_one_does_both_do(a in text(), b in text(), dialect in dialect()) {
+        // A text that ends properly, and is no routine.
+        let is_open = classify(&a, dialect).intent.pins_when_sent.contains(PinReason::Unreadable);
+        if !(!is_open && memchr::memmem::find(&a, b"CREATE").is_none() && !a.contains(&b'$')) {
+            return Ok(());
+        }
+        let sum = classify(&[&a, &b"\n;"[..], &b].concat(), dialect);
+        for one in [classify(&a, dialect), classify(&b, dialect)] {
+            let pins = one.intent.pins_when_sent.and(one.intent.pins_when_done);
+            prop_assert!(pins.without(sum.intent.pins_when_sent.and(sum.intent.pins_when_done)).is_empty());
+            prop_assert!(sum.has_kill >= one.has_kill && sum.may_end_transaction >= one.may_end_transaction);
+            prop_assert!(sum.is_load_local >= one.is_load_local && sum.statements >= one.statements);
+        }
+    }
+}
