@@ -90,6 +90,12 @@ impl Client {
         self.settings.value(NAMES).is_some_and(|id| ids.contains(&id))
     }
 
+    /// Its character set is one of the forms of UTF-8.
+    pub(super) fn is_utf8(&self) -> bool {
+        let id = self.settings.value(NAMES).and_then(|id| id.parse().ok()).unwrap_or(0_u16);
+        matches!(id, 33 | 45 | 46 | 76 | 83 | 192..=215 | 223..=247 | 255)
+    }
+
     /// Reads over what is to be read over; bytes taken.
     fn drop_packet(&mut self, input: &[u8], out: &mut Vec<u8>) -> usize {
         let mut at = 0;

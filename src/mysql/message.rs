@@ -315,7 +315,9 @@ fn code(error: &ClientError) -> (u16, &'static str) {
     }
 }
 
-/// The words that differ from PostgreSQL's.
+/// The words, where they are not the same for all clients.
+// Most are.
+#[allow(clippy::wildcard_enum_match_arm)]
 fn words(error: &ClientError) -> String {
     match error {
         ClientError::TlsRequired => {

@@ -30,6 +30,7 @@ mod mistrust;
 mod model;
 mod my_servers;
 mod mysql;
+mod mysql_clients;
 mod operations;
 mod pins;
 mod pool;

@@ -353,7 +353,7 @@ impl Server {
         at: usize,
         head: Head,
         payload: &[u8],
-        mut client: Option<&mut Client>,
+        client: Option<&mut Client>,
         (passes, out): (bool, &mut Out),
     ) -> Result<(), Violation> {
         let error = message::server_error(payload).ok_or(Violation::MalformedFrame(mark::ERROR))?;
@@ -361,8 +361,8 @@ impl Server {
         if passes {
             let why = self.explanation.take_if(|_| error.code == INTERRUPTED);
             match why {
-                Some(why) => self.put(head, client.as_deref_mut(), out, |out| message::client_error(&why, out)),
-                None => self.pass(at, head, client.as_deref_mut(), out),
+                Some(why) => self.put(head, client, out, |out| message::client_error(&why, out)),
+                None => self.pass(at, head, client, out),
             }
         }
         self.drain_file();

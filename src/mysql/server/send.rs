@@ -8,10 +8,7 @@ use super::{Client, File, OWED_MAX, Rest, Server};
 use crate::mysql::frame::{self, HEAD_BYTES, Head, packet};
 use crate::mysql::message::{command, status};
 use crate::protocol::{ClientError, Intent, Out, PinReason, Pins, Violation};
-use crate::sql::mysql::{self as sql, Command, Dialect};
-
-/// Bytes of a text that are read.
-const TEXT_BYTES_MAX: usize = 1 << 20;
+use crate::sql::mysql::{self as sql, Command, Dialect, TEXT_BYTES_MAX};
 
 /// Reasons to pin that may come to nothing: none, as long as nothing of it is replayed.
 const UNCERTAIN: Pins = Pins::of(PinReason::Sequence);
@@ -118,10 +115,11 @@ impl Server {
         Dialect {
             no_backslash_escapes: self.status & status::NO_BACKSLASH_ESCAPES != 0,
             multibyte_unsafe: client.is_multibyte_unsafe(),
+            utf8: client.is_utf8(),
             mariadb: self.is_mariadb,
             // What is under way may set another `sql_mode`.
             unsure: !self.owed.is_empty(),
-            ..Dialect::default()
+            ansi_quotes: false,
         }
     }
 
@@ -205,9 +203,14 @@ impl Server {
 
     /// What a text says.
     fn read(&self, text: &[u8], head: Head, client: &Client) -> Result<sql::Statement, ClientError> {
-        let mut statement = sql::classify(text, self.dialect(client));
-        if head.len > TEXT_BYTES_MAX {
-            statement.intent.pins_when_sent.add(PinReason::Unreadable);
+        // The command's own byte counts as well.
+        let is_whole = head.len == text.len() + 1;
+        let read = |dialect| if is_whole { sql::classify(text, dialect) } else { sql::classify_prefix(text, dialect) };
+        let dialect = self.dialect(client);
+        let mut statement = read(dialect);
+        if memchr::memchr(b'"', text).is_some() {
+            // Whether the server's own `sql_mode` has ANSI_QUOTES it has not said.
+            statement = statement.or(read(Dialect { ansi_quotes: true, ..dialect }));
         }
         if statement.has_kill {
             return Err(ClientError::Unsupported { feature: "KILL" });

@@ -230,12 +230,13 @@ fn trackers_are_for_those_who_understand_them() {
         let told = ok_with(mark::OK, tracked);
         let mut bench = Bench::new(MODERN, piece);
         bench.says(&says(command::QUERY, b"UPDATE t"));
-        assert_eq!(bench.hears(&packets(1, &[told.clone()])), packets(1, &[told.clone()]));
+        let told = [told];
+        assert_eq!(bench.hears(&packets(1, &told)), packets(1, &told));
         let mut bench = Bench::new(Capabilities::CLIENT_DEPRECATE_EOF, piece);
         bench.says(&says(command::QUERY, b"UPDATE t"));
         let mut plain = Vec::new();
         tracked.write(mark::OK, false, &mut plain);
-        assert_eq!(bench.hears(&packets(1, &[told])), packets(1, &[plain]));
+        assert_eq!(bench.hears(&packets(1, &told)), packets(1, &[plain]));
         assert_eq!(bench.client.insert_id, 300);
     });
 }

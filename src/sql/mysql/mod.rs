@@ -162,7 +162,7 @@ fn read_all_ways(text: &[u8], dialect: Dialect) -> Statement {
 
 impl Statement {
     /// One or the other, which is not known.
-    fn or(self, other: Self) -> Self {
+    pub fn or(self, other: Self) -> Self {
         Self {
             intent: self.intent.and(other.intent),
             statements: self.statements.max(other.statements),

@@ -126,7 +126,7 @@ pub fn conninfo(address: std::net::SocketAddr, database: &str) -> String {
 }
 
 /// Where a program or file is that `make provision` has installed.
-fn provisioned(key: &str) -> String {
+pub fn provisioned(key: &str) -> String {
     let file = servers_folder().join("servers.env");
     let text = std::fs::read_to_string(&file).unwrap_or_default();
     let value = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='));

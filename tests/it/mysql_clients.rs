@@ -1,0 +1,97 @@
+//! Real clients of MySQL's through the proxy: the same work as directly, and what came out compared.
+
+use std::net::SocketAddr;
+use std::process::Command;
+
+use crate::harness::mysql::{Flavour, MyServer, database, servers};
+use crate::harness::programs::{node, provisioned, python_file, run};
+use crate::harness::proxy::{config, start};
+use sluicegate::demo::servers::{APP, APP_PASSWORD};
+
+/// What a client program is told of where to go.
+fn reach(command: &mut Command, address: SocketAddr, name: &str) {
+    command.args(["127.0.0.1", &address.port().to_string(), APP, APP_PASSWORD, name]);
+}
+
+/// Runs the program directly and through a proxy, against both servers; what it prints must be the same.
+fn same(what: &str, program: impl Fn(SocketAddr, &str, &MyServer) -> (Command, String)) {
+    for server in servers() {
+        let name = database(server, &format!("my_clients_{what}_{:?}", server.flavour()).to_lowercase(), &[""; 0]);
+        let proxy = start(&config(server.address(), 5).replace("\"postgres\"", "\"mysql\""));
+        let [direct, proxied] = [server.address(), proxy.address].map(|address| {
+            let (command, input) = program(address, &name, server);
+            run(command, &input).quietly()
+        });
+        assert!(direct.lines().count() >= 5, "{direct}");
+        assert_eq!(proxied, direct, "{what}, {:?}", server.flavour());
+        assert_eq!(proxy.metric("sluicegate_disagreements_total"), 0.0);
+        assert_eq!(proxy.metric("sluicegate_errors_total"), 0.0);
+    }
+}
+
+fn python(what: &str, driver: &str) {
+    same(what, |address, name, _| {
+        let mut command = python_file("with_mysql.py");
+        command.arg(driver);
+        reach(&mut command, address, name);
+        (command, String::new())
+    });
+}
+
+#[test]
+fn pymysql() {
+    python("pymysql", "pymysql");
+}
+
+#[test]
+fn mysqlclient() {
+    python("mysqlclient", "MySQLdb");
+}
+
+#[test]
+fn mysql_connector_python() {
+    python("connector", "mysql.connector");
+}
+
+#[test]
+fn mysql2() {
+    same("mysql2", |address, name, _| {
+        let mut command = node("with_mysql2.js");
+        reach(&mut command, address, name);
+        (command, String::new())
+    });
+}
+
+/// Each server's own command line.
+#[test]
+fn command_lines() {
+    const INPUT: &str = "CREATE TABLE IF NOT EXISTS t (i int AUTO_INCREMENT PRIMARY KEY, v text);\n\
+         DELETE FROM t; ALTER TABLE t AUTO_INCREMENT = 1;\n\
+         INSERT INTO t (v) VALUES ('one'), (NULL), ('drei \\' ü');\nSELECT * FROM t;\nSHOW TABLES;\nSELECT DATABASE(), USER() IS NOT NULL;\n\
+         BEGIN; DELETE FROM t; ROLLBACK; SELECT COUNT(*) FROM t;\nUPDATE t SET v = 'x'; SELECT ROW_COUNT();\nSTATUS-IS-NO-COMMAND;\n\
+         SELECT LAST_INSERT_ID();\n";
+    same("command_line", |address, name, server| {
+        let mut command = match server.flavour() {
+            Flavour::MySql => {
+                let mut command = Command::new("chroot");
+                command.args([provisioned("MYSQL_CHROOT"), provisioned("MYSQL_CLIENT")]);
+                command
+            }
+            Flavour::MariaDb => Command::new(provisioned("MARIADB_CLIENT")),
+        };
+        command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env("MYSQL_PWD", APP_PASSWORD);
+        command.args(["--no-defaults", "--protocol=tcp", "--host=127.0.0.1", "--force", "--table"]);
+        command.args(["--user", APP, "--port", &address.port().to_string(), "--database", name]);
+        let no_tls = if server.flavour() == Flavour::MySql { "--get-server-public-key" } else { "--skip-ssl" };
+        command.args([no_tls, "--silent"]);
+        // The one error goes where the rest goes.
+        let mut shell = Command::new("sh");
+        let words: Vec<String> = std::iter::once(command.get_program())
+            .chain(command.get_args())
+            .map(|word| word.to_string_lossy().into())
+            .collect();
+        shell.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env("MYSQL_PWD", APP_PASSWORD);
+        shell.args(["-c", "exec \"$@\" 2>&1", "sh"]).args(words);
+        (shell, INPUT.to_owned())
+    });
+}
