@@ -5,7 +5,7 @@
 //! client that must use TLS proves nothing without it; no password in the clear is asked for without it; an unknown user's login
 //! takes the same path as a known one's; what comes behind a request for TLS in the same breath ends the login.
 
-use super::frame::{self, packet};
+use super::frame::{self, Head, packet};
 use super::message::{self, ClientResponse, OkPacket, mark, status};
 use super::password::{CHALLENGE_BYTES, Plugin, challenge};
 use crate::protocol::{
@@ -197,6 +197,13 @@ impl Accept {
                 return Ok((taken, step));
             }
         }
+    }
+
+    /// [`Handshake::wanted`](crate::protocol::Handshake::wanted): a client says SSLRequest and begins with TLS in one breath.
+    pub fn wanted(&self, input: &[u8]) -> usize {
+        let is_open = matches!(self.state, State::Greeted(None));
+        let whole = frame::head(input).map_or(frame::HEAD_BYTES, Head::bytes);
+        if is_open { whole.saturating_sub(input.len()).max(1) } else { usize::MAX }
     }
 
     /// [`Handshake::answer`](crate::protocol::Handshake::answer). An answer to what was not asked is ignored.

@@ -62,6 +62,10 @@ impl Handshake for accept::Accept {
         Ok((taken, step))
     }
 
+    fn wanted(&self, input: &[u8]) -> usize {
+        self.wanted(input)
+    }
+
     fn answer(&mut self, answer: Answer) {
         self.answer(answer);
     }

@@ -11,10 +11,16 @@ const READ_BYTES: usize = 4096;
 impl Stream {
     /// Appends what the peer sends next to `buf`. `Ok(0)`: it is at its end. Cancel safe.
     pub async fn read_more(&mut self, buf: &mut Vec<u8>) -> io::Result<usize> {
+        self.read_at_most(buf, READ_BYTES).await
+    }
+
+    /// The same, of at most so many bytes: what is behind them is for somebody else. At least one.
+    pub async fn read_at_most(&mut self, buf: &mut Vec<u8>, limit: usize) -> io::Result<usize> {
         // Nothing of `buf` is touched before there is something to add.
         poll_fn(|cx| {
             let mut space = [0; READ_BYTES];
-            let read = ready!(self.poll_read(cx, &mut space))?;
+            let (space, _) = space.split_at_mut(limit.clamp(1, READ_BYTES));
+            let read = ready!(self.poll_read(cx, space))?;
             buf.extend_from_slice(space.get(..read).unwrap_or_default());
             Poll::Ready(Ok(read))
         })

@@ -205,6 +205,12 @@ pub trait Handshake {
     /// Takes what it understands from the front of `input` and returns how many bytes that was, and what it wants.
     fn step(&mut self, input: &[u8], out: &mut Vec<u8>) -> Result<(usize, Step<Self::Output>), HandshakeError>;
 
+    /// How many bytes more may be read for the next [`step`](Self::step), at least one. Where TLS may begin right behind what is
+    /// wanted, what is behind that is not this machine's.
+    fn wanted(&self, _input: &[u8]) -> usize {
+        usize::MAX
+    }
+
     /// Answers the last [`Step::Ask`] or confirms [`Step::StartTls`]; then call `step` again.
     fn answer(&mut self, answer: Answer);
 

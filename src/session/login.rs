@@ -454,7 +454,9 @@ async fn prove<P: Protocol>(
         input.drain(..taken);
         match step {
             Step::NeedInput => {
-                if input.len() > LOGIN_BYTES_MAX || stream.read_more(input).await.map_err(Stop::Network)? == 0 {
+                let limit = machine.wanted(input);
+                if input.len() > LOGIN_BYTES_MAX || stream.read_at_most(input, limit).await.map_err(Stop::Network)? == 0
+                {
                     return Err(Stop::Quiet);
                 }
             }

@@ -31,6 +31,7 @@ mod model;
 mod my_servers;
 mod mysql;
 mod mysql_clients;
+mod mysql_tokens;
 mod operations;
 mod pins;
 mod pool;
