@@ -3,6 +3,8 @@
 //! A statement's first words say what it is, once it has ended; beside that, some words count wherever they stand
 //! (`INTO @a`, `GET_LOCK(`). `SET` has a small machine of its own. When in doubt a pin, from the moment the text is sent.
 
+#![allow(clippy::wildcard_enum_match_arm, reason = "every other word of the language is the wildcard")]
+
 use super::lexer::{Kind, Lexer, Reading, Token};
 use super::names::is_known;
 use super::routine::Routine;
@@ -260,7 +262,8 @@ impl<'a> Scan<'a> {
             Word::Naming | Word::Into | Word::Insert | Word::Replace | Word::Table | Word::As | Word::With => true,
             // `(SELECT ...) name (a, b)`, `MATCH (a) AGAINST (b)`, `'$' COLUMNS (a)`
             Word::Close | Word::Literal => true,
-            Word::On => now.head.words().first() == Some(&Word::Create),
+            // `CREATE INDEX i ON t (a)`
+            Word::On => now.head.words().first() == Some(&Word::Create) && !now.seen.contains(Word::Select),
             _other => now.names_tables && now.depth == 0,
         };
         if !is_table {
@@ -287,6 +290,7 @@ impl<'a> Scan<'a> {
                 return;
             }
             Set::Statement => Set::Statement,
+            // `GLOBAL` holds for names that follow without a word of their own, but not for all (`NAMES`): not followed here.
             Set::Value if is_outside && word == Word::Comma => Set::Target { is_global: false },
             Set::Value => Set::Value,
             Set::Target { is_global } => match word {
@@ -420,10 +424,10 @@ impl<'a> Scan<'a> {
             [Word::Backup, ..] => self.pin(PinReason::SessionLock),
             [Word::Flush, ..] if has(Word::Lock) || has(Word::Export) => self.pin(PinReason::SessionLock),
             [Word::Handler, ..] => {
-                if has(Word::CloseWord) {
+                if has(Word::Closes) {
                     intent.may_end.add(PinReason::HeldCursor);
                 }
-                if has(Word::OpenWord) {
+                if has(Word::Opens) {
                     self.pin(PinReason::HeldCursor);
                 }
             }
