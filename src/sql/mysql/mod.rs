@@ -25,7 +25,7 @@ use lexer::{OLDEST_RELEASE, Reading};
 
 use crate::protocol::{Intent, PinReason};
 
-/// How much of a text is read: as much as is done at once without keeping others waiting (some 10 ms).
+/// How much of a text is read: a hostile one is read in up to sixteen ways, while others wait.
 pub const TEXT_BYTES_MAX: usize = 1 << 20;
 
 /// Versions that a text's executable comments may ask for, so that each of them is tried. Dumps have up to four.

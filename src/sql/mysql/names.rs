@@ -1,131 +1,147 @@
 //! Names that may stand before a parenthesis and call nothing that a user has made.
 //!
-//! Functions that MySQL 9.7 and MariaDB 10.11 have built in, of their manuals' function indexes; those that do something to the
-//! connection (`GET_LOCK`) are told apart by the scan. Loadable functions are left out, whoever made them. A stored function
-//! of a built-in one's name can only be called with its database's name in front, or (for the few that the parser itself
-//! knows, `count (x)` with the blank) in a way that is not seen here.
+//! Keywords, and the functions that MySQL 9.7 and MariaDB 10.11 have built in, as these servers answered when each was called
+//! (1305 if it is free for a user's function), with what later MariaDB versions add under names like nobody's. Those that
+//! do something to the connection (`GET_LOCK`) are told apart by the scan. Loadable functions are left out, whoever made them.
+//! A stored function of a built-in one's name can only be called with its database's name in front, or, for the few that the
+//! parser itself knows (`count (x)`, with the blank), in a way that is not seen here.
 
-/// Built-in functions without an effect on the connection. Sorted.
+/// In MySQL and MariaDB. Sorted.
 #[rustfmt::skip]
-const FUNCTIONS: &[&str] = &[
-    "abs", "acos", "add_months", "adddate", "addtime", "aes_decrypt", "aes_encrypt", "any_value", "area", "asbinary",
-    "ascii", "asin", "astext", "aswkb", "aswkt", "atan", "atan2", "avg", "benchmark", "bin", "bin_to_uuid",
-    "binlog_gtid_pos", "bit_and", "bit_count", "bit_length", "bit_or", "bit_xor", "boundary", "buffer", "cast",
-    "cbrt", "ceil", "ceiling", "centroid", "char", "char_length", "character_length", "charset", "chr", "coalesce",
-    "coercibility", "collation", "column_add", "column_check", "column_create", "column_delete", "column_exists",
-    "column_get", "column_json", "column_list", "compress", "concat", "concat_operator_oracle", "concat_ws",
-    "connection_id", "contains", "conv", "convert", "convert_tz", "convexhull", "cot", "count", "crc32", "crc32c",
-    "crosses", "cume_dist", "curdate", "current_date", "current_role", "current_role_in", "current_time",
-    "current_timestamp", "current_user", "current_user_in", "curtime", "database", "date", "date_add", "date_format",
-    "date_sub", "datediff", "day", "dayname", "dayofmonth", "dayofweek", "dayofyear", "decode", "decode_histogram",
-    "decode_oracle", "degrees", "dense_rank", "des_decrypt", "des_encrypt", "dimension", "disjoint", "distance",
-    "elt", "encode", "encrypt", "endpoint", "envelope", "equals", "etag", "exp", "export_set", "exteriorring",
-    "extract", "extractvalue", "field", "find_in_set", "first_value", "floor", "fn", "format", "format_bytes",
-    "format_pico_time", "from_base64", "from_days", "from_unixtime", "from_vector", "geomcollfromtext",
-    "geomcollfromwkb", "geometrycollection", "geometrycollectionfromtext", "geometrycollectionfromwkb",
-    "geometryfromtext", "geometryfromwkb", "geometryn", "geometrytype", "geomfromtext", "geomfromwkb", "glength",
-    "greatest", "group_concat", "grouping", "gtid_subset", "gtid_subtract", "hex", "hour", "if", "ifnull", "inet4",
-    "inet6", "inet6_aton", "inet6_ntoa", "inet_aton", "inet_ntoa", "insert", "instr", "interiorringn", "intersects",
-    "interval", "is_free_lock", "is_ipv4", "is_ipv4_compat", "is_ipv4_mapped", "is_ipv6", "is_used_lock", "is_uuid",
-    "is_visible_dd_object", "isclosed", "isempty", "isnull", "isring", "issimple", "json", "json_array",
-    "json_array_append", "json_array_insert", "json_array_intersect", "json_arrayagg", "json_compact",
-    "json_contains", "json_contains_path", "json_depth", "json_detailed", "json_duality_object", "json_equals",
-    "json_exists", "json_extract", "json_insert", "json_key_value", "json_keys", "json_length", "json_loose",
-    "json_merge", "json_merge_patch", "json_merge_preserve", "json_normalize", "json_object",
-    "json_object_filter_keys", "json_object_to_array", "json_objectagg", "json_objectfilterkeys", "json_overlaps",
-    "json_pretty", "json_query", "json_quote", "json_remove", "json_replace", "json_schema_valid",
-    "json_schema_validation_report", "json_search", "json_set", "json_storage_free", "json_storage_size",
-    "json_table", "json_type", "json_unquote", "json_valid", "json_value", "kdf", "lag", "last_day", "last_value",
-    "lcase", "lead", "least", "left", "length", "lengthb", "linefromtext", "linefromwkb", "linestring",
-    "linestringfromtext", "linestringfromwkb", "ln", "load_file", "localtime", "localtimestamp", "locate", "log",
-    "log10", "log2", "lower", "lpad", "lpad_oracle", "ltrim", "ltrim_oracle", "make_set", "makedate", "maketime",
-    "master_gtid_wait", "master_pos_wait", "match", "max", "mbrcontains", "mbrcoveredby", "mbrcovers", "mbrdisjoint",
-    "mbrequal", "mbrequals", "mbrintersects", "mbroverlaps", "mbrtouches", "mbrwithin", "md5", "median", "member",
-    "microsecond", "mid", "min", "minute", "mlinefromtext", "mlinefromwkb", "mod", "month", "monthname",
-    "months_between", "mpointfromtext", "mpointfromwkb", "mpolyfromtext", "mpolyfromwkb", "multilinestring",
-    "multilinestringfromtext", "multilinestringfromwkb", "multipoint", "multipointfromtext", "multipointfromwkb",
-    "multipolygon", "multipolygonfromtext", "multipolygonfromwkb", "natural_sort_key", "now", "nth_value", "ntile",
-    "nullif", "numgeometries", "numinteriorrings", "numpoints", "nvl", "nvl2", "oct", "octet_length", "old_password",
-    "ord", "overlaps", "password", "percent_rank", "percentile_cont", "percentile_disc", "period_add", "period_diff",
-    "pi", "point", "pointfromtext", "pointfromwkb", "pointn", "polyfromtext", "polyfromwkb", "polygon",
-    "polygonfromtext", "polygonfromwkb", "position", "pow", "power", "ps_current_thread_id", "ps_thread_id",
-    "quarter", "quote", "radians", "rand", "random_bytes", "rank", "regexp_instr", "regexp_like", "regexp_replace",
-    "regexp_substr", "repeat", "replace", "replace_oracle", "reverse", "right", "roles_graphml", "round", "row",
-    "row_number", "rownum", "rpad", "rpad_oracle", "rtrim", "rtrim_oracle", "schema", "sec_to_time", "second",
-    "session_user", "sformat", "sha", "sha1", "sha2", "sign", "sleep", "soundex", "source_pos_wait", "space", "sqrt",
-    "srid", "st_area", "st_asbinary", "st_asgeojson", "st_astext", "st_aswkb", "st_aswkt", "st_boundary", "st_buffer",
-    "st_buffer_strategy", "st_centroid", "st_collect", "st_contains", "st_convexhull", "st_crosses", "st_difference",
-    "st_dimension", "st_disjoint", "st_distance", "st_distance_sphere", "st_dwithin", "st_endpoint", "st_envelope",
-    "st_equals", "st_exteriorring", "st_frechetdistance", "st_geohash", "st_geomcollfromtext", "st_geomcollfromtxt",
-    "st_geomcollfromwkb", "st_geometrycollectionfromtext", "st_geometrycollectionfromwkb", "st_geometryfromtext",
-    "st_geometryfromwkb", "st_geometryn", "st_geometrytype", "st_geomfromgeojson", "st_geomfromtext",
-    "st_geomfromwkb", "st_hausdorffdistance", "st_interiorringn", "st_intersection", "st_intersects", "st_isclosed",
-    "st_isempty", "st_isring", "st_issimple", "st_isvalid", "st_latfromgeohash", "st_latitude", "st_length",
-    "st_linefromtext", "st_linefromwkb", "st_lineinterpolatepoint", "st_lineinterpolatepoints",
-    "st_linestringfromtext", "st_linestringfromwkb", "st_longfromgeohash", "st_longitude", "st_makeenvelope",
-    "st_mlinefromtext", "st_mlinefromwkb", "st_mpointfromtext", "st_mpointfromwkb", "st_mpolyfromtext",
-    "st_mpolyfromwkb", "st_multilinestringfromtext", "st_multilinestringfromwkb", "st_multipointfromtext",
-    "st_multipointfromwkb", "st_multipolygonfromtext", "st_multipolygonfromwkb", "st_numgeometries",
-    "st_numinteriorring", "st_numinteriorrings", "st_numpoints", "st_overlaps", "st_pointatdistance",
-    "st_pointfromgeohash", "st_pointfromtext", "st_pointfromwkb", "st_pointn", "st_pointonsurface", "st_polyfromtext",
-    "st_polyfromwkb", "st_polygonfromtext", "st_polygonfromwkb", "st_relate", "st_simplify", "st_srid",
-    "st_startpoint", "st_swapxy", "st_symdifference", "st_touches", "st_transform", "st_union", "st_validate",
-    "st_within", "st_x", "st_y", "startpoint", "statement_digest", "statement_digest_text", "std", "stddev",
-    "stddev_pop", "stddev_samp", "str_to_date", "strcmp", "string_to_vector", "subdate", "substr", "substr_oracle",
-    "substring", "substring_index", "subtime", "sum", "sys_guid", "sysdate", "system_user", "time", "time_to_sec",
-    "timediff", "timestamp", "timestampadd", "timestampdiff", "to_base64", "to_char", "to_date", "to_days",
-    "to_number", "to_seconds", "to_vector", "touches", "trim", "trim_oracle", "trt_begin_ts", "trt_commit_id",
-    "trt_commit_ts", "trt_iso_level", "trt_trx_id", "trt_trx_sees", "trt_trx_sees_eq", "trunc", "truncate", "ucase",
-    "uncompress", "uncompressed_length", "unhex", "unix_timestamp", "updatexml", "upper", "user", "utc_date",
-    "utc_time", "utc_timestamp", "uuid", "uuid_short", "uuid_to_bin", "uuid_v4", "uuid_v7",
-    "validate_password_strength", "value", "values", "var_pop", "var_samp", "variance", "vec_distance",
-    "vec_distance_cosine", "vec_distance_euclidean", "vec_fromtext", "vec_totext", "vector_dim", "vector_distance",
-    "vector_to_string", "version", "wait_for_executed_gtid_set", "wait_until_sql_thread_after_gtids", "week",
-    "weekday", "weekofyear", "weight_string", "within", "wsrep_sync_wait_upto_gtid", "x", "xmltype", "y", "year",
-    "years", "yearweek",
+const BOTH: &[&str] = &[
+    "abs", "accessible", "acos", "add", "adddate", "addtime", "aes_decrypt", "aes_encrypt", "all", "alter", "analyze",
+    "and", "any", "as", "asc", "ascii", "asin", "atan", "atan2", "avg", "before", "begin", "benchmark", "between",
+    "bigint", "bin", "binary", "bit", "bit_and", "bit_count", "bit_length", "bit_or", "bit_xor", "blob", "bool",
+    "boolean", "both", "by", "call", "cascade", "case", "cast", "ceil", "ceiling", "change", "char", "char_length",
+    "character", "character_length", "charset", "check", "checksum", "coalesce", "coercibility", "collate",
+    "collation", "column", "comment", "compress", "concat", "concat_ws", "connection_id", "constraint", "contains",
+    "conv", "convert", "convert_tz", "cot", "count", "crc32", "create", "cross", "cume_dist", "curdate",
+    "current_date", "current_role", "current_time", "current_timestamp", "current_user", "curtime", "database",
+    "date", "date_add", "date_format", "date_sub", "datediff", "datetime", "day", "dayname", "dayofmonth",
+    "dayofweek", "dayofyear", "dec", "decimal", "default", "degrees", "delete", "dense_rank", "desc", "describe",
+    "distinct", "distinctrow", "div", "do", "double", "drop", "each", "else", "elseif", "elt", "end", "enum",
+    "except", "exclude", "execute", "exists", "exp", "explain", "export_set", "extract", "extractvalue", "false",
+    "field", "find_in_set", "first_value", "fixed", "float", "float4", "float8", "floor", "following", "for", "force",
+    "foreign", "format", "from", "from_base64", "from_days", "from_unixtime", "fulltext", "function",
+    "geometrycollection", "global", "grant", "greatest", "group", "group_concat", "having", "hex", "high_priority",
+    "hour", "if", "ifnull", "ignore", "in", "index", "inet6_aton", "inet6_ntoa", "inet_aton", "inet_ntoa", "infile",
+    "inner", "inout", "insert", "instr", "int", "int1", "int2", "int3", "int4", "int8", "integer", "intersect",
+    "interval", "into", "is", "is_free_lock", "is_ipv4", "is_ipv4_compat", "is_ipv4_mapped", "is_ipv6",
+    "is_used_lock", "isnull", "join", "json", "json_array", "json_array_append", "json_array_insert", "json_arrayagg",
+    "json_contains", "json_contains_path", "json_depth", "json_extract", "json_insert", "json_keys", "json_length",
+    "json_merge", "json_merge_patch", "json_merge_preserve", "json_object", "json_objectagg", "json_overlaps",
+    "json_pretty", "json_quote", "json_remove", "json_replace", "json_schema_valid", "json_search", "json_set",
+    "json_table", "json_type", "json_unquote", "json_valid", "json_value", "key", "keys", "kill", "lag", "last_day",
+    "last_value", "lcase", "lead", "leading", "least", "left", "length", "like", "limit", "linear", "lines",
+    "linestring", "ln", "load", "load_file", "localtime", "localtimestamp", "locate", "lock", "log", "log10", "log2",
+    "long", "longblob", "longtext", "low_priority", "lower", "lpad", "ltrim", "make_set", "makedate", "maketime",
+    "master_pos_wait", "match", "max", "maxvalue", "mbrcontains", "mbrdisjoint", "mbrequals", "mbrintersects",
+    "mbroverlaps", "mbrtouches", "mbrwithin", "md5", "mediumblob", "mediumint", "mediumtext", "microsecond", "mid",
+    "min", "minute", "mod", "month", "monthname", "multilinestring", "multipoint", "multipolygon", "natural", "nchar",
+    "no", "not", "now", "nth_value", "ntile", "null", "nullif", "number", "numeric", "nvarchar", "oct",
+    "octet_length", "offset", "on", "or", "ord", "order", "out", "outer", "outfile", "over", "partition", "password",
+    "percent_rank", "period_add", "period_diff", "pi", "point", "polygon", "position", "pow", "power", "preceding",
+    "precision", "primary", "procedure", "quarter", "quote", "radians", "rand", "random_bytes", "range", "rank",
+    "real", "recursive", "references", "regexp", "regexp_instr", "regexp_replace", "regexp_substr", "rename",
+    "repeat", "replace", "require", "restrict", "return", "returning", "reverse", "revoke", "right", "rlike", "round",
+    "row", "row_number", "rows", "rpad", "rtrim", "schema", "schemas", "sec_to_time", "second", "select", "separator",
+    "serial", "session", "session_user", "set", "sha", "sha1", "sha2", "show", "sign", "signal", "sleep", "smallint",
+    "some", "soname", "soundex", "sounds", "space", "spatial", "sql_big_result", "sql_buffer_result",
+    "sql_calc_found_rows", "sql_no_cache", "sql_small_result", "sqrt", "srid", "st_area", "st_asbinary",
+    "st_asgeojson", "st_astext", "st_aswkb", "st_aswkt", "st_buffer", "st_centroid", "st_contains", "st_convexhull",
+    "st_crosses", "st_difference", "st_dimension", "st_disjoint", "st_distance", "st_distance_sphere", "st_endpoint",
+    "st_envelope", "st_equals", "st_exteriorring", "st_geomcollfromtext", "st_geomcollfromwkb",
+    "st_geometrycollectionfromtext", "st_geometrycollectionfromwkb", "st_geometryfromtext", "st_geometryfromwkb",
+    "st_geometryn", "st_geometrytype", "st_geomfromgeojson", "st_geomfromtext", "st_geomfromwkb", "st_interiorringn",
+    "st_intersection", "st_intersects", "st_isclosed", "st_isempty", "st_issimple", "st_length", "st_linefromtext",
+    "st_linefromwkb", "st_linestringfromtext", "st_linestringfromwkb", "st_mlinefromtext", "st_mlinefromwkb",
+    "st_mpointfromtext", "st_mpointfromwkb", "st_mpolyfromtext", "st_mpolyfromwkb", "st_multilinestringfromtext",
+    "st_multilinestringfromwkb", "st_multipointfromtext", "st_multipointfromwkb", "st_multipolygonfromtext",
+    "st_multipolygonfromwkb", "st_numgeometries", "st_numinteriorrings", "st_numpoints", "st_overlaps",
+    "st_pointfromtext", "st_pointfromwkb", "st_pointn", "st_polyfromtext", "st_polyfromwkb", "st_polygonfromtext",
+    "st_polygonfromwkb", "st_srid", "st_startpoint", "st_symdifference", "st_touches", "st_union", "st_within",
+    "st_x", "st_y", "starting", "std", "stddev", "stddev_pop", "stddev_samp", "stored", "str_to_date",
+    "straight_join", "strcmp", "subdate", "substr", "substring", "substring_index", "subtime", "sum", "sysdate",
+    "system_user", "table", "terminated", "text", "then", "time", "time_to_sec", "timediff", "timestamp",
+    "timestampadd", "timestampdiff", "tinyblob", "tinyint", "tinytext", "to", "to_base64", "to_days", "to_seconds",
+    "trailing", "trigger", "trim", "true", "truncate", "ucase", "uncompress", "uncompressed_length", "unhex", "union",
+    "unique", "unix_timestamp", "unlock", "unsigned", "update", "updatexml", "upper", "usage", "use", "user", "using",
+    "utc_date", "utc_time", "utc_timestamp", "uuid", "uuid_short", "value", "values", "var_pop", "var_samp",
+    "varbinary", "varchar", "varcharacter", "variance", "varying", "version", "week", "weekday", "weekofyear",
+    "weight_string", "when", "where", "while", "window", "with", "write", "xor", "year", "yearweek", "zerofill",
 ];
 
-/// Words of the language and types that a parenthesis may follow. Sorted.
+/// In MySQL alone. Sorted.
 #[rustfmt::skip]
-const KEYWORDS: &[&str] = &[
-    "accessible", "action", "add", "after", "against", "all", "alter", "always", "analyse", "analyze", "and", "any",
-    "array", "as", "asc", "at", "auto_increment", "before", "begin", "between", "bigint", "binary", "bit", "blob",
-    "bool", "boolean", "both", "btree", "by", "call", "cascade", "case", "change", "character", "check", "checksum",
-    "cluster", "clustering", "collate", "column", "columns", "comment", "compression", "connection", "constraint",
-    "create", "cross", "cube", "data", "datetime", "dec", "decimal", "default", "delete", "desc", "describe",
-    "distinct", "distinctrow", "div", "do", "double", "drop", "duplicate", "each", "else", "elseif", "empty", "end",
-    "enum", "error", "escape", "event", "except", "exclude", "execute", "exists", "explain", "extended", "false",
-    "fields", "first", "fixed", "float", "float4", "float8", "following", "for", "force", "foreign", "from", "full",
-    "fulltext", "function", "general", "geomcollection", "geometry", "global", "grant", "group", "groups", "hash",
-    "having", "hidden", "high_priority", "ignore", "in", "include", "index", "infile", "inner", "inout", "int",
-    "int1", "int2", "int3", "int4", "int8", "integer", "intersect", "into", "invisible", "is", "join", "key", "keys",
-    "kill", "lateral", "leading", "like", "limit", "linear", "lines", "list", "lists", "load", "lock", "long",
-    "longblob", "longtext", "low_priority", "maxvalue", "mediumblob", "mediumint", "mediumtext", "merge", "minus",
-    "minvalue", "modify", "natural", "nchar", "nested", "next", "no", "not", "null", "number", "numeric", "nvarchar",
-    "of", "offset", "on", "only", "or", "order", "ordinality", "out", "outer", "outfile", "over", "partition",
-    "partitions", "path", "persistent", "preceding", "precision", "previous", "primary", "privileges", "procedure",
-    "qualify", "quick", "range", "raw", "real", "recursive", "references", "regexp", "rename", "require", "restrict",
-    "return", "returning", "revoke", "rlike", "rollup", "rows", "rtree", "schemas", "select", "separator", "serial",
-    "session", "set", "share", "show", "signal", "smallint", "some", "soname", "sounds", "spatial", "sql_big_result",
-    "sql_buffer_result", "sql_cache", "sql_calc_found_rows", "sql_no_cache", "sql_small_result", "starting",
-    "storage", "stored", "straight_join", "subpartition", "subpartitions", "system_time", "table", "tables",
-    "temporary", "terminated", "text", "than", "then", "tinyblob", "tinyint", "tinytext", "to", "trailing", "trigger",
-    "true", "union", "unique", "unknown", "unlock", "unsigned", "update", "usage", "use", "using", "varbinary",
-    "varchar", "varchar2", "varcharacter", "varying", "vector", "versioning", "view", "virtual", "visible", "wait",
-    "when", "where", "while", "window", "with", "without", "work", "write", "xor", "zerofill",
+const MYSQL: &[&str] = &[
+    "action", "after", "against", "always", "any_value", "array", "at", "auto_increment", "bin_to_uuid", "btree",
+    "columns", "compression", "connection", "cube", "current_role_in", "current_user_in", "data", "duplicate",
+    "empty", "error", "escape", "etag", "event", "extended", "fields", "first", "format_bytes", "format_pico_time",
+    "from_vector", "full", "general", "geomcollection", "geometry", "grouping", "groups", "gtid_subset",
+    "gtid_subtract", "hash", "invisible", "is_uuid", "is_visible_dd_object", "json_duality_object",
+    "json_schema_validation_report", "json_storage_free", "json_storage_size", "lateral", "list", "mbrcoveredby",
+    "mbrcovers", "member", "merge", "modify", "nested", "next", "of", "only", "ordinality", "partitions", "path",
+    "privileges", "ps_current_thread_id", "ps_thread_id", "qualify", "quick", "regexp_like", "roles_graphml",
+    "rollup", "rtree", "share", "source_pos_wait", "st_buffer_strategy", "st_collect", "st_frechetdistance",
+    "st_geohash", "st_geomcollfromtxt", "st_hausdorffdistance", "st_isvalid", "st_latfromgeohash", "st_latitude",
+    "st_lineinterpolatepoint", "st_lineinterpolatepoints", "st_longfromgeohash", "st_longitude", "st_makeenvelope",
+    "st_numinteriorring", "st_pointatdistance", "st_pointfromgeohash", "st_simplify", "st_swapxy", "st_transform",
+    "st_validate", "statement_digest", "statement_digest_text", "storage", "string_to_vector", "subpartition",
+    "subpartitions", "tables", "temporary", "than", "to_vector", "unknown", "uuid_to_bin",
+    "validate_password_strength", "vector", "vector_dim", "vector_to_string", "view", "virtual", "visible", "wait",
+    "wait_for_executed_gtid_set", "without", "work",
+];
+
+/// In MariaDB alone. Sorted.
+#[rustfmt::skip]
+const MARIADB: &[&str] = &[
+    "add_months", "area", "asbinary", "astext", "aswkb", "aswkt", "binlog_gtid_pos", "boundary", "buffer", "centroid",
+    "chr", "column_add", "column_check", "column_create", "column_delete", "column_exists", "column_get",
+    "column_json", "column_list", "concat_operator_oracle", "convexhull", "crc32c", "crosses", "decode",
+    "decode_histogram", "decode_oracle", "des_decrypt", "des_encrypt", "dimension", "disjoint", "encode", "encrypt",
+    "endpoint", "envelope", "equals", "exteriorring", "geomcollfromtext", "geomcollfromwkb",
+    "geometrycollectionfromtext", "geometrycollectionfromwkb", "geometryfromtext", "geometryfromwkb", "geometryn",
+    "geometrytype", "geomfromtext", "geomfromwkb", "glength", "interiorringn", "intersects", "isclosed", "isempty",
+    "isring", "issimple", "json_array_intersect", "json_compact", "json_detailed", "json_equals", "json_exists",
+    "json_key_value", "json_loose", "json_normalize", "json_object_filter_keys", "json_object_to_array", "json_query",
+    "kdf", "lengthb", "linefromtext", "linefromwkb", "linestringfromtext", "linestringfromwkb", "lpad_oracle",
+    "ltrim_oracle", "master_gtid_wait", "mbrequal", "median", "mlinefromtext", "mlinefromwkb", "mpointfromtext",
+    "mpointfromwkb", "mpolyfromtext", "mpolyfromwkb", "multilinestringfromtext", "multilinestringfromwkb",
+    "multipointfromtext", "multipointfromwkb", "multipolygonfromtext", "multipolygonfromwkb", "natural_sort_key",
+    "numgeometries", "numinteriorrings", "numpoints", "nvl", "nvl2", "old_password", "overlaps", "percentile_cont",
+    "percentile_disc", "pointfromtext", "pointfromwkb", "pointn", "polyfromtext", "polyfromwkb", "polygonfromtext",
+    "polygonfromwkb", "raw", "replace_oracle", "rownum", "rpad_oracle", "rtrim_oracle", "sformat", "sql_cache",
+    "st_boundary", "st_isring", "st_pointonsurface", "st_relate", "startpoint", "substr_oracle", "sys_guid",
+    "to_char", "touches", "trim_oracle", "trt_begin_ts", "trt_commit_id", "trt_commit_ts", "trt_iso_level",
+    "trt_trx_id", "trt_trx_sees", "trt_trx_sees_eq", "uuid_v4", "uuid_v7", "varchar2", "vec_distance",
+    "vec_distance_cosine", "vec_distance_euclidean", "vec_fromtext", "vec_totext", "within",
+    "wsrep_sync_wait_upto_gtid", "x", "y",
+];
+
+/// Words that a parenthesis follows in the definition of a table, and may be functions elsewhere. Sorted.
+#[rustfmt::skip]
+const DEFINITIONS: &[&str] = &[
+    "action", "after", "against", "always", "analyse", "array", "at", "auto_increment", "btree", "cluster",
+    "clustering", "columns", "compression", "connection", "cube", "data", "duplicate", "empty", "error", "escape",
+    "event", "extended", "fields", "first", "full", "general", "geomcollection", "geometry", "groups", "hash",
+    "hidden", "include", "invisible", "lateral", "list", "lists", "merge", "minus", "minvalue", "modify", "nested",
+    "next", "of", "only", "ordinality", "partitions", "path", "persistent", "previous", "privileges", "qualify",
+    "quick", "raw", "rollup", "rtree", "share", "sql_cache", "storage", "subpartition", "subpartitions",
+    "system_time", "tables", "temporary", "than", "unknown", "varchar2", "vector", "versioning", "view", "virtual",
+    "visible", "wait", "without", "work",
 ];
 
 /// The longest of them.
-const BYTES_MAX: usize = 33;
+const BYTES_MAX: usize = 29;
 
 /// The word, not quoted, is one of these.
-pub(super) fn is_known(word: &[u8]) -> bool {
+pub(super) fn is_known(word: &[u8], mariadb: bool, is_definition: bool) -> bool {
     let mut lower = [0; BYTES_MAX];
     let Some(lower) = lower.get_mut(..word.len()) else { return false };
     lower.copy_from_slice(word);
     lower.make_ascii_lowercase();
     let is_in = |names: &[&str]| names.binary_search_by(|name| name.as_bytes().cmp(lower)).is_ok();
-    is_in(FUNCTIONS) || is_in(KEYWORDS)
+    is_in(BOTH) || is_in(if mariadb { MARIADB } else { MYSQL }) || is_definition && is_in(DEFINITIONS)
 }
 
 #[cfg(test)]
@@ -134,12 +150,21 @@ mod tests {
 
     #[test]
     fn the_lists_are_sorted_and_found() {
-        assert!(FUNCTIONS.is_sorted() && KEYWORDS.is_sorted());
-        let all = || FUNCTIONS.iter().chain(KEYWORDS);
-        assert_eq!(all().map(|name| name.len()).max(), Some(BYTES_MAX));
-        for name in all() {
-            assert!(is_known(name.as_bytes()) && is_known(name.to_ascii_uppercase().as_bytes()));
+        let lists = [BOTH, MYSQL, MARIADB, DEFINITIONS];
+        assert!(lists.iter().all(|list| list.is_sorted()));
+        assert_eq!(lists.concat().iter().map(|name| name.len()).max(), Some(BYTES_MAX));
+        for (list, mysql, mariadb) in [(BOTH, true, true), (MYSQL, true, false), (MARIADB, false, true)] {
+            for name in list {
+                let upper = name.to_ascii_uppercase();
+                let found = [false, true].map(|is_mariadb| is_known(upper.as_bytes(), is_mariadb, false));
+                assert_eq!(found, [mysql, mariadb], "{name}");
+            }
         }
+        assert!(
+            DEFINITIONS
+                .iter()
+                .all(|name| is_known(name.as_bytes(), false, true) && is_known(name.as_bytes(), true, true))
+        );
         for name in [
             "",
             "get_lock",
@@ -148,7 +173,7 @@ mod tests {
             "sets_tenant",
             "a_name_that_is_longer_than_any_other_there_is",
         ] {
-            assert!(!is_known(name.as_bytes()), "{name}");
+            assert!(!is_known(name.as_bytes(), false, true) && !is_known(name.as_bytes(), true, true), "{name}");
         }
     }
 }

@@ -3,6 +3,8 @@
 //! A statement's first words say what it is, once it has ended; beside that, some words count wherever they stand
 //! (`INTO @a`, `GET_LOCK(`). `SET` has a small machine of its own. When in doubt a pin, from the moment the text is sent.
 
+#![allow(clippy::wildcard_enum_match_arm, reason = "every other word of the language is the wildcard")]
+
 use super::lexer::{Kind, Lexer, Reading, Token};
 use super::names::is_known;
 use super::routine::Routine;
@@ -244,22 +246,24 @@ impl<'a> Scan<'a> {
         if bytes.is_empty() {
             return;
         }
+        let is_definition = matches!(now.head.words(), [Word::Create | Word::Alter, ..]);
         if !name.is_qualified {
-            match Effect::of(bytes) {
+            match Effect::of(bytes, self.dialect.mariadb) {
                 Some(Effect::Locks) => return self.pin(PinReason::SessionLock),
                 Some(Effect::Unlocks) => return self.found.intent.may_end.add(PinReason::SessionLock),
                 Some(Effect::Asks) => return self.found.intent.asks_sequence = true,
                 Some(Effect::Draws) => return self.found.intent.draws_sequence = true,
                 Some(Effect::LastInsertId) => return self.statement.awaits_argument = true,
-                None if !name.is_quoted && is_known(bytes) => return,
+                None if !name.is_quoted && is_known(bytes, self.dialect.mariadb, is_definition) => return,
                 None => {}
             }
         }
         let is_table = match name.introducer {
             Word::Naming | Word::Into | Word::Insert | Word::Replace | Word::Table | Word::As | Word::With => true,
-            // `(SELECT ...) name (a, b)`
-            Word::Close => true,
-            Word::On => now.head.words().first() == Some(&Word::Create),
+            // `(SELECT ...) name (a, b)`, `MATCH (a) AGAINST (b)`, `'$' COLUMNS (a)`
+            Word::Close | Word::Literal => true,
+            // `CREATE INDEX i ON t (a)`
+            Word::On => now.head.words().first() == Some(&Word::Create) && !now.seen.contains(Word::Select),
             _other => now.names_tables && now.depth == 0,
         };
         if !is_table {
@@ -286,6 +290,7 @@ impl<'a> Scan<'a> {
                 return;
             }
             Set::Statement => Set::Statement,
+            // `GLOBAL` holds for names that follow without a word of their own, but not for all (`NAMES`): not followed here.
             Set::Value if is_outside && word == Word::Comma => Set::Target { is_global: false },
             Set::Value => Set::Value,
             Set::Target { is_global } => match word {
@@ -419,10 +424,10 @@ impl<'a> Scan<'a> {
             [Word::Backup, ..] => self.pin(PinReason::SessionLock),
             [Word::Flush, ..] if has(Word::Lock) || has(Word::Export) => self.pin(PinReason::SessionLock),
             [Word::Handler, ..] => {
-                if has(Word::CloseWord) {
+                if has(Word::Closes) {
                     intent.may_end.add(PinReason::HeldCursor);
                 }
-                if has(Word::OpenWord) {
+                if has(Word::Opens) {
                     self.pin(PinReason::HeldCursor);
                 }
             }
@@ -554,8 +559,8 @@ enum Effect {
 }
 
 impl Effect {
-    fn of(name: &[u8]) -> Option<Self> {
-        const EFFECTS: [(&str, Effect); 18] = [
+    fn of(name: &[u8], mariadb: bool) -> Option<Self> {
+        const EFFECTS: [(&str, Effect); 12] = [
             ("get_lock", Effect::Locks),
             ("service_get_read_locks", Effect::Locks),
             ("service_get_write_locks", Effect::Locks),
@@ -566,16 +571,21 @@ impl Effect {
             ("service_release_locks", Effect::Unlocks),
             ("version_tokens_unlock", Effect::Unlocks),
             ("found_rows", Effect::Asks),
-            ("lastval", Effect::Asks),
             ("row_count", Effect::Asks),
+            ("last_insert_id", Effect::LastInsertId),
+        ];
+        // In MySQL, functions of these names are users' own.
+        const MARIADB: [(&str, Effect); 6] = [
+            ("lastval", Effect::Asks),
             ("wsrep_last_seen_gtid", Effect::Asks),
             ("wsrep_last_written_gtid", Effect::Asks),
             ("wsrep_sync_wait_upto_gtid", Effect::Asks),
             ("nextval", Effect::Draws),
             ("setval", Effect::Draws),
-            ("last_insert_id", Effect::LastInsertId),
         ];
-        EFFECTS.iter().find(|(known, _)| known.as_bytes().eq_ignore_ascii_case(name)).map(|(_, effect)| *effect)
+        let more: &[(&str, Self)] = if mariadb { &MARIADB } else { &[] };
+        let mut all = EFFECTS.iter().chain(more);
+        all.find(|(known, _)| known.as_bytes().eq_ignore_ascii_case(name)).map(|(_, effect)| *effect)
     }
 }
 

@@ -85,6 +85,8 @@ fn what_leaves_nothing() {
         "SELECT * FROM t INTO OUTFILE '/tmp/x'",
         "SELECT 'a:=1', `b:=1`, \"INTO @a\" -- := ; GET_LOCK('a', 1)",
         "VALUES ROW(1, 2)",
+        "SELECT * FROM t WHERE MATCH (a) AGAINST ('x' IN BOOLEAN MODE)",
+        "SELECT * FROM JSON_TABLE('[]', '$[*]' COLUMNS (a INT PATH '$.a', NESTED PATH '$.b' COLUMNS (c INT PATH '$'))) j",
         "TABLE t",
         "DO SLEEP(1)",
         "SHOW TABLES",
@@ -121,6 +123,10 @@ fn what_leaves_nothing() {
         ),
         ("CREATE TABLE t (a INT) PARTITION BY RANGE (a) (PARTITION p VALUES LESS THAN (5))", "1 ends"),
         ("CREATE INDEX i ON t (a)", "1 ends"),
+        (
+            "CREATE TABLE t (a INT, KEY k USING BTREE (a)) PARTITION BY LIST COLUMNS (a) SUBPARTITION BY HASH (a) (PARTITION p VALUES IN (1))",
+            "1 ends",
+        ),
         ("CREATE VIEW v (a) AS SELECT 1", "1 draws ends"),
         ("ALTER TABLE t ADD COLUMN (a INT), ADD UNIQUE KEY `k` (`b`)", "1 ends"),
         ("TRUNCATE t", "1 ends"),
@@ -134,7 +140,7 @@ fn empty_texts() {
     for sql in ["", " ", ";", " ; ;", "-- x", "#x\n;", "/* x */", "/**/;"] {
         check(&[(sql, "0 Empty")]);
     }
-    check(&[("SELECT 1;", "1"), (";;SELECT 1;;", "1"), ("SELECT 1; SELECT 2", "2 ends"), ("(", "0 Empty")][..3]);
+    check(&[("SELECT 1;", "1"), (";;SELECT 1;;", "1"), ("SELECT 1; SELECT 2", "2 ends")]);
 }
 
 #[test]
@@ -289,18 +295,13 @@ fn code_that_cannot_be_seen() {
     ] {
         check(&[(sql, "1 !opaque_code asks draws")]);
     }
-    check(
-        &[
-            ("CALL p()", "1 !opaque_code asks draws ends"),
-            ("CALL p", "1 !opaque_code asks draws ends"),
-            ("INSERT INTO t (a) VALUES (f(1))", "1 !opaque_code asks draws"),
-            ("CREATE TABLE t AS SELECT f(1)", "1 !opaque_code asks draws ends"),
-            ("BEGIN NOT ATOMIC SET @a = 1; END", "2 !user_variable !opaque_code asks draws ends"),
-            ("IF 1 THEN KILL 5; END IF", "2 !opaque_code asks draws ends kill"),
-            ("x: LOOP LEAVE x; END LOOP", "2 !opaque_code asks draws ends"),
-            ("BINLOG 'x'", "1 !opaque_code asks draws ends"),
-        ][..4],
-    );
+    check(&[
+        ("CALL p()", "1 !opaque_code asks draws ends"),
+        ("CALL p", "1 !opaque_code asks draws ends"),
+        ("INSERT INTO t (a) VALUES (f(1))", "1 !opaque_code asks draws"),
+        ("CREATE TABLE t AS SELECT 1 FROM u JOIN v ON f(1)", "1 !opaque_code asks draws ends"),
+        ("CREATE TABLE t AS SELECT f(1)", "1 !opaque_code asks draws ends"),
+    ]);
     // What is not known to be a statement leaves nothing if it fails.
     check_in(MYSQL, &[("SELEC 1", "1 +opaque_code ends"), ("BINLOG 'x'", "1 +opaque_code ends")]);
     check_in(MARIADB, &[("p", "1 !opaque_code asks draws ends"), ("DECLARE a INT", "1 !opaque_code asks draws ends")]);
@@ -329,7 +330,6 @@ fn last_values() {
         "SHOW COUNT(*) ERRORS",
         "GET DIAGNOSTICS x = NUMBER",
         "SELECT PREVIOUS VALUE FOR s",
-        "SELECT LASTVAL(s)",
     ] {
         check(&[(sql, "1 asks")]);
     }
@@ -337,11 +337,13 @@ fn last_values() {
         "SELECT LAST_INSERT_ID(5)",
         "SELECT SQL_CALC_FOUND_ROWS * FROM t",
         "SELECT NEXT VALUE FOR s",
-        "SELECT NEXTVAL(s), SETVAL(s, 5)",
         "SELECT s.nextval",
     ] {
         check(&[(sql, "1 draws")]);
     }
+    check_in(MARIADB, &[("SELECT LASTVAL(s)", "1 asks"), ("SELECT NEXTVAL(s), SETVAL(s, 5)", "1 draws")]);
+    // Not MySQL's own.
+    check_in(MYSQL, &[("SELECT nextval('s')", "1 !opaque_code asks draws")]);
     check(&[("INSERT INTO t VALUES (LAST_INSERT_ID())", "1 asks draws"), ("SELECT s.currval", "1 asks")]);
 }
 
@@ -589,15 +591,13 @@ fn routines() {
     ] {
         check(&[(sql, "1 ends"), (&format!("{sql}; KILL 5"), "2 ends kill")]);
     }
-    check(
-        &[
-            ("CREATE EVENT e ON SCHEDULE AT f() DO SELECT g()", "1 !opaque_code asks draws ends"),
-            ("DROP PROCEDURE p; KILL 5", "2 -temporary_object ends kill"),
-            ("CREATE TABLE event (a INT); KILL 5", "2 ends kill"),
-            // Read as if it ended early.
-            ("CREATE PROCEDURE p() BEGIN SELECT end FROM t; SET @a = 1; END", "3 !user_variable ends"),
-        ][..3],
-    );
+    check(&[
+        ("CREATE EVENT e ON SCHEDULE AT f() DO SELECT g()", "1 !opaque_code asks draws ends"),
+        ("DROP PROCEDURE p; KILL 5", "2 -temporary_object ends kill"),
+        ("CREATE TABLE event (a INT); KILL 5", "2 ends kill"),
+        // Read as if it ended early.
+        ("CREATE PROCEDURE p() BEGIN SELECT end FROM t; SET @a = 1; END", "3 !opaque_code !user_variable ends"),
+    ]);
 }
 
 #[test]
@@ -689,6 +689,10 @@ fn text() -> impl Strategy<Value = Vec<u8>> {
         .prop_map(|pieces| pieces.into_iter().flat_map(|(piece, blank)| [piece, blank.to_vec()].concat()).collect())
 }
 
+fn has(text: &[u8], part: &[u8]) -> bool {
+    memchr::memmem::find(text, part).is_some()
+}
+
 proptest! {
     #[test]
     fn any_bytes_are_read(sql in proptest::collection::vec(any::<u8>(), 0..200), dialect in dialect()) {
@@ -714,8 +718,8 @@ proptest! {
         dialect in dialect(),
         comments in proptest::collection::vec(proptest::sample::select(vec![" ", "/**/", "\t/* ; KILL 5 */", "\n", " -- KILL\n", "#x\n"]), 1..8),
     ) {
-        // What runs in one reading is a comment in the other.
-        if !(memchr::memmem::find(&sql, b"/*").is_none() && !sql.contains(&b'$') && !sql.contains(&0)) {
+        // What runs in one reading is a comment in the other; `--` is a comment by what stands behind it.
+        if has(&sql, b"/*") || has(&sql, b"--") || has(&sql, b"$") || has(&sql, b"\0") {
             return Ok(());
         }
         let reading = Reading { version: OLDEST_RELEASE, dollar_strings: false };
@@ -732,11 +736,7 @@ proptest! {
             spread.extend_from_slice(token.bytes);
             (last, end) = (token.kind, token.start + token.bytes.len());
         }
-        if !(memchr::memmem::find(&spread, b"*/*").is_none()) {
-            return Ok(());
-        }
-        // `--` before what may be a blank in latin1 is a comment or is none.
-        if !(memchr::memmem::find(&sql, b"--").is_none()) {
+        if has(&spread, b"*/*") {
             return Ok(());
         }
         prop_assert_eq!(classify(&sql, dialect), classify(&spread, dialect), "{:?}", String::from_utf8_lossy(&spread));
@@ -744,11 +744,9 @@ proptest! {
 
     #[test]
     fn case_changes_nothing(sql in text(), dialect in dialect()) {
-        if !(memchr::memmem::find(&sql, b"/*M").is_none() && !sql.contains(&b'$')) {
-            return Ok(());
-        }
         let (lower, upper) = (sql.to_ascii_lowercase(), sql.to_ascii_uppercase());
-        if !(memchr::memmem::find(&upper, b"/*M").is_none()) {
+        // Small letters do not run; a dollar quote's end must be written as its beginning.
+        if has(&upper, b"/*M") || has(&sql, b"$") {
             return Ok(());
         }
         prop_assert_eq!(classify(&lower, dialect), classify(&upper, dialect));
@@ -758,7 +756,7 @@ proptest! {
     fn what_one_does_both_do(a in text(), b in text(), dialect in dialect()) {
         // A text that ends properly, and is no routine.
         let is_open = classify(&a, dialect).intent.pins_when_sent.contains(PinReason::Unreadable);
-        if !(!is_open && memchr::memmem::find(&a, b"CREATE").is_none() && !a.contains(&b'$')) {
+        if is_open || has(&a, b"CREATE") || has(&a, b"$") {
             return Ok(());
         }
         let sum = classify(&[&a, &b"\n;"[..], &b].concat(), dialect);

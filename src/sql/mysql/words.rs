@@ -127,8 +127,10 @@ pub(super) enum Word {
     With,
     Work,
     Xa,
-    CloseWord,
-    OpenWord,
+    /// `CLOSE`
+    Closes,
+    /// `OPEN`
+    Opens,
     Xml,
     /// What has a body that runs later.
     Routine,
@@ -191,7 +193,7 @@ const KEYWORDS: &[(&str, Word)] = &[
     ("check", Word::Admin),
     ("checksum", Word::Admin),
     ("clone", Word::Admin),
-    ("close", Word::CloseWord),
+    ("close", Word::Closes),
     ("column", Word::Naming),
     ("commit", Word::Commit),
     ("connection", Word::Connection),
@@ -254,7 +256,7 @@ const KEYWORDS: &[(&str, Word)] = &[
     ("no", Word::No),
     ("not", Word::Not),
     ("on", Word::On),
-    ("open", Word::OpenWord),
+    ("open", Word::Opens),
     ("optimize", Word::Admin),
     ("or", Word::Or),
     ("package", Word::Package),
