@@ -62,6 +62,7 @@ fn statement(line: &str) -> Option<StatementConfig> {
 
 fn authenticator(policy: &[StatementConfig]) -> Authenticator {
     let users = [UserConfig {
+        native_password: false,
         name: "mySQLUser".to_owned(),
         auth: AuthMethod::Iam,
         password: None,
