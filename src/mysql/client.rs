@@ -27,7 +27,8 @@ pub struct Client {
     pub(super) asks_last_values: bool,
     /// Its `LAST_INSERT_ID()`, as far as servers have told it.
     pub(super) insert_id: u64,
-    /// Of the next packet in the reply that is under way.
+    /// Of the next packet in the reply that is under way, or of the first one in the next reply: what an idle client is told is the
+    /// answer to what it asks next.
     pub(super) sequence: u8,
     pub(super) ended: bool,
     dropping: Dropping,
@@ -57,7 +58,7 @@ impl Client {
             gate: Gate::default(),
             asks_last_values: false,
             insert_id: 0,
-            sequence: 0,
+            sequence: 1,
             ended: false,
             dropping: Dropping::Nothing,
         }
@@ -122,8 +123,7 @@ impl Client {
                     if !is_last {
                         self.dropping = Dropping::Packet(answer);
                     } else if let Some(answer) = answer {
-                        self.sequence = sequence.wrapping_add(1);
-                        packet(out, &mut self.sequence, |out| out.extend_from_slice(&answer));
+                        packet(out, &mut sequence.wrapping_add(1), |out| out.extend_from_slice(&answer));
                     }
                 }
             }

@@ -19,8 +19,8 @@ use super::connect::{COLLATION, Connected};
 use super::frame::packet;
 use super::message::{command, status};
 use crate::protocol::{
-    AttachFailure, ClientError, ClientSide, ConnectOptions, Intent, Out, Parameters, ServerSide, Settings, Sides,
-    Status, Tally, Violation,
+    AttachFailure, ClientError, ClientSide, ConnectOptions, Intent, Out, Parameters, ServerError, ServerSide, Settings,
+    Sides, Status, Tally, Violation,
 };
 use owed::{Effect, Kind, Owed};
 use std::collections::{HashMap, VecDeque};
@@ -63,6 +63,8 @@ pub struct Server {
     statements: HashMap<u32, Intent>,
     /// There may be statements that SQL has prepared (`PREPARE`).
     has_named: bool,
+    /// It may have another database than at its login, which no reset undoes.
+    has_moved: bool,
     init: Option<Arc<str>>,
     ended: bool,
     attach_failure: Option<AttachFailure>,
@@ -121,6 +123,7 @@ impl Server {
             own_values: false,
             statements: HashMap::new(),
             has_named: false,
+            has_moved: false,
             init: None,
             ended: false,
             attach_failure: None,
@@ -214,10 +217,15 @@ impl ServerSide for Server {
         packet(out, &mut 0, |out| out.push(command::RESET_CONNECTION));
         self.owe(Kind::Simple, true, Effect::Reset);
         self.holding = true;
-        if self.options.database.is_empty() {
-            // A reset keeps whatever database there is, and nothing deselects one.
-            self.ended = true;
-        } else {
+        if self.has_moved && self.options.database.is_empty() {
+            // A reset keeps whatever database there is, and nothing deselects one: it must be closed.
+            self.attach_failed(AttachFailure::Settings(ServerError {
+                code: String::new(),
+                message: "a database can't be deselected".to_owned(),
+                is_fatal: false,
+                frame: Vec::new(),
+            }));
+        } else if self.has_moved {
             packet(out, &mut 0, |out| {
                 out.push(command::INIT_DB);
                 out.extend_from_slice(self.options.database.as_bytes());

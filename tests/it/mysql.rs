@@ -1,8 +1,9 @@
 //! MySQL and MariaDB through the proxy, packet by packet beside a direct connection.
 
+use crate::harness::measure::eventually;
 use crate::harness::mysql::wire::{CACHING_SHA2, COM_PING, MyLogin, MyWire, NATIVE, Packet, capability};
 use crate::harness::mysql::{MyServer, database, servers};
-use crate::harness::proxy::{ProxyHandle, config, start};
+use crate::harness::proxy::{ProxyHandle, config, set, start};
 use sluicegate::demo::servers::{APP, APP_PASSWORD};
 
 /// A proxy before this server.
@@ -232,5 +233,75 @@ fn my_102_errors_in_a_transaction() {
         // Of no transaction.
         assert_eq!(one.error("SELECT nonsense").code, 1054);
         assert_eq!(other.value("SELECT 1"), "1");
+    });
+}
+
+/// Scenario 53: no connection in time; the session goes on.
+#[test]
+fn my_053_no_connection_in_time() {
+    for server in servers() {
+        let name = database(server, &format!("my_053_{:?}", server.flavour()).to_lowercase(), &[""; 0]);
+        let text = config(server.address(), 3).replace("\"postgres\"", "\"mysql\"");
+        let proxy = start(&set(&text, "target_group.pool", "connection_borrow_timeout", "\"300ms\""));
+        let mut one = MyWire::connect(proxy.address, &app().database(&name)).unwrap();
+        let mut other = MyWire::connect(proxy.address, &app().database(&name)).unwrap();
+        one.query("BEGIN");
+        let error = other.error("SELECT 1");
+        assert_eq!((error.code, error.state.as_str()), (9501, "HY000"));
+        assert!(error.message.starts_with("Timed-out waiting to acquire database connection"), "{error}");
+        one.query("COMMIT");
+        assert_eq!(other.value("SELECT 1"), "1");
+    }
+}
+
+/// Scenario 58: what a client that has left was doing is stopped, and its connection is good for others.
+#[test]
+fn my_058_a_client_that_leaves_in_the_middle() {
+    each("my_058", 3, &[], |server, name, proxy| {
+        let mut root = server.root();
+        let busy = "SELECT COUNT(*) FROM information_schema.processlist WHERE info LIKE 'SELECT SLEEP(600)%'";
+        let mut leaving = MyWire::connect(proxy.address, &app().database(name)).unwrap();
+        leaving.send(b"\x03SELECT SLEEP(600)");
+        while root.value(busy) != "1" {
+            std::thread::yield_now();
+        }
+        drop(leaving);
+        let mut next = MyWire::connect(proxy.address, &app().database(name)).unwrap();
+        assert_eq!(next.value("SELECT 'next'"), "next");
+        assert_eq!(root.value(busy), "0");
+        eventually(proxy, &[("database_connections_currently_in_transaction", 0.0)]);
+    });
+}
+
+/// A query that takes too long is stopped.
+#[test]
+fn a_query_over_its_time() {
+    for server in servers() {
+        let name = database(server, &format!("my_long_{:?}", server.flavour()).to_lowercase(), &[""; 0]);
+        let text = config(server.address(), 4).replace("\"postgres\"", "\"mysql\"");
+        let proxy = start(&set(&text, "target_group.pool", "query_timeout", "\"500ms\""));
+        let mut one = MyWire::connect(proxy.address, &app().database(&name)).unwrap();
+        // It counts for hours, unless it is stopped.
+        let error = one.error(
+            "SELECT COUNT(*) FROM information_schema.collations a, information_schema.collations b, \
+             information_schema.collations c, information_schema.collations d, information_schema.collations e",
+        );
+        assert_eq!((error.code, error.state.as_str()), (1317, "70100"), "{error}");
+        assert!(error.message.contains("query_timeout"), "{error}");
+        assert_eq!(one.value("SELECT 1"), "1");
+    }
+}
+
+/// The proxy goes down: an idle client is told so in answer to what it asks next.
+#[test]
+fn a_proxy_that_goes_down() {
+    each("my_down", 4, &[], |_, name, proxy| {
+        let mut idle = MyWire::connect(proxy.address, &app().database(name)).unwrap();
+        assert_eq!(idle.value("SELECT 1"), "1");
+        proxy.terminate();
+        proxy.logs("client told to go");
+        let told = idle.receive_from(1);
+        assert_eq!(told.error().unwrap().code, 1053);
+        idle.until_closed();
     });
 }

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::process::Command;
 
 use crate::harness::mysql::{Flavour, MyServer, database, servers};
-use crate::harness::programs::{node, provisioned, python_file, run};
+use crate::harness::programs::{java_mariadb, node, provisioned, python_file, run};
 use crate::harness::proxy::{config, start};
 use sluicegate::demo::servers::{APP, APP_PASSWORD};
 
@@ -60,6 +60,27 @@ fn mysql2() {
         reach(&mut command, address, name);
         (command, String::new())
     });
+}
+
+fn connector_j(what: &str, options: &str) {
+    same(what, |address, name, _| {
+        let mut command = java_mariadb("MyProgram.java");
+        let port = address.port();
+        command.arg(format!(
+            "jdbc:mariadb://127.0.0.1:{port}/{name}?user={APP}&password={APP_PASSWORD}&allowPublicKeyRetrieval=true&{options}"
+        ));
+        (command, String::new())
+    });
+}
+
+#[test]
+fn mariadb_connector_j() {
+    connector_j("connector_j", "useServerPrepStmts=false");
+}
+
+#[test]
+fn mariadb_connector_j_with_prepared_statements() {
+    connector_j("connector_j_ps", "useServerPrepStmts=true");
 }
 
 /// Each server's own command line.

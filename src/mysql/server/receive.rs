@@ -8,7 +8,7 @@ use super::owed::{Effect, Kind, Owed, Stage};
 use super::{Client, File, Rest, Server};
 use crate::mysql::frame::{self, HEAD_BYTES, Head, PIECE_BYTES, Reader, packet};
 use crate::mysql::message::{self, OkPacket, mark, status};
-use crate::protocol::{AttachFailure, Out, Pins, Violation};
+use crate::protocol::{AttachFailure, Out, PinReason, Pins, Violation};
 
 /// Bytes of a packet that is read whole: the end of a result, with what trackers tell.
 const READ_BYTES_MAX: usize = 1 << 20;
@@ -86,8 +86,14 @@ impl Server {
                 return Err(Violation::FrameTooLong);
             }
             let Some(payload) = rest.get(HEAD_BYTES..head.bytes()) else { return Ok(at) };
+            let owed = self.owed.len();
             self.take(role, at, head, payload, client.as_deref_mut(), (passes, out))?;
             at += head.bytes();
+            if self.owed.len() < owed
+                && let Some(client) = client.as_deref_mut()
+            {
+                client.sequence = 1;
+            }
         }
     }
 
@@ -316,23 +322,23 @@ impl Server {
                 self.applied = settings;
                 self.settings_lost = false;
             }
-            Effect::Reset => self.is_as_new(),
+            Effect::Reset => {
+                self.is_as_new();
+                self.has_moved = false;
+            }
             Effect::ClientReset => {
                 self.is_as_new();
                 self.own_values = false;
                 if let Some(client) = client {
-                    client.pins = Pins::NONE;
+                    // Whatever database there is stays.
+                    client.pins = if self.has_moved { Pins::of(PinReason::Setting) } else { Pins::NONE };
                     client.insert_id = 0;
                 }
             }
             Effect::Guarded => self.foreign_values = false,
             Effect::Refuse(why) => {
                 self.refused.push_back((*why).clone());
-                let mut sequence = 1;
-                out.write(|out| packet(out, &mut sequence, |out| message::client_error(&why, out)));
-                if let Some(client) = client {
-                    client.sequence = sequence;
-                }
+                out.write(|out| packet(out, &mut 1, |out| message::client_error(&why, out)));
             }
             Effect::Nothing | Effect::Initialized | Effect::Prepares(_) => {}
         }
@@ -353,7 +359,7 @@ impl Server {
         at: usize,
         head: Head,
         payload: &[u8],
-        client: Option<&mut Client>,
+        mut client: Option<&mut Client>,
         (passes, out): (bool, &mut Out),
     ) -> Result<(), Violation> {
         let error = message::server_error(payload).ok_or(Violation::MalformedFrame(mark::ERROR))?;
@@ -361,8 +367,8 @@ impl Server {
         if passes {
             let why = self.explanation.take_if(|_| error.code == INTERRUPTED);
             match why {
-                Some(why) => self.put(head, client, out, |out| message::client_error(&why, out)),
-                None => self.pass(at, head, client, out),
+                Some(why) => self.put(head, client.as_deref_mut(), out, |out| message::client_error(&why, out)),
+                None => self.pass(at, head, client.as_deref_mut(), out),
             }
         }
         self.drain_file();
@@ -373,9 +379,13 @@ impl Server {
             Effect::Initialized => self.attach_failed(AttachFailure::InitQuery(error)),
             Effect::Guarded => return Err(Violation::UnexpectedReply(mark::ERROR)),
             Effect::Statement { may_begin, .. } => self.in_doubt |= was_open || may_begin,
-            Effect::Nothing | Effect::Prepares(_) | Effect::ClientReset | Effect::Refuse(_) => {
-                self.in_doubt |= was_open
+            Effect::Prepares(_) => {
+                self.in_doubt |= was_open;
+                if let Some(client) = client {
+                    self.unpin_statements(client);
+                }
             }
+            Effect::Nothing | Effect::ClientReset | Effect::Refuse(_) => self.in_doubt |= was_open,
         }
         self.tally.queries += u64::from(!hidden);
         Ok(())
@@ -388,7 +398,7 @@ impl Server {
         }
     }
 
-    fn attach_failed(&mut self, failure: AttachFailure) {
+    pub(super) fn attach_failed(&mut self, failure: AttachFailure) {
         self.attach_failure.get_or_insert(failure);
     }
 

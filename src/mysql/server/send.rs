@@ -13,6 +13,12 @@ use crate::sql::mysql::{self as sql, Command, Dialect, TEXT_BYTES_MAX};
 /// Reasons to pin that may come to nothing: none, as long as nothing of it is replayed.
 const UNCERTAIN: Pins = Pins::of(PinReason::Sequence);
 
+/// What a statement pins for that may select another database.
+const MOVING: Pins = Pins::of(PinReason::Setting)
+    .and(Pins::of(PinReason::OpaqueCode))
+    .and(Pins::of(PinReason::Unreadable))
+    .and(Pins::of(PinReason::ServerProcess));
+
 impl Server {
     pub(super) fn send_packets(
         &mut self,
@@ -167,7 +173,8 @@ impl Server {
                 (Kind::Simple, Effect::Nothing)
             }
             command::SET_OPTION => {
-                self.begin(pinning(PinReason::Setting), client, out)?;
+                // No reset is known to undo it.
+                self.begin(pinning(PinReason::ServerProcess), client, out)?;
                 (Kind::Simple, Effect::Nothing)
             }
             command::PING | command::STMT_RESET => (Kind::Simple, Effect::Nothing),
@@ -181,10 +188,7 @@ impl Server {
                 if let Some(id) = body.first_chunk() {
                     self.statements.remove(&u32::from_le_bytes(*id));
                 }
-                let prepares = self.owed.iter().any(|owed| owed.kind == Kind::Prepare);
-                if self.statements.is_empty() && !self.has_named && !prepares {
-                    client.pins = client.pins.without(Pins::of(PinReason::PreparedStatement));
-                }
+                self.unpin_statements(client);
                 return Ok(());
             }
             command::CHANGE_USER => return Err(ClientError::Unsupported { feature: "COM_CHANGE_USER" }),
@@ -199,6 +203,14 @@ impl Server {
         }
         self.owe(kind, false, effect);
         Ok(())
+    }
+
+    /// A client without prepared statements does not keep its connection for any.
+    pub(super) fn unpin_statements(&self, client: &mut Client) {
+        let prepares = self.owed.iter().any(|owed| owed.kind == Kind::Prepare);
+        if self.statements.is_empty() && !self.has_named && !prepares {
+            client.pins = client.pins.without(Pins::of(PinReason::PreparedStatement));
+        }
     }
 
     /// What a text says.
@@ -224,6 +236,7 @@ impl Server {
         if let Some(why) = client.gate.admit(reasons, client.pins, UNCERTAIN) {
             return Err(why);
         }
+        self.has_moved |= !reasons.common(MOVING).is_empty();
         let may_ask = intent.asks_sequence || reasons.contains(PinReason::OpaqueCode);
         if may_ask || reasons.contains(PinReason::Unreadable) {
             self.guard_values(client, out);

@@ -458,6 +458,40 @@ fn a_client_has_its_connection_made_as_new() {
     assert_eq!(texts_of(&mut bench, b""), ["SELECT 1"]);
 }
 
+/// A reset keeps the database: its client keeps the connection, or it is closed where there was none before.
+#[test]
+fn a_database_outlives_a_reset() {
+    let mut bench = Bench::new(MODERN, usize::MAX);
+    bench.says(&says(command::INIT_DB, b"other"));
+    bench.hears(&packets(1, &[ok(mark::OK, AUTO)]));
+    bench.says(&says(command::RESET_CONNECTION, b""));
+    bench.hears(&packets(1, &[ok(mark::OK, AUTO)]));
+    assert_eq!(bench.client.pins, Pins::of(PinReason::Setting));
+    let mut reset = Vec::new();
+    bench.server.reset(&mut reset);
+    assert_eq!(texts(&reset), ["", "orders"]);
+    assert_eq!(bench.server.attach_failure(), None);
+    let mut bench = Bench::new(MODERN, usize::MAX);
+    bench.server.options.database.clear();
+    bench.server.reset(&mut reset);
+    assert_eq!(bench.server.attach_failure(), None);
+    let mut bench = Bench::new(MODERN, usize::MAX);
+    bench.server.options.database.clear();
+    bench.says(&says(command::INIT_DB, b"other"));
+    bench.hears(&packets(1, &[ok(mark::OK, AUTO)]));
+    bench.server.reset(&mut reset);
+    assert!(bench.server.attach_failure().is_some());
+}
+
+/// What could not be prepared does not pin.
+#[test]
+fn a_failed_prepare_does_not_pin() {
+    let mut bench = Bench::new(MODERN, usize::MAX);
+    bench.says(&says(command::STMT_PREPARE, b"SELEC 1"));
+    bench.hears(&packets(1, &[err(1064)]));
+    assert_eq!(bench.client.pins, Pins::NONE);
+}
+
 /// Finding 13.
 #[test]
 fn a_server_that_ends_an_idle_connection() {

@@ -350,6 +350,12 @@ impl MyWire {
         packet
     }
 
+    /// The next packet, which has this sequence id.
+    pub fn receive_from(&mut self, sequence: u8) -> Packet {
+        self.sequence = sequence;
+        self.receive()
+    }
+
     /// Nothing more may come: the server has closed.
     pub fn until_closed(&mut self) {
         let mut rest = Vec::new();
