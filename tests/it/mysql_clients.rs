@@ -83,6 +83,38 @@ fn mariadb_connector_j_with_prepared_statements() {
     connector_j("connector_j_ps", "useServerPrepStmts=true");
 }
 
+/// Many threads on few connections, transactions among them, without prepared statements: no error, no pin.
+#[test]
+fn sysbench() {
+    for server in servers() {
+        let name = database(server, &format!("my_sysbench_{:?}", server.flavour()).to_lowercase(), &[""; 0]);
+        let proxy = start(&config(server.address(), 10).replace("\"postgres\"", "\"mysql\""));
+        let bench = |work: &str, what: &[&str]| {
+            let mut command = Command::new(provisioned("SYSBENCH"));
+            command.env_clear().env("PATH", "/usr/bin:/bin").arg(work);
+            command.args(["--db-driver=mysql", "--mysql-host=127.0.0.1", "--mysql-ssl=off", "--db-ps-mode=disable"]);
+            command.arg(format!("--mysql-port={}", proxy.address.port()));
+            command.args([format!("--mysql-user={APP}"), format!("--mysql-password={APP_PASSWORD}")]);
+            command.arg(format!("--mysql-db={name}"));
+            command.args(["--tables=2", "--table-size=1000"]).args(what);
+            let ended = run(command, "");
+            assert!(ended.status.success(), "{ended}");
+            ended.stdout
+        };
+        bench("oltp_read_write", &["--threads=1", "prepare"]);
+        let pins = proxy.metric("sluicegate_pins_total");
+        for work in ["oltp_point_select", "oltp_read_write"] {
+            let said = bench(work, &["--threads=64", "--time=0", "--events=2000", "run"]);
+            // Deadlocks are the database's.
+            assert!(work != "oltp_point_select" || said.contains("ignored errors:                      0"), "{said}");
+            assert!(said.contains("reconnects:                          0"), "{said}");
+            assert!(said.contains("total number of events:              2000"), "{said}");
+        }
+        assert_eq!(proxy.metric("sluicegate_pins_total"), pins, "{:?}", server.flavour());
+        assert_eq!(proxy.metric("sluicegate_errors_total"), 0.0);
+    }
+}
+
 /// Each server's own command line.
 #[test]
 fn command_lines() {
