@@ -120,8 +120,7 @@ impl Connect {
                         // Nobody may put in words of a server's before TLS has started.
                         return Err(Violation::PlaintextAfterTlsRequest.into());
                     } else {
-                        let flags = greeted.capabilities | Capabilities::CLIENT_SSL;
-                        packet(out, &mut self.sequence, |out| response_head(flags, out));
+                        packet(out, &mut self.sequence, |out| response_head(greeted.capabilities, out));
                         State::StartingTls(greeted)
                     }
                 }
@@ -192,14 +191,17 @@ impl Connect {
             return Err(HandshakeError::TlsDeclined);
         }
         let fixed = FIXED.iter().filter(|(_, name)| self.options.fixed.iter().any(|(fixed, _)| fixed == name));
-        let fixed = fixed.fold(Capabilities::empty(), |all, (flag, _)| all | *flag);
+        let mut wanted = fixed.fold(USED, |all, (flag, _)| all | *flag);
+        // Servers take what is said before TLS begins, and nothing that is said behind.
+        wanted.set(Capabilities::CLIENT_SSL, self.options.tls);
+        wanted.set(Capabilities::CLIENT_CONNECT_WITH_DB, !self.options.database.is_empty());
         Ok(Greeted {
             version: greeting.version.to_owned(),
             connection_id: greeting.connection_id,
             challenge: greeting.challenge,
             plugin: Plugin::of(greeting.plugin),
             is_tls: false,
-            capabilities: has & (USED | fixed),
+            capabilities: has & wanted,
         })
     }
 
@@ -213,13 +215,7 @@ impl Connect {
             Some(password) => plugin.answer(&greeted.challenge, password).unwrap_or_default(),
             None => Vec::new(),
         };
-        let mut flags = greeted.capabilities;
-        if greeted.is_tls {
-            flags |= Capabilities::CLIENT_SSL;
-        }
-        if !self.options.database.is_empty() {
-            flags |= Capabilities::CLIENT_CONNECT_WITH_DB;
-        }
+        let flags = greeted.capabilities;
         let options = &self.options;
         packet(out, &mut self.sequence, |out| {
             response_head(flags, out);

@@ -305,3 +305,48 @@ fn a_proxy_that_goes_down() {
         idle.until_closed();
     });
 }
+
+/// Scenario 33: the server has forgotten whom it knows, so that a login takes the whole way: over TLS, or with its RSA key.
+#[test]
+fn my_033_logins_at_a_server_that_knows_nobody() {
+    for server in servers() {
+        let name = database(server, &format!("my_033_{:?}", server.flavour()).to_lowercase(), &[""; 0]);
+        let plain = config(server.address(), 4).replace("\"postgres\"", "\"mysql\"");
+        let verified = format!("\"verify-full\"\nca_file = {:?}", server.ca_file());
+        for text in [plain.clone(), set(&plain, "target_group", "tls", &verified)] {
+            let proxy = start(&text);
+            server.root().query("FLUSH PRIVILEGES");
+            let mut wire = MyWire::connect(proxy.address, &app().database(&name)).unwrap();
+            let is_tls = wire.query("SHOW STATUS LIKE 'Ssl_cipher'")[0][1].as_deref() != Some("");
+            assert_eq!(is_tls, text.contains("verify-full"));
+        }
+    }
+}
+
+/// Scenario 44: a password that has changed at the database: who is there stays, and shares what there is.
+#[test]
+fn my_044_a_password_that_was_changed() {
+    for server in servers() {
+        let name = database(server, &format!("my_044_{:?}", server.flavour()).to_lowercase(), &[""; 0]);
+        let mut root = server.root();
+        root.query("CREATE USER IF NOT EXISTS changing@'%' IDENTIFIED BY 'first-secret'");
+        root.query(&format!("GRANT ALL ON `{}`.* TO changing@'%'", name.replace('_', "\\_")));
+        let text = config(server.address(), 5).replace("\"postgres\"", "\"mysql\"");
+        let text = text
+            .replace(&format!("name     = \"{APP}\""), "name     = \"changing\"")
+            .replace(APP_PASSWORD, "first-secret");
+        let proxy = start(&text);
+        let login = MyLogin::new("changing", "first-secret").database(&name);
+        let mut here = MyWire::connect(proxy.address, &login).unwrap();
+        here.query("BEGIN");
+        root.query("ALTER USER changing@'%' IDENTIFIED BY 'second-secret'");
+        assert_eq!(here.value("SELECT 1"), "1");
+        let mut other = MyWire::connect(proxy.address, &login).unwrap();
+        // Nobody can come in at the database now: it waits for the one connection that there is.
+        other.send(b"\x03SELECT 1");
+        proxy.logs("the database refused the login: 1045");
+        here.query("COMMIT");
+        assert_eq!(other.receive().payload[..], [1]);
+        root.query("DROP USER changing@'%'");
+    }
+}

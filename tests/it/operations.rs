@@ -156,6 +156,32 @@ fn check(text: &str) -> Ended {
     run(command, "")
 }
 
+/// The same of MySQL and MariaDB.
+#[test]
+fn check_says_what_is_wrong_with_mysql() {
+    for server in crate::harness::mysql::servers() {
+        let good = config(server.address(), 4).replace("\"postgres\"", "\"mysql\"");
+        // They have TLS of their own authority, which the file names.
+        let tls = format!("\"verify-full\"\nca_file = {:?}", server.ca_file());
+        for text in [good.clone(), set(&good, "target_group", "tls", "\"require\"")] {
+            let ended = check(&text);
+            assert!(ended.status.success() && ended.stdout.contains("is a writer"), "{ended}");
+        }
+        let trusted = set(&good, "target_group", "tls", &tls);
+        let ended = check(&trusted);
+        assert!(ended.status.success() && ended.stdout.contains("is a writer"), "{ended}");
+        let strange = set(&good, "target_group", "tls", "\"verify-full\"");
+        let wrong_password = set(&good, "target_group.health", "password", "{ value = \"wrong\" }");
+        let nobody_there = set(&good, "target_group", "targets", "[\"127.0.0.1:1\"]");
+        for (what, text) in [("1045", wrong_password), ("127.0.0.1:1", nobody_there), ("certificate", strange)] {
+            let ended = check(&text);
+            assert!(!ended.status.success(), "{what}: {ended}");
+            let said = format!("{}{}", ended.stdout, ended.stderr);
+            assert!(said.to_lowercase().contains(&what.to_lowercase()), "{what}: {ended}");
+        }
+    }
+}
+
 #[test]
 fn check_says_what_is_wrong() {
     each("operations_check", 4, &[], |server, _, _| {
