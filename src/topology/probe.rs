@@ -210,6 +210,9 @@ fn words(error: &ControlError) -> String {
             said
         };
     }
+    if let ControlError::MySql(mysql_async::Error::Io(mysql_async::IoError::Io(error))) = error {
+        return error.to_string();
+    }
     let ControlError::Postgres(error) = error else { return error.to_string() };
     if let Some(database) = error.as_db_error() {
         let said = format!("the database answered {}: {}", database.code().code(), database.message());
