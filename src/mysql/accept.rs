@@ -163,7 +163,8 @@ impl Accept {
                     None => (0, State::Challenged(known, password, exists), Some(Step::NeedInput)),
                     Some((len, answer)) => {
                         let holds = Plugin::CachingSha2.holds(&self.challenge(1), &password, answer);
-                        (len, self.proven_by_challenge(known, &Plugin::CachingSha2, holds && exists, out), None)
+                        let known = Known { plugin: Plugin::CachingSha2, answer: Password::new(answer), ..known };
+                        (len, self.proven_by_challenge(known, holds && exists, out), None)
                     }
                 },
                 State::Asked(known) => match self.next(rest)? {
@@ -341,8 +342,7 @@ impl Accept {
                 (Plugin::Native, Some(_)) | (Plugin::CachingSha2, _) => {
                     let holds = known.plugin.holds(&self.challenge(0), &password, known.answer.expose());
                     let may = known.plugin == Plugin::CachingSha2 || weaker == Some(true);
-                    let plugin = known.plugin.clone();
-                    self.proven_by_challenge(known, &plugin, holds && may && exists, out)
+                    self.proven_by_challenge(known, holds && may && exists, out)
                 }
                 (Plugin::Native | Plugin::Clear | Plugin::Other(_), _) => {
                     self.switch(&Plugin::CachingSha2, out);
@@ -389,12 +389,13 @@ impl Accept {
         packet(out, &mut self.sequence, |out| request.serialize(out));
     }
 
-    fn proven_by_challenge(&mut self, known: Known, plugin: &Plugin, holds: bool, out: &mut Vec<u8>) -> State {
+    /// The answer that its plugin has given last is right, or not.
+    fn proven_by_challenge(&mut self, known: Known, holds: bool, out: &mut Vec<u8>) -> State {
         if !holds {
             let user = known.login.user.clone();
             return State::Judged(known, Err(ClientError::LoginRefused { user }));
         }
-        if *plugin == Plugin::CachingSha2 && !known.answer.expose().is_empty() {
+        if known.plugin == Plugin::CachingSha2 && !known.answer.expose().is_empty() {
             // "Fast authentication": that was all.
             packet(out, &mut self.sequence, |out| out.extend_from_slice(&[mark::MORE, 3]));
         }

@@ -25,6 +25,8 @@ pub struct Client {
     pub(super) pins: Pins,
     pub(super) gate: Gate,
     pub(super) asks_last_values: bool,
+    /// It keeps its connection for now, and may ask on it for what its own statements have left.
+    pub(super) is_busy_here: bool,
     /// Its `LAST_INSERT_ID()`, as far as servers have told it.
     pub(super) insert_id: u64,
     /// Of the next packet in the reply that is under way, or of the first one in the next reply: what an idle client is told is the
@@ -57,6 +59,7 @@ impl Client {
             pins: Pins::NONE,
             gate: Gate::default(),
             asks_last_values: false,
+            is_busy_here: false,
             insert_id: 0,
             sequence: 1,
             ended: false,
@@ -67,6 +70,11 @@ impl Client {
     /// As [`ClientSide::settings`].
     pub(super) fn settings_arc(&self) -> Arc<Settings> {
         Arc::clone(&self.settings)
+    }
+
+    /// Its next question for last values may come on the same connection.
+    pub(super) fn may_ask_here(&self) -> bool {
+        self.asks_last_values || self.is_busy_here || !self.pins.is_empty()
     }
 
     /// It understands session trackers.
@@ -197,6 +205,7 @@ impl ClientSide for Client {
     }
 
     fn let_go(&mut self) {
+        self.is_busy_here = false;
         self.pins = Pins::NONE;
         self.gate.settle(Pins::NONE);
     }

@@ -4,7 +4,7 @@
 //! Reads the greeting, asks for TLS if it is wanted and goes on with it or not at all, and proves a password by
 //! `caching_sha2_password`, `mysql_native_password` or, where nobody listens, in the clear. Promises: no password leaves in
 //! the clear without TLS or a local socket, nor over TLS to somebody who has not shown who it is; without TLS
-//! `caching_sha2_password` falls back on the server's RSA key, as its own client does.
+//! `caching_sha2_password` falls back on the RSA key that the server shows.
 
 use super::accept::FIXED;
 use super::frame::{self, packet, put_string};

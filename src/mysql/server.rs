@@ -232,7 +232,6 @@ impl ServerSide for Server {
             });
             self.owe(Kind::Simple, true, Effect::Reset);
         }
-        self.send_init(out);
     }
 
     fn parameters(&self) -> Arc<Parameters> {

@@ -154,6 +154,33 @@ fn a_password_by_its_challenge() {
     assert_eq!(code(&unknown), "1045");
 }
 
+/// Scenario 36: a client that comes with another plugin, and nothing to say by it, is asked anew, and told that its answer was good.
+#[test]
+fn another_plugin_first() {
+    let core = core(challenge("s3cret"));
+    let (mut server, mut out) = (accept(&core), Vec::new());
+    server.step_inner(b"", &mut out).unwrap();
+    out.clear();
+    let mut response = Vec::new();
+    frame::packet(&mut response, &mut 1, |out| {
+        // PROTOCOL_41, SECURE_CONNECTION, PLUGIN_AUTH
+        out.extend_from_slice(&0x0008_8200_u32.to_le_bytes());
+        out.extend_from_slice(&[0; 28]);
+        out.extend_from_slice(b"app\0\0dialog\0");
+    });
+    assert!(matches!(server.step_inner(&response, &mut out).unwrap().1, Step::Ask(Question::Credentials { .. })));
+    server.answer(Answer::Credentials(Credentials { proof: core.proof.clone(), known: true }));
+    server.step_inner(b"", &mut out).unwrap();
+    let (plugin, asked) = super::message::read_switch(&out[4..]).unwrap();
+    assert_eq!(plugin, b"caching_sha2_password");
+    out.clear();
+    let answer = Plugin::CachingSha2.answer(&asked.unwrap(), &Password::new("s3cret")).unwrap();
+    let mut second = Vec::new();
+    frame::packet(&mut second, &mut 3, |out| out.extend_from_slice(&answer));
+    assert!(matches!(server.step_inner(&second, &mut out).unwrap().1, Step::Ask(Question::Welcome(_))));
+    assert_eq!(out, [2, 0, 0, 4, 1, 3]);
+}
+
 /// Scenario 34: a token, or a password that the core judges, over TLS alone.
 #[test]
 fn a_password_that_is_said() {

@@ -406,6 +406,10 @@ impl Server {
     fn pop(&mut self) -> Option<Owed> {
         let owed = self.owed.pop_front();
         self.holding &= !self.owed.is_empty();
+        if self.owed.is_empty() {
+            // What was to be cancelled has ended by itself.
+            self.explanation = None;
+        }
         owed
     }
 }

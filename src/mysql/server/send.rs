@@ -65,6 +65,11 @@ impl Server {
                 return Err(Violation::MalformedFrame(0));
             }
             let Some(command) = begins(head, rest) else { break };
+            if uses_statement(command) && self.owed.iter().any(|owed| owed.kind == Kind::Prepare) {
+                // Which statement it is for, and so what it does, is known only once that has been answered.
+                self.holding = true;
+                break;
+            }
             let read = HEAD_BYTES + head.len.min(TEXT_BYTES_MAX);
             let body = rest.get(HEAD_BYTES + 1..read.min(rest.len())).unwrap_or_default();
             if command == command::QUIT {
@@ -138,6 +143,7 @@ impl Server {
         client: &mut Client,
         out: &mut Out,
     ) -> Result<(), ClientError> {
+        client.is_busy_here |= self.in_transaction();
         let (kind, effect) = match command {
             command::QUERY => {
                 let statement = self.read(body, head, client)?;
@@ -164,7 +170,9 @@ impl Server {
                 let id = body.first_chunk().map(|id| u32::from_le_bytes(*id));
                 // MariaDB's "the last one that was prepared": any of them.
                 let intents = self.statements.iter().filter(|(own, _)| id == Some(**own) || id == Some(u32::MAX));
-                let intent = intents.map(|(_, intent)| *intent).fold(Intent::default(), Intent::and);
+                let intent = intents.map(|(_, intent)| *intent).reduce(Intent::and);
+                // Of a number that nobody knows: there should be no such statement.
+                let intent = intent.unwrap_or_else(|| pinning(PinReason::OpaqueCode));
                 self.begin(intent, client, out)?;
                 (Kind::Query, Effect::Statement { pins: Pins::NONE, may_begin: true, loads_file: false })
             }
@@ -238,7 +246,8 @@ impl Server {
         }
         self.has_moved |= !reasons.common(MOVING).is_empty();
         let may_ask = intent.asks_sequence || reasons.contains(PinReason::OpaqueCode);
-        if may_ask || reasons.contains(PinReason::Unreadable) {
+        // Behind its own statement a client's values must stay as they are: they are made its own before that.
+        if may_ask || reasons.contains(PinReason::Unreadable) || intent.draws_sequence && client.may_ask_here() {
             self.guard_values(client, out);
         }
         client.pins = client.pins.and(intent.pins_when_sent);
@@ -266,6 +275,18 @@ fn is_read(command: u8) -> bool {
     matches!(
         command,
         command::QUERY | command::STMT_PREPARE | command::STMT_EXECUTE | command::STMT_CLOSE | command::INIT_DB
+    )
+}
+
+/// It is for a prepared statement, by its number.
+fn uses_statement(command: u8) -> bool {
+    matches!(
+        command,
+        command::STMT_EXECUTE
+            | command::STMT_CLOSE
+            | command::STMT_SEND_LONG_DATA
+            | command::STMT_RESET
+            | command::STMT_FETCH
     )
 }
 

@@ -14,6 +14,10 @@ impl Server {
             return;
         }
         self.tally.replays += 1;
+        if self.settings_lost {
+            // What every client is to find went with the settings.
+            self.send_init(out);
+        }
         let text = self.set_names(wanted.value(NAMES));
         self.query(text.as_bytes(), Effect::Applied(Arc::clone(wanted)), out);
     }

@@ -483,6 +483,51 @@ fn a_database_outlives_a_reset() {
     assert!(bench.server.attach_failure().is_some());
 }
 
+/// What an EXECUTE does is known once its PREPARE has been answered.
+#[test]
+fn an_execute_behind_a_prepare_waits_for_it() {
+    let mut bench = Bench::new(MODERN, usize::MAX);
+    let prepare = says(command::STMT_PREPARE, b"SELECT GET_LOCK('l', 1)");
+    let execute = says(command::STMT_EXECUTE, &[0xFF, 0xFF, 0xFF, 0xFF, 0, 1, 0, 0, 0]);
+    assert_eq!(bench.says(&[prepare.clone(), execute.clone()].concat()), prepare);
+    bench.hears(&packets(1, &[vec![0, 1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0], column()]));
+    assert_eq!(bench.says(b""), execute);
+    assert!(bench.client.pins.contains(PinReason::SessionLock));
+}
+
+/// What every client is to find is there behind a client's own reset, too.
+#[test]
+fn a_clients_reset_brings_the_init_query_back() {
+    let mut bench = Bench::new(MODERN, usize::MAX);
+    let mut sent = Vec::new();
+    bench.server.initialize(&"SET a = 1".into(), &mut sent);
+    bench.hears(&packets(1, &[ok(mark::OK, AUTO)]));
+    bench.says(&says(command::RESET_CONNECTION, b""));
+    bench.hears(&packets(1, &[ok(mark::OK, AUTO)]));
+    assert_eq!(bench.server.status(), Status::Idle);
+    bench.client = client(MODERN, 2);
+    assert_eq!(texts(&bench.attach()), ["SET a = 1", "SET NAMES utf8mb4 COLLATE utf8mb4_general_ci"]);
+}
+
+/// What a client's own statement has left it can ask for, in the same transaction.
+#[test]
+fn last_values_of_ones_own_stay() {
+    let mut bench = Bench::new(MODERN, usize::MAX);
+    bench.says(&says(command::QUERY, b"INSERT INTO t VALUES ()"));
+    bench.hears(&packets(1, &[ok(mark::OK, AUTO)]));
+    bench.client = client(MODERN, 2);
+    bench.attach();
+    bench.says(&says(command::QUERY, b"BEGIN"));
+    bench.hears(&packets(1, &[ok(mark::OK, AUTO | status::IN_TRANSACTION)]));
+    // What is another's goes before the statement that leaves something, not behind it.
+    let update = says(command::QUERY, b"UPDATE t SET a = 1");
+    assert_eq!(texts(&bench.says(&update)).len(), 4);
+    let done = packets(1, &[ok(mark::OK, AUTO | status::IN_TRANSACTION)]);
+    let none = packets(1, &[count(1), column(), ok(mark::EOF, AUTO | status::IN_TRANSACTION)]);
+    assert_eq!(bench.hears(&[done.clone(), none, done.clone(), done.clone()].concat()), done);
+    assert_eq!(texts_of(&mut bench, &says(command::QUERY, b"SELECT ROW_COUNT()")), ["SELECT ROW_COUNT()"]);
+}
+
 /// What could not be prepared does not pin.
 #[test]
 fn a_failed_prepare_does_not_pin() {

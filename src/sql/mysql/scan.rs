@@ -207,7 +207,7 @@ impl<'a> Scan<'a> {
         match (word, previous.word) {
             (_, Word::Dot) => match word {
                 // Oracle's way to use a sequence.
-                Word::Nextval => self.found.intent.draws_sequence = true,
+                Word::Nextval => self.draws_from_sequence(),
                 Word::Currval => self.found.intent.asks_sequence = true,
                 _other => {}
             },
@@ -215,7 +215,8 @@ impl<'a> Scan<'a> {
             (Word::Kill, _) => self.found.has_kill = true,
             (Word::Assign, before) if !is_set || before == Word::Variable => self.pin(PinReason::UserVariable),
             (Word::Variable, Word::Into) => self.pin(PinReason::UserVariable),
-            (Word::SqlCalcFoundRows, _) | (Word::Value, Word::Next) => self.found.intent.draws_sequence = true,
+            (Word::SqlCalcFoundRows, _) => self.found.intent.draws_sequence = true,
+            (Word::Value, Word::Next) => self.draws_from_sequence(),
             (Word::Value, Word::Previous) => self.found.intent.asks_sequence = true,
             _other => {}
         }
@@ -252,7 +253,7 @@ impl<'a> Scan<'a> {
                 Some(Effect::Locks) => return self.pin(PinReason::SessionLock),
                 Some(Effect::Unlocks) => return self.found.intent.may_end.add(PinReason::SessionLock),
                 Some(Effect::Asks) => return self.found.intent.asks_sequence = true,
-                Some(Effect::Draws) => return self.found.intent.draws_sequence = true,
+                Some(Effect::Draws) => return self.draws_from_sequence(),
                 Some(Effect::LastInsertId) => return self.statement.awaits_argument = true,
                 None if !name.is_quoted && is_known(bytes, self.dialect.mariadb, is_definition) => return,
                 None => {}
@@ -333,6 +334,12 @@ impl<'a> Scan<'a> {
         };
     }
 
+    /// A sequence's last value stays on the connection until that is reset.
+    fn draws_from_sequence(&mut self) {
+        self.found.intent.draws_sequence = true;
+        self.pin(PinReason::Setting);
+    }
+
     /// A setting of the session.
     fn sets(&mut self, name: &[u8]) {
         let name = name.to_ascii_lowercase();
@@ -348,7 +355,8 @@ impl<'a> Scan<'a> {
             b"last_insert_id" | b"identity" | b"insert_id" => self.found.intent.draws_sequence = true,
             _ => {}
         }
-        let is_lasting = is_lasting || matches!(name.as_slice(), b"server_id" | b"skip_replication");
+        // Roles are no variables, and no reset is known to bring back those of the login.
+        let is_lasting = is_lasting || matches!(name.as_slice(), b"server_id" | b"skip_replication" | b"role");
         self.pin(if is_lasting { PinReason::ServerProcess } else { PinReason::Setting });
     }
 
