@@ -118,7 +118,7 @@ struct Known {
     capabilities: Capabilities,
     application: String,
     plugin: Plugin,
-    /// Its plugin's answer to the first challenge.
+    /// What its plugin has answered to the last challenge.
     answer: Password,
     tls: Option<Secured>,
 }

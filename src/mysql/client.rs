@@ -67,11 +67,6 @@ impl Client {
         }
     }
 
-    /// As [`ClientSide::settings`].
-    pub(super) fn settings_arc(&self) -> Arc<Settings> {
-        Arc::clone(&self.settings)
-    }
-
     /// Its next question for last values may come on the same connection.
     pub(super) fn may_ask_here(&self) -> bool {
         self.asks_last_values || self.is_busy_here || !self.pins.is_empty()

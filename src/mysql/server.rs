@@ -187,7 +187,7 @@ impl ServerSide for Server {
             Status::Ended
         } else if self.is_owing() {
             Status::Owing
-        } else if self.in_transaction() || !self.sending.is_none() || self.file != File::None {
+        } else if self.in_transaction() || self.needs_client() {
             Status::InTransaction
         } else {
             Status::Idle
@@ -204,7 +204,7 @@ impl ServerSide for Server {
     }
 
     fn probe(&mut self, out: &mut Vec<u8>) -> bool {
-        if !self.in_doubt || self.is_owing() || !self.sending.is_none() || self.file != File::None {
+        if !self.in_doubt || self.is_owing() || self.needs_client() {
             return false;
         }
         packet(out, &mut 0, |out| out.push(command::PING));
@@ -259,10 +259,7 @@ impl ServerSide for Server {
     }
 
     fn has_sent_nothing(&self) -> bool {
-        self.owed.iter().all(|owed| owed.hidden)
-            && self.sending.is_none()
-            && self.file == File::None
-            && !self.in_transaction()
+        self.owed.iter().all(|owed| owed.hidden) && !self.needs_client() && !self.in_transaction()
     }
 
     fn is_midway(&self) -> bool {
@@ -301,7 +298,7 @@ impl ServerSide for Server {
     }
 
     fn terminate(&self, out: &mut Vec<u8>) {
-        if self.sending.is_none() && self.file == File::None {
+        if !self.needs_client() {
             packet(out, &mut 0, |out| out.push(command::QUIT));
         }
     }

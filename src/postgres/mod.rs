@@ -52,18 +52,13 @@ impl Handshake for accept::Accept {
 
     fn step(&mut self, input: &[u8], out: &mut Vec<u8>) -> Result<(usize, Step<Self::Output>), HandshakeError> {
         let (taken, step) = self.step_inner(input, out)?;
-        let step = match step {
-            Step::NeedInput => Step::NeedInput,
-            Step::StartTls => Step::StartTls,
-            Step::Ask(question) => Step::Ask(question),
-            Step::Done(Accepted::Client(started)) => Step::Done(Accepted::Client(client::Client::new(
-                &started.login,
-                &started.welcome,
-                started.cancel_secret(),
-            ))),
-            Step::Done(Accepted::Cancel(key)) => Step::Done(Accepted::Cancel(key)),
+        let accepted = |accepted: Accepted<accept::Started>| match accepted {
+            Accepted::Client(started) => {
+                Accepted::Client(client::Client::new(&started.login, &started.welcome, started.cancel_secret()))
+            }
+            Accepted::Cancel(key) => Accepted::Cancel(key),
         };
-        Ok((taken, step))
+        Ok((taken, step.map(accepted)))
     }
 
     fn answer(&mut self, answer: Answer) {
@@ -80,13 +75,7 @@ impl Handshake for connect::Connect {
 
     fn step(&mut self, input: &[u8], out: &mut Vec<u8>) -> Result<(usize, Step<Self::Output>), HandshakeError> {
         let (taken, step) = self.step_inner(input, out)?;
-        let step = match step {
-            Step::NeedInput => Step::NeedInput,
-            Step::StartTls => Step::StartTls,
-            Step::Ask(question) => Step::Ask(question),
-            Step::Done(connected) => Step::Done(server::Server::new(connected)),
-        };
-        Ok((taken, step))
+        Ok((taken, step.map(server::Server::new)))
     }
 
     fn answer(&mut self, answer: Answer) {

@@ -231,6 +231,18 @@ pub enum Step<T> {
     Done(T),
 }
 
+impl<T> Step<T> {
+    /// Makes something else of what a finished login gives.
+    pub fn map<U>(self, made: impl FnOnce(T) -> U) -> Step<U> {
+        match self {
+            Self::NeedInput => Step::NeedInput,
+            Self::StartTls => Step::StartTls,
+            Self::Ask(question) => Step::Ask(question),
+            Self::Done(done) => Step::Done(made(done)),
+        }
+    }
+}
+
 /// What a client's login asks the core.
 #[derive(Debug, Clone)]
 pub enum Question {

@@ -4,10 +4,12 @@ use crate::auth::Clients;
 use crate::config::{EndpointConfig, EndpointTls, TargetGroupConfig};
 use crate::listener::Arrival;
 use crate::mysql::MySql;
+use crate::net::quiet::Quiet;
+use crate::net::rate::Rate;
 use crate::pool::Pools;
 use crate::postgres::Postgres;
 use crate::protocol::{Protocol, TlsOffer};
-use crate::session::{self, Access, CancelKeys, Endpoint, Rules, Visitor, Worker};
+use crate::session::{self, Access, CancelKeys, Endpoint, Greetings, Rules, Visitor, Worker};
 use crate::topology::Lookup;
 use arc_swap::{ArcSwap, ArcSwapOption};
 use std::collections::BTreeMap;
@@ -100,8 +102,8 @@ fn made<P: Protocol>(
         places,
         tls: tls_offer(endpoint),
         login_timeout: endpoint.login_timeout,
-        rate: endpoint.max_logins_per_second.map(|limit| crate::net::rate::Rate::new(limit, Instant::now())),
-        quiet: crate::net::quiet::Quiet::default(),
+        rate: endpoint.max_logins_per_second.map(|limit| Rate::new(limit, Instant::now())),
+        quiet: Quiet::default(),
         rules: Rules {
             pool_mode: config.pool.pool_mode,
             transaction_idle_timeout: config.pool.transaction_idle_timeout,
@@ -115,7 +117,7 @@ fn made<P: Protocol>(
         access: Arc::clone(&shared.access),
         clients: Arc::clone(&shared.clients),
         lookup: group.lookup.clone(),
-        greetings: session::Greetings::default(),
+        greetings: Greetings::default(),
         cancel_keys: Arc::clone(&shared.cancel_keys),
         version: Arc::clone(&group.version),
         statement_key: shared.statement_key,

@@ -52,6 +52,18 @@ pub enum ControlError {
     Closed,
 }
 
+impl From<managed::PoolError<Self>> for ControlError {
+    fn from(error: managed::PoolError<Self>) -> Self {
+        match error {
+            managed::PoolError::Backend(error) => error,
+            managed::PoolError::Timeout(_)
+            | managed::PoolError::Closed
+            | managed::PoolError::NoRuntimeSpecified
+            | managed::PoolError::PostCreateHook(_) => Self::Closed,
+        }
+    }
+}
+
 /// The control connections of one target: at most [`CONTROL_CONNECTIONS_MAX`], made when needed, kept.
 #[derive(Debug, Clone)]
 pub struct Control {
@@ -126,16 +138,7 @@ impl Control {
     ///
     /// Cancel safe: a connection half made is closed.
     pub(super) async fn borrow(&self) -> Result<Borrowed, ControlError> {
-        match self.pool.get().await {
-            Ok(object) => Ok(Borrowed(Some(object))),
-            Err(managed::PoolError::Backend(error)) => Err(error),
-            Err(
-                managed::PoolError::Timeout(_)
-                | managed::PoolError::Closed
-                | managed::PoolError::NoRuntimeSpecified
-                | managed::PoolError::PostCreateHook(_),
-            ) => Err(ControlError::Closed),
-        }
+        Ok(Borrowed(Some(self.pool.get().await?)))
     }
 
     /// Closes the connections that are idle, and the others when they come back.

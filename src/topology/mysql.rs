@@ -65,16 +65,7 @@ impl MySqlControl {
 
     /// See [`Control::borrow`](super::control::Control::borrow).
     pub(super) async fn borrow(&self) -> Result<MySqlBorrowed, ControlError> {
-        match self.pool.get().await {
-            Ok(object) => Ok(MySqlBorrowed(Some(object))),
-            Err(managed::PoolError::Backend(error)) => Err(error),
-            Err(
-                managed::PoolError::Timeout(_)
-                | managed::PoolError::Closed
-                | managed::PoolError::NoRuntimeSpecified
-                | managed::PoolError::PostCreateHook(_),
-            ) => Err(ControlError::Closed),
-        }
+        Ok(MySqlBorrowed(Some(self.pool.get().await?)))
     }
 }
 
@@ -172,9 +163,8 @@ impl managed::Manager for Manager {
         }
     }
 
-    async fn recycle(&self, connection: &mut Conn, _: &managed::Metrics) -> Result<(), RecycleError<ControlError>> {
+    async fn recycle(&self, _: &mut Conn, _: &managed::Metrics) -> Result<(), RecycleError<ControlError>> {
         // One that has gone shows at the next question.
-        let _ = connection;
         Ok(())
     }
 }

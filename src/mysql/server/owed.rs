@@ -13,8 +13,6 @@ pub(super) struct Owed {
     pub(super) stage: Stage,
     /// Packets that the client has got beside the server's.
     pub(super) added: u8,
-    /// The client has got something of it.
-    pub(super) has_begun: bool,
 }
 
 /// What form the reply has.
@@ -85,6 +83,6 @@ impl Owed {
             Kind::Fetch | Kind::FieldList => Stage::Rows,
             Kind::Query | Kind::Prepare | Kind::Simple | Kind::Text => Stage::First,
         };
-        Self { kind, hidden, effect, stage, added: 0, has_begun: false }
+        Self { kind, hidden, effect, stage, added: 0 }
     }
 }

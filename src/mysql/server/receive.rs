@@ -15,6 +15,15 @@ const READ_BYTES_MAX: usize = 1 << 20;
 /// Bytes of the first packet of a result: a number of columns.
 const COUNT_BYTES_MAX: usize = 9;
 
+/// A packet that is read whole.
+#[derive(Clone, Copy)]
+struct Packet<'a> {
+    /// Where in the input it begins.
+    at: usize,
+    head: Head,
+    payload: &'a [u8],
+}
+
 /// What a packet is.
 enum Role {
     /// It passes by its length.
@@ -87,7 +96,7 @@ impl Server {
             }
             let Some(payload) = rest.get(HEAD_BYTES..head.bytes()) else { return Ok(at) };
             let owed = self.owed.len();
-            self.take(role, at, head, payload, client.as_deref_mut(), (passes, out))?;
+            self.take(role, Packet { at, head, payload }, client.as_deref_mut(), passes, out)?;
             at += head.bytes();
             if self.owed.len() < owed
                 && let Some(client) = client.as_deref_mut()
@@ -117,10 +126,7 @@ impl Server {
     }
 
     fn put_head(&mut self, at: usize, head: Head, client: Option<&mut Client>, out: &mut Out) {
-        let added = self.owed.front_mut().map_or(0, |owed| {
-            owed.has_begun = true;
-            owed.added
-        });
+        let added = self.owed.front().map_or(0, |owed| owed.added);
         let sequence = head.sequence.wrapping_add(added);
         if added == 0 {
             out.pass(at..at + HEAD_BYTES);
@@ -133,15 +139,14 @@ impl Server {
     }
 
     /// A packet that was read passes as it came.
-    fn pass(&mut self, at: usize, head: Head, client: Option<&mut Client>, out: &mut Out) {
+    fn pass(&mut self, Packet { at, head, .. }: Packet<'_>, client: Option<&mut Client>, out: &mut Out) {
         self.put_head(at, head, client, out);
         out.pass(at + HEAD_BYTES..at + head.bytes());
     }
 
     /// In place of a packet that was read the client gets this payload.
     fn put(&mut self, head: Head, client: Option<&mut Client>, out: &mut Out, write: impl FnOnce(&mut Vec<u8>)) {
-        let Some(owed) = self.owed.front_mut() else { return };
-        owed.has_begun = true;
+        let Some(owed) = self.owed.front() else { return };
         let mut sequence = head.sequence.wrapping_add(owed.added);
         out.write(|out| packet(out, &mut sequence, write));
         if let Some(client) = client {
@@ -199,25 +204,23 @@ impl Server {
     fn take(
         &mut self,
         role: Role,
-        at: usize,
-        head: Head,
-        payload: &[u8],
+        read: Packet<'_>,
         client: Option<&mut Client>,
-        (passes, out): (bool, &mut Out),
+        passes: bool,
+        out: &mut Out,
     ) -> Result<(), Violation> {
-        let malformed = || Violation::MalformedFrame(payload.first().copied().unwrap_or_default());
+        let malformed = || Violation::MalformedFrame(read.payload.first().copied().unwrap_or_default());
         match role {
             Role::Text => {
                 if passes {
-                    self.pass(at, head, client, out);
+                    self.pass(read, client, out);
                 }
                 self.pop();
-                self.tally.queries += u64::from(passes);
             }
             Role::Count => {
-                let columns = Reader(payload).number().ok_or_else(malformed)?;
+                let columns = Reader(read.payload).number().ok_or_else(malformed)?;
                 if passes {
-                    self.pass(at, head, client, out);
+                    self.pass(read, client, out);
                 }
                 if let Some(owed) = self.owed.front_mut() {
                     owed.stage = Stage::Columns(columns);
@@ -226,17 +229,17 @@ impl Server {
             Role::PreparedColumn => {
                 let mut client = client;
                 if passes {
-                    self.pass(at, head, client.as_deref_mut(), out);
+                    self.pass(read, client.as_deref_mut(), out);
                 }
                 self.prepared_column(client, passes, out);
             }
             Role::Prepared => {
-                let mut reader = Reader(payload.get(1..).unwrap_or_default());
+                let mut reader = Reader(read.payload.get(1..).unwrap_or_default());
                 let id = reader.u32().ok_or_else(malformed)?;
                 let columns = reader.u16().ok_or_else(malformed)?;
                 let parameters = reader.u16().ok_or_else(malformed)?;
                 if passes {
-                    self.pass(at, head, client, out);
+                    self.pass(read, client, out);
                 }
                 let Some(owed) = self.owed.front_mut() else { return Ok(()) };
                 owed.stage = Stage::Prepared { parameters, columns };
@@ -248,10 +251,10 @@ impl Server {
                 }
             }
             Role::Ok => {
-                let ok = OkPacket::read(payload).ok_or_else(malformed)?;
-                self.ok(ok, at, head, payload, client, (passes, out))?;
+                let ok = OkPacket::read(read.payload).ok_or_else(malformed)?;
+                self.ok(ok, read, client, passes, out)?;
             }
-            Role::Error => self.error(at, head, payload, client, (passes, out))?,
+            Role::Error => self.error(read, client, passes, out)?,
             Role::File => {
                 let may = self
                     .owed
@@ -261,7 +264,7 @@ impl Server {
                 if !may || self.owed.len() > 1 {
                     return Err(Violation::UnexpectedReply(mark::LOCAL_FILE));
                 }
-                self.pass(at, head, client, out);
+                self.pass(read, client, out);
                 self.file = File::Passes;
             }
             Role::Row | Role::Column => return Err(malformed()),
@@ -273,14 +276,13 @@ impl Server {
     fn ok(
         &mut self,
         ok: OkPacket<'_>,
-        at: usize,
-        head: Head,
-        payload: &[u8],
+        read: Packet<'_>,
         mut client: Option<&mut Client>,
-        (passes, out): (bool, &mut Out),
+        passes: bool,
+        out: &mut Out,
     ) -> Result<(), Violation> {
         let Some(owed) = self.owed.front() else { return Ok(()) };
-        let ends_rows = payload.first() == Some(&mark::EOF);
+        let ends_rows = read.payload.first() == Some(&mark::EOF);
         if owed.stage == Stage::Described && ok.status & status::CURSOR_EXISTS == 0 {
             // A result without rows.
             self.status = ok.status;
@@ -293,10 +295,14 @@ impl Server {
             let (tracks, deprecates) =
                 client.as_deref().map_or((true, true), |client| (client.tracks(), client.deprecates_eof()));
             match ends_rows {
-                true if !deprecates => self.put(head, client.as_deref_mut(), out, |out| ok.write_eof(out)),
-                true if !tracks => self.put(head, client.as_deref_mut(), out, |out| ok.write(mark::EOF, false, out)),
-                false if !tracks => self.put(head, client.as_deref_mut(), out, |out| ok.write(mark::OK, false, out)),
-                _ => self.pass(at, head, client.as_deref_mut(), out),
+                true if !deprecates => self.put(read.head, client.as_deref_mut(), out, |out| ok.write_eof(out)),
+                true if !tracks => {
+                    self.put(read.head, client.as_deref_mut(), out, |out| ok.write(mark::EOF, false, out))
+                }
+                false if !tracks => {
+                    self.put(read.head, client.as_deref_mut(), out, |out| ok.write(mark::OK, false, out))
+                }
+                _ => self.pass(read, client.as_deref_mut(), out),
             }
             if let Some(client) = client.as_deref_mut() {
                 client.status = ok.status & !(status::MORE_RESULTS | status::STATE_CHANGED);
@@ -311,7 +317,7 @@ impl Server {
             }
             return Ok(());
         }
-        let Some(Owed { effect, hidden, .. }) = self.pop() else { return Ok(()) };
+        let Some(Owed { effect, .. }) = self.pop() else { return Ok(()) };
         match effect {
             Effect::Statement { pins, .. } => {
                 if let Some(client) = client {
@@ -342,7 +348,6 @@ impl Server {
             }
             Effect::Nothing | Effect::Initialized | Effect::Prepares(_) => {}
         }
-        self.tally.queries += u64::from(!hidden);
         Ok(())
     }
 
@@ -356,24 +361,23 @@ impl Server {
 
     fn error(
         &mut self,
-        at: usize,
-        head: Head,
-        payload: &[u8],
+        read: Packet<'_>,
         mut client: Option<&mut Client>,
-        (passes, out): (bool, &mut Out),
+        passes: bool,
+        out: &mut Out,
     ) -> Result<(), Violation> {
-        let error = message::server_error(payload).ok_or(Violation::MalformedFrame(mark::ERROR))?;
+        let error = message::server_error(read.payload).ok_or(Violation::MalformedFrame(mark::ERROR))?;
         self.ended |= error.is_fatal;
         if passes {
             let why = self.explanation.take_if(|_| error.code == INTERRUPTED);
             match why {
-                Some(why) => self.put(head, client.as_deref_mut(), out, |out| message::client_error(&why, out)),
-                None => self.pass(at, head, client.as_deref_mut(), out),
+                Some(why) => self.put(read.head, client.as_deref_mut(), out, |out| message::client_error(&why, out)),
+                None => self.pass(read, client.as_deref_mut(), out),
             }
         }
         self.drain_file();
         let was_open = self.status & (status::IN_TRANSACTION | status::AUTOCOMMIT) != status::AUTOCOMMIT;
-        let Some(Owed { effect, hidden, .. }) = self.pop() else { return Ok(()) };
+        let Some(Owed { effect, .. }) = self.pop() else { return Ok(()) };
         match effect {
             Effect::Applied(_) | Effect::Reset => self.attach_failed(AttachFailure::Settings(error)),
             Effect::Initialized => self.attach_failed(AttachFailure::InitQuery(error)),
@@ -387,7 +391,6 @@ impl Server {
             }
             Effect::Nothing | Effect::ClientReset | Effect::Refuse(_) => self.in_doubt |= was_open,
         }
-        self.tally.queries += u64::from(!hidden);
         Ok(())
     }
 
@@ -405,6 +408,7 @@ impl Server {
     /// The reply at the front has come to its end.
     fn pop(&mut self) -> Option<Owed> {
         let owed = self.owed.pop_front();
+        self.tally.queries += u64::from(owed.as_ref().is_some_and(|owed| !owed.hidden));
         self.holding &= !self.owed.is_empty();
         if self.owed.is_empty() {
             // What was to be cancelled has ended by itself.

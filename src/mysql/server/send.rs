@@ -7,10 +7,10 @@ use super::owed::{Effect, Kind};
 use super::{Client, File, OWED_MAX, Rest, Server};
 use crate::mysql::frame::{self, HEAD_BYTES, Head, packet};
 use crate::mysql::message::{command, status};
-use crate::protocol::{ClientError, Intent, Out, PinReason, Pins, Violation};
+use crate::protocol::{ClientError, ClientSide, Intent, Out, PinReason, Pins, Violation};
 use crate::sql::mysql::{self as sql, Command, Dialect, TEXT_BYTES_MAX};
 
-/// Reasons to pin that may come to nothing: none, as long as nothing of it is replayed.
+/// Reasons to pin that may come to nothing: last values are kept until the client has asked, or has let go of them.
 const UNCERTAIN: Pins = Pins::of(PinReason::Sequence);
 
 /// What a statement pins for that may select another database.
@@ -54,7 +54,7 @@ impl Server {
             if self.settings_lost && !self.in_transaction() {
                 // The client has had the connection made as new: what it began with comes back first.
                 if self.owed.is_empty() {
-                    out.write(|out| self.replay(&client.settings_arc(), out));
+                    out.write(|out| self.replay(client.settings(), out));
                 } else {
                     self.holding = true;
                 }
@@ -113,11 +113,7 @@ impl Server {
             return taken;
         }
         let Some(head) = frame::head(rest) else { return 0 };
-        let passes = self.sending.passes;
-        if passes {
-            out.pass(at..at + HEAD_BYTES);
-        }
-        self.sending = Rest { left: head.len, follows: !head.is_last(), passes };
+        self.forward_packet(at, head, self.sending.passes, out);
         HEAD_BYTES
     }
 

@@ -253,6 +253,8 @@ fn prepared_statements_pin_while_they_are_there() {
         let older = [prepared, column(), column(), eof(AUTO), column(), eof(AUTO)];
         assert_eq!(bench.hears(&packets(1, &parts)), packets(1, &older));
         assert_eq!(bench.server.status(), Status::Idle);
+        let tally = bench.server.tally();
+        assert_eq!((tally.requests, tally.queries), (1, 1));
         let close = says(command::STMT_CLOSE, &[9, 0, 0, 0]);
         assert_eq!(bench.says(&close), close);
         assert_eq!(bench.server.status(), Status::Idle);
