@@ -6,7 +6,8 @@
 use super::accept::{NAMES, Started, told_status};
 use super::frame::{self, HEAD_BYTES, packet};
 use super::message::{self, OkPacket, command, mark};
-use super::server::send::begins;
+use super::server::send::{begins, statement_number};
+use super::statement::{Id, Statements};
 use crate::protocol::{
     ClientError, ClientSide, Detached, Gate, Intent, PinCause, PinReason, PinRules, Pins, Settings, Violation,
 };
@@ -24,6 +25,8 @@ pub struct Client {
     pub(super) status: u16,
     pub(super) pins: Pins,
     pub(super) gate: Gate,
+    pub(super) statements: Statements,
+    statement_key: [u8; 16],
     pub(super) asks_last_values: bool,
     /// It keeps its connection for now, and may ask on it for what its own statements have left.
     pub(super) is_busy_here: bool,
@@ -58,6 +61,8 @@ impl Client {
             status: told_status(&started.welcome),
             pins: Pins::NONE,
             gate: Gate::default(),
+            statements: Statements::default(),
+            statement_key: started.welcome.statement_key,
             asks_last_values: false,
             is_busy_here: false,
             insert_id: 0,
@@ -94,10 +99,18 @@ impl Client {
         self.settings.value(NAMES).is_some_and(|id| ids.contains(&id))
     }
 
+    /// What a text of its is to a server that prepares it.
+    pub(super) fn statement_id(&self, text: &[u8]) -> Id {
+        Id::of(&self.statement_key, self.collation().into(), text)
+    }
+
+    fn collation(&self) -> u16 {
+        self.settings.value(NAMES).and_then(|id| id.parse().ok()).unwrap_or_default()
+    }
+
     /// Its character set is one of the forms of UTF-8.
     pub(super) fn is_utf8(&self) -> bool {
-        let id = self.settings.value(NAMES).and_then(|id| id.parse().ok()).unwrap_or(0_u16);
-        matches!(id, 33 | 45 | 46 | 76 | 83 | 192..=215 | 223..=247 | 255)
+        matches!(self.collation(), 33 | 45 | 46 | 76 | 83 | 192..=215 | 223..=247 | 255)
     }
 
     /// Reads over what is to be read over; bytes taken.
@@ -133,6 +146,18 @@ impl Client {
         }
     }
 
+    /// The statement that this packet names is one of its own.
+    fn knows(&self, packet: &[u8]) -> bool {
+        let number = statement_number(packet.get(HEAD_BYTES + 1..).unwrap_or_default());
+        number.is_some_and(|number| self.statements.find(number).is_some())
+    }
+
+    fn ok(&self) -> Vec<u8> {
+        let mut answer = Vec::new();
+        OkPacket { status: self.status, ..OkPacket::default() }.write(mark::OK, self.tracks(), &mut answer);
+        answer
+    }
+
     fn is_dropping(&self) -> bool {
         !matches!(self.dropping, Dropping::Nothing)
     }
@@ -159,13 +184,14 @@ impl ClientSide for Client {
                     self.ended = true;
                     return Ok((at, Detached::Ended));
                 }
-                command::PING => {
-                    let mut answer = Vec::new();
-                    OkPacket { status: self.status, ..OkPacket::default() }.write(mark::OK, self.tracks(), &mut answer);
-                    self.dropping = Dropping::Packet(Some(answer));
+                command::PING => self.dropping = Dropping::Packet(Some(self.ok())),
+                command::STMT_CLOSE => {
+                    let number = statement_number(rest.get(HEAD_BYTES + 1..).unwrap_or_default());
+                    number.into_iter().for_each(|number| self.statements.remove(number));
+                    self.dropping = Dropping::Packet(None);
                 }
-                // Of a client without a connection there are none; neither is answered.
-                command::STMT_CLOSE | command::STMT_SEND_LONG_DATA => self.dropping = Dropping::Packet(None),
+                // Nothing is kept for it on any connection.
+                command::STMT_RESET if self.knows(rest) => self.dropping = Dropping::Packet(Some(self.ok())),
                 _ => return Ok((at, Detached::NeedServer(Intent::default()))),
             }
         }

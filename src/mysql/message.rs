@@ -72,6 +72,8 @@ pub mod status {
     pub const MORE_RESULTS: u16 = 0x0008;
     /// A cursor is open: no rows follow.
     pub const CURSOR_EXISTS: u16 = 0x0040;
+    /// The cursor's last row was sent, and it is closed.
+    pub const LAST_ROW_SENT: u16 = 0x0080;
     /// `NO_BACKSLASH_ESCAPES` is in `sql_mode`.
     pub const NO_BACKSLASH_ESCAPES: u16 = 0x0200;
     /// What has changed in the session is told.
@@ -255,6 +257,13 @@ pub fn error(code: u16, state: &str, message: &str, out: &mut Vec<u8>) {
     out.extend_from_slice(message.as_bytes());
 }
 
+/// A server's own error, told in its place.
+pub fn as_server(code: u16, state: &str, message: String) -> ClientError {
+    let mut frame = Vec::new();
+    error(code, state, &message, &mut frame);
+    ClientError::Server(ServerError { code: code.to_string(), message, is_fatal: false, frame })
+}
+
 /// What the proxy tells a client, as an ERR packet's payload.
 pub fn client_error(error: &ClientError, out: &mut Vec<u8>) {
     if let ClientError::Server(own) = error
@@ -299,10 +308,10 @@ fn code(error: &ClientError) -> (u16, &'static str) {
         | ClientError::ClientIdle { .. }
         | ClientError::PinIdle { .. }
         | ClientError::GoingDown => (1053, "08S01"),
-        ClientError::PinRefused { .. }
-        | ClientError::PinLimit { .. }
-        | ClientError::TooManyStatements { .. }
-        | ClientError::TooManyNames { .. } => (1235, "42000"),
+        ClientError::PinRefused { .. } | ClientError::PinLimit { .. } | ClientError::TooManyNames { .. } => {
+            (1235, "42000")
+        }
+        ClientError::TooManyStatements { .. } => (1461, "42000"),
         ClientError::Unsupported { .. } => (1235, "42000"),
         ClientError::UnknownCommand => (1047, "08S01"),
         ClientError::TransactionRefused => (1213, "40001"),

@@ -16,6 +16,7 @@ pub mod frame;
 pub mod message;
 pub mod password;
 pub mod server;
+pub mod statement;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 mod tests;

@@ -4,7 +4,9 @@
 //! once it has come. State that can't be given to another connection keeps its client here (a pin); when the client leaves, the
 //! connection is reset. Triggers, and functions that statements call without naming them, are not seen: see [`crate::sql`].
 
+mod execute;
 mod owed;
+mod prepared;
 mod receive;
 pub(super) mod send;
 mod state;
@@ -19,11 +21,12 @@ use super::connect::{COLLATION, Connected};
 use super::frame::packet;
 use super::message::{command, status};
 use crate::protocol::{
-    AttachFailure, ClientError, ClientSide, ConnectOptions, Intent, Out, Parameters, ServerError, ServerSide, Settings,
-    Sides, Status, Tally, Violation,
+    AttachFailure, ClientError, ClientSide, ConnectOptions, Out, Parameters, ServerError, ServerSide, Settings, Sides,
+    Status, Tally, Violation,
 };
 use owed::{Effect, Kind, Owed};
-use std::collections::{HashMap, VecDeque};
+use prepared::Prepared;
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 /// Commands whose replies may be owed; no more are taken from the client until some have come.
@@ -59,8 +62,7 @@ pub struct Server {
     foreign_values: bool,
     /// They may be this client's, which may want it back.
     own_values: bool,
-    /// What executing each prepared statement intends.
-    statements: HashMap<u32, Intent>,
+    prepared: Prepared,
     /// There may be statements that SQL has prepared (`PREPARE`).
     has_named: bool,
     /// It may have another database than at its login, which no reset undoes.
@@ -105,6 +107,7 @@ impl Server {
     /// A connection that has just logged in.
     pub fn new(connected: Connected) -> Self {
         let Connected { version, connection_id, status, options } = connected;
+        let prepared = Prepared::new(options.max_prepared_statements);
         Self {
             options,
             connection_id,
@@ -121,7 +124,7 @@ impl Server {
             client: None,
             foreign_values: false,
             own_values: false,
-            statements: HashMap::new(),
+            prepared,
             has_named: false,
             has_moved: false,
             init: None,
@@ -165,7 +168,9 @@ impl ServerSide for Server {
             self.foreign_values |= self.client.is_some();
             self.own_values = false;
             self.client = Some(client.id());
+            self.prepared.disown();
         }
+        self.tidy(sides.server);
         self.prepare(client.settings(), sides.server);
     }
 

@@ -8,7 +8,7 @@
 //! settings: one that is parsed while they are in doubt is its client's own, and so is one that replaces a statement
 //! whose result had changed.
 
-use crate::protocol::{Intent, Settings};
+use crate::protocol::{Intent, Settings, keyed_hash};
 use crate::sql;
 use crate::sql::Dialect;
 use crate::sql::settings::Changes;
@@ -127,10 +127,7 @@ pub(super) struct Id(u128);
 impl Id {
     /// Of a statement with this body, made under settings with this label.
     pub(super) fn of(key: &[u8; 16], body: &[u8], settings_label: u64) -> Self {
-        let mut hasher = SipHasher13::new_with_key(key);
-        hasher.write_u64(settings_label);
-        hasher.write(body);
-        Self(hasher.finish128().as_u128())
+        Self(keyed_hash(key, settings_label, body))
     }
 
     /// Of a statement of this client's that no other shares, nor an equal one of its own.

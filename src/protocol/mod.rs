@@ -18,7 +18,9 @@ pub use pinning::{Fingerprint, Gate, PinBudget, PinCause, PinPlace, PinPolicy, P
 pub use scram_secret::{ITERATIONS, SALT_BYTES, ScramSecret};
 pub use settings::{Difference, Parameters, Settings};
 
+use siphasher::sip128::{Hasher128, SipHasher13};
 use std::fmt;
+use std::hash::Hasher;
 use std::sync::Arc;
 
 /// One wire protocol: four machines under one name.
@@ -192,6 +194,15 @@ impl fmt::Debug for ScramKeys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("ScramKeys(***)")
     }
+}
+
+/// A hash of what decides what a server makes of a statement: its text, and a label of what it is read under. The key is secret, so
+/// that nobody can search for two texts with one hash.
+pub fn keyed_hash(key: &[u8; 16], label: u64, text: &[u8]) -> u128 {
+    let mut hasher = SipHasher13::new_with_key(key);
+    hasher.write_u64(label);
+    hasher.write(text);
+    hasher.finish128().as_u128()
 }
 
 /// A login, either side of it.

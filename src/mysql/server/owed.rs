@@ -1,5 +1,6 @@
 //! The replies owed: their forms, and what they change once they have come.
 
+use crate::mysql::statement::Id;
 use crate::protocol::{ClientError, Intent, Pins, Settings};
 use std::sync::Arc;
 
@@ -60,9 +61,23 @@ pub(super) enum Effect {
         may_begin: bool,
         /// It may ask for a file.
         loads_file: bool,
+        /// The prepared statement that it executes, if something is kept for that on the server.
+        uses: Option<u32>,
     },
-    /// A statement is prepared that intends this.
-    Prepares(Intent),
+    /// The client prepares a statement.
+    Prepares(Box<Preparing>),
+    /// A statement of the client's is prepared on this connection as well.
+    PreparesAnew {
+        /// The client's.
+        number: u32,
+        id: Id,
+        /// No other client may use it.
+        is_own: bool,
+    },
+    /// Rows are fetched of this statement's cursor.
+    Fetches(u32),
+    /// What is kept for this statement goes.
+    Unloads(u32),
     /// The connection has these settings then.
     Applied(Arc<Settings>),
     /// `init_query` has run.
@@ -75,6 +90,16 @@ pub(super) enum Effect {
     Refuse(Box<ClientError>),
     /// Last values are the client's own from here on.
     Guarded,
+}
+
+/// What is known of a statement before it has been prepared.
+#[derive(Debug)]
+pub(super) struct Preparing {
+    pub(super) id: Id,
+    /// `None`: it is too long to be kept.
+    pub(super) text: Option<Arc<[u8]>>,
+    /// Of executing it.
+    pub(super) intent: Intent,
 }
 
 impl Owed {

@@ -4,11 +4,12 @@
 //! read it so: an older one wants EOF packets behind columns and rows, and one without session trackers must not see any. Where
 //! a packet was added, those behind it are numbered anew.
 
-use super::owed::{Effect, Kind, Owed, Stage};
+use super::owed::{Effect, Kind, Owed, Preparing, Stage};
 use super::{Client, File, Rest, Server};
 use crate::mysql::frame::{self, HEAD_BYTES, Head, PIECE_BYTES, Reader, packet};
 use crate::mysql::message::{self, OkPacket, mark, status};
-use crate::protocol::{AttachFailure, Out, PinReason, Pins, Violation};
+use crate::mysql::statement::Statement;
+use crate::protocol::{AttachFailure, ClientError, Out, PinReason, Pins, Violation};
 
 /// Bytes of a packet that is read whole: the end of a result, with what trackers tell.
 const READ_BYTES_MAX: usize = 1 << 20;
@@ -234,17 +235,22 @@ impl Server {
                 self.prepared_column(client, passes, out);
             }
             Role::Prepared => {
+                let mut client = client;
                 let mut reader = Reader(read.payload.get(1..).unwrap_or_default());
-                let id = reader.u32().ok_or_else(malformed)?;
+                let number = reader.u32().ok_or_else(malformed)?;
                 let columns = reader.u16().ok_or_else(malformed)?;
                 let parameters = reader.u16().ok_or_else(malformed)?;
-                if passes {
-                    self.pass(read, client, out);
-                }
                 let Some(owed) = self.owed.front_mut() else { return Ok(()) };
                 owed.stage = Stage::Prepared { parameters, columns };
-                if let Effect::Prepares(intent) = owed.effect {
-                    self.statements.insert(id, intent);
+                let effect = std::mem::replace(&mut owed.effect, Effect::Nothing);
+                let told = self.is_prepared(effect, number, parameters, client.as_deref_mut());
+                if passes {
+                    self.put(read.head, client, out, |out| {
+                        out.push(mark::OK);
+                        out.extend_from_slice(&told.to_le_bytes());
+                        // As it came, behind the number.
+                        out.extend_from_slice(read.payload.get(5..).unwrap_or_default());
+                    });
                 }
                 if (parameters, columns) == (0, 0) {
                     self.pop();
@@ -319,9 +325,22 @@ impl Server {
         }
         let Some(Owed { effect, .. }) = self.pop() else { return Ok(()) };
         match effect {
-            Effect::Statement { pins, .. } => {
+            Effect::Statement { pins, uses, .. } => {
+                if let Some(number) = uses.filter(|_| ok.status & status::CURSOR_EXISTS == 0) {
+                    self.prepared.unload(number, true);
+                }
                 if let Some(client) = client {
                     client.pins = client.pins.and(pins);
+                    if uses.is_some() {
+                        self.settle_statements(client);
+                    }
+                }
+            }
+            Effect::Fetches(_) if ok.status & status::LAST_ROW_SENT == 0 => {}
+            Effect::Fetches(number) | Effect::Unloads(number) => {
+                self.prepared.unload(number, true);
+                if let Some(client) = client {
+                    self.settle_statements(client);
                 }
             }
             Effect::Applied(settings) => {
@@ -339,14 +358,18 @@ impl Server {
                     // Whatever database there is stays.
                     client.pins = if self.has_moved { Pins::of(PinReason::Setting) } else { Pins::NONE };
                     client.insert_id = 0;
+                    client.statements.clear();
                 }
             }
             Effect::Guarded => self.foreign_values = false,
             Effect::Refuse(why) => {
-                self.refused.push_back((*why).clone());
+                // The server's own words are nobody's refusal.
+                if !matches!(*why, ClientError::Server(_)) {
+                    self.refused.push_back((*why).clone());
+                }
                 out.write(|out| packet(out, &mut 1, |out| message::client_error(&why, out)));
             }
-            Effect::Nothing | Effect::Initialized | Effect::Prepares(_) => {}
+            Effect::Nothing | Effect::Initialized | Effect::Prepares(_) | Effect::PreparesAnew { .. } => {}
         }
         Ok(())
     }
@@ -355,8 +378,29 @@ impl Server {
     fn is_as_new(&mut self) {
         self.settings_lost = true;
         self.foreign_values = false;
-        self.statements.clear();
+        self.prepared.clear();
         self.has_named = false;
+    }
+
+    /// The server has prepared a statement under this number: what its client is told.
+    fn is_prepared(&mut self, effect: Effect, number: u32, parameters: u16, client: Option<&mut Client>) -> u32 {
+        match (effect, client) {
+            (Effect::Prepares(preparing), Some(client)) => {
+                let Preparing { id, text, intent } = *preparing;
+                let is_shared = text.is_some() && !self.has_moved;
+                let own = client.statements.insert(Statement { id, text, parameters, intent, types: None });
+                if is_shared {
+                    self.prepared.share(id, number);
+                } else {
+                    self.prepared.keep(own, number);
+                }
+                return own;
+            }
+            (Effect::PreparesAnew { number: own, is_own: true, .. }, Some(_)) => self.prepared.keep(own, number),
+            (Effect::PreparesAnew { id, is_own: false, .. }, _) => self.prepared.share(id, number),
+            _ => self.prepared.drop_number(number),
+        }
+        number
     }
 
     fn error(
@@ -382,12 +426,33 @@ impl Server {
             Effect::Applied(_) | Effect::Reset => self.attach_failed(AttachFailure::Settings(error)),
             Effect::Initialized => self.attach_failed(AttachFailure::InitQuery(error)),
             Effect::Guarded => return Err(Violation::UnexpectedReply(mark::ERROR)),
-            Effect::Statement { may_begin, .. } => self.in_doubt |= was_open || may_begin,
+            Effect::Statement { may_begin, uses, .. } => {
+                self.in_doubt |= was_open || may_begin;
+                if let Some(number) = uses {
+                    self.prepared.unload(number, false);
+                }
+                if let Some(client) = client.filter(|_| uses.is_some()) {
+                    self.settle_statements(client);
+                }
+            }
+            Effect::Fetches(number) | Effect::Unloads(number) => {
+                self.in_doubt |= was_open;
+                self.prepared.unload(number, false);
+                if let Some(client) = client {
+                    self.settle_statements(client);
+                }
+            }
             Effect::Prepares(_) => {
                 self.in_doubt |= was_open;
+                self.prepared.refused(&error);
                 if let Some(client) = client {
-                    self.unpin_statements(client);
+                    client.statements.failed();
+                    self.settle_statements(client);
                 }
+            }
+            Effect::PreparesAnew { number, .. } => {
+                self.in_doubt |= was_open;
+                self.prepared.fail(number, error);
             }
             Effect::Nothing | Effect::ClientReset | Effect::Refuse(_) => self.in_doubt |= was_open,
         }

@@ -9,6 +9,7 @@ use crate::mysql::frame::{self, HEAD_BYTES, Head, packet};
 use crate::mysql::message::{command, status};
 use crate::protocol::{ClientError, ClientSide, Intent, Out, PinReason, Pins, Violation};
 use crate::sql::mysql::{self as sql, Command, Dialect, TEXT_BYTES_MAX};
+use std::sync::Arc;
 
 /// Reasons to pin that may come to nothing: last values are kept until the client has asked, or has let go of them.
 const UNCERTAIN: Pins = Pins::of(PinReason::Sequence);
@@ -18,6 +19,30 @@ const MOVING: Pins = Pins::of(PinReason::Setting)
     .and(Pins::of(PinReason::OpaqueCode))
     .and(Pins::of(PinReason::Unreadable))
     .and(Pins::of(PinReason::ServerProcess));
+
+/// What becomes of a command.
+pub(super) enum Fate {
+    /// It passes as it came.
+    Passes,
+    /// It passes with the server's number for its statement.
+    Renumbered(u32),
+    /// It is an EXECUTE without types, and passes with some.
+    Typed(Typed),
+    /// Nothing of it reaches the server, and nobody answers it.
+    Dropped,
+    /// A ping goes in its place, and is answered in the same way.
+    Pinged,
+    /// It is sent when the server has answered what it was asked.
+    Waits,
+}
+
+/// What is put into an EXECUTE.
+pub(super) struct Typed {
+    pub(super) number: u32,
+    /// Where in its body, behind the command, the byte stands that says whether types follow.
+    pub(super) front: usize,
+    pub(super) types: Arc<[u8]>,
+}
 
 impl Server {
     pub(super) fn send_packets(
@@ -77,21 +102,64 @@ impl Server {
                 at += head.bytes();
                 break;
             }
+            out.write(|out| self.tidy(out));
             match self.command(command, body, head, client, out) {
-                Ok(()) => {
+                Ok(Fate::Waits) => break,
+                Ok(Fate::Passes) => {
                     self.forward_packet(at, head, true, out);
+                    at += HEAD_BYTES;
+                }
+                Ok(Fate::Renumbered(number)) => at += self.forward_renumbered(at, head, number, out),
+                Ok(Fate::Typed(typed)) => at += self.forward_typed(head, &typed, body, out),
+                Ok(Fate::Dropped) => {
+                    self.forward_packet(at, head, false, out);
+                    at += HEAD_BYTES;
+                }
+                Ok(Fate::Pinged) => {
+                    self.ping_instead(head, Effect::Nothing, out);
+                    at += HEAD_BYTES;
                 }
                 Err(why) => {
-                    // Nothing of it reaches the server.
-                    self.sending = Rest { left: head.len, follows: !head.is_last(), passes: false };
-                    out.write(|out| packet(out, &mut 0, |out| out.push(command::PING)));
-                    self.tally.requests += 1;
-                    self.owe(Kind::Simple, false, Effect::Refuse(Box::new(why)));
+                    self.ping_instead(head, Effect::Refuse(Box::new(why)), out);
+                    at += HEAD_BYTES;
                 }
             }
-            at += HEAD_BYTES;
         }
         Ok(at.min(input.len()))
+    }
+
+    /// Nothing of the packet reaches the server.
+    fn ping_instead(&mut self, head: Head, effect: Effect, out: &mut Out) {
+        self.sending = Rest { left: head.len, follows: !head.is_last(), passes: false };
+        out.write(|out| packet(out, &mut 0, |out| out.push(command::PING)));
+        self.tally.requests += 1;
+        self.owe(Kind::Simple, false, effect);
+    }
+
+    /// The packet passes with another number behind its command. Bytes taken.
+    fn forward_renumbered(&mut self, at: usize, head: Head, number: u32, out: &mut Out) -> usize {
+        const NUMBERED_BYTES: usize = 1 + size_of::<u32>();
+        out.pass(at..at + HEAD_BYTES + 1);
+        out.put(&number.to_le_bytes());
+        self.sending = Rest { left: head.len - NUMBERED_BYTES, follows: !head.is_last(), passes: true };
+        HEAD_BYTES + NUMBERED_BYTES
+    }
+
+    /// An EXECUTE passes with the types that it does not say again. Bytes taken.
+    fn forward_typed(&mut self, head: Head, typed: &Typed, body: &[u8], out: &mut Out) -> usize {
+        let front = body.get(size_of::<u32>()..typed.front).unwrap_or_default();
+        out.write(|out| {
+            frame::put_head(out, Head { len: head.len + typed.types.len(), ..head });
+            out.push(command::STMT_EXECUTE);
+            out.extend_from_slice(&typed.number.to_le_bytes());
+            out.extend_from_slice(front);
+            out.push(1);
+            out.extend_from_slice(&typed.types);
+        });
+        // The command, and the byte that said that there are none.
+        let taken = 1 + typed.front + 1;
+        self.sending = Rest { left: head.len - taken, follows: false, passes: true };
+        HEAD_BYTES + taken
     }
 
     /// The head passes; the rest of its piece follows.
@@ -138,13 +206,15 @@ impl Server {
         head: Head,
         client: &mut Client,
         out: &mut Out,
-    ) -> Result<(), ClientError> {
+    ) -> Result<Fate, ClientError> {
         client.is_busy_here |= self.in_transaction();
         let (kind, effect) = match command {
             command::QUERY => {
                 let statement = self.read(body, head, client)?;
                 let intent = statement.intent;
-                self.begin(intent, client, out)?;
+                if !self.begin(intent, client, out)? {
+                    return Ok(Fate::Waits);
+                }
                 self.has_named |= intent.pins_when_sent.contains(PinReason::PreparedStatement);
                 let effect = Effect::Statement {
                     pins: intent.pins_when_done,
@@ -152,73 +222,50 @@ impl Server {
                         || statement.may_end_transaction
                         || matches!(statement.command, Command::Begin),
                     loads_file: statement.is_load_local && client.sends_files(),
+                    uses: None,
                 };
                 (Kind::Query, effect)
             }
-            command::STMT_PREPARE => {
-                let statement = self.read(body, head, client)?;
-                let mut intent = statement.intent;
-                self.begin(pinning(PinReason::PreparedStatement), client, out)?;
-                intent.pins_when_sent = intent.pins_when_sent.and(intent.pins_when_done);
-                (Kind::Prepare, Effect::Prepares(intent))
-            }
-            command::STMT_EXECUTE => {
-                let id = body.first_chunk().map(|id| u32::from_le_bytes(*id));
-                // MariaDB's "the last one that was prepared": any of them.
-                let intents = self.statements.iter().filter(|(own, _)| id == Some(**own) || id == Some(u32::MAX));
-                let intent = intents.map(|(_, intent)| *intent).reduce(Intent::and);
-                // Of a number that nobody knows: there should be no such statement.
-                let intent = intent.unwrap_or_else(|| pinning(PinReason::OpaqueCode));
-                self.begin(intent, client, out)?;
-                (Kind::Query, Effect::Statement { pins: Pins::NONE, may_begin: true, loads_file: false })
-            }
             command::INIT_DB => {
-                self.begin(pinning(PinReason::Setting), client, out)?;
+                if !self.begin(pinning(PinReason::Setting), client, out)? {
+                    return Ok(Fate::Waits);
+                }
                 (Kind::Simple, Effect::Nothing)
             }
             command::SET_OPTION => {
                 // No reset is known to undo it.
-                self.begin(pinning(PinReason::ServerProcess), client, out)?;
+                if !self.begin(pinning(PinReason::ServerProcess), client, out)? {
+                    return Ok(Fate::Waits);
+                }
                 (Kind::Simple, Effect::Nothing)
             }
-            command::PING | command::STMT_RESET => (Kind::Simple, Effect::Nothing),
+            command::PING => (Kind::Simple, Effect::Nothing),
             command::RESET_CONNECTION => (Kind::Simple, Effect::ClientReset),
             command::STATISTICS => (Kind::Text, Effect::Nothing),
             command::FIELD_LIST => (Kind::FieldList, Effect::Nothing),
-            command::STMT_FETCH => (Kind::Fetch, Effect::Nothing),
-            // Neither is answered.
-            command::STMT_SEND_LONG_DATA => return Ok(()),
-            command::STMT_CLOSE => {
-                if let Some(id) = body.first_chunk() {
-                    self.statements.remove(&u32::from_le_bytes(*id));
-                }
-                self.unpin_statements(client);
-                return Ok(());
-            }
+            command::STMT_PREPARE => return self.prepare_statement(body, head, client, out),
+            _ if uses_statement(command) => return self.use_statement(command, body, head, client, out),
             command::CHANGE_USER => return Err(ClientError::Unsupported { feature: "COM_CHANGE_USER" }),
             command::BINLOG_DUMP | command::BINLOG_DUMP_GTID | command::REGISTER_REPLICA => {
                 return Err(ClientError::Replication);
             }
             _ => return Err(ClientError::UnknownCommand),
         };
-        self.tally.requests += 1;
         if matches!(effect, Effect::ClientReset) {
             self.holding = true;
         }
-        self.owe(kind, false, effect);
-        Ok(())
+        self.owe_client(kind, effect);
+        Ok(Fate::Passes)
     }
 
-    /// A client without prepared statements does not keep its connection for any.
-    pub(super) fn unpin_statements(&self, client: &mut Client) {
-        let prepares = self.owed.iter().any(|owed| owed.kind == Kind::Prepare);
-        if self.statements.is_empty() && !self.has_named && !prepares {
-            client.pins = client.pins.without(Pins::of(PinReason::PreparedStatement));
-        }
+    /// The client is owed a reply.
+    pub(super) fn owe_client(&mut self, kind: Kind, effect: Effect) {
+        self.tally.requests += 1;
+        self.owe(kind, false, effect);
     }
 
     /// What a text says.
-    fn read(&self, text: &[u8], head: Head, client: &Client) -> Result<sql::Statement, ClientError> {
+    pub(super) fn read(&self, text: &[u8], head: Head, client: &Client) -> Result<sql::Statement, ClientError> {
         // The command's own byte counts as well.
         let is_whole = head.len == text.len() + 1;
         let read = |dialect| if is_whole { sql::classify(text, dialect) } else { sql::classify_prefix(text, dialect) };
@@ -234,13 +281,18 @@ impl Server {
         Ok(statement)
     }
 
-    /// A statement of this intent is being sent.
-    fn begin(&mut self, intent: Intent, client: &mut Client, out: &mut Out) -> Result<(), ClientError> {
+    /// A statement of this intent is being sent. False: not yet, the server was asked for something that must come first.
+    pub(super) fn begin(&mut self, intent: Intent, client: &mut Client, out: &mut Out) -> Result<bool, ClientError> {
         let reasons = intent.pins_when_sent.and(intent.pins_when_done);
         if let Some(why) = client.gate.admit(reasons, client.pins, UNCERTAIN) {
             return Err(why);
         }
-        self.has_moved |= !reasons.common(MOVING).is_empty();
+        if !reasons.common(MOVING).is_empty() && !self.has_moved {
+            if !self.anchor(client, out) {
+                return Ok(false);
+            }
+            self.has_moved = true;
+        }
         let may_ask = intent.asks_sequence || reasons.contains(PinReason::OpaqueCode);
         // Behind its own statement a client's values must stay as they are: they are made its own before that.
         if may_ask || reasons.contains(PinReason::Unreadable) || intent.draws_sequence && client.may_ask_here() {
@@ -254,7 +306,7 @@ impl Server {
         } else {
             client.pins = client.pins.without(Pins::of(PinReason::Sequence));
         }
-        Ok(())
+        Ok(true)
     }
 }
 
@@ -262,16 +314,21 @@ impl Server {
 /// asked for only then: a client that sends a request byte by byte holds nobody up but itself.
 pub(in crate::mysql) fn begins(head: Head, rest: &[u8]) -> Option<u8> {
     let command = rest.get(HEAD_BYTES).copied()?;
-    let is_here = rest.len() >= HEAD_BYTES + head.len.min(TEXT_BYTES_MAX);
-    (is_here || !is_read(command)).then_some(command)
+    (rest.len() >= HEAD_BYTES + head.len.min(read_bytes(command))).then_some(command)
 }
 
-/// Its text decides what becomes of it.
-fn is_read(command: u8) -> bool {
-    matches!(
-        command,
-        command::QUERY | command::STMT_PREPARE | command::STMT_EXECUTE | command::STMT_CLOSE | command::INIT_DB
-    )
+/// So much of a command decides what becomes of it.
+fn read_bytes(command: u8) -> usize {
+    match command {
+        command::QUERY | command::STMT_PREPARE | command::STMT_EXECUTE | command::INIT_DB => TEXT_BYTES_MAX,
+        _ if uses_statement(command) => 1 + size_of::<u32>(),
+        _ => 0,
+    }
+}
+
+/// The number behind the command of what is for a prepared statement.
+pub(in crate::mysql) fn statement_number(body: &[u8]) -> Option<u32> {
+    body.first_chunk().map(|number| u32::from_le_bytes(*number))
 }
 
 /// It is for a prepared statement, by its number.
@@ -286,6 +343,6 @@ fn uses_statement(command: u8) -> bool {
     )
 }
 
-fn pinning(reason: PinReason) -> Intent {
+pub(super) fn pinning(reason: PinReason) -> Intent {
     Intent { pins_when_sent: Pins::of(reason), ..Intent::default() }
 }

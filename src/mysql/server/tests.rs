@@ -1,5 +1,7 @@
 //! The machine with both of its sides played by hand: bytes in, bytes out, whole and in pieces.
 
+mod prepared;
+
 use super::*;
 use crate::mysql::accept::Started;
 use crate::mysql::frame::{Reader, put_number, put_string};
@@ -25,7 +27,7 @@ fn server() -> Server {
             tls: false,
             local_socket: false,
             nonce: [0; 18],
-            max_prepared_statements: 1,
+            max_prepared_statements: 2,
             statement_key: [0; 16],
         },
     })
@@ -190,11 +192,6 @@ fn results_as_the_client_reads_them() {
         bench.says(&question);
         let result = [count(1), column(), ok(mark::EOF, AUTO)];
         assert_eq!(bench.hears(&packets(1, &result)), packets(1, &[count(1), column(), eof(AUTO), eof(AUTO)]));
-        // A cursor: one EOF says so.
-        bench.says(&says(command::STMT_EXECUTE, &[1, 0, 0, 0, 1, 1, 0, 0, 0]));
-        let open = AUTO | status::CURSOR_EXISTS;
-        let result = [count(1), column(), ok(mark::EOF, open)];
-        assert_eq!(bench.hears(&packets(1, &result)), packets(1, &[count(1), column(), eof(open)]));
         assert_eq!(bench.server.status(), Status::Idle);
     });
 }
@@ -238,27 +235,6 @@ fn trackers_are_for_those_who_understand_them() {
         tracked.write(mark::OK, false, &mut plain);
         assert_eq!(bench.hears(&packets(1, &told)), packets(1, &[plain]));
         assert_eq!(bench.client.insert_id, 300);
-    });
-}
-
-/// Scenarios 79 and 86 as far as they go: a client keeps its connection while it has prepared statements.
-#[test]
-fn prepared_statements_pin_while_they_are_there() {
-    in_pieces(|piece| {
-        let mut bench = Bench::new(Capabilities::empty(), piece);
-        bench.says(&says(command::STMT_PREPARE, b"SELECT ?, ?"));
-        assert!(bench.client.pins.contains(PinReason::PreparedStatement));
-        let prepared = vec![0, 9, 0, 0, 0, 1, 0, 2, 0, 0, 0, 0];
-        let parts = [prepared.clone(), column(), column(), column()];
-        let older = [prepared, column(), column(), eof(AUTO), column(), eof(AUTO)];
-        assert_eq!(bench.hears(&packets(1, &parts)), packets(1, &older));
-        assert_eq!(bench.server.status(), Status::Idle);
-        let tally = bench.server.tally();
-        assert_eq!((tally.requests, tally.queries), (1, 1));
-        let close = says(command::STMT_CLOSE, &[9, 0, 0, 0]);
-        assert_eq!(bench.says(&close), close);
-        assert_eq!(bench.server.status(), Status::Idle);
-        assert!(bench.client.pins.is_empty());
     });
 }
 
@@ -485,18 +461,6 @@ fn a_database_outlives_a_reset() {
     assert!(bench.server.attach_failure().is_some());
 }
 
-/// What an EXECUTE does is known once its PREPARE has been answered.
-#[test]
-fn an_execute_behind_a_prepare_waits_for_it() {
-    let mut bench = Bench::new(MODERN, usize::MAX);
-    let prepare = says(command::STMT_PREPARE, b"SELECT GET_LOCK('l', 1)");
-    let execute = says(command::STMT_EXECUTE, &[0xFF, 0xFF, 0xFF, 0xFF, 0, 1, 0, 0, 0]);
-    assert_eq!(bench.says(&[prepare.clone(), execute.clone()].concat()), prepare);
-    bench.hears(&packets(1, &[vec![0, 1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0], column()]));
-    assert_eq!(bench.says(b""), execute);
-    assert!(bench.client.pins.contains(PinReason::SessionLock));
-}
-
 /// What every client is to find is there behind a client's own reset, too.
 #[test]
 fn a_clients_reset_brings_the_init_query_back() {
@@ -528,15 +492,6 @@ fn last_values_of_ones_own_stay() {
     let none = packets(1, &[count(1), column(), ok(mark::EOF, AUTO | status::IN_TRANSACTION)]);
     assert_eq!(bench.hears(&[done.clone(), none, done.clone(), done.clone()].concat()), done);
     assert_eq!(texts_of(&mut bench, &says(command::QUERY, b"SELECT ROW_COUNT()")), ["SELECT ROW_COUNT()"]);
-}
-
-/// What could not be prepared does not pin.
-#[test]
-fn a_failed_prepare_does_not_pin() {
-    let mut bench = Bench::new(MODERN, usize::MAX);
-    bench.says(&says(command::STMT_PREPARE, b"SELEC 1"));
-    bench.hears(&packets(1, &[err(1064)]));
-    assert_eq!(bench.client.pins, Pins::NONE);
 }
 
 /// Finding 13.

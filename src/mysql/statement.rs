@@ -1,0 +1,230 @@
+//! A client's prepared statements: its numbers for them, and what making them anew on another connection takes.
+//!
+//! Servers number what they prepare by connection. A client's numbers are the proxy's own, and never given twice; what a server calls a
+//! statement is known to that connection alone (`server/prepared.rs`). <https://dev.mysql.com/doc/dev/mysql-server/latest/page_protocol_command_phase_ps.html>
+
+use crate::protocol::{ClientError, Intent, keyed_hash};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// Prepared statements that a client may have.
+const STATEMENTS_MAX: usize = 10_000;
+/// Bytes of their texts that are kept.
+const STATEMENT_BYTES_MAX: usize = 64 << 20;
+/// MariaDB's "the one that was prepared last"
+/// (<https://mariadb.com/kb/en/com_stmt_execute/>).
+pub const LATEST: u32 = u32::MAX;
+
+/// What decides what a server makes of a text: the text itself, and how it is read. By a keyed hash, so that nobody can search for two
+/// texts that share one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Id(u128);
+
+impl Id {
+    /// Of a text of a client with this collation.
+    pub fn of(key: &[u8; 16], collation: u64, text: &[u8]) -> Self {
+        Self(keyed_hash(key, collation, text))
+    }
+}
+
+/// A prepared statement of a client's.
+#[derive(Debug)]
+pub struct Statement {
+    /// What equal statements of other clients have as well.
+    pub id: Id,
+    /// `None`: it was too long to be kept. It is where it was prepared, and nowhere else.
+    pub text: Option<Arc<[u8]>>,
+    /// How many parameters it has.
+    pub parameters: u16,
+    /// What executing it intends.
+    pub intent: Intent,
+    /// The types of its parameters, two bytes for each, as the client sent them last.
+    pub types: Option<Arc<[u8]>>,
+}
+
+/// All of a client's prepared statements.
+#[derive(Debug, Default)]
+pub struct Statements {
+    by_number: HashMap<u32, Statement>,
+    /// Given last.
+    number: u32,
+    /// See [`LATEST`].
+    latest: Option<u32>,
+    bytes: usize,
+    unkept: usize,
+}
+
+impl Statements {
+    /// There may be so many more, with so many bytes.
+    pub fn has_room(&self, statements: usize, bytes: usize) -> bool {
+        self.by_number.len().saturating_add(statements) <= STATEMENTS_MAX
+            && self.bytes.saturating_add(bytes) <= STATEMENT_BYTES_MAX
+    }
+
+    /// Why there may not.
+    pub fn are_full() -> ClientError {
+        ClientError::TooManyStatements { statements: STATEMENTS_MAX, bytes: STATEMENT_BYTES_MAX }
+    }
+
+    /// One was prepared: its number.
+    pub fn insert(&mut self, statement: Statement) -> u32 {
+        loop {
+            self.number = self.number.wrapping_add(1);
+            let is_free = self.number != 0 && self.number != LATEST && !self.by_number.contains_key(&self.number);
+            if is_free {
+                break;
+            }
+        }
+        self.bytes += statement.text.as_ref().map_or(0, |text| text.len());
+        self.unkept += usize::from(statement.text.is_none());
+        self.by_number.insert(self.number, statement);
+        self.latest = Some(self.number);
+        self.number
+    }
+
+    /// One could not be prepared: it was the latest nevertheless.
+    pub fn failed(&mut self) {
+        self.latest = None;
+    }
+
+    /// The number that is meant; `knows_latest`: by a server that knows [`LATEST`].
+    pub fn meant(&self, number: u32, knows_latest: bool) -> u32 {
+        if number == LATEST && knows_latest { self.latest.unwrap_or(number) } else { number }
+    }
+
+    /// By its number.
+    pub fn find(&self, number: u32) -> Option<&Statement> {
+        self.by_number.get(&number)
+    }
+
+    /// By its number.
+    pub fn find_mut(&mut self, number: u32) -> Option<&mut Statement> {
+        self.by_number.get_mut(&number)
+    }
+
+    /// All of them, by their numbers.
+    pub fn iter(&self) -> impl Iterator<Item = (u32, &Statement)> {
+        self.by_number.iter().map(|(number, statement)| (*number, statement))
+    }
+
+    /// The client has closed it.
+    pub fn remove(&mut self, number: u32) {
+        let Some(statement) = self.by_number.remove(&number) else { return };
+        self.bytes -= statement.text.as_ref().map_or(0, |text| text.len());
+        self.unkept -= usize::from(statement.text.is_none());
+        if self.by_number.is_empty() {
+            // Idle clients are many.
+            self.by_number = HashMap::new();
+        }
+    }
+
+    /// The client has closed all of them at once. Their numbers are not given again.
+    pub fn clear(&mut self) {
+        *self = Self { number: self.number, ..Self::default() };
+    }
+
+    /// There are some that are on one connection alone.
+    pub fn has_unkept(&self) -> bool {
+        self.unkept > 0
+    }
+}
+
+/// An EXECUTE's parts, behind its command
+/// (<https://dev.mysql.com/doc/dev/mysql-server/latest/page_protocol_com_stmt_execute.html>).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Execute<'a> {
+    /// It asks for a cursor.
+    pub opens_cursor: bool,
+    /// Everything up to the byte that says whether types follow. Empty: there are no parameters.
+    pub front: &'a [u8],
+    /// Types follow: these. Values come behind them.
+    pub types: Option<&'a [u8]>,
+}
+
+impl<'a> Execute<'a> {
+    /// Of a statement with so many parameters. `None`: it is too short.
+    pub fn read(body: &'a [u8], parameters: u16) -> Option<Self> {
+        // Number, flags, iterations.
+        const FIXED_BYTES: usize = 9;
+        let opens_cursor = *body.get(4)? != 0;
+        if parameters == 0 {
+            return Some(Self { opens_cursor, front: b"", types: None });
+        }
+        let parameters = usize::from(parameters);
+        let (front, rest) = body.split_at_checked(FIXED_BYTES + parameters.div_ceil(8))?;
+        let (follow, rest) = rest.split_first()?;
+        let types = if *follow == 0 { None } else { Some(rest.get(..parameters * 2)?) };
+        Some(Self { opens_cursor, front, types })
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn statement(text: Option<&[u8]>) -> Statement {
+        let id = Id::of(&[0; 16], 45, text.unwrap_or_default());
+        Statement { id, text: text.map(Arc::from), parameters: 0, intent: Intent::default(), types: None }
+    }
+
+    #[test]
+    fn numbers_are_never_given_twice() {
+        let mut statements = Statements::default();
+        assert_eq!([0; 2].map(|_| statements.insert(statement(Some(b"DO 1")))), [1, 2]);
+        statements.remove(2);
+        assert_eq!(statements.insert(statement(None)), 3);
+        assert!(statements.has_unkept());
+        statements.clear();
+        assert!(!statements.has_unkept() && statements.find(1).is_none());
+        assert_eq!(statements.insert(statement(None)), 4);
+        statements.remove(4);
+        statements.remove(4);
+        assert!(!statements.has_unkept());
+        // Around, without 0 and without what means another.
+        statements.number = LATEST - 2;
+        assert_eq!([0; 2].map(|_| statements.insert(statement(None))), [LATEST - 1, 1]);
+    }
+
+    #[test]
+    fn the_latest_is_meant_where_it_is_known() {
+        let mut statements = Statements::default();
+        assert_eq!(statements.meant(LATEST, true), LATEST);
+        let number = statements.insert(statement(None));
+        assert_eq!((statements.meant(LATEST, true), statements.meant(LATEST, false)), (number, LATEST));
+        statements.failed();
+        assert_eq!(statements.meant(LATEST, true), LATEST);
+    }
+
+    #[test]
+    fn there_is_a_limit() {
+        let mut statements = Statements::default();
+        assert!(statements.has_room(1, 0) && !statements.has_room(1, STATEMENT_BYTES_MAX + 1));
+        (0..STATEMENTS_MAX).for_each(|_| _ = statements.insert(statement(Some(b""))));
+        assert!(!statements.has_room(1, 0));
+    }
+
+    #[test]
+    fn equal_texts_read_alike_are_one() {
+        let id = Id::of(&[1; 16], 45, b"DO 1");
+        assert_eq!(id, Id::of(&[1; 16], 45, b"DO 1"));
+        for other in [Id::of(&[1; 16], 28, b"DO 1"), Id::of(&[1; 16], 45, b"DO 2"), Id::of(&[2; 16], 45, b"DO 1")] {
+            assert_ne!(id, other);
+        }
+    }
+
+    #[test]
+    fn an_execute_is_read_as_far_as_its_types() {
+        let read = |body: &'static [u8], parameters| Execute::read(body, parameters);
+        let plain = b"\x01\0\0\0\x00\x01\0\0\0";
+        assert_eq!(read(plain, 0), Some(Execute { opens_cursor: false, front: b"", types: None }));
+        let typed = b"\x01\0\0\0\x01\x01\0\0\0\0\x01\x03\0\x0f\0values";
+        let types = Some(&b"\x03\0\x0f\0"[..]);
+        assert_eq!(read(typed, 2), Some(Execute { opens_cursor: true, front: &typed[..10], types }));
+        let without = b"\x01\0\0\0\x00\x01\0\0\0\0\0\0values";
+        assert_eq!(read(without, 9), Some(Execute { opens_cursor: false, front: &without[..11], types: None }));
+        assert_eq!(read(&typed[..14], 2), None);
+        assert_eq!(read(&typed[..10], 2), None);
+        assert_eq!(read(b"\x01\0\0", 0), None);
+    }
+}
