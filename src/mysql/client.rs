@@ -9,8 +9,10 @@ use super::message::{self, OkPacket, command, mark};
 use super::server::send::{begins, statement_number};
 use super::statement::{Id, Statements};
 use crate::protocol::{
-    ClientError, ClientSide, Detached, Gate, Intent, PinCause, PinReason, PinRules, Pins, Settings, Violation,
+    ClientError, ClientSide, Detached, Gate, Intent, Kill, Killed, PinCause, PinReason, PinRules, Pins, Settings,
+    Violation,
 };
+use crate::sql::mysql::{self as sql, KillKind};
 use mysql_common::constants::CapabilityFlags as Capabilities;
 use std::sync::Arc;
 
@@ -37,6 +39,22 @@ pub struct Client {
     pub(super) sequence: u8,
     pub(super) ended: bool,
     dropping: Dropping,
+    /// As it was greeted.
+    connection_id: u32,
+    killing: Killing,
+}
+
+/// The `KILL` at the head of a client's input.
+#[derive(Debug, Default)]
+enum Killing {
+    /// There is none.
+    #[default]
+    Nothing,
+    /// It is for the proxy to do.
+    Wanted(Kill),
+    /// The proxy does it.
+    Asked,
+    Done(Killed),
 }
 
 /// What is read over of the client's input.
@@ -69,6 +87,34 @@ impl Client {
             sequence: 1,
             ended: false,
             dropping: Dropping::Nothing,
+            connection_id: started.welcome.cancel_key.process_id,
+            killing: Killing::Nothing,
+        }
+    }
+
+    /// What becomes of the `KILL` at the head of its input. `None`: the proxy has yet to say so.
+    pub(super) fn kills(&mut self, kind: KillKind, id: u64) -> Option<Result<(), ClientError>> {
+        let unknown = || Some(Err(message::as_server(1094, "HY000", format!("Unknown thread id: {id}"))));
+        match std::mem::take(&mut self.killing) {
+            Killing::Done(Killed::Done) => Some(Ok(())),
+            Killing::Done(Killed::NoSuchClient) => unknown(),
+            Killing::Done(Killed::NotOwned) => {
+                Some(Err(message::as_server(1095, "HY000", format!("You are not owner of thread {id}"))))
+            }
+            Killing::Nothing => {
+                let Ok(process_id) = u32::try_from(id) else { return unknown() };
+                let ends_session = kind != KillKind::Query;
+                if process_id == self.connection_id && !ends_session {
+                    // What it stops is itself.
+                    return Some(Err(ClientError::Cancelled));
+                }
+                self.killing = Killing::Wanted(Kill { process_id, ends_session });
+                None
+            }
+            killing @ (Killing::Wanted(_) | Killing::Asked) => {
+                self.killing = killing;
+                None
+            }
         }
     }
 
@@ -163,6 +209,15 @@ impl Client {
     }
 }
 
+/// Whom a command is to stop, if that is what it is for.
+pub(super) fn killed_by(command: u8, body: &[u8]) -> Option<(KillKind, u64)> {
+    match command {
+        command::QUERY => sql::kill(body),
+        command::PROCESS_KILL => Some((KillKind::Connection, statement_number(body)?.into())),
+        _ => None,
+    }
+}
+
 impl ClientSide for Client {
     fn detached(&mut self, input: &[u8], out: &mut Vec<u8>) -> Result<(usize, Detached), Violation> {
         let mut at = 0;
@@ -179,6 +234,15 @@ impl ClientSide for Client {
                 return Err(Violation::MalformedFrame(0));
             }
             let Some(command) = begins(head, rest) else { return Ok((at, Detached::NeedInput)) };
+            // It must not stand in line behind what it is to stop.
+            if let Some((kind, id)) = killed_by(command, rest.get(HEAD_BYTES + 1..head.bytes()).unwrap_or_default()) {
+                match self.kills(kind, id) {
+                    None => return Ok((at, Detached::NeedInput)),
+                    Some(Ok(())) => self.dropping = Dropping::Packet(Some(self.ok())),
+                    Some(Err(why)) => self.refuse(&why, out),
+                }
+                continue;
+            }
             match command {
                 command::QUIT => {
                     self.ended = true;
@@ -265,5 +329,15 @@ impl ClientSide for Client {
 
     fn cancel_secret(&self) -> &[u8] {
         &[]
+    }
+
+    fn kill(&mut self) -> Option<Kill> {
+        let Killing::Wanted(kill) = self.killing else { return None };
+        self.killing = Killing::Asked;
+        Some(kill)
+    }
+
+    fn killed(&mut self, outcome: Killed) {
+        self.killing = Killing::Done(outcome);
     }
 }

@@ -34,6 +34,8 @@ pub mod command {
     pub const FIELD_LIST: u8 = 0x04;
     /// A line of figures.
     pub const STATISTICS: u8 = 0x09;
+    /// Another connection is ended, by its number.
+    pub const PROCESS_KILL: u8 = 0x0C;
     /// Is anybody there?
     pub const PING: u8 = 0x0E;
     /// The binary log.
@@ -315,6 +317,7 @@ fn code(error: &ClientError) -> (u16, &'static str) {
         ClientError::Unsupported { .. } => (1235, "42000"),
         ClientError::UnknownCommand => (1047, "08S01"),
         ClientError::TransactionRefused => (1213, "40001"),
+        ClientError::Killed => (1927, "70100"),
         ClientError::Cancelled | ClientError::QueryTooLong { .. } | ClientError::TransactionTooLong { .. } => {
             (1317, "70100")
         }

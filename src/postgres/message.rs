@@ -122,6 +122,7 @@ fn sqlstate(error: &ClientError, fatal: bool) -> &str {
         // What PostgreSQL gives `authentication_timeout` in its log (it sends nothing then).
         ClientError::LoginTimeout => "57014",
         ClientError::Cancelled | ClientError::QueryTooLong { .. } | ClientError::TransactionTooLong { .. } => "57014",
+        ClientError::Killed => "57P01",
         // For a login "cannot connect now"; a session goes on, and 57P03 would make its pool drop it.
         ClientError::LookupFailed { .. } => "57P03",
         ClientError::NoWriter { .. } | ClientError::ConnectionsLost { .. } if fatal => "57P03",
@@ -210,6 +211,7 @@ fn hint(error: &ClientError) -> Option<&'static str> {
         | ClientError::Unsupported { .. }
         | ClientError::UnknownCommand
         | ClientError::Cancelled
+        | ClientError::Killed
         | ClientError::GoingDown
         | ClientError::Protocol(_)
         | ClientError::Internal => None,

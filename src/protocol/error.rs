@@ -374,6 +374,9 @@ pub enum ClientError {
     /// The client asked for it while it stood in line.
     #[error("canceling statement due to user request")]
     Cancelled,
+    /// Another client of the same user has ended it.
+    #[error("Connection was killed")]
+    Killed,
     /// `query_timeout`.
     #[error("canceling statement because it ran for {limit:?} (query_timeout)")]
     QueryTooLong {
@@ -451,6 +454,7 @@ impl ClientError {
             | Self::PinRefused { .. }
             | Self::TransactionIdle { .. }
             | Self::Cancelled
+            | Self::Killed
             | Self::QueryTooLong { .. }
             | Self::TransactionTooLong { .. } => ErrorKind::Client,
             Self::TooManyStatements { .. }

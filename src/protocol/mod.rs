@@ -443,6 +443,35 @@ pub trait ClientSide {
 
     /// What it must show to cancel: the part of [`Welcome::cancel_key`]'s secret that it was told.
     fn cancel_secret(&self) -> &[u8];
+
+    /// Another client that it wants stopped; told once. Until it has [been told what came of that](Self::killed), nothing of its is
+    /// taken.
+    fn kill(&mut self) -> Option<Kill> {
+        None
+    }
+
+    /// What came of it.
+    fn killed(&mut self, _: Killed) {}
+}
+
+/// A client that another one wants stopped, in the same protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Kill {
+    /// As in [`CancelKey::process_id`].
+    pub process_id: u32,
+    /// Its session ends; otherwise only what it does at the moment.
+    pub ends_session: bool,
+}
+
+/// What came of a [`Kill`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Killed {
+    /// It was told, and has acted upon it.
+    Done,
+    /// There is no such client.
+    NoSuchClient,
+    /// It is another user's.
+    NotOwned,
 }
 
 /// What a client without a server connection needs.

@@ -8,7 +8,7 @@
 use super::relay::clean;
 use super::{Cancelling, FAREWELL, Holding, Session};
 use crate::pool::{Cancelled, Lease, Pools, ServerConn};
-use crate::protocol::{CancelKey, ClientError, ClientSide, Protocol, ServerSide, Status};
+use crate::protocol::{CancelKey, ClientError, ClientSide, Kill, Killed, Protocol, ServerSide, Status};
 use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin;
@@ -26,6 +26,8 @@ const ORDERS_MAX: usize = 1024;
 /// A session should cancel what it does. Dropping `asker` lets the one who asked go.
 pub(super) struct Order {
     pub(super) client_id: u64,
+    /// And end.
+    pub(super) ends_session: bool,
     pub(super) asker: Asker,
 }
 
@@ -43,8 +45,18 @@ pub struct CancelKeys {
 struct Known {
     /// As much as the client was told; empty until then, and nothing matches it.
     secret: Box<[u8]>,
+    /// `None` until then.
+    owner: Option<Owner>,
     client_id: u64,
     worker: usize,
+}
+
+/// Whose clients may stop one another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Owner {
+    pub(super) protocol: &'static str,
+    /// As at the login.
+    pub(super) user: Box<str>,
 }
 
 /// The orders that come for one worker.
@@ -92,7 +104,7 @@ impl CancelKeys {
             }
             number = (number + 1) % numbers;
         };
-        known.insert(process_id, Known { secret: Box::default(), client_id, worker });
+        known.insert(process_id, Known { secret: Box::default(), owner: None, client_id, worker });
         drop(known);
         let key = CancelKey { process_id, secret: secret.into() };
         Some((IssuedKey { keys: Arc::clone(self), process_id }, key))
@@ -107,14 +119,43 @@ impl CancelKeys {
     ///
     /// Cancel safe: who goes away does not take the cancel back.
     pub(super) async fn cancel(&self, shown: &CancelKey) {
-        let Some((client_id, worker)) = self.find(shown) else { return };
+        if let Some(place) = self.find(shown) {
+            self.order(place, false).await;
+        }
+    }
+
+    /// Stops another client for the one of this number. As [`cancel`](Self::cancel).
+    async fn kill(&self, kill: Kill, own: u32) -> Killed {
+        match self.find_owned(kill.process_id, own) {
+            Ok(place) => self.order(place, kill.ends_session).await,
+            Err(why) => return why,
+        }
+        Killed::Done
+    }
+
+    /// To a client on a worker.
+    async fn order(&self, (client_id, worker): (u64, usize), ends_session: bool) {
         let (asker, acted) = oneshot::channel();
         if let Some(worker) = self.workers.get(worker) {
             // A worker with so many orders before it, or one that is gone, comes too late for this one.
-            let _ = worker.try_send(Order { client_id, asker });
+            let _ = worker.try_send(Order { client_id, ends_session, asker });
         }
         // Dropped, whatever came of it.
         let _ = acted.await;
+    }
+
+    fn find_owned(&self, process_id: u32, own: u32) -> Result<(u64, usize), Killed> {
+        let known = self.lock();
+        let (Some(Known { owner: Some(owner), client_id, worker, .. }), Some(Known { owner: Some(asking), .. })) =
+            (known.get(&process_id), known.get(&own))
+        else {
+            return Err(Killed::NoSuchClient);
+        };
+        match (owner.protocol == asking.protocol, owner.user == asking.user) {
+            (true, true) => Ok((*client_id, *worker)),
+            (true, false) => Err(Killed::NotOwned),
+            (false, _) => Err(Killed::NoSuchClient),
+        }
     }
 
     fn find(&self, shown: &CancelKey) -> Option<(u64, usize)> {
@@ -132,10 +173,19 @@ impl CancelKeys {
 
 impl IssuedKey {
     /// The client was told so much of the secret: that is what it must show.
-    pub(super) fn told(&self, secret: &[u8]) {
+    pub(super) fn told(&self, secret: &[u8], owner: Owner) {
         if let Some(known) = self.keys.lock().get_mut(&self.process_id) {
             known.secret = secret.into();
+            known.owner = Some(owner);
         }
+    }
+
+    /// Stops another client for this one.
+    ///
+    /// Cancel safe: who goes away does not take it back.
+    pub(super) fn kill(&self, kill: Kill) -> impl Future<Output = Killed> + use<> {
+        let (keys, own) = (Arc::clone(&self.keys), self.process_id);
+        async move { keys.kill(kill, own).await }
     }
 }
 
@@ -208,6 +258,23 @@ impl<P: Protocol> Session<P> {
             let _ = ended.send(pools.dial().cancel(canceller).await);
         });
         self.cancelling = Some(Cancelling { outcome, askers });
+    }
+
+    /// The client may have asked for another one to be stopped.
+    pub(super) fn begin_errand(&mut self) {
+        if let Some(kill) = self.client.kill() {
+            self.errand = Some(Box::pin(self.cancel_key.kill(kill)));
+        }
+    }
+
+    /// That may have been done; true if it has.
+    pub(super) fn look_at_errand(&mut self, cx: &mut Context<'_>) -> bool {
+        let Some(errand) = &mut self.errand else { return false };
+        let Poll::Ready(killed) = errand.as_mut().poll(cx) else { return false };
+        self.errand = None;
+        self.client.killed(killed);
+        self.look_again = true;
+        true
     }
 
     /// Takes note of a cancel that was acted upon; true if there was one.
@@ -292,17 +359,39 @@ mod tests {
         // Not told yet: nothing matches, not even nothing.
         assert_eq!(keys.find(&key), None);
         assert_eq!(keys.find(&shown(7, b"")), None);
-        issued.told(&key.secret);
+        issued.told(&key.secret, owner("app"));
         assert_eq!(keys.find(&key), Some((7, 1)));
         // Protocol 3.2 has the whole secret; its first bytes are not enough.
         assert_eq!(keys.find(&shown(7, &key.secret[..4])), None);
         assert_eq!(keys.find(&shown(8, &key.secret)), None);
-        issued.told(&key.secret[..4]);
+        issued.told(&key.secret[..4], owner("app"));
         assert_eq!(keys.find(&key), None);
         assert_eq!(keys.find(&shown(7, &key.secret[..4])), Some((7, 1)));
         drop(issued);
         assert_eq!(keys.find(&shown(7, &key.secret[..4])), None);
         assert!(keys.lock().is_empty());
+    }
+
+    fn owner(user: &str) -> Owner {
+        Owner { protocol: "mysql", user: user.into() }
+    }
+
+    #[test]
+    fn who_may_stop_whom() {
+        let (keys, _orders) = CancelKeys::new(0, 2);
+        let clients = [1, 2, 3, 4].map(|id| keys.issue(id, 1).unwrap());
+        assert_eq!(keys.find_owned(2, 1), Err(Killed::NoSuchClient));
+        clients[0].0.told(b"", owner("app"));
+        assert_eq!(keys.find_owned(2, 1), Err(Killed::NoSuchClient));
+        clients[1].0.told(b"", owner("app"));
+        clients[2].0.told(b"", owner("other"));
+        clients[3].0.told(b"secret", Owner { protocol: "postgres", ..owner("app") });
+        assert_eq!(keys.find_owned(2, 1), Ok((2, 1)));
+        assert_eq!(keys.find_owned(3, 1), Err(Killed::NotOwned));
+        assert_eq!(keys.find_owned(4, 1), Err(Killed::NoSuchClient));
+        assert_eq!(keys.find_owned(9, 1), Err(Killed::NoSuchClient));
+        // There is no secret by which one could be cancelled.
+        assert_eq!(keys.find(&shown(1, b"")), None);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! earlier client with the same baseline was told; the first one borrows a connection for it, in the line like
 //! everybody, and gets the server's own error if its database or one of its settings does not exist.
 
+use super::cancel::Owner;
 use super::tally::{Presence, Tally};
 use super::{Access, CancelKeys, Rules, Session, Worker};
 use crate::auth::{Clients, LoggedIn};
@@ -316,7 +317,7 @@ async fn log_in<P: Protocol>(
     let (taken, step) = machine.step(&input, &mut out)?;
     let Step::Done(Accepted::Client(client)) = step else { return Err(Stop::Quiet) };
     input.drain(..taken);
-    issued.told(client.cancel_secret());
+    issued.told(client.cancel_secret(), Owner { protocol: P::NAME, user: login.user.as_str().into() });
     let watch = worker.watch(client_id, &endpoint.rules);
     Ok((Box::new(Session::new(watch, &endpoint, pool, stream, client, issued, (input, out))), logged_in))
 }

@@ -30,7 +30,7 @@ use crate::net::Stream;
 use crate::pool::line::Ask;
 use crate::pool::{Borrow, Cancelled, Lease, PoolUse, Pools, ServerConn, Waiting};
 use crate::protocol::{
-    ClientError, ClientSide, Detached, PinPolicy, PinRules, Protocol, ServerSide, Sides, Status, Violation,
+    ClientError, ClientSide, Detached, Killed, PinPolicy, PinRules, Protocol, ServerSide, Sides, Status, Violation,
 };
 use cancel::{Asker, IssuedKey, Left};
 use std::future::{Future, poll_fn};
@@ -113,7 +113,9 @@ pub struct Session<P: Protocol> {
     /// The query and the transaction that were last over their time.
     overdue: (Option<Overdue>, Option<Overdue>),
     /// By which the client can cancel; forgotten with the session.
-    _cancel_key: IssuedKey,
+    cancel_key: IssuedKey,
+    /// What the client has asked of the proxy itself is being done.
+    errand: Option<Pin<Box<dyn Future<Output = Killed>>>>,
     tally: Tally,
 }
 
@@ -195,7 +197,8 @@ impl<P: Protocol> Session<P> {
             violation: None,
             abandoned: false,
             overdue: (None, None),
-            _cancel_key: cancel_key,
+            cancel_key,
+            errand: None,
             tally,
             watch,
             counts,
@@ -232,7 +235,8 @@ impl<P: Protocol> Session<P> {
     fn turn(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch) -> Result<bool, End> {
         self.take_kicks()?;
         self.look_at_cancel(cx);
-        let mut moved = self.flush_client(cx)?;
+        let mut moved = self.look_at_errand(cx);
+        moved |= self.flush_client(cx)?;
         moved |= match &mut self.holding {
             Holding::Nothing => self.turn_detached(cx, scratch)?,
             Holding::Waiting(waiting) => match Pin::new(&mut waiting.outcome).poll(cx) {
@@ -273,6 +277,7 @@ impl<P: Protocol> Session<P> {
             Ok(verdict) => verdict,
             Err(violation) => return Err(self.end(&ClientError::Protocol(violation))),
         };
+        self.begin_errand();
         let rest = input.get(taken..).unwrap_or_default();
         match verdict {
             Detached::NeedInput => {
@@ -413,6 +418,9 @@ impl<P: Protocol> Session<P> {
         }
         if kicks.has(Kick::Cut) {
             return Err(self.end(&ClientError::GoingDown));
+        }
+        if kicks.has(Kick::Killed) {
+            return Err(self.end(&ClientError::Killed));
         }
         if kicks.has(Kick::Abandoned) {
             if self.abandoned {

@@ -319,6 +319,7 @@ impl<P: Protocol> Session<P> {
             machine.flush(pending);
         }
         let was_full = scratch.out.is_full();
+        self.begin_errand();
         self.keep(input.get(taken..).unwrap_or_default());
         self.look_again |= was_full && !self.tail.is_empty();
         Ok(())

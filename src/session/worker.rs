@@ -163,6 +163,8 @@ pub(super) enum Kick {
     Abandoned,
     /// Somebody with its key wants what it does cancelled.
     Cancel,
+    /// Another client has asked for its end.
+    Killed,
     /// The proxy goes down: end at the next transaction's end.
     Drain,
     /// The proxy goes down: end now.
@@ -272,14 +274,14 @@ impl Handle {
         self.group.set(place);
     }
 
-    fn ask_to_cancel(&self, asker: Asker) {
+    fn ask_to_cancel(&self, asker: Asker, ends_session: bool) {
         let mut askers = self.askers.borrow_mut();
         // One more is let go at once; what is asked for is the same.
         if askers.len() < ASKERS_MAX {
             askers.push(asker);
         }
         drop(askers);
-        self.kick(Kick::Cancel);
+        self.kick(if ends_session { Kick::Killed } else { Kick::Cancel });
     }
 
     fn kick(&self, kick: Kick) {
@@ -384,10 +386,10 @@ impl Worker {
                     }
                     self.measure_pins(Instant::now());
                 }
-                Some(Order { client_id, asker }) = orders.next() => {
+                Some(Order { client_id, ends_session, asker }) = orders.next() => {
                     // A session that has just ended has nothing to cancel.
                     if let Some(watched) = self.sessions.borrow().get(&client_id) {
-                        watched.handle.ask_to_cancel(asker);
+                        watched.handle.ask_to_cancel(asker, ends_session);
                     }
                 }
             }

@@ -5,10 +5,11 @@
 
 use super::owed::{Effect, Kind};
 use super::{Client, File, OWED_MAX, Rest, Server};
+use crate::mysql::client::killed_by;
 use crate::mysql::frame::{self, HEAD_BYTES, Head, packet};
 use crate::mysql::message::{command, status};
 use crate::protocol::{ClientError, ClientSide, Intent, Out, PinReason, Pins, Violation};
-use crate::sql::mysql::{self as sql, Command, Dialect, TEXT_BYTES_MAX};
+use crate::sql::mysql::{self as sql, Command, Dialect, KillKind, TEXT_BYTES_MAX};
 use std::sync::Arc;
 
 /// Reasons to pin that may come to nothing: last values are kept until the client has asked, or has let go of them.
@@ -207,6 +208,9 @@ impl Server {
         client: &mut Client,
         out: &mut Out,
     ) -> Result<Fate, ClientError> {
+        if let Some((kind, id)) = killed_by(command, body).filter(|_| head.is_last()) {
+            return self.kill(kind, id, client);
+        }
         client.is_busy_here |= self.in_transaction();
         let (kind, effect) = match command {
             command::QUERY => {
@@ -256,6 +260,15 @@ impl Server {
         }
         self.owe_client(kind, effect);
         Ok(Fate::Passes)
+    }
+
+    /// A `KILL` is for the proxy to do: numbers of connections are its own.
+    fn kill(&mut self, kind: KillKind, id: u64, client: &mut Client) -> Result<Fate, ClientError> {
+        if !self.owed.is_empty() {
+            self.holding = true;
+            return Ok(Fate::Waits);
+        }
+        client.kills(kind, id).map_or(Ok(Fate::Waits), |done| done.map(|()| Fate::Pinged))
     }
 
     /// The client is owed a reply.
@@ -321,6 +334,7 @@ pub(in crate::mysql) fn begins(head: Head, rest: &[u8]) -> Option<u8> {
 fn read_bytes(command: u8) -> usize {
     match command {
         command::QUERY | command::STMT_PREPARE | command::STMT_EXECUTE | command::INIT_DB => TEXT_BYTES_MAX,
+        command::PROCESS_KILL => 1 + size_of::<u32>(),
         _ if uses_statement(command) => 1 + size_of::<u32>(),
         _ => 0,
     }

@@ -6,7 +6,7 @@ use super::*;
 use crate::mysql::accept::Started;
 use crate::mysql::frame::{Reader, put_number, put_string};
 use crate::mysql::message::{OkPacket, error, mark};
-use crate::protocol::{CancelKey, Login, PinReason, Pins, Welcome};
+use crate::protocol::{CancelKey, Detached, Kill, Killed, Login, PinReason, Pins, Welcome};
 use mysql_common::constants::CapabilityFlags as Capabilities;
 use proptest::prelude::{any, prop_assert, proptest};
 
@@ -257,8 +257,68 @@ fn what_is_refused_is_answered_in_its_turn() {
         let one = packets(1, &[ok(mark::OK, AUTO)]);
         assert_eq!(bench.hears(&replies), [one.clone(), unknown, one].concat());
         assert_eq!(bench.server.refused(), Some(ClientError::UnknownCommand));
-        assert_eq!(bench.says(&says(command::QUERY, b"KILL 5")), says(command::PING, b""));
+        // Whose number that is can't be seen.
+        assert_eq!(bench.says(&says(command::QUERY, b"KILL @a")), says(command::PING, b""));
     });
+}
+
+/// Scenarios 68 and 71: the proxy does what a `KILL` asks for, once everything before it has been answered.
+#[test]
+fn another_client_is_stopped() {
+    let kill = says(command::QUERY, b"/* a hint */ kill QUERY 7");
+    in_pieces(|piece| {
+        let mut bench = Bench::new(MODERN, piece);
+        let ping = says(command::PING, b"");
+        assert_eq!(bench.says(&[&ping[..], &kill, &ping].concat()), ping);
+        assert_eq!(bench.client.kill(), None);
+        let done = packets(1, &[ok(mark::OK, AUTO)]);
+        assert_eq!(bench.hears(&done), done);
+        assert_eq!(bench.says(b""), b"");
+        assert_eq!(bench.client.kill(), Some(Kill { process_id: 7, ends_session: false }));
+        assert_eq!((bench.client.kill(), bench.says(b"")), (None, vec![]));
+        bench.client.killed(Killed::NotOwned);
+        assert_eq!(bench.says(b""), ping.repeat(2));
+        let told = bench.hears(&done.repeat(2));
+        assert_eq!(told[told.len() - done.len()..], done);
+        assert_eq!(crate::mysql::message::server_error(&told[4..told.len() - done.len()]).unwrap().code, "1095");
+        assert_eq!(bench.server.refused(), None);
+        // Done.
+        bench.says(&kill);
+        assert!(bench.client.kill().is_some());
+        bench.client.killed(Killed::Done);
+        assert_eq!(bench.says(b""), ping);
+        assert_eq!(bench.hears(&done), done);
+        // Itself, at this moment.
+        assert_eq!(bench.says(&says(command::QUERY, b"KILL QUERY 1")), ping);
+        let told = bench.hears(&done);
+        assert_eq!(crate::mysql::message::server_error(&told[4..]).unwrap().code, "1317");
+    });
+}
+
+/// The same by a client without a connection, which it does not need.
+#[test]
+fn another_client_is_stopped_without_a_connection() {
+    for (request, ends_session) in [
+        (says(command::QUERY, b"KILL QUERY 7"), false),
+        (says(command::QUERY, b"KILL 7;"), true),
+        (says(command::QUERY, b"KILL CONNECTION 7"), true),
+        (says(command::PROCESS_KILL, &[7, 0, 0, 0]), true),
+    ] {
+        let (mut client, mut out) = (client(MODERN, 1), Vec::new());
+        assert_eq!(client.detached(&request, &mut out), Ok((0, Detached::NeedInput)));
+        assert_eq!(client.kill(), Some(Kill { process_id: 7, ends_session }));
+        assert_eq!(client.detached(&request, &mut out), Ok((0, Detached::NeedInput)));
+        client.killed(Killed::NoSuchClient);
+        assert_eq!(client.detached(&request, &mut out), Ok((request.len(), Detached::NeedInput)));
+        assert_eq!(crate::mysql::message::server_error(&out[4..]).unwrap().message, "Unknown thread id: 7");
+        assert_eq!(client.kill(), None);
+    }
+    // What else there is in it the server must read.
+    for text in ["KILL QUERY 7; SELECT 1", "KILL CONNECTION_ID()", "KILL HARD 7", "SELECT 'KILL 7'"] {
+        let (mut client, mut out) = (client(MODERN, 1), Vec::new());
+        let request = says(command::QUERY, text.as_bytes());
+        assert!(matches!(client.detached(&request, &mut out), Ok((0, Detached::NeedServer(_)))), "{text}");
+    }
 }
 
 /// Finding 6: an error does not say whether the transaction is still there.

@@ -28,6 +28,9 @@ use crate::protocol::{Intent, PinReason};
 /// How much of a text is read: a hostile one is read in up to sixteen ways, while others wait.
 pub const TEXT_BYTES_MAX: usize = 1 << 20;
 
+/// A `KILL` is shorter.
+const KILL_BYTES_MAX: usize = 256;
+
 /// Versions that a text's executable comments may ask for, so that each of them is tried. Dumps have up to four.
 const VERSIONS_MAX: usize = 8;
 
@@ -118,6 +121,19 @@ pub fn classify(text: &[u8], dialect: Dialect) -> Statement {
     match text.get(..TEXT_BYTES_MAX) {
         Some(first) if text.len() > TEXT_BYTES_MAX => classify_prefix(first, dialect),
         _ => read_all_ways(text, dialect),
+    }
+}
+
+/// A text that is one `KILL` and nothing else, however it is read: whom.
+pub fn kill(text: &[u8]) -> Option<(KillKind, u64)> {
+    let may_be = text.len() <= KILL_BYTES_MAX && text.windows(4).any(|word| word.eq_ignore_ascii_case(b"kill"));
+    let dialects = [false, true].map(|mariadb| Dialect { mariadb, unsure: true, ..Dialect::default() });
+    let [one, other] = dialects.map(|dialect| if may_be { classify(text, dialect).command } else { Command::Other });
+    match one {
+        Command::Kill { kind: kind @ (KillKind::Connection | KillKind::Query), id: Some(id) } if one == other => {
+            Some((kind, id))
+        }
+        _ => None,
     }
 }
 
