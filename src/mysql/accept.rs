@@ -76,6 +76,7 @@ pub struct Started {
 /// The machine. Drive it as a [`Handshake`](crate::protocol::Handshake).
 ///
 /// ```text
+/// Changing ──COM_CHANGE_USER──▶ Known
 /// Start ──greeting──▶ Greeted ──SSLRequest──▶ StartingTls ──TlsStarted──▶ Greeted
 ///    Greeted ──response──▶ Known ──Credentials──┬─certificate──────────────────────────▶ Judged
 ///                                               ├─challenge answered───────────────────▶ Judged
@@ -88,19 +89,25 @@ pub struct Accept {
     state: State,
     /// Of the next packet of ours.
     sequence: u8,
+    /// The client logs in again, and has seen no challenge of this login yet.
+    is_again: bool,
 }
 
 enum State {
     Start,
     /// Waits for the response, over TLS or not.
     Greeted(Option<Secured>),
+    /// Waits for the COM_CHANGE_USER of a client with these capabilities.
+    Changing(Capabilities),
     /// SSLRequest has come.
     StartingTls,
     /// Waits for [`Answer::Credentials`].
     Known(Known),
     MayProve(Known, Credentials),
-    /// Another challenge has been sent.
-    Challenged(Known, Password, bool),
+    /// Another challenge has been sent, for this plugin; whether an answer that is right lets the client in.
+    Challenged(Known, Plugin, Password, bool),
+    /// A challenge has been sent to who is to say the password itself, once it has answered.
+    Switched(Known),
     /// The password itself has been asked for.
     Asked(Known),
     /// Waits for [`Answer::Judged`].
@@ -129,7 +136,12 @@ type Moved = (usize, State, Option<Step<Accepted<Started>>>);
 impl Accept {
     /// A client that has just connected.
     pub fn new(options: AcceptOptions) -> Self {
-        Self { options, state: State::Start, sequence: 0 }
+        Self { options, state: State::Start, sequence: 0, is_again: false }
+    }
+
+    /// A client that logs in again, with the capabilities that it has.
+    pub fn again(capabilities: Capabilities, options: AcceptOptions) -> Self {
+        Self { options, state: State::Changing(capabilities), sequence: 0, is_again: true }
     }
 
     /// [`Handshake::step`](crate::protocol::Handshake::step), without the client's machine built of it.
@@ -148,6 +160,7 @@ impl Accept {
                     (0, State::Greeted(None), None)
                 }
                 State::Greeted(tls) => self.response(tls, rest, out)?,
+                State::Changing(capabilities) => self.change(capabilities, rest, out)?,
                 State::StartingTls if rest.is_empty() => (0, State::StartingTls, Some(Step::StartTls)),
                 State::StartingTls => return Err(Violation::PlaintextAfterTlsRequest.into()),
                 State::Known(known) => {
@@ -159,13 +172,17 @@ impl Accept {
                     (0, State::Known(known), Some(Step::Ask(question)))
                 }
                 State::MayProve(known, credentials) => self.ask_for_proof(known, credentials, out)?,
-                State::Challenged(known, password, exists) => match self.next(rest)? {
-                    None => (0, State::Challenged(known, password, exists), Some(Step::NeedInput)),
+                State::Challenged(known, plugin, password, may) => match self.next(rest)? {
+                    None => (0, State::Challenged(known, plugin, password, may), Some(Step::NeedInput)),
                     Some((len, answer)) => {
-                        let holds = Plugin::CachingSha2.holds(&self.challenge(1), &password, answer);
-                        let known = Known { plugin: Plugin::CachingSha2, answer: Password::new(answer), ..known };
-                        (len, self.proven_by_challenge(known, holds && exists, out), None)
+                        let holds = plugin.holds(&self.challenge(1), &password, answer);
+                        let known = Known { plugin, answer: Password::new(answer), ..known };
+                        (len, self.proven_by_challenge(known, holds && may, out), None)
                     }
+                },
+                State::Switched(known) => match self.next(rest)? {
+                    None => (0, State::Switched(known), Some(Step::NeedInput)),
+                    Some((len, _)) => (len, self.ask_for_password(known, out), None),
                 },
                 State::Asked(known) => match self.next(rest)? {
                     None => (0, State::Asked(known), Some(Step::NeedInput)),
@@ -227,6 +244,8 @@ impl Accept {
             State::StartingTls | State::Ended => (),
             State::Start
             | State::Greeted(_)
+            | State::Changing(_)
+            | State::Switched(_)
             | State::Known(_)
             | State::MayProve(..)
             | State::Challenged(..)
@@ -305,12 +324,37 @@ impl Accept {
         if self.options.tls == TlsOffer::Required && tls.is_none() {
             return Err(self.refused(ClientError::TlsRequired, out));
         }
+        let capabilities = response.capabilities & OFFERED;
+        let known = self.introduced(ClientResponse { capabilities, ..response }, tls, out)?;
+        Ok((len, State::Known(known), None))
+    }
+
+    /// COM_CHANGE_USER.
+    fn change(&mut self, capabilities: Capabilities, input: &[u8], out: &mut Vec<u8>) -> Result<Moved, HandshakeError> {
+        let Some((len, payload)) = self.next(input)? else {
+            return Ok((0, State::Changing(capabilities), Some(Step::NeedInput)));
+        };
+        let Some(response) = ClientResponse::read_again(payload, capabilities) else {
+            let broken = Violation::MalformedFrame(message::command::CHANGE_USER);
+            self.refused(ClientError::Protocol(broken), out);
+            return Err(broken.into());
+        };
+        let tls = self.options.direct_tls.take();
+        let known = self.introduced(response, tls, out)?;
+        Ok((len, State::Known(known), None))
+    }
+
+    /// The client has said who it is.
+    fn introduced(
+        &mut self,
+        response: ClientResponse<'_>,
+        tls: Option<Secured>,
+        out: &mut Vec<u8>,
+    ) -> Result<Known, HandshakeError> {
         if response.user.is_empty() {
             return Err(self.refused(ClientError::NoUserName, out));
         }
-        let capabilities = response.capabilities & OFFERED;
-        let plugin = response.plugin.map_or(Plugin::Native, Plugin::of);
-        let fixed = FIXED.iter().filter(|(flag, _)| capabilities.contains(*flag));
+        let fixed = FIXED.iter().filter(|(flag, _)| response.capabilities.contains(*flag));
         let login = Login {
             user: response.user.to_owned(),
             database: response.database.to_owned(),
@@ -318,15 +362,14 @@ impl Accept {
             fixed: fixed.map(|(_, name)| ((*name).to_owned(), "on".to_owned())).collect(),
             keys: None,
         };
-        let known = Known {
+        Ok(Known {
             login,
-            capabilities,
+            capabilities: response.capabilities,
             application: response.program.to_owned(),
-            plugin,
+            plugin: response.plugin.map_or(Plugin::Native, Plugin::of),
             answer: Password::new(response.answer),
             tls,
-        };
-        Ok((len, State::Known(known), None))
+        })
     }
 
     fn ask_for_proof(
@@ -340,28 +383,35 @@ impl Accept {
         let state = match proof {
             Proof::Challenge(Challenge { password, weaker }) => match (&known.plugin, weaker) {
                 (Plugin::Native, Some(_)) | (Plugin::CachingSha2, _) => {
-                    let holds = known.plugin.holds(&self.challenge(0), &password, known.answer.expose());
-                    let may = known.plugin == Plugin::CachingSha2 || weaker == Some(true);
-                    self.proven_by_challenge(known, holds && may && exists, out)
+                    let may = exists && (known.plugin == Plugin::CachingSha2 || weaker == Some(true));
+                    if self.is_again {
+                        // It has answered to a challenge of long ago.
+                        let plugin = known.plugin.clone();
+                        self.switch(&plugin, out);
+                        State::Challenged(known, plugin, password, may)
+                    } else {
+                        let holds = known.plugin.holds(&self.challenge(0), &password, known.answer.expose());
+                        self.proven_by_challenge(known, holds && may, out)
+                    }
                 }
                 (Plugin::Native | Plugin::Clear | Plugin::Other(_), _) => {
                     self.switch(&Plugin::CachingSha2, out);
-                    State::Challenged(known, password, exists)
+                    State::Challenged(known, Plugin::CachingSha2, password, exists)
                 }
             },
             // Also of users who do not exist: nobody learns who does.
             Proof::Password if !is_secure => return Err(self.refused(ClientError::PasswordInClear, out)),
             Proof::Password => match known.plugin {
-                Plugin::Clear if !known.answer.expose().is_empty() => {
+                Plugin::CachingSha2 if self.is_again => {
+                    self.switch(&Plugin::CachingSha2, out);
+                    State::Switched(known)
+                }
+                Plugin::Clear if !known.answer.expose().is_empty() && !self.is_again => {
                     let shown = known.answer.expose();
                     let password = Password::new(shown.strip_suffix(b"\0").unwrap_or(shown));
                     State::Judging(known, password)
                 }
-                Plugin::CachingSha2 => {
-                    // "Full authentication": over TLS that is the password as it is.
-                    packet(out, &mut self.sequence, |out| out.extend_from_slice(&[mark::MORE, 4]));
-                    State::Asked(known)
-                }
+                Plugin::CachingSha2 => self.ask_for_password(known, out),
                 Plugin::Clear | Plugin::Native | Plugin::Other(_) => {
                     self.switch(&Plugin::Clear, out);
                     State::Asked(known)
@@ -380,6 +430,12 @@ impl Accept {
             }
         };
         Ok((0, state, None))
+    }
+
+    /// "Full authentication" of caching_sha2_password: over TLS that is the password as it is.
+    fn ask_for_password(&mut self, known: Known, out: &mut Vec<u8>) -> State {
+        packet(out, &mut self.sequence, |out| out.extend_from_slice(&[mark::MORE, 4]));
+        State::Asked(known)
     }
 
     /// Another plugin, with another challenge.

@@ -42,6 +42,8 @@ pub struct Client {
     /// As it was greeted.
     connection_id: u32,
     killing: Killing,
+    /// COM_CHANGE_USER is at the head of its input.
+    pub(super) logs_in_again: bool,
 }
 
 /// The `KILL` at the head of a client's input.
@@ -89,6 +91,7 @@ impl Client {
             dropping: Dropping::Nothing,
             connection_id: started.welcome.cancel_key.process_id,
             killing: Killing::Nothing,
+            logs_in_again: false,
         }
     }
 
@@ -121,6 +124,11 @@ impl Client {
     /// Its next question for last values may come on the same connection.
     pub(super) fn may_ask_here(&self) -> bool {
         self.asks_last_values || self.is_busy_here || !self.pins.is_empty()
+    }
+
+    /// What both sides can do.
+    pub(super) fn capabilities(&self) -> Capabilities {
+        self.capabilities
     }
 
     /// It understands session trackers.
@@ -248,6 +256,10 @@ impl ClientSide for Client {
                     self.ended = true;
                     return Ok((at, Detached::Ended));
                 }
+                command::CHANGE_USER => {
+                    self.logs_in_again = true;
+                    return Ok((at, Detached::NeedInput));
+                }
                 command::PING => self.dropping = Dropping::Packet(Some(self.ok())),
                 command::STMT_CLOSE => {
                     let number = statement_number(rest.get(HEAD_BYTES + 1..).unwrap_or_default());
@@ -329,6 +341,10 @@ impl ClientSide for Client {
 
     fn cancel_secret(&self) -> &[u8] {
         &[]
+    }
+
+    fn logs_in_again(&self) -> bool {
+        self.logs_in_again
     }
 
     fn kill(&mut self) -> Option<Kill> {

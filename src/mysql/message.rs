@@ -129,7 +129,7 @@ pub struct ClientResponse<'a> {
     /// What it can do, or would like to.
     pub capabilities: Capabilities,
     /// Its collation.
-    pub collation: u8,
+    pub collation: u16,
     /// Its user.
     pub user: &'a str,
     /// Its plugin's answer to the challenge.
@@ -150,7 +150,7 @@ impl<'a> ClientResponse<'a> {
         let capabilities = Capabilities::from_bits_retain(reader.u32()?);
         // The longest packet it takes.
         reader.u32()?;
-        let collation = reader.byte()?;
+        let collation = reader.byte()?.into();
         reader.bytes(23)?;
         let user = std::str::from_utf8(reader.cstr()?).ok()?;
         let answer = if capabilities.contains(Capabilities::CLIENT_PLUGIN_AUTH_LENENC_CLIENT_DATA) {
@@ -163,24 +163,44 @@ impl<'a> ClientResponse<'a> {
         };
         let has_database = capabilities.contains(Capabilities::CLIENT_CONNECT_WITH_DB) && !reader.0.is_empty();
         let database = if has_database { std::str::from_utf8(reader.cstr()?).ok()? } else { "" };
-        let has_plugin = capabilities.contains(Capabilities::CLIENT_PLUGIN_AUTH) && !reader.0.is_empty();
-        // The last string of a packet may go without its zero byte.
-        let end = memchr::memchr(0, reader.0).unwrap_or(reader.0.len());
-        let plugin = if has_plugin { reader.bytes(end) } else { None };
-        if has_plugin && !reader.0.is_empty() {
-            reader.byte()?;
-        }
-        let has_attributes = capabilities.contains(Capabilities::CLIENT_CONNECT_ATTRS) && !reader.0.is_empty();
-        let mut attributes = Reader(if has_attributes { reader.string()? } else { b"" });
-        let mut program = "";
-        while !attributes.0.is_empty() {
-            let (name, value) = (attributes.string()?, attributes.string()?);
-            if name == b"program_name" {
-                program = std::str::from_utf8(value).unwrap_or_default();
-            }
-        }
+        let (plugin, program) = plugin_and_program(reader, capabilities)?;
         Some(Self { capabilities, collation, user, answer, database, plugin, program })
     }
+
+    /// Reads the same of COM_CHANGE_USER, by a client with these capabilities
+    /// (<https://dev.mysql.com/doc/dev/mysql-server/latest/page_protocol_com_change_user.html>).
+    pub fn read_again(payload: &'a [u8], capabilities: Capabilities) -> Option<Self> {
+        let mut reader = Reader(payload);
+        reader.byte().filter(|command| *command == command::CHANGE_USER)?;
+        let user = std::str::from_utf8(reader.cstr()?).ok()?;
+        let len = reader.byte()?;
+        let answer = reader.bytes(usize::from(len))?;
+        let database = std::str::from_utf8(reader.cstr()?).ok()?;
+        let collation = if reader.0.is_empty() { 0 } else { reader.u16()? };
+        let (plugin, program) = plugin_and_program(reader, capabilities)?;
+        Some(Self { capabilities, collation, user, answer, database, plugin, program })
+    }
+}
+
+/// What a client's answer ends with: its plugin, and the name of its program.
+fn plugin_and_program(mut reader: Reader<'_>, capabilities: Capabilities) -> Option<(Option<&[u8]>, &str)> {
+    let has_plugin = capabilities.contains(Capabilities::CLIENT_PLUGIN_AUTH) && !reader.0.is_empty();
+    // The last string of a packet may go without its zero byte.
+    let end = memchr::memchr(0, reader.0).unwrap_or(reader.0.len());
+    let plugin = if has_plugin { reader.bytes(end) } else { None };
+    if has_plugin && !reader.0.is_empty() {
+        reader.byte()?;
+    }
+    let has_attributes = capabilities.contains(Capabilities::CLIENT_CONNECT_ATTRS) && !reader.0.is_empty();
+    let mut attributes = Reader(if has_attributes { reader.string()? } else { b"" });
+    let mut program = "";
+    while !attributes.0.is_empty() {
+        let (name, value) = (attributes.string()?, attributes.string()?);
+        if name == b"program_name" {
+            program = std::str::from_utf8(value).unwrap_or_default();
+        }
+    }
+    Some((plugin, program))
 }
 
 /// Another plugin is to be used: its name, and its challenge, if it has one.

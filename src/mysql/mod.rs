@@ -43,6 +43,10 @@ impl Protocol for MySql {
         accept::Accept::new(options)
     }
 
+    fn accept_again(client: client::Client, options: AcceptOptions) -> Option<accept::Accept> {
+        Some(accept::Accept::again(client.capabilities(), options))
+    }
+
     fn connect(options: ConnectOptions) -> connect::Connect {
         connect::Connect::new(options)
     }

@@ -263,3 +263,92 @@ proptest! {
         }
     }
 }
+
+/// COM_CHANGE_USER, with an answer to a challenge of long ago.
+fn change_user(plugin: &str, answer: &[u8]) -> Vec<u8> {
+    let mut packet = Vec::new();
+    frame::packet(&mut packet, &mut 0, |out| {
+        out.extend_from_slice(b"\x11app\0");
+        out.push(u8::try_from(answer.len()).unwrap());
+        out.extend_from_slice(answer);
+        out.extend_from_slice(b"orders\0\xFF\0");
+        out.extend_from_slice(plugin.as_bytes());
+        out.push(0);
+    });
+    packet
+}
+
+/// A client that logs in again, as far as its new challenge; the plugin that it is for.
+fn again(core: &Core, plugin: &str, answer: &[u8]) -> (Accept, String, [u8; 20]) {
+    let greeting = Greeting { version: None, connection_id: 7, challenges: [[1; 20], [200; 20]] };
+    let tls = Some(Secured::default());
+    let options = AcceptOptions { tls: core.tls, direct_tls: tls, nonce: [0; 18], greeting };
+    let capabilities = mysql_common::constants::CapabilityFlags::CLIENT_PLUGIN_AUTH;
+    let (mut server, mut out) = (Accept::again(capabilities, options), Vec::new());
+    let request = change_user(plugin, answer);
+    for end in 0..request.len() {
+        assert!(matches!(server.step_inner(&request[..end], &mut out).unwrap(), (0, Step::NeedInput)));
+    }
+    let (taken, step) = server.step_inner(&request, &mut out).unwrap();
+    assert!(matches!(step, Step::Ask(Question::Credentials { .. })) && taken == request.len());
+    server.answer(Answer::Credentials(Credentials { proof: core.proof.clone(), known: core.known }));
+    assert!(matches!(server.step_inner(b"", &mut out).unwrap().1, Step::NeedInput));
+    assert_eq!(out[3], 1);
+    let (plugin, challenge) = super::message::read_switch(&out[4..]).unwrap();
+    (server, String::from_utf8(plugin.to_vec()).unwrap(), challenge.unwrap())
+}
+
+/// Scenario 41: there is always a new challenge.
+#[test]
+fn a_client_logs_in_again() {
+    let weaker = Proof::Challenge(Challenge { password: Password::new("s3cret"), weaker: Some(true) });
+    let not = Proof::Challenge(Challenge { password: Password::new("s3cret"), weaker: Some(false) });
+    let (sha2, native) = ("caching_sha2_password", "mysql_native_password");
+    for (proof, shown, asked, password, is_right) in [
+        (challenge("s3cret"), sha2, sha2, "s3cret", true),
+        (challenge("s3cret"), sha2, sha2, "other", false),
+        (challenge("s3cret"), native, sha2, "s3cret", true),
+        (challenge("s3cret"), "dialog", sha2, "s3cret", true),
+        (weaker, native, native, "s3cret", true),
+        (not, native, native, "s3cret", false),
+    ] {
+        for known in [true, false] {
+            // Right for the first challenge, which counts for nothing.
+            let old =
+                Plugin::of(shown.as_bytes()).answer(&super::password::challenge([1; 20]), &Password::new("s3cret"));
+            let core = Core { known, ..core(proof.clone()) };
+            let (mut server, plugin, challenge) = again(&core, shown, &old.unwrap_or_default());
+            assert_eq!(plugin, asked);
+            let answer = Plugin::of(asked.as_bytes()).answer(&challenge, &Password::new(password)).unwrap();
+            let (mut out, mut second) = (Vec::new(), Vec::new());
+            frame::packet(&mut second, &mut 2, |out| out.extend_from_slice(&answer));
+            match server.step_inner(&second, &mut out) {
+                Ok((_, Step::Ask(Question::Welcome(login)))) => {
+                    assert!(is_right && known);
+                    assert_eq!((login.user.as_str(), login.database.as_str()), ("app", "orders"));
+                    assert_eq!(login.baseline.value("names"), Some("255"));
+                }
+                other => assert!(!(is_right && known), "{:?}", other.err()),
+            }
+        }
+    }
+}
+
+/// The same with a token: asked for under TLS, behind an answer that says nothing.
+#[test]
+fn a_client_logs_in_again_with_a_token() {
+    let (mut server, plugin, _) = again(&core(Proof::Password), "caching_sha2_password", b"whatever");
+    assert_eq!(plugin, "caching_sha2_password");
+    let (mut out, mut said) = (Vec::new(), Vec::new());
+    frame::packet(&mut said, &mut 2, |out| out.extend_from_slice(b"whatever"));
+    assert!(matches!(server.step_inner(&said, &mut out).unwrap().1, Step::NeedInput));
+    assert_eq!(out, [2, 0, 0, 3, 1, 4]);
+    said.clear();
+    frame::packet(&mut said, &mut 4, |out| out.extend_from_slice(b"a token\0"));
+    let Step::Ask(Question::Password { password, .. }) = server.step_inner(&said, &mut out).unwrap().1 else {
+        panic!()
+    };
+    assert_eq!(password.expose(), b"a token");
+    let (_, plugin, _) = again(&core(Proof::Password), "mysql_clear_password", b"old");
+    assert_eq!(plugin, "mysql_clear_password");
+}

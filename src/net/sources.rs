@@ -118,6 +118,11 @@ impl Account {
 }
 
 impl PendingLogin {
+    /// Where it comes from.
+    pub fn source(&self) -> (Arc<Sources>, Source) {
+        (Arc::clone(&self.sources), self.key)
+    }
+
     /// Takes a try. False: there is none; what it was for must not be done.
     #[must_use]
     pub fn take(&self, now: Instant) -> bool {

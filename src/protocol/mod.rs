@@ -45,6 +45,11 @@ pub trait Protocol: 'static {
 
     /// The machine for a client that has just connected.
     fn accept(options: AcceptOptions) -> Self::Accept;
+    /// The machine for a client that [logs in again](ClientSide::logs_in_again) over its connection; `direct_tls`: that is TLS already.
+    /// `None`: its protocol has no such thing.
+    fn accept_again(_client: Self::Client, _options: AcceptOptions) -> Option<Self::Accept> {
+        None
+    }
     /// The machine for a login at a database.
     fn connect(options: ConnectOptions) -> Self::Connect;
 }
@@ -443,6 +448,11 @@ pub trait ClientSide {
 
     /// What it must show to cancel: the part of [`Welcome::cancel_key`]'s secret that it was told.
     fn cancel_secret(&self) -> &[u8];
+
+    /// What is at the head of its input begins another login, maybe as somebody else: this session is over, and its stream stays.
+    fn logs_in_again(&self) -> bool {
+        false
+    }
 
     /// Another client that it wants stopped; told once. Until it has [been told what came of that](Self::killed), nothing of its is
     /// taken.

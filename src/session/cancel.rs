@@ -172,6 +172,12 @@ impl CancelKeys {
 }
 
 impl IssuedKey {
+    /// As much of it as the client was told.
+    pub(super) fn key(&self) -> CancelKey {
+        let secret = self.keys.lock().get(&self.process_id).map(|known| known.secret.clone());
+        CancelKey { process_id: self.process_id, secret: secret.unwrap_or_default() }
+    }
+
     /// The client was told so much of the secret: that is what it must show.
     pub(super) fn told(&self, secret: &[u8], owner: Owner) {
         if let Some(known) = self.keys.lock().get_mut(&self.process_id) {

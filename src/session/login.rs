@@ -4,22 +4,22 @@
 //! earlier client with the same baseline was told; the first one borrows a connection for it, in the line like
 //! everybody, and gets the server's own error if its database or one of its settings does not exist.
 
-use super::cancel::Owner;
+use super::cancel::{IssuedKey, Owner};
 use super::tally::{Presence, Tally};
-use super::{Access, CancelKeys, Rules, Session, Worker};
+use super::{Access, Again, CancelKeys, Rules, Session, Worker};
 use crate::auth::{Clients, LoggedIn};
-use crate::metrics::LoginRefusal;
+use crate::metrics::{EndpointMetrics, LoginRefusal};
 use crate::net::certificate;
 use crate::net::quiet::Quiet;
 use crate::net::rate::Rate;
-use crate::net::sources::{PendingLogin, network};
+use crate::net::sources::{PendingLogin, Source, Sources, network};
 use crate::net::{Peer, Stream};
 use crate::pool::line::Ask;
 use crate::pool::{Borrow, Lease, PoolKey, PoolUse, Pools};
 use crate::protocol::{
-    AcceptOptions, Accepted, Answer, ClientError, ClientSide, Credentials, Greeting, Handshake, HandshakeError,
-    Knowledge, Login, LoginSecret, Parameters, Protocol, Question, Secured, ServerSide, Settings, Status, Step,
-    TlsOffer, Violation, Welcome,
+    AcceptOptions, Accepted, Answer, CancelKey, ClientError, ClientSide, Credentials, Greeting, Handshake,
+    HandshakeError, Knowledge, Login, LoginSecret, Parameters, Protocol, Question, Secured, ServerSide, Settings,
+    Status, Step, TlsOffer, Violation, Welcome,
 };
 use crate::topology::{FoundUser, Lookup, LookupError};
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -78,6 +78,18 @@ pub struct Endpoint<P: Protocol> {
 }
 
 impl<P: Protocol> Endpoint<P> {
+    fn tls_for(&self, stream: &Stream) -> TlsOffer {
+        if stream.peer() == Peer::Unix { TlsOffer::LocalSocket } else { self.tls }
+    }
+
+    fn hello(&self, cancel_key: &CancelKey) -> Greeting {
+        Greeting {
+            version: self.version.load_full().as_deref().map(Arc::clone),
+            connection_id: cancel_key.process_id,
+            challenges: rand::random(),
+        }
+    }
+
     /// One more begins to log in: why it may not.
     fn too_fast(&self) -> Option<ClientError> {
         let limit = self.rate.as_ref()?.exceeded(Instant::now())?;
@@ -221,55 +233,74 @@ pub fn serve<P: Protocol>(
     );
     let (counts, _) = worker.counters(endpoint.places.0, endpoint.places.1);
     let presence = Rc::new(Presence::new(Arc::clone(&counts)));
+    let (peer, client_id) = (visitor.stream.peer(), visitor.client_id);
+    let source = visitor.pending.as_ref().map(PendingLogin::source);
     // Boxed, because a login needs kilobytes, and a task keeps room for the largest of its parts as long as it lives: an
     // idle client should not own that.
-    let refusals = Arc::clone(&counts);
-    let login = Box::pin({
-        let presence = Rc::clone(&presence);
-        async move {
-            let peer = visitor.stream.peer();
-            let login = log_in(worker, Arc::clone(&endpoint), visitor, presence).await;
-            login.inspect_err(|stop| {
-                if let Some(reason) = stop.reason() {
-                    refusals.logins_refused.of(reason).add(1);
-                }
-                if let Stop::Refused(error) = stop {
-                    refusals.told(error);
-                }
-                stop.log(&endpoint.quiet, peer);
-            })
-        }
+    let first = Box::pin({
+        let (worker, endpoint, presence) = (Rc::clone(&worker), Arc::clone(&endpoint), Rc::clone(&presence));
+        async move { arrive(&worker, &endpoint, visitor, &presence).await }
     });
     async move {
-        if let Ok((session, _logged_in)) = login.await {
+        let mut login = counted(first.await, &endpoint, &counts, peer);
+        while let Some((session, logged_in)) = login {
             counts.client_connections_setup_succeeded.add(1);
             info!("logged in");
-            let end = session.run().await;
+            let (end, again) = session.run().await;
+            drop(logged_in);
             info!(?end, "left");
+            let Some(again) = again else { break };
+            let from = (client_id, source.as_ref());
+            let come = Box::pin(come_again(&worker, &endpoint, again, from, &presence)).await;
+            login = counted(come, &endpoint, &counts, peer);
         }
         drop((presence, place));
     }
     .instrument(span)
 }
 
-async fn log_in<P: Protocol>(
-    worker: Rc<Worker>,
-    endpoint: Arc<Endpoint<P>>,
+/// A client whose login is done.
+type Logged<P> = (Box<Session<P>>, LoggedIn);
+
+/// Why a login has failed is counted and logged.
+fn counted<P: Protocol>(
+    login: Result<Logged<P>, Stop>,
+    endpoint: &Endpoint<P>,
+    counts: &EndpointMetrics,
+    peer: Peer,
+) -> Option<Logged<P>> {
+    let stop = match login {
+        Ok(logged) => return Some(logged),
+        Err(stop) => stop,
+    };
+    if let Some(reason) = stop.reason() {
+        counts.logins_refused.of(reason).add(1);
+    }
+    if let Stop::Refused(error) = &stop {
+        counts.told(error);
+    }
+    stop.log(&endpoint.quiet, peer);
+    None
+}
+
+/// The login of a client that has just connected.
+async fn arrive<P: Protocol>(
+    worker: &Rc<Worker>,
+    endpoint: &Arc<Endpoint<P>>,
     visitor: Visitor,
-    presence: Rc<Presence>,
-) -> Result<(Box<Session<P>>, LoggedIn), Stop> {
+    presence: &Presence,
+) -> Result<Logged<P>, Stop> {
     let Visitor { mut stream, client_id, refusal, pending } = visitor;
     // A unix socket is as safe as TLS, whatever else the endpoint listens on.
-    let tls = if stream.peer() == Peer::Unix { TlsOffer::LocalSocket } else { endpoint.tls };
+    let tls = endpoint.tls_for(&stream);
     let access = endpoint.access.load_full();
     let deadline = tokio::time::Instant::now() + endpoint.login_timeout;
-    let tries = Tries(pending.as_ref());
     let opening = async {
         if P::SERVER_SPEAKS_FIRST {
             return Ok(None);
         }
         let first = first_byte(&mut stream).await?;
-        direct_tls::<P>(&access, tls, &mut stream, (first, &tries)).await
+        direct_tls::<P>(&access, tls, &mut stream, (first, &Tries(pending.as_ref()))).await
     };
     let Ok(direct_tls) = tokio::time::timeout_at(deadline, opening).await else {
         return Err(Stop::Refused(ClientError::LoginTimeout));
@@ -281,15 +312,64 @@ async fn log_in<P: Protocol>(
     let Some((issued, cancel_key)) = endpoint.cancel_keys.issue(client_id, worker.number()) else {
         return Err(Stop::Refused(ClientError::Internal));
     };
-    let hello = Greeting {
-        version: endpoint.version.load_full().as_deref().map(Arc::clone),
-        connection_id: cancel_key.process_id,
-        challenges: rand::random(),
+    let greeting = endpoint.hello(&cancel_key);
+    let machine = P::accept(AcceptOptions { tls, direct_tls: direct_tls?, nonce: rand::random(), greeting });
+    let entrance = Entrance { stream, machine, input: Vec::new(), out: Vec::new(), issued, cancel_key, client_id };
+    log_in(worker, endpoint, (access, deadline), entrance, (refusal, pending), presence).await
+}
+
+/// The login of a client that was logged in, over the same connection and maybe as somebody else.
+async fn come_again<P: Protocol>(
+    worker: &Rc<Worker>,
+    endpoint: &Arc<Endpoint<P>>,
+    again: Again<P>,
+    (client_id, source): (u64, Option<&(Arc<Sources>, Source)>),
+    presence: &Presence,
+) -> Result<Logged<P>, Stop> {
+    let Again { client, stream, input, out, cancel_key: issued } = again;
+    let access = endpoint.access.load_full();
+    let deadline = tokio::time::Instant::now() + endpoint.login_timeout;
+    // Its tries go on the account of its address, like anybody's.
+    let pending = source.map(|(sources, source)| sources.admit_without_place(*source, Instant::now()));
+    let (pending, refusal) = match pending.transpose() {
+        Ok(pending) => (pending, None),
+        Err(_) => (None, Some(ClientError::TooManyFailedLogins)),
     };
-    let mut machine = P::accept(AcceptOptions { tls, direct_tls: direct_tls?, nonce: rand::random(), greeting: hello });
-    let (mut input, mut out) = (Vec::new(), Vec::new());
-    let beside = (&*presence, refusal, &tries);
-    let proving = prove::<P>(&endpoint, &access, beside, &mut machine, &mut stream, &mut input, &mut out);
+    let cancel_key = issued.key();
+    let options = AcceptOptions {
+        tls: endpoint.tls_for(&stream),
+        direct_tls: stream.is_tls().then(|| secured(&access, &stream)),
+        nonce: rand::random(),
+        greeting: endpoint.hello(&cancel_key),
+    };
+    let Some(machine) = P::accept_again(client, options) else { return Err(Stop::Quiet) };
+    let entrance = Entrance { stream, machine, input, out, issued, cancel_key, client_id };
+    log_in(worker, endpoint, (access, deadline), entrance, (refusal, pending), presence).await
+}
+
+/// A client that is about to say who it is.
+struct Entrance<P: Protocol> {
+    stream: Stream,
+    machine: P::Accept,
+    input: Vec<u8>,
+    out: Vec<u8>,
+    issued: IssuedKey,
+    cancel_key: CancelKey,
+    client_id: u64,
+}
+
+async fn log_in<P: Protocol>(
+    worker: &Rc<Worker>,
+    endpoint: &Arc<Endpoint<P>>,
+    (access, deadline): (Arc<Access>, tokio::time::Instant),
+    entrance: Entrance<P>,
+    (refusal, pending): (Option<ClientError>, Option<PendingLogin>),
+    presence: &Presence,
+) -> Result<Logged<P>, Stop> {
+    let Entrance { mut stream, mut machine, mut input, mut out, issued, cancel_key, client_id } = entrance;
+    let tries = Tries(pending.as_ref());
+    let beside = (presence, refusal, &tries);
+    let proving = prove::<P>(endpoint, &access, beside, &mut machine, &mut stream, &mut input, &mut out);
     let login = match tokio::time::timeout_at(deadline, proving).await {
         Ok(login) => login?,
         Err(_) => return Err(Stop::Refused(refuse::<P>(&mut machine, &mut stream, ClientError::LoginTimeout).await)),
@@ -303,7 +383,7 @@ async fn log_in<P: Protocol>(
         let error = ClientError::TooManyUserClients { user: login.user, limit: limit.unwrap_or_default() };
         return Err(Stop::Refused(refuse::<P>(&mut machine, &mut stream, error).await));
     };
-    let greeting = unless_gone(&mut stream, &mut input, greeting(&worker, &endpoint, &access, &login)).await?;
+    let greeting = unless_gone(&mut stream, &mut input, greeting(worker, endpoint, &access, &login)).await?;
     let (pool, parameters) = match greeting {
         Ok(greeting) => greeting,
         Err(error) => return Err(Stop::Refused(refuse::<P>(&mut machine, &mut stream, error).await)),
@@ -319,7 +399,7 @@ async fn log_in<P: Protocol>(
     input.drain(..taken);
     issued.told(client.cancel_secret(), Owner { protocol: P::NAME, user: login.user.as_str().into() });
     let watch = worker.watch(client_id, &endpoint.rules);
-    Ok((Box::new(Session::new(watch, &endpoint, pool, stream, client, issued, (input, out))), logged_in))
+    Ok((Box::new(Session::new(watch, endpoint, pool, stream, client, issued, (input, out))), logged_in))
 }
 
 /// Waits for the client to say something; its first byte, which stays to be read. `None`: only of TCP can that be known.
@@ -366,8 +446,13 @@ async fn start_tls(access: &Access, stream: &mut Stream, tries: &Tries<'_>) -> R
         _ = tries.take();
         return Err(Stop::Tls(error));
     }
+    Ok(secured(access, stream))
+}
+
+/// What the stream's TLS has shown.
+fn secured(access: &Access, stream: &Stream) -> Secured {
     let client_names = stream.peer_certificate().map(certificate::names).unwrap_or_default();
-    Ok(Secured { end_point: tls.end_point.clone(), client_names })
+    Secured { end_point: access.tls.as_ref().and_then(|tls| tls.end_point.clone()), client_names }
 }
 
 /// The account of the client's address, where it has one ([`sources`](crate::net::sources)).

@@ -155,6 +155,19 @@ pub enum End {
     ServerEnded,
     /// The proxy ended it; the client has been told why.
     Told,
+    /// The client logs in again.
+    Again,
+}
+
+/// What is left of a session whose client logs in again.
+struct Again<P: Protocol> {
+    client: P::Client,
+    stream: Stream,
+    /// What it has said: its new login, and what stands behind that.
+    input: Vec<u8>,
+    /// What it has still to be told.
+    out: Vec<u8>,
+    cancel_key: IssuedKey,
 }
 
 impl<P: Protocol> Session<P> {
@@ -205,12 +218,11 @@ impl<P: Protocol> Session<P> {
         }
     }
 
-    /// Serves the client until it leaves or must leave.
-    async fn run(mut self: Box<Self>) -> End {
+    /// Serves the client until it leaves or must leave, or logs in again.
+    async fn run(mut self: Box<Self>) -> (End, Option<Again<P>>) {
         let end = poll_fn(|cx| self.poll(cx)).await;
         // Boxed for the same reason as the login.
-        Box::pin((*self).finish(end)).await;
-        end
+        (end, Box::pin((*self).finish(end)).await)
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
@@ -279,6 +291,10 @@ impl<P: Protocol> Session<P> {
         };
         self.begin_errand();
         let rest = input.get(taken..).unwrap_or_default();
+        if self.client.logs_in_again() {
+            self.keep(rest);
+            return Err(End::Again);
+        }
         match verdict {
             Detached::NeedInput => {
                 self.keep(rest);
@@ -573,10 +589,28 @@ impl<P: Protocol> Session<P> {
     // ------------------------------------------------------------------------------------------ the end
 
     /// Last words to the client; meanwhile the connection, if there is one, is made clean and given back, or closed.
-    async fn finish(self, end: End) {
+    async fn finish(self, end: End) -> Option<Again<P>> {
         // Whatever becomes of the connection now, it is not this client's any more.
         drop(self.tally);
-        let (mut stream, mut to_client) = (self.stream, self.to_client);
+        let pins = self.client.pins();
+        let must_reset = self.pools.resets_always() || !pins.is_empty() || self.client.leaves().need_reset();
+        let left = match pins.can_be_reset() {
+            false => Left::Lasting,
+            true if must_reset => Left::Resettable,
+            true => Left::Nothing,
+        };
+        let Self { holding, cancelling, pools, mut client, mut stream, mut to_client, tail, cancel_key, .. } = self;
+        // Whoever gets its connection may be pinned in its place.
+        client.let_go();
+        let giving_back = async move {
+            let Holding::Lease(lease) = holding else { return };
+            cancel::give_back(lease, cancelling, left, &pools).await;
+        };
+        if end == End::Again {
+            giving_back.await;
+            return Some(Again { client, stream, input: tail, out: to_client, cancel_key });
+        }
+        drop((client, cancel_key));
         let farewell = async move {
             if end != End::ClientLost {
                 let words = async {
@@ -587,21 +621,8 @@ impl<P: Protocol> Session<P> {
                 let _ = tokio::time::timeout(FAREWELL, words).await;
             }
         };
-        let pins = self.client.pins();
-        let must_reset = self.pools.resets_always() || !pins.is_empty() || self.client.leaves().need_reset();
-        let left = match pins.can_be_reset() {
-            false => Left::Lasting,
-            true if must_reset => Left::Resettable,
-            true => Left::Nothing,
-        };
-        let Self { holding, cancelling, pools, client, .. } = self;
-        let giving_back = async move {
-            // Whoever gets its connection may be pinned in its place.
-            drop(client);
-            let Holding::Lease(lease) = holding else { return };
-            cancel::give_back(lease, cancelling, left, &pools).await;
-        };
         tokio::join!(giving_back, farewell);
+        None
     }
 }
 

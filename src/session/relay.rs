@@ -322,7 +322,7 @@ impl<P: Protocol> Session<P> {
         self.begin_errand();
         self.keep(input.get(taken..).unwrap_or_default());
         self.look_again |= was_full && !self.tail.is_empty();
-        Ok(())
+        if self.client.logs_in_again() { Err(End::Again) } else { Ok(()) }
     }
 
     /// Reads on while the client waits in line: to know when it leaves.

@@ -125,7 +125,7 @@ impl Fixture {
             issued,
             (Vec::new(), Vec::new()),
         );
-        (Peer(theirs), tokio::task::spawn_local(Box::new(session).run()))
+        (Peer(theirs), tokio::task::spawn_local(async { Box::new(session).run().await.0 }))
     }
 
     /// The connection that was asked for is there: its other end. `secret`: of its cancel key; none, if empty.

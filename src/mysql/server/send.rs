@@ -249,7 +249,14 @@ impl Server {
             command::FIELD_LIST => (Kind::FieldList, Effect::Nothing),
             command::STMT_PREPARE => return self.prepare_statement(body, head, client, out),
             _ if uses_statement(command) => return self.use_statement(command, body, head, client, out),
-            command::CHANGE_USER => return Err(ClientError::Unsupported { feature: "COM_CHANGE_USER" }),
+            command::CHANGE_USER if self.owed.is_empty() => {
+                client.logs_in_again = true;
+                return Ok(Fate::Waits);
+            }
+            command::CHANGE_USER => {
+                self.holding = true;
+                return Ok(Fate::Waits);
+            }
             command::BINLOG_DUMP | command::BINLOG_DUMP_GTID | command::REGISTER_REPLICA => {
                 return Err(ClientError::Replication);
             }
