@@ -302,9 +302,16 @@ impl Accept {
 
     /// SSLRequest, or the response to the greeting.
     fn response(&mut self, tls: Option<Secured>, input: &[u8], out: &mut Vec<u8>) -> Result<Moved, HandshakeError> {
-        let Some((len, payload)) = self.next(input)? else {
-            return Ok((0, State::Greeted(tls), Some(Step::NeedInput)));
+        let bad = |this: &mut Self, out: &mut Vec<u8>| {
+            this.refused(ClientError::Protocol(Violation::InvalidStartup), out);
+            HandshakeError::from(Violation::InvalidStartup)
         };
+        let Ok(next) = self.next(input) else {
+            // Too long, or out of turn; the client has sent it all the same.
+            self.sequence = self.sequence.wrapping_add(1);
+            return Err(bad(self, out));
+        };
+        let Some((len, payload)) = next else { return Ok((0, State::Greeted(tls), Some(Step::NeedInput))) };
         let flags = payload.first_chunk().map_or(0, |bytes| u32::from_le_bytes(*bytes));
         let wants_tls = flags & Capabilities::CLIENT_SSL.bits() != 0;
         if wants_tls && tls.is_none() && payload.len() == TLS_REQUEST_BYTES && self.offers_tls() {
@@ -313,10 +320,6 @@ impl Accept {
             }
             return Ok((len, State::StartingTls, None));
         }
-        let bad = |this: &mut Self, out: &mut Vec<u8>| {
-            this.refused(ClientError::Protocol(Violation::InvalidStartup), out);
-            HandshakeError::from(Violation::InvalidStartup)
-        };
         if flags & Capabilities::CLIENT_PROTOCOL_41.bits() == 0 {
             return Err(bad(self, out));
         }

@@ -78,8 +78,15 @@ pub mod status {
     pub const LAST_ROW_SENT: u16 = 0x0080;
     /// `NO_BACKSLASH_ESCAPES` is in `sql_mode`.
     pub const NO_BACKSLASH_ESCAPES: u16 = 0x0200;
+    /// The open transaction may not write.
+    pub const IN_READ_ONLY_TRANSACTION: u16 = 0x2000;
     /// What has changed in the session is told.
     pub const STATE_CHANGED: u16 = 0x4000;
+    /// MariaDB's: `ANSI_QUOTES` is in `sql_mode`.
+    pub const ANSI_QUOTES: u16 = 0x8000;
+    /// What holds until something changes it. All else is of one statement: that it used no index, was slow, has more results.
+    pub const LASTING: u16 =
+        IN_TRANSACTION | AUTOCOMMIT | NO_BACKSLASH_ESCAPES | IN_READ_ONLY_TRANSACTION | ANSI_QUOTES;
 }
 
 /// What a server greets with.

@@ -28,6 +28,7 @@ mod login;
 mod metrics;
 mod mistrust;
 mod model;
+mod my_handshake;
 mod my_servers;
 mod mysql;
 mod mysql_clients;

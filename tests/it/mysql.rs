@@ -1,36 +1,16 @@
 //! MySQL and MariaDB through the proxy, packet by packet beside a direct connection.
 
 use crate::harness::measure::eventually;
+use crate::harness::mysql::beside::{app, each, renamed, without_guesses};
 use crate::harness::mysql::wire::{CACHING_SHA2, COM_PING, MyLogin, MyWire, NATIVE, Packet, capability};
-use crate::harness::mysql::{MyServer, database, servers};
-use crate::harness::proxy::{ProxyHandle, config, set, start};
+use crate::harness::mysql::{database, servers};
+use crate::harness::proxy::{config, set, start};
 use sluicegate::demo::servers::{APP, APP_PASSWORD};
-
-/// A proxy before this server.
-fn proxy(server: &MyServer, connections: u32) -> ProxyHandle {
-    let text = config(server.address(), connections).replace("\"postgres\"", "\"mysql\"");
-    start(&text.clone())
-}
-
-fn app() -> MyLogin {
-    MyLogin::new(APP, APP_PASSWORD)
-}
-
-/// For each of both servers: its proxy and a database of this name.
-fn each(name: &str, connections: u32, setup: &[&str], run: impl Fn(&MyServer, &str, &ProxyHandle)) {
-    for server in servers() {
-        let name = database(server, &format!("{name}_{:?}", server.flavour()).to_lowercase(), setup);
-        let proxy = proxy(server, connections);
-        println!("--- {:?} {}", server.flavour(), server.version());
-        run(server, &name, &proxy);
-    }
-}
 
 /// The capabilities that decide about a reply's form.
 fn forms() -> impl Iterator<Item = u32> {
-    const SESSION_TRACK: u32 = 1 << 23;
-    let base = capability::USUAL & !capability::DEPRECATE_EOF | capability::MULTI_STATEMENTS;
-    [0, capability::DEPRECATE_EOF].into_iter().flat_map(move |eof| [0, SESSION_TRACK].map(|track| base | eof | track))
+    let eofs = [0, capability::DEPRECATE_EOF].into_iter();
+    eofs.flat_map(|eof| [0, capability::SESSION_TRACK].map(|track| capability::MULTI_STATEMENTS | eof | track))
 }
 
 const TABLE: &[&str] = &[
@@ -46,10 +26,9 @@ fn my_006_results_in_every_form() {
         // The same once more, so that neither sees the other's rows.
         let twin = database(server, &name.replace("006", "007"), TABLE);
         for form in forms() {
-            let login = app().database(name).with(form);
-            let direct = server.login(APP).database(&twin).with(form).plaintext();
-            let mut direct = MyWire::connect(server.address(), &direct).unwrap();
-            let mut proxied = MyWire::connect(proxy.address, &login).unwrap();
+            let login = |name: &str| app().database(name).without(capability::DEPRECATE_EOF).with(form);
+            let mut direct = MyWire::connect(server.address(), &login(&twin)).unwrap();
+            let mut proxied = MyWire::connect(proxy.address, &login(name)).unwrap();
             for sql in [
                 "SELECT 1",
                 "SELECT i, v FROM t ORDER BY i",
@@ -71,21 +50,11 @@ fn my_006_results_in_every_form() {
             ] {
                 let [expected, found] = [&mut direct, &mut proxied].map(|wire| wire.reply(sql));
                 let expected: Vec<Packet> = expected.into_iter().map(|packet| renamed(packet, &twin, name)).collect();
+                let [found, expected] = [found, expected].map(without_guesses);
                 assert_eq!(found, expected, "{sql:?} in form {form:x}");
             }
         }
     });
-}
-
-/// A name in place of another one of the same length.
-fn renamed(packet: Packet, from: &str, to: &str) -> Packet {
-    let mut payload = packet.payload.to_vec();
-    for at in 0..payload.len().saturating_sub(from.len()) {
-        if payload[at..].starts_with(from.as_bytes()) {
-            payload[at..at + from.len()].copy_from_slice(to.as_bytes());
-        }
-    }
-    Packet { payload: payload.into(), ..packet }
 }
 
 /// Scenarios 30, 31, 36 and 37.

@@ -160,14 +160,14 @@ impl Server {
         let Some(client) = client.filter(|client| passes && !client.deprecates_eof()) else { return };
         let Some(owed) = self.owed.front_mut() else { return };
         owed.added = owed.added.wrapping_add(1);
-        let eof = OkPacket { status, ..OkPacket::default() };
+        // The server has said nothing at this point; at the end it does.
+        let eof = OkPacket { status: status & status::LASTING, ..OkPacket::default() };
         out.write(|out| packet(out, &mut client.sequence, |out| eof.write_eof(out)));
     }
 
     /// The first packet behind the columns is there, and it is a row.
     fn describe(&mut self, client: Option<&mut Client>, passes: bool, out: &mut Out) {
-        let told = self.status & !(status::MORE_RESULTS | status::CURSOR_EXISTS);
-        self.add_eof(client, passes, told, out);
+        self.add_eof(client, passes, self.status, out);
         if let Some(owed) = self.owed.front_mut() {
             owed.stage = Stage::Rows;
         }
@@ -311,7 +311,7 @@ impl Server {
                 _ => self.pass(read, client.as_deref_mut(), out),
             }
             if let Some(client) = client.as_deref_mut() {
-                client.status = ok.status & !(status::MORE_RESULTS | status::STATE_CHANGED);
+                client.status = ok.status & status::LASTING;
                 if ok.insert_id != 0 {
                     client.insert_id = ok.insert_id;
                 }

@@ -24,15 +24,20 @@ impl Server {
 
     /// What a login with this collation does to character sets. One that the server does not know is its default
     /// (<https://dev.mysql.com/doc/refman/9.7/en/set-names.html>).
-    fn set_names(&self, id: Option<&str>) -> String {
+    pub(super) fn set_names(&self, id: Option<&str>) -> String {
         let id = id.and_then(|id| id.parse::<u16>().ok()).unwrap_or_default();
-        // MySQL's own, of Unicode 9.
-        let is_known = !(self.is_mariadb && (255..=323).contains(&id));
+        // MySQL's own: of lower case, of GB18030, of Unicode 9. Names that MariaDB has given to others.
+        let (is_known, own_name) = match id {
+            76 | 248..=250 | 255..=323 => (!self.is_mariadb, None),
+            213 if self.is_mariadb => (true, Some("utf8mb3_croatian_mysql561_ci")),
+            245 if self.is_mariadb => (true, Some("utf8mb4_croatian_mysql561_ci")),
+            _ => (true, None),
+        };
         let collation = Collation::resolve(CollationId::from(id));
         if !is_known || collation.id() == CollationId::UNKNOWN_COLLATION_ID {
             return "SET NAMES DEFAULT".to_owned();
         }
-        format!("SET NAMES {} COLLATE {}", collation.charset(), collation.collation())
+        format!("SET NAMES {} COLLATE {}", collation.charset(), own_name.unwrap_or(collation.collation()))
     }
 
     pub(super) fn send_init(&mut self, out: &mut Vec<u8>) {

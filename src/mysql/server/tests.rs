@@ -196,6 +196,45 @@ fn results_as_the_client_reads_them() {
     });
 }
 
+/// What a server says of one statement (here: that it used no index) it does not say of the next.
+#[test]
+fn the_status_of_one_statement_is_not_the_next_ones() {
+    const NO_INDEX: u16 = 0x20;
+    let mut bench = Bench::new(Capabilities::empty(), usize::MAX);
+    let question = says(command::QUERY, b"SELECT a");
+    let told = AUTO | status::NO_BACKSLASH_ESCAPES;
+    for first in [AUTO, told] {
+        bench.says(&question);
+        let result = [count(1), column(), row("x"), ok(mark::EOF, told | NO_INDEX)];
+        let heard = bench.hears(&packets(1, &result));
+        assert_eq!(heard, packets(1, &[count(1), column(), eof(first), row("x"), eof(told | NO_INDEX)]));
+    }
+    let (mut out, ping) = (Vec::new(), says(command::PING, b""));
+    assert_eq!(bench.client.detached(&ping, &mut out).unwrap(), (ping.len(), Detached::NeedInput));
+    assert_eq!(out, packets(1, &[ok(mark::OK, told)]));
+}
+
+/// Scenario 27: what MariaDB does not know of MySQL's collations, and what it calls otherwise.
+#[test]
+fn collations_by_the_names_of_their_server() {
+    for (id, mysql, mariadb) in [
+        (45, "utf8mb4 COLLATE utf8mb4_general_ci", "utf8mb4 COLLATE utf8mb4_general_ci"),
+        (76, "utf8mb3 COLLATE utf8mb3_tolower_ci", "DEFAULT"),
+        (213, "utf8mb3 COLLATE utf8mb3_croatian_ci", "utf8mb3 COLLATE utf8mb3_croatian_mysql561_ci"),
+        (245, "utf8mb4 COLLATE utf8mb4_croatian_ci", "utf8mb4 COLLATE utf8mb4_croatian_mysql561_ci"),
+        (248, "gb18030 COLLATE gb18030_chinese_ci", "DEFAULT"),
+        (255, "utf8mb4 COLLATE utf8mb4_0900_ai_ci", "DEFAULT"),
+        (300, "utf8mb4 COLLATE utf8mb4_vi_0900_as_cs", "DEFAULT"),
+        (0, "DEFAULT", "DEFAULT"),
+    ] {
+        let mut server = server();
+        for (is_mariadb, names) in [(false, mysql), (true, mariadb)] {
+            server.is_mariadb = is_mariadb;
+            assert_eq!(server.set_names(Some(&id.to_string())), format!("SET NAMES {names}"), "{id}");
+        }
+    }
+}
+
 /// Scenarios 46 and 91.
 #[test]
 fn several_results_and_an_error_behind_them() {

@@ -5,6 +5,7 @@
 //! can be; nothing is durable. Servers of one flavour share a prepared data folder (made once under
 //! `$SLUICEGATE_SERVERS/templates`) but not their identity. Whatever goes wrong fails the test.
 
+pub mod beside;
 pub mod wire;
 
 use std::fs::{self, File, OpenOptions};

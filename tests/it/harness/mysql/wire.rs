@@ -23,15 +23,23 @@ use crate::harness::wire::PATIENCE;
 /// What a client can do, as bits of the handshake.
 pub mod capability {
     pub const LONG_PASSWORD: u32 = 1;
+    pub const FOUND_ROWS: u32 = 1 << 1;
     pub const LONG_FLAG: u32 = 1 << 2;
     pub const CONNECT_WITH_DB: u32 = 1 << 3;
+    pub const LOCAL_FILES: u32 = 1 << 7;
+    pub const IGNORE_SPACE: u32 = 1 << 8;
     pub const PROTOCOL_41: u32 = 1 << 9;
+    pub const INTERACTIVE: u32 = 1 << 10;
     pub const SSL: u32 = 1 << 11;
     pub const TRANSACTIONS: u32 = 1 << 13;
     pub const SECURE_CONNECTION: u32 = 1 << 15;
     pub const MULTI_STATEMENTS: u32 = 1 << 16;
     pub const MULTI_RESULTS: u32 = 1 << 17;
+    pub const PS_MULTI_RESULTS: u32 = 1 << 18;
     pub const PLUGIN_AUTH: u32 = 1 << 19;
+    pub const CONNECT_ATTRS: u32 = 1 << 20;
+    pub const PLUGIN_AUTH_LENENC: u32 = 1 << 21;
+    pub const SESSION_TRACK: u32 = 1 << 23;
     pub const DEPRECATE_EOF: u32 = 1 << 24;
     /// What the client here has unless a test says otherwise.
     pub const USUAL: u32 = LONG_PASSWORD
@@ -49,14 +57,24 @@ pub const CACHING_SHA2: &str = "caching_sha2_password";
 /// MySQL asks users it does not know for whichever it has, this one too; over TLS it is the password itself.
 const SHA256_ONLY: &str = "sha256_password";
 
+/// Over TLS, and for tokens: the password itself.
+pub const CLEAR: &str = "mysql_clear_password";
+
 pub const COM_QUIT: u8 = 0x01;
+pub const COM_INIT_DB: u8 = 0x02;
 pub const COM_QUERY: u8 = 0x03;
+pub const COM_FIELD_LIST: u8 = 0x04;
 pub const COM_PING: u8 = 0x0E;
+pub const COM_STMT_PREPARE: u8 = 0x16;
+pub const COM_STMT_EXECUTE: u8 = 0x17;
+pub const COM_STMT_SEND_LONG_DATA: u8 = 0x18;
+pub const COM_STMT_CLOSE: u8 = 0x19;
+pub const COM_SET_OPTION: u8 = 0x1B;
 
 /// A payload of this length is followed by another piece, if only an empty one.
 const PIECE: usize = 0xFF_FFFF;
 /// utf8mb4_general_ci: both flavours have it.
-const COLLATION: u8 = 45;
+pub const COLLATION: u8 = 45;
 /// In the status of an OK or EOF packet: another result follows.
 const MORE_RESULTS: u16 = 0x0008;
 
@@ -118,12 +136,16 @@ pub struct MyLogin {
     /// The one to begin with; none: the server's.
     pub plugin: Option<String>,
     pub capabilities: u32,
+    pub collation: u8,
+    /// Of its program: names and values, one after another.
+    pub attributes: Vec<String>,
 }
 
 impl MyLogin {
     pub fn new(user: &str, password: &str) -> Self {
         let (user, password) = (user.to_owned(), password.to_owned());
-        Self { user, password, database: None, ca_file: None, plugin: None, capabilities: capability::USUAL }
+        let (capabilities, collation, attributes) = (capability::USUAL, COLLATION, Vec::new());
+        Self { user, password, database: None, ca_file: None, plugin: None, capabilities, collation, attributes }
     }
 
     pub fn database(self, name: &str) -> Self {
@@ -218,7 +240,19 @@ pub struct MyWire {
 impl MyWire {
     /// Logs in; the error is what the server said.
     pub fn connect(address: SocketAddr, login: &MyLogin) -> Result<Self, MyError> {
-        let stream = TcpStream::connect_timeout(&address, PATIENCE).unwrap();
+        let mut wire = Self::open(address)?;
+        wire.log_in(login)?;
+        Ok(wire)
+    }
+
+    /// Connects and reads the greeting; nothing is said.
+    pub fn open(address: SocketAddr) -> Result<Self, MyError> {
+        Self::greeted(TcpStream::connect_timeout(&address, PATIENCE).unwrap(), &[])
+    }
+
+    /// The same over this stream, on which these bytes go ahead.
+    pub fn greeted(mut stream: TcpStream, ahead: &[u8]) -> Result<Self, MyError> {
+        stream.write_all(ahead).unwrap();
         stream.set_nodelay(true).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_write_timeout(Some(PATIENCE)).unwrap();
@@ -229,32 +263,40 @@ impl MyWire {
             return Err(error);
         }
         let greeting = Greeting::parse(first.payload.clone());
-        let capabilities = login.capabilities;
-        let mut wire = Self { stream: Some(stream), sequence, greeting, capabilities, login: vec![first] };
-        wire.log_in(login)?;
-        Ok(wire)
+        Ok(Self { stream: Some(stream), sequence, greeting, capabilities: capability::USUAL, login: vec![first] })
     }
 
     pub fn greeting(&self) -> &Greeting {
         &self.greeting
     }
 
-    /// All packets from the server up to the OK that ended the login.
+    /// All packets from the server up to the OK, or the error, that ended the login.
     pub fn login(&self) -> &[Packet] {
         &self.login
     }
 
-    fn log_in(&mut self, login: &MyLogin) -> Result<(), MyError> {
+    /// Answers the greeting; all packets that come of it are in [`MyWire::login`], also when it fails.
+    pub fn log_in(&mut self, login: &MyLogin) -> Result<(), MyError> {
+        self.log_in_as_mariadb(login, 0)
+    }
+
+    /// The same, with capabilities of MariaDB's own in the four bytes that are for them.
+    pub fn log_in_as_mariadb(&mut self, login: &MyLogin, extended: u32) -> Result<(), MyError> {
+        self.capabilities = login.capabilities;
         if login.ca_file.is_some() {
             self.capabilities |= capability::SSL;
         }
         if login.database.is_some() {
             self.capabilities |= capability::CONNECT_WITH_DB;
         }
+        if !login.attributes.is_empty() {
+            self.capabilities |= capability::CONNECT_ATTRS;
+        }
         let mut packet = self.capabilities.to_le_bytes().to_vec();
         packet.extend(0x0400_0000_u32.to_le_bytes()); // the longest packet it would take
-        packet.push(COLLATION);
-        packet.extend([0; 23]);
+        packet.push(login.collation);
+        packet.extend([0; 19]);
+        packet.extend(extended.to_le_bytes());
         if let Some(ca_file) = &login.ca_file {
             assert_ne!(self.greeting.capabilities & capability::SSL, 0, "no TLS there: {:?}", self.greeting);
             self.send_next(&packet);
@@ -270,6 +312,11 @@ impl MyWire {
         for name in login.database.iter().chain([&plugin]) {
             packet.extend(name.as_bytes());
             packet.push(0);
+        }
+        if !login.attributes.is_empty() {
+            packet.extend(lengthy(
+                &login.attributes.iter().flat_map(|word| lengthy(word.as_bytes())).collect::<Vec<_>>(),
+            ));
         }
         self.send_next(&packet);
         self.prove(login, &mut nonce)
@@ -358,10 +405,18 @@ impl MyWire {
 
     /// Nothing more may come: the server has closed.
     pub fn until_closed(&mut self) {
-        let mut rest = Vec::new();
-        // A reset, or TLS that ends without a word, is an end as well.
-        let _ = self.stream().both().read_to_end(&mut rest);
+        let rest = self.rest();
         assert!(rest.is_empty(), "before the end: {rest:?}");
+    }
+
+    /// Whatever comes until the server has closed.
+    pub fn rest(&mut self) -> Vec<u8> {
+        let mut rest = Vec::new();
+        // A reset, or TLS that ends without a word, is an end as well; none at all is not.
+        if let Err(error) = self.stream().both().read_to_end(&mut rest) {
+            assert_ne!(error.kind(), std::io::ErrorKind::WouldBlock, "it does not close");
+        }
+        rest
     }
 
     /// Sends a query and gives all packets of its reply, of all of its results. A request for a local file ends it too.
@@ -370,6 +425,36 @@ impl MyWire {
         let mut packets = Vec::new();
         while self.result(&mut packets) {}
         packets
+    }
+
+    /// Sends a command and gives all packets of its reply, in whatever form that comes.
+    pub fn command(&mut self, payload: &[u8]) -> Vec<Packet> {
+        self.send(payload);
+        let mut packets = Vec::new();
+        match payload[0] {
+            COM_QUERY | COM_STMT_EXECUTE => while self.result(&mut packets) {},
+            // A column begins with a short length.
+            COM_FIELD_LIST => while self.receive_into(&mut packets) < 0xFE {},
+            COM_STMT_PREPARE if self.receive_into(&mut packets) == 0 => {
+                let mut counts = packets[0].payload.slice(5..);
+                let has_eof = u16::from(self.capabilities & capability::DEPRECATE_EOF == 0);
+                for count in [counts.get_u16_le(), counts.get_u16_le()] {
+                    let follow = if count > 0 { count + has_eof } else { 0 };
+                    packets.extend((0..follow).map(|_| self.receive()));
+                }
+            }
+            COM_STMT_PREPARE | COM_STMT_CLOSE | COM_STMT_SEND_LONG_DATA | COM_QUIT => {}
+            _ => packets.push(self.receive()),
+        }
+        packets
+    }
+
+    /// The first byte of the next packet, which is kept.
+    fn receive_into(&mut self, packets: &mut Vec<Packet>) -> u8 {
+        let packet = self.receive();
+        let first = packet.first();
+        packets.push(packet);
+        first
     }
 
     /// Reads one result; whether another one follows.
@@ -497,8 +582,16 @@ fn read_packet(stream: &mut Stream, sequence: &mut u8, packet: &mut Packet) {
     }
 }
 
+/// A length-encoded string.
+fn lengthy(bytes: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(bytes.len()).unwrap();
+    let head =
+        if length < 0xFB { vec![length.to_le_bytes()[0]] } else { [&[0xFC], &length.to_le_bytes()[..]].concat() };
+    [&head, bytes].concat()
+}
+
 /// What proves the password to this plugin.
-fn proof(plugin: &str, login: &MyLogin, nonce: &[u8; 20]) -> Vec<u8> {
+pub fn proof(plugin: &str, login: &MyLogin, nonce: &[u8; 20]) -> Vec<u8> {
     let password = login.password.as_bytes();
     let algorithm = match plugin {
         NATIVE => &SHA1_FOR_LEGACY_USE_ONLY,
