@@ -391,8 +391,9 @@ pub fn server_error(payload: &[u8]) -> Option<ServerError> {
     Some(ServerError { code: code.to_string(), message, is_fatal, frame: payload.to_vec() })
 }
 
-/// Errors behind which a server closes: shutdown, killed, timed out, in the wrong order.
-const ENDING: &[u16] = &[1053, 1927, 4031, 1156, 1158, 1159, 1160, 1161];
+/// Errors behind which a server closes: shutdown, killed, timed out, in the wrong order. Behind 1820, that the password has expired,
+/// it does not, but the connection is good for nothing else, for whomever it is.
+const ENDING: &[u16] = &[1053, 1927, 4031, 1156, 1158, 1159, 1160, 1161, 1820];
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]

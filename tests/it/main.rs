@@ -29,6 +29,7 @@ mod metrics;
 mod mistrust;
 mod model;
 mod my_handshake;
+mod my_login;
 mod my_servers;
 mod mysql;
 mod mysql_clients;

@@ -601,6 +601,16 @@ fn a_server_that_ends_an_idle_connection() {
     assert_eq!(bench.server.status(), Status::Ended);
 }
 
+/// Scenario 43: a connection whose user must change the password first is nobody else's.
+#[test]
+fn a_connection_that_may_only_change_the_password() {
+    let mut bench = Bench::new(MODERN, usize::MAX);
+    bench.says(&says(command::QUERY, b"SELECT 1"));
+    let told = packets(1, &[err(1820)]);
+    assert_eq!(bench.hears(&told), told);
+    assert_eq!(bench.server.status(), Status::Ended);
+}
+
 proptest! {
     /// Scenario 127.
     #[test]

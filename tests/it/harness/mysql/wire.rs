@@ -282,6 +282,14 @@ impl MyWire {
 
     /// The same, with capabilities of MariaDB's own in the four bytes that are for them.
     pub fn log_in_as_mariadb(&mut self, login: &MyLogin, extended: u32) -> Result<(), MyError> {
+        let plugin = login.plugin.clone().unwrap_or_else(|| self.greeting.plugin.clone());
+        let mut nonce = self.greeting.scramble;
+        self.respond(login, extended, &plugin, &proof(&plugin, login, &nonce));
+        self.prove(login, &mut nonce)
+    }
+
+    /// The response to the greeting, with this plugin and proof; what comes of it is not read.
+    pub fn respond(&mut self, login: &MyLogin, extended: u32, plugin: &str, proof: &[u8]) {
         self.capabilities = login.capabilities;
         if login.ca_file.is_some() {
             self.capabilities |= capability::SSL;
@@ -302,24 +310,19 @@ impl MyWire {
             self.send_next(&packet);
             self.start_tls(ca_file);
         }
-        let plugin = login.plugin.clone().unwrap_or_else(|| self.greeting.plugin.clone());
-        let mut nonce = self.greeting.scramble;
         packet.extend(login.user.as_bytes());
         packet.push(0);
-        let proof = proof(&plugin, login, &nonce);
         packet.push(u8::try_from(proof.len()).unwrap());
         packet.extend(proof);
-        for name in login.database.iter().chain([&plugin]) {
+        for name in login.database.as_deref().into_iter().chain([plugin]) {
             packet.extend(name.as_bytes());
             packet.push(0);
         }
         if !login.attributes.is_empty() {
-            packet.extend(lengthy(
-                &login.attributes.iter().flat_map(|word| lengthy(word.as_bytes())).collect::<Vec<_>>(),
-            ));
+            let words = login.attributes.iter().flat_map(|word| lengthy(word.as_bytes()));
+            packet.extend(lengthy(&words.collect::<Vec<_>>()));
         }
         self.send_next(&packet);
-        self.prove(login, &mut nonce)
     }
 
     /// Answers what is asked until it is OK.
