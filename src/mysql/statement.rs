@@ -18,12 +18,21 @@ pub const LATEST: u32 = u32::MAX;
 /// What decides what a server makes of a text: the text itself, and how it is read. By a keyed hash, so that nobody can search for two
 /// texts that share one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Id(u128);
+pub struct Id {
+    hash: u128,
+    had_cursor: bool,
+}
 
 impl Id {
     /// Of a text of a client with this collation.
     pub fn of(key: &[u8; 16], collation: u64, text: &[u8]) -> Self {
-        Self(keyed_hash(key, collation, text))
+        Self { hash: keyed_hash(key, collation, text), had_cursor: false }
+    }
+
+    /// The same behind an execution with a cursor: MySQL 9.7 sends no rows ever after to who executes it without one, but the columns,
+    /// and an OK that looks like a row.
+    pub fn with_cursor(self) -> Self {
+        Self { had_cursor: true, ..self }
     }
 }
 

@@ -144,8 +144,9 @@ fn my_061_commands_without_a_text() {
         for (payload, code) in [
             (&b"\x55what"[..], 1047),
             (b"\x12binlog", 1227),
-            (b"\x03KILL 1", 1235),
-            (b"\x03/*!50000 KILL QUERY 1 */", 1235),
+            (b"\x03KILL 4000000000", 1094),
+            (b"\x03/*!50000 KILL QUERY 4000000000 */", 1094),
+            (b"\x03KILL USER 'app'", 1235),
         ] {
             wire.send(payload);
             let error = wire.receive().error().unwrap();

@@ -1,7 +1,7 @@
 //! Commands for prepared statements: each is sent with the server's number, once the server has its statement.
 
 use super::owed::{Effect, Kind, Preparing};
-use super::prepared::Located;
+use super::prepared::{Load, Located};
 use super::send::{Fate, Typed, pinning, statement_number};
 use super::{Client, Server};
 use crate::mysql::frame::{Head, PIECE_BYTES};
@@ -81,7 +81,16 @@ impl Server {
         client: &mut Client,
         out: &mut Out,
     ) -> Result<Fate, ClientError> {
-        let here = match self.locate(number, client, out) {
+        let Some(statement) = client.statements.find(number) else { return Ok(Fate::Dropped) };
+        let (id, mut intent, parameters) = (statement.id, statement.intent, statement.parameters);
+        // What is too short is the server's to refuse.
+        let execute = Execute::read(body, parameters);
+        let opens_cursor = execute.is_some_and(|execute| execute.opens_cursor);
+        if !opens_cursor {
+            self.prepared.leave_cursor(number);
+            self.settle_statements(client);
+        }
+        let here = match self.locate(number, opens_cursor, client, out) {
             Located::At(here) => here,
             Located::Asked => return Ok(Fate::Waits),
             Located::Unknown => return Err(self.unknown_statement(number, command::STMT_EXECUTE)),
@@ -91,16 +100,13 @@ impl Server {
                 return Err(error);
             }
         };
-        let Some(statement) = client.statements.find(number) else { return Ok(Fate::Dropped) };
-        let (id, mut intent) = (statement.id, statement.intent);
-        // What is too short is the server's to refuse.
-        let execute = Execute::read(body, statement.parameters);
-        let opens_cursor = execute.is_some_and(|execute| execute.opens_cursor);
-        let types = execute.and_then(|execute| execute.types).map(<[u8]>::to_vec);
+        let types = execute.and_then(|execute| execute.types);
         let fate = match execute {
             // Another client's may be there, or none.
             Some(Execute { types: None, front, .. }) if !front.is_empty() => {
-                let types = statement.types.clone().ok_or_else(|| self.types_missing())?;
+                let has_values = body.len() > front.len() + 1;
+                let known = client.statements.find(number).and_then(|statement| statement.types.clone());
+                let types = known.ok_or_else(|| self.types_missing(has_values))?;
                 if !head.is_last() || head.len + types.len() >= PIECE_BYTES {
                     return Err(ClientError::Unsupported { feature: "an EXECUTE of 16 MiB without types" });
                 }
@@ -115,12 +121,12 @@ impl Server {
             return Ok(Fate::Waits);
         }
         if let (Some(types), Some(statement)) = (types, client.statements.find_mut(number))
-            && statement.types.as_deref() != Some(types.as_slice())
+            && statement.types.as_deref() != Some(types)
         {
             statement.types = Some(types.into());
         }
         if opens_cursor {
-            self.prepared.load(number, id);
+            self.prepared.load(number, id, Load::Cursor);
         }
         let uses = self.prepared.laden(number).map(|_| number);
         // What it does to a transaction is the server's to say.
@@ -133,7 +139,7 @@ impl Server {
     fn send_piece(&mut self, number: u32, client: &mut Client, out: &mut Out) -> Fate {
         let Some(statement) = client.statements.find(number) else { return Fate::Dropped };
         let id = statement.id;
-        let here = match self.locate(number, client, out) {
+        let here = match self.locate(number, false, client, out) {
             Located::At(here) => Some(here),
             Located::Asked => return Fate::Waits,
             Located::Unknown => return Fate::Dropped,
@@ -149,7 +155,7 @@ impl Server {
             Ok(false) => return Fate::Waits,
             Err(why) => self.prepared.refuse(number, why),
         }
-        self.prepared.load(number, id);
+        self.prepared.load(number, id, Load::Pieces);
         self.settle_statements(client);
         match (here, self.prepared.laden(number)) {
             (Some(here), Some(_)) => Fate::Renumbered(here),

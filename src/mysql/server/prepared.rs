@@ -45,14 +45,21 @@ enum Own {
         number: u32,
         /// Others may use it once nothing is kept for it.
         shared_as: Option<Id>,
-        /// A cursor, or pieces of a parameter.
-        is_laden: bool,
+        load: Option<Load>,
     },
     Failed {
         error: Box<ClientError>,
         /// Pieces of a parameter came for it, and are gone.
         lost_pieces: bool,
     },
+}
+
+/// What is kept for a statement on the server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Load {
+    /// Of a parameter.
+    Pieces,
+    Cursor,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -91,16 +98,24 @@ impl Prepared {
         *self = Self::new(self.shared_max);
     }
 
-    fn find(&mut self, own: u32, id: Id) -> Option<Result<u32, ClientError>> {
+    /// The server's number, to be used with a cursor or without one.
+    fn find(&mut self, own: u32, id: Id, cursor: bool) -> Option<Result<u32, ClientError>> {
         match self.own.get(&own) {
             Some(Own::Held { number, .. }) => return Some(Ok(*number)),
             Some(Own::Failed { error, .. }) => return Some(Err((**error).clone())),
             None => {}
         }
         self.uses += 1;
+        let id = self.shared_id(id, cursor)?;
         let held = self.shared.get_mut(&id)?;
         held.last_used = self.uses;
         Some(Ok(held.number))
+    }
+
+    /// With a cursor rather one that had some; without, never.
+    fn shared_id(&self, id: Id, cursor: bool) -> Option<Id> {
+        let ids = [cursor.then_some(id.with_cursor()), Some(id)];
+        ids.into_iter().flatten().find(|id| self.shared.contains_key(id))
     }
 
     /// For all clients.
@@ -119,7 +134,7 @@ impl Prepared {
 
     /// For the client that has the connection.
     pub(super) fn keep(&mut self, own: u32, number: u32) {
-        self.own.insert(own, Own::Held { number, shared_as: None, is_laden: false });
+        self.own.insert(own, Own::Held { number, shared_as: None, load: None });
     }
 
     /// For nobody.
@@ -168,23 +183,34 @@ impl Prepared {
     }
 
     /// Something is kept for it on the server from here on.
-    pub(super) fn load(&mut self, own: u32, id: Id) {
+    pub(super) fn load(&mut self, own: u32, id: Id, new: Load) {
+        let with_cursor = |id: Id| if new == Load::Cursor { id.with_cursor() } else { id };
         match self.own.get_mut(&own) {
-            Some(Own::Held { is_laden, .. }) => *is_laden = true,
+            Some(Own::Held { load, shared_as, .. }) => {
+                *load = Some(new);
+                *shared_as = shared_as.map(with_cursor);
+            }
             Some(Own::Failed { lost_pieces, .. }) => *lost_pieces = true,
             None => {
-                if let Some(held) = self.shared.remove(&id) {
-                    let held = Own::Held { number: held.number, shared_as: Some(id), is_laden: true };
-                    self.own.insert(own, held);
+                let taken = self.shared_id(id, new == Load::Cursor).and_then(|id| self.shared.remove(&id));
+                if let Some(Held { number, .. }) = taken {
+                    self.own.insert(own, Own::Held { number, shared_as: Some(with_cursor(id)), load: Some(new) });
                 }
             }
+        }
+    }
+
+    /// It is executed without a cursor: one that had some is of no use for that, if it can be prepared anew.
+    pub(super) fn leave_cursor(&mut self, own: u32) {
+        if let Some(Own::Held { shared_as: Some(_), load: Some(Load::Cursor), .. }) = self.own.get(&own) {
+            self.unload(own, false);
         }
     }
 
     /// The server's number, if something may be kept for it.
     pub(super) fn laden(&self, own: u32) -> Option<u32> {
         match self.own.get(&own) {
-            Some(Own::Held { number, is_laden: true, .. }) => Some(*number),
+            Some(Own::Held { number, load: Some(_), .. }) => Some(*number),
             Some(Own::Held { .. } | Own::Failed { .. }) | None => None,
         }
     }
@@ -192,14 +218,14 @@ impl Prepared {
     /// Something is kept for one of the client's, or should have been.
     pub(super) fn is_any_laden(&self) -> bool {
         self.own.values().any(|own| match own {
-            Own::Held { is_laden, .. } => *is_laden,
+            Own::Held { load, .. } => load.is_some(),
             Own::Failed { lost_pieces, .. } => *lost_pieces,
         })
     }
 
     /// Nothing is kept for it any longer; `is_sure`: the server has said so.
     pub(super) fn unload(&mut self, own: u32, is_sure: bool) {
-        let Some(Own::Held { number, shared_as, is_laden: true }) = self.own.get(&own) else { return };
+        let Some(Own::Held { number, shared_as, load: Some(_) }) = self.own.get(&own) else { return };
         let (number, shared_as) = (*number, *shared_as);
         if !is_sure {
             self.leftovers.push(Leftover::Reset(number));
@@ -258,9 +284,9 @@ impl Prepared {
 
 impl Server {
     /// Where the client's statement is; asks the server to prepare it if it is not here.
-    pub(super) fn locate(&mut self, number: u32, client: &Client, out: &mut Out) -> Located {
+    pub(super) fn locate(&mut self, number: u32, cursor: bool, client: &Client, out: &mut Out) -> Located {
         let Some(statement) = client.statements.find(number) else { return Located::Unknown };
-        match self.prepared.find(number, statement.id) {
+        match self.prepared.find(number, statement.id, cursor) {
             Some(Ok(here)) => Located::At(here),
             Some(Err(error)) => Located::Fails(error),
             None if self.prepare_anew(number, statement, false, out) => Located::Asked,
@@ -350,8 +376,8 @@ impl Server {
     }
 
     /// What the server says to who executes a statement and has never told it the types of its parameters.
-    pub(super) fn types_missing(&self) -> ClientError {
-        if self.is_mariadb {
+    pub(super) fn types_missing(&self, has_values: bool) -> ClientError {
+        if self.is_mariadb || has_values {
             message::as_server(1210, "HY000", "Incorrect arguments to mysqld_stmt_execute".to_owned())
         } else {
             self.malformed()

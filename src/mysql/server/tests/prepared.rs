@@ -256,6 +256,28 @@ fn cursors_stay_with_their_client() {
     });
 }
 
+/// What had a cursor once is not executed without one: MySQL sends no rows then.
+#[test]
+fn with_a_cursor_and_without_one() {
+    let mut bench = Bench::new(MODERN, usize::MAX);
+    let number = bench.prepares("SELECT a FROM t", 9, 0);
+    let open = packets(1, &[count(1), column(), ok(mark::EOF, AUTO | status::CURSOR_EXISTS)]);
+    assert_eq!(bench.says(&with_cursor(number)), with_cursor(9));
+    bench.hears(&open);
+    // Given up by executing it anew.
+    assert_eq!(bench.says(&execute(number, b"")), says(PREPARE, b"SELECT a FROM t"));
+    bench.prepares_hidden(5, 0);
+    assert_eq!(bench.says(b""), [for_statement(RESET, 9, b""), execute(5, b"")].concat());
+    bench.hears(&[done(), rows(AUTO)].concat());
+    assert_eq!(bench.pinned(), Pins::NONE);
+    for _ in 0..2 {
+        assert_eq!(bench.says(&with_cursor(number)), with_cursor(9));
+        bench.hears(&packets(1, &[count(1), column(), row("1"), ok(mark::EOF, AUTO)]));
+        assert_eq!(bench.says(&execute(number, b"")), execute(5, b""));
+        bench.hears(&rows(AUTO));
+    }
+}
+
 /// Scenario 22.
 #[test]
 fn the_latest_is_known_to_mariadb() {

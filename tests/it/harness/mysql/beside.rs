@@ -122,14 +122,26 @@ impl Talk {
     }
 
     fn compared(&mut self, what: &str, payload: &[u8], mask: impl Fn(Packet) -> Packet) -> Vec<Packet> {
-        let filled = |name: &str| replaced(payload, b"{db}", name.as_bytes());
-        let expected = self.direct.command(&filled(&self.twin));
-        let found = self.proxied.command(&filled(&self.name));
+        let payloads = [&self.twin, &self.name].map(|name| replaced(payload, b"{db}", name.as_bytes()));
+        self.commands(what, &payloads, mask).1
+    }
+
+    /// The direct one sends one command, and the other one another; what both get is the same, apart from what `mask` takes away. It
+    /// is given back as it came.
+    pub fn commands(
+        &mut self,
+        what: &str,
+        [direct, proxied]: &[Vec<u8>; 2],
+        mask: impl Fn(Packet) -> Packet,
+    ) -> (Vec<Packet>, Vec<Packet>) {
+        let told = self.direct.command(direct);
+        let found = self.proxied.command(proxied);
+        let expected = told.clone();
         let masked = |packets: &[Packet]| -> Vec<Packet> { packets.iter().cloned().map(&mask).collect() };
         let expected = expected.into_iter().map(|packet| renamed(packet, &self.twin, &self.name)).collect::<Vec<_>>();
-        let [told, expected] = [&found, &expected].map(|packets| without_guesses(masked(packets)));
-        assert_eq!(told, expected, "{what}");
-        found
+        let [same, expected] = [&found, &expected].map(|packets| without_guesses(masked(packets)));
+        assert_eq!(same, expected, "{what}");
+        (told, found)
     }
 
     /// The error with which both are answered.

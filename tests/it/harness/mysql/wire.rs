@@ -69,7 +69,9 @@ pub const COM_STMT_PREPARE: u8 = 0x16;
 pub const COM_STMT_EXECUTE: u8 = 0x17;
 pub const COM_STMT_SEND_LONG_DATA: u8 = 0x18;
 pub const COM_STMT_CLOSE: u8 = 0x19;
+pub const COM_STMT_RESET: u8 = 0x1A;
 pub const COM_SET_OPTION: u8 = 0x1B;
+pub const COM_STMT_FETCH: u8 = 0x1C;
 
 /// A payload of this length is followed by another piece, if only an empty one.
 const PIECE: usize = 0xFF_FFFF;
@@ -77,6 +79,8 @@ const PIECE: usize = 0xFF_FFFF;
 pub const COLLATION: u8 = 45;
 /// In the status of an OK or EOF packet: another result follows.
 const MORE_RESULTS: u16 = 0x0008;
+/// The same: rows are to be fetched.
+const CURSOR_EXISTS: u16 = 0x0040;
 
 /// A packet: the sequence id of its first piece, and its payload.
 #[derive(Clone, PartialEq, Eq)]
@@ -325,6 +329,11 @@ impl MyWire {
         self.send_next(&packet);
     }
 
+    /// Behind a COM_CHANGE_USER: answers what is asked until it is OK.
+    pub fn changed(&mut self, login: &MyLogin) -> Result<(), MyError> {
+        self.prove(login, &mut [0; 20])
+    }
+
     /// Answers what is asked until it is OK.
     fn prove(&mut self, login: &MyLogin, nonce: &mut [u8; 20]) -> Result<(), MyError> {
         loop {
@@ -400,6 +409,11 @@ impl MyWire {
         packet
     }
 
+    /// What comes next is the first packet of a reply.
+    pub fn begin_reply(&mut self) {
+        self.sequence = 1;
+    }
+
     /// The next packet, which has this sequence id.
     pub fn receive_from(&mut self, sequence: u8) -> Packet {
         self.sequence = sequence;
@@ -437,7 +451,7 @@ impl MyWire {
         match payload[0] {
             COM_QUERY | COM_STMT_EXECUTE => while self.result(&mut packets) {},
             // A column begins with a short length.
-            COM_FIELD_LIST => while self.receive_into(&mut packets) < 0xFE {},
+            COM_FIELD_LIST | COM_STMT_FETCH => while self.receive_into(&mut packets) < 0xFE {},
             COM_STMT_PREPARE if self.receive_into(&mut packets) == 0 => {
                 let mut counts = packets[0].payload.slice(5..);
                 let has_eof = u16::from(self.capabilities & capability::DEPRECATE_EOF == 0);
@@ -461,7 +475,7 @@ impl MyWire {
     }
 
     /// Reads one result; whether another one follows.
-    fn result(&mut self, packets: &mut Vec<Packet>) -> bool {
+    pub fn result(&mut self, packets: &mut Vec<Packet>) -> bool {
         let first = self.receive();
         packets.push(first.clone());
         match first.first() {
@@ -477,7 +491,11 @@ impl MyWire {
         if has_eof {
             let eof = self.receive();
             assert_eq!((eof.first(), eof.payload.len()), (0xFE, 5), "after the columns: {eof:?}");
+            let has_cursor = status(&eof, 3) & CURSOR_EXISTS != 0;
             packets.push(eof);
+            if has_cursor {
+                return false;
+            }
         }
         loop {
             let packet = self.receive();
