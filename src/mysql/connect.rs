@@ -9,10 +9,9 @@
 use super::accept::FIXED;
 use super::frame::{self, packet, put_string};
 use super::message::{self, OkPacket, ServerGreeting, mark};
-use super::password::{CHALLENGE_BYTES, Plugin};
+use super::password::{self, CHALLENGE_BYTES, Plugin};
 use crate::protocol::{Answer, ConnectOptions, HandshakeError, LoginSecret, Password, Step, Violation};
 use mysql_common::constants::CapabilityFlags as Capabilities;
-use mysql_common::crypto;
 use std::mem;
 
 /// Bytes of any packet before the login is done.
@@ -324,9 +323,8 @@ impl Connect {
     /// The password for the eyes of who has this key's other half.
     fn sealed(&self, key: &[u8], challenge: &[u8; CHALLENGE_BYTES]) -> Result<Vec<u8>, HandshakeError> {
         let password = self.secret().ok_or(HandshakeError::NoPassword("and none is configured"))?;
-        let password = [password.expose(), b"\0"].concat();
-        let mixed: Vec<u8> = password.iter().zip(challenge.iter().cycle()).map(|(a, b)| a ^ b).collect();
-        crypto::encrypt(&mixed, key).map_err(|_| HandshakeError::Challenge("its RSA key is none".to_owned()))
+        password::sealed(password, challenge, key)
+            .ok_or_else(|| HandshakeError::Challenge("its RSA key is none, or too short".to_owned()))
     }
 }
 

@@ -1,11 +1,13 @@
 //! Answers to a server's challenge: how a client shows that it knows its password.
 //!
 //! Both sides compute the same answer from the password, so a client's is compared with what it must be, in constant time.
-//! `mysql_common` does the hashing.
+//! `mysql_common` does the hashing, aws-lc-rs the RSA: `mysql_common` 0.37 panics where a server's key is none.
 
 use crate::protocol::Password;
-use mysql_common::auth::plugins::caching_sha2_password::scramble_sha256;
-use mysql_common::auth::plugins::mysql_native_password::scramble_native;
+use aws_lc_rs::rsa::{OAEP_SHA1_MGF1SHA1, OaepPublicEncryptingKey, PublicEncryptingKey};
+use mysql_common::scramble::{scramble_native, scramble_sha256};
+use rustls_pki_types::SubjectPublicKeyInfoDer;
+use rustls_pki_types::pem::PemObject;
 
 /// Bytes of a challenge.
 pub const CHALLENGE_BYTES: usize = 20;
@@ -61,6 +63,19 @@ impl Plugin {
     }
 }
 
+/// The password for the eyes of who has this key's other half, as `caching_sha2_password` wants it without TLS. `None`: that
+/// is no key of 2048 bits or more.
+pub fn sealed(password: &Password, challenge: &[u8; CHALLENGE_BYTES], key: &[u8]) -> Option<Vec<u8>> {
+    let key = SubjectPublicKeyInfoDer::from_pem_slice(key).ok()?;
+    let key = OaepPublicEncryptingKey::new(PublicEncryptingKey::from_der(&key).ok()?).ok()?;
+    let password = [password.expose(), b"\0"].concat();
+    let mixed: Vec<u8> = password.iter().zip(challenge.iter().cycle()).map(|(a, b)| a ^ b).collect();
+    let mut sealed = vec![0; key.ciphertext_size()];
+    let written = key.encrypt(&OAEP_SHA1_MGF1SHA1, &mixed, &mut sealed, None).ok()?.len();
+    sealed.truncate(written);
+    Some(sealed)
+}
+
 /// A challenge of these random bytes: none of them is zero, which would end it, nor `$`, which servers leave out as well.
 pub fn challenge(random: [u8; CHALLENGE_BYTES]) -> [u8; CHALLENGE_BYTES] {
     // 116 of the 128 there are: 137 bits in all.
@@ -93,6 +108,14 @@ mod tests {
             }
         }
         assert!(!Plugin::Clear.holds(&challenges[0], &Password::new(""), b""));
+    }
+
+    #[test]
+    fn nothing_is_sealed_with_what_is_no_key() {
+        let begun = b"-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n";
+        for key in [&b""[..], b"key", begun, &begun[..30], &[0xFF; 300]] {
+            assert_eq!(sealed(&Password::new("hunter2"), &[7; CHALLENGE_BYTES], key), None);
+        }
     }
 
     #[test]

@@ -68,7 +68,7 @@ pub enum HandshakeError {
     #[error("the database asks for a password: {0}")]
     NoPassword(&'static str),
     /// The database's challenge (SCRAM) can't be answered; the driver's word.
-    #[error("the database's SCRAM challenge can't be answered: {0}")]
+    #[error("the database's challenge can't be answered: {0}")]
     Challenge(String),
     /// The database could not prove that it knows the password (SCRAM's server signature).
     #[error("the database did not prove that it knows the password")]
