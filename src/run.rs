@@ -16,6 +16,7 @@ use crate::config::{
 };
 use crate::listener::{Arrival, BindError, Doors, Workers};
 use crate::metrics::{EndpointName, GroupMetrics, GroupName, Metrics};
+use crate::net::Way;
 use crate::net::tls::{self, ClientTls, TlsError};
 use crate::pool::{self, Dial, Pools};
 use crate::protocol::Protocol;
@@ -273,9 +274,7 @@ fn start_pools<P: Protocol>(
 ) -> Result<Arc<Pools<P>>, RunError> {
     let Some(address) = group.targets.first().cloned() else { return Err(RunError::Control(ControlError::Closed)) };
     let (prober, tls) = prober(group)?;
-    let named = tls.as_ref().map(|tls| Ok::<_, TlsError>((Arc::clone(&tls.config), tls::server_name(&address)?)));
-    let named = named.transpose()?;
-    let dial = Dial::new(address.clone(), named, group.pool.connect_timeout);
+    let dial = Dial::new(Way::new(address.clone(), tls, group.pool.connect_timeout)?);
     let (pools, orders) = Pools::new(&group.name, dial, group.pool.clone(), Arc::clone(&counts));
     let (mut snapshots, _monitor) =
         topology::start(&group.name, Target::new(address.clone()), group.health.clone(), prober, counts);

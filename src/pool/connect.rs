@@ -85,10 +85,20 @@ pub enum ConnectError {
     },
 }
 
+impl From<net::LoginError> for ConnectError {
+    fn from(error: net::LoginError) -> Self {
+        match error {
+            net::LoginError::Network(error) => Self::Network(error),
+            net::LoginError::Tls(error) | net::LoginError::Lost(error) => Self::Lost(error),
+            net::LoginError::Login(error) => Self::Login(error),
+        }
+    }
+}
+
 /// Carries out what the pools order, until they are gone. Run it inside a `LocalSet`.
 pub async fn run<P: Protocol>(pools: Arc<Pools<P>>, mut orders: mpsc::UnboundedReceiver<Order<P>>, target: Target) {
     let target = Rc::new(target);
-    pools.counts.speaks_tls.set(u64::from(pools.dial.has_tls()));
+    pools.counts.speaks_tls.set(u64::from(pools.dial.way().has_tls()));
     while let Some(order) = orders.recv().await {
         let (key, pool_key, instead_of) = match order {
             Order::Open { key, pool_key, instead_of } => (key, pool_key, instead_of),
@@ -124,14 +134,14 @@ async fn open<P: Protocol>(
         None => Err(ConnectError::UnknownUser(key.user.clone())),
     };
     let within = |login: (String, Option<LoginSecret>)| async {
-        let (limit, now) = (dial.timeout(), tokio::time::Instant::now());
+        let (limit, now) = (dial.way().timeout(), tokio::time::Instant::now());
         let deadline = now + limit;
         let login = tokio::time::timeout_at(deadline, log_in::<P>(target, dial, key, login)).await;
         let connection = login.unwrap_or(Err(ConnectError::Timeout(limit)))?;
         initialize(target, connection, deadline, limit).await
     };
     if target.hung.get() >= HUNG_MAX {
-        return Err(ConnectError::InitTimeout(dial.timeout()));
+        return Err(ConnectError::InitTimeout(dial.way().timeout()));
     }
     let (user, secret) = login()?;
     match within((user, secret.clone())).await {
@@ -182,13 +192,13 @@ async fn log_in<P: Protocol>(
         database: key.database.clone(),
         fixed: key.fixed.clone(),
         secret,
-        tls: dial.has_tls(),
-        local_socket: dial.is_local_socket(),
+        tls: dial.way().has_tls(),
+        local_socket: dial.way().is_local_socket(),
         nonce: rand::random(),
         max_prepared_statements: target.max_prepared_statements,
         statement_key: target.statement_key,
     });
-    let (server, stream, input) = dial.drive(machine).await?;
+    let (server, stream, input) = dial.way().log_in(machine).await?;
     let lifetime = target.lifetime.map(|lifetime| lifetime.mul_f64(rand::random_range(0.9..=1.0)));
     let expires = lifetime.and_then(|lifetime| Instant::now().checked_add(lifetime));
     Ok(Box::new(ServerConn::new(stream, server, input, expires)))

@@ -6,7 +6,7 @@
 use super::connect::ConnectError;
 use super::*;
 use crate::config::TargetAddress;
-use crate::net::Stream;
+use crate::net::{Stream, Way};
 use crate::postgres::Postgres;
 use crate::postgres::connect::Connected;
 use crate::postgres::server::Server;
@@ -31,7 +31,7 @@ struct Fixture {
 
 impl Fixture {
     fn new(config: PoolConfig, budget: usize) -> Self {
-        let dial = Dial::new(TargetAddress::Unix("/nowhere".into()), None, Duration::ZERO);
+        let dial = Dial::new(Way::new(TargetAddress::Unix("/nowhere".into()), None, Duration::ZERO).unwrap());
         let (pools, orders) = Pools::new("main", dial, config, Arc::default());
         pools.set_budget(budget);
         let uses = ["a", "b"].map(|user| pools.pool(key(user, "app")).unwrap());

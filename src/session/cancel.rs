@@ -256,7 +256,7 @@ impl<P: Protocol> Session<P> {
 
     fn send_cancel(&mut self, askers: Vec<Asker>) {
         let Holding::Lease(lease) = &self.holding else { return };
-        let Some(canceller) = lease.connection.machine.cancel(self.pools.dial().has_tls()) else { return };
+        let Some(canceller) = lease.connection.machine.cancel(self.pools.dial().way().has_tls()) else { return };
         let (ended, outcome) = oneshot::channel();
         let pools = Arc::clone(&self.pools);
         tokio::task::spawn_local(async move {
@@ -318,7 +318,7 @@ pub(super) async fn give_back<P: Protocol>(
     let machine = &lease.connection.machine;
     let owes_own = machine.status() == Status::Owing && machine.has_sent_nothing();
     let is_running = machine.status() == Status::Owing && !owes_own;
-    let canceller = machine.cancel(pools.dial().has_tls()).filter(|_| is_running);
+    let canceller = machine.cancel(pools.dial().way().has_tls()).filter(|_| is_running);
     let cancelled = match (cancelling, canceller) {
         (Some(cancelling), _) => cancelling.outcome.await.unwrap_or(Cancelled::Unsure),
         (None, Some(canceller)) => pools.dial().cancel(canceller).await,

@@ -6,6 +6,7 @@ use super::*;
 use crate::auth::Authenticator;
 use crate::config::{PoolConfig, TargetAddress};
 use crate::metrics::Metrics;
+use crate::net::Way;
 use crate::pool::line::Figures;
 use crate::pool::{Dial, Order, PoolKey};
 use crate::postgres::Postgres;
@@ -49,7 +50,7 @@ impl Fixture {
     }
 
     fn with(rules: Rules, config: PoolConfig) -> Self {
-        let dial = Dial::new(TargetAddress::Unix("/nowhere".into()), None, Duration::from_secs(1));
+        let dial = Dial::new(Way::new(TargetAddress::Unix("/nowhere".into()), None, Duration::from_secs(1)).unwrap());
         let (pools, mut orders) = Pools::new("main", dial, config, Arc::default());
         pools.set_budget(1);
         let (login, logins) = mpsc::unbounded_channel();
