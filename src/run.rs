@@ -11,17 +11,18 @@ mod reload;
 
 use crate::admin::{self, Readiness};
 use crate::auth::AuthError;
-use crate::config::{
-    AuthQueryConfig, Config, ConfigErrors, ConnectionLimit, Engine, TargetAddress, TargetGroupConfig, TargetTlsMode,
-};
+use crate::config::{AuthQueryConfig, Config, ConfigErrors, ConnectionLimit, Engine, TargetAddress, TargetGroupConfig};
 use crate::listener::{Arrival, BindError, Doors, Workers};
 use crate::metrics::{EndpointName, GroupMetrics, GroupName, Metrics};
+use crate::mysql::MySql;
 use crate::net::Way;
-use crate::net::tls::{self, ClientTls, TlsError};
+use crate::net::tls::{self, TlsError};
 use crate::pool::{self, Dial, Pools};
 use crate::protocol::Protocol;
 use crate::session::{Access, CancelKeys, Orders, Worker};
-use crate::topology::{self, Account, CONTROL_CONNECTIONS_MAX, Control, ControlError, Lookup, Prober, Target};
+use crate::topology::{
+    self, Account, CONTROL_CONNECTIONS_MAX, Control, ControlError, Lookup, Postgres, Prober, Target,
+};
 use arc_swap::ArcSwap;
 use either::{AnyEndpoint, AnyPools, Group, Shared, Version};
 use logins::{GroupLogins, Refreshing};
@@ -272,13 +273,12 @@ fn start_pools<P: Protocol>(
     statement_key: [u8; 16],
     counts: Arc<GroupMetrics>,
 ) -> Result<Arc<Pools<P>>, RunError> {
-    let Some(address) = group.targets.first().cloned() else { return Err(RunError::Control(ControlError::Closed)) };
-    let (prober, tls) = prober(group)?;
-    let dial = Dial::new(Way::new(address.clone(), tls, group.pool.connect_timeout)?);
+    let (target, way) = target(group)?;
+    let prober = prober(group, &target, &way)?;
+    let logins = GroupLogins::new(Arc::clone(access), lookup, &target.address, group.tls.mode);
+    let dial = Dial::new(way);
     let (pools, orders) = Pools::new(&group.name, dial, group.pool.clone(), Arc::clone(&counts));
-    let (mut snapshots, _monitor) =
-        topology::start(&group.name, Target::new(address.clone()), group.health.clone(), prober, counts);
-    let logins = GroupLogins::new(Arc::clone(access), lookup, &address, group.tls.mode);
+    let (mut snapshots, _monitor) = topology::start(&group.name, target, group.health.clone(), prober, counts);
     let target = pool::connect::Target {
         lifetime: group.pool.connection_max_lifetime,
         init_query: group.pool.init_query.clone(),
@@ -321,30 +321,32 @@ fn own_connections(group: &TargetGroupConfig) -> usize {
 }
 
 /// Users that stand in the group's database alone, and how they are asked about.
-fn lookup_control(group: &TargetGroupConfig) -> Result<Option<(AuthQueryConfig, Control)>, RunError> {
-    let (Some(config), Some(address)) = (group.auth_query.clone(), group.targets.first()) else { return Ok(None) };
-    let is_local = matches!(address, TargetAddress::Unix(_));
-    let tls = if is_local { None } else { tls::client_config(&group.tls)? };
-    let timeout = group.pool.connect_timeout;
+fn lookup_control(group: &TargetGroupConfig) -> Result<Option<(AuthQueryConfig, Control<Postgres>)>, RunError> {
+    let Some(config) = group.auth_query.clone() else { return Ok(None) };
+    let (target, way) = target(group)?;
+    let timeout = way.timeout();
     let AuthQueryConfig { user, password, database, .. } = &config;
     let account = Account { user, password, database, timeout };
-    let control = topology::postgres_control(&Target::new(address.clone()), &account, timeout, tls)?;
+    let control = topology::postgres_control(&target, &account, timeout, way.tls().cloned())?;
     Ok(Some((config, control)))
 }
 
-fn prober(group: &TargetGroupConfig) -> Result<(Prober, Option<ClientTls>), RunError> {
-    let address = group.targets.first().cloned();
-    let local = matches!(address, Some(crate::config::TargetAddress::Unix(_)));
-    let tls = if local || group.tls.mode == TargetTlsMode::Off { None } else { tls::client_config(&group.tls)? };
-    let Some(address) = address else { return Err(RunError::Control(ControlError::Closed)) };
+/// The group's target and the way there.
+fn target(group: &TargetGroupConfig) -> Result<(Target, Way), RunError> {
+    let Some(address) = group.targets.first().cloned() else { return Err(RunError::Control(ControlError::Closed)) };
+    let tls = if matches!(address, TargetAddress::Unix(_)) { None } else { tls::client_config(&group.tls)? };
+    Ok((Target::new(address.clone()), Way::new(address, tls, group.pool.connect_timeout)?))
+}
+
+fn prober(group: &TargetGroupConfig, target: &Target, way: &Way) -> Result<Prober, RunError> {
     let account = Account::of_health(&group.health);
-    if group.engine == Engine::MySql {
-        let prober = Prober::mysql(&Target::new(address), &account, group.pool.connect_timeout, &group.tls)?;
-        return Ok((prober, tls));
-    }
-    let control: Control =
-        topology::postgres_control(&Target::new(address), &account, group.pool.connect_timeout, tls.clone())?;
-    Ok((Prober::new(control, group.health.timeout), tls))
+    Ok(match group.engine {
+        Engine::Postgres => {
+            let control = topology::postgres_control(target, &account, way.timeout(), way.tls().cloned())?;
+            Prober::new(control, account.timeout)
+        }
+        Engine::MySql => Prober::mysql(topology::mysql_control::<MySql>(way.clone(), &account)?, account.timeout),
+    })
 }
 
 /// A thread that serves clients until its mailbox is closed and they have gone, or `limit` is over, or they are cut off.
@@ -447,7 +449,8 @@ pub fn check(config: &Config, mut report: impl FnMut(bool, String)) -> Result<()
     reload::access(config, None)?;
     for group in &config.target_groups {
         let found = runtime.block_on(async {
-            let (mut prober, _) = prober(group)?;
+            let (target, way) = target(group)?;
+            let mut prober = prober(group, &target, &way)?;
             Ok::<_, RunError>(prober.probe().await)
         })?;
         let targets: Vec<String> = group.targets.iter().map(ToString::to_string).collect();

@@ -52,7 +52,7 @@ fn read(table: Table<'_>, names: &mut Names) -> TargetGroupConfig {
         targets,
         tls: read_tls(&table),
         pool: read_pool(table.child("pool")),
-        health: read_health(table.child("health")),
+        health: read_health(table.child("health"), engine),
         auth_query: read_auth_query(table.child("auth_query"), engine),
     };
     refuse_failover(table.child("failover"));
@@ -256,7 +256,9 @@ fn read_limit(table: &Table<'_>) -> Option<ConnectionLimit> {
     }
 }
 
-fn read_health(table: Table<'_>) -> HealthConfig {
+fn read_health(table: Table<'_>, engine: Engine) -> HealthConfig {
+    // Where nothing is asked of a database, MySQL needs none.
+    let database = if engine == Engine::MySql { "" } else { "postgres" };
     let health = HealthConfig {
         user: table
             .require("user", "the name of a database account")
@@ -266,7 +268,7 @@ fn read_health(table: Table<'_>) -> HealthConfig {
             .require("password", super::secret::FORMS)
             .and_then(|field| field.secret())
             .unwrap_or_else(|| Secret::new(String::new())),
-        database: table.read("database", "postgres".to_owned(), |field| field.text_unseen("the name of a database")),
+        database: table.read("database", database.to_owned(), |field| field.text_unseen("the name of a database")),
         interval: table.read("interval", Duration::from_millis(500), Field::duration),
         suspect_interval: table.read("suspect_interval", Duration::from_millis(100), Field::duration),
         timeout: table.read("timeout", Duration::from_millis(500), Field::duration),

@@ -21,7 +21,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use super::control::{Control, ControlError};
+use super::control::{Control, ControlError, Postgres};
 use crate::auth::Forms;
 use crate::config::AuthQueryConfig;
 use crate::protocol::{LoginSecret, Proof, ScramSecret};
@@ -112,7 +112,7 @@ pub enum LookupError {
 
 impl Lookup {
     /// Begins to answer on this thread; call inside a `LocalSet`. An answer takes at most `timeout`.
-    pub fn start(group: &str, config: AuthQueryConfig, control: Control, timeout: Duration) -> Arc<Self> {
+    pub fn start(group: &str, config: AuthQueryConfig, control: Control<Postgres>, timeout: Duration) -> Arc<Self> {
         let (lookup, asked) = Self::new(group, config.cache);
         let asker = Asker { group: group.to_owned(), config, control, timeout };
         tokio::task::spawn_local(asker.run(asked));
@@ -123,7 +123,7 @@ impl Lookup {
     pub async fn try_out(
         group: &str,
         config: AuthQueryConfig,
-        control: Control,
+        control: Control<Postgres>,
         timeout: Duration,
     ) -> Result<String, String> {
         let account = config.user.clone();
@@ -266,7 +266,7 @@ impl Drop for Asking<'_> {
 struct Asker {
     group: String,
     config: AuthQueryConfig,
-    control: Control,
+    control: Control<Postgres>,
     timeout: Duration,
 }
 
@@ -317,7 +317,7 @@ impl Asker {
 
     /// The user, or why there is none who may come in.
     async fn look_up(&self, user: &str) -> Result<Result<FoundUser, &'static str>, ControlError> {
-        let connection = self.control.borrow().await?;
+        let mut connection = self.control.borrow().await?;
         let asked_at = Instant::now();
         let role = connection.ask_about(MAY_LOG_IN, user).await?;
         // Asked in any case: it takes the same time to be nobody.

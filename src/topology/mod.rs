@@ -8,7 +8,6 @@ mod cleartext;
 mod control;
 mod lookup;
 mod monitor;
-mod mysql;
 mod probe;
 
 use std::fmt;
@@ -18,7 +17,9 @@ use tokio::time::Instant;
 
 use crate::config::{ConnectionLimit, TargetAddress};
 
-pub use control::{Account, CONTROL_CONNECTIONS_MAX, Control, ControlError, postgres_control};
+pub use control::{
+    Account, CONTROL_CONNECTIONS_MAX, Control, ControlError, MySql, Postgres, mysql_control, postgres_control,
+};
 pub use lookup::{FoundUser, Lookup, LookupError};
 pub use monitor::start;
 pub use probe::{Finding, ProbeError, Prober};

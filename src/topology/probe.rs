@@ -4,6 +4,8 @@
 //! in the background, and the next probe finds the connection made. Else a target at the other end of the world,
 //! seven round trips of a login away, could never be probed.
 
+mod mysql;
+
 use std::error::Error as _;
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -13,11 +15,8 @@ use tokio::task::JoinHandle;
 use tokio_postgres::SimpleQueryRow;
 use tokio_postgres::error::SqlState;
 
-use super::control::Account;
-use super::control::{Borrowed, Control, ControlError};
-use super::mysql::{MySqlBorrowed, MySqlControl};
-use super::{Limits, Reason, Role, Target};
-use crate::config::TargetTls;
+use super::control::{Borrowed, Control, ControlError, MySql, Postgres};
+use super::{Limits, Reason, Role};
 use crate::net::tls;
 
 const QUESTION: &str = "SELECT pg_catalog.pg_is_in_recovery(), \
@@ -67,17 +66,12 @@ impl ProbeError {
                 None if is_tls(error) => Reason::Tls,
                 None => Reason::Network,
             },
-            Self::Control(ControlError::MySql(error)) => match error {
-                mysql_async::Error::Server(error) if ACCOUNT_REFUSED.contains(&error.code) => Reason::AccountRefused,
-                mysql_async::Error::Server(_) => Reason::Database,
-                mysql_async::Error::Io(mysql_async::IoError::Tls(_)) => Reason::Tls,
-                mysql_async::Error::Io(_)
-                | mysql_async::Error::Driver(_)
-                | mysql_async::Error::Other(_)
-                | mysql_async::Error::Url(_) => Reason::Network,
-            },
+            Self::Control(ControlError::Server(error)) => mysql::reason_of_server(error),
+            Self::Control(ControlError::Login(error)) => mysql::reason_of_login(error),
+            Self::Control(ControlError::Tls(_)) => Reason::Tls,
             Self::Control(ControlError::NoRow) | Self::Answer(..) => Reason::Database,
-            Self::Control(ControlError::Closed | ControlError::Network(_)) | Self::GoingDown => Reason::Network,
+            Self::Control(ControlError::Closed | ControlError::Network(_) | ControlError::MySql(_))
+            | Self::GoingDown => Reason::Network,
         }
     }
 }
@@ -93,15 +87,15 @@ pub struct Prober {
 /// Control connections of either kind.
 #[derive(Debug, Clone)]
 enum Source {
-    Postgres(Control),
-    MySql(MySqlControl),
+    Postgres(Control<Postgres>),
+    MySql(Control<MySql>),
 }
 
 /// One of them.
 #[derive(Debug)]
 enum Connected {
-    Postgres(Borrowed),
-    MySql(MySqlBorrowed),
+    Postgres(Borrowed<Postgres>),
+    MySql(Borrowed<MySql>),
 }
 
 impl Source {
@@ -114,20 +108,14 @@ impl Source {
 }
 
 impl Prober {
-    /// Probes over these control connections; a probe takes at most `timeout`.
-    pub fn new(control: Control, timeout: Duration) -> Self {
+    /// Probes a PostgreSQL over these control connections; a probe takes at most `timeout`.
+    pub fn new(control: Control<Postgres>, timeout: Duration) -> Self {
         Self { source: Source::Postgres(control), timeout, connecting: None }
     }
 
-    /// Probes a MySQL or MariaDB, as this account. Nothing is opened yet.
-    pub fn mysql(
-        target: &Target,
-        account: &Account<'_>,
-        connect_timeout: Duration,
-        tls: &TargetTls,
-    ) -> Result<Self, ControlError> {
-        let source = Source::MySql(MySqlControl::new(target, account, connect_timeout, tls)?);
-        Ok(Self { source, timeout: account.timeout, connecting: None })
+    /// The same of a MySQL or MariaDB.
+    pub fn mysql(control: Control<MySql>, timeout: Duration) -> Self {
+        Self { source: Source::MySql(control), timeout, connecting: None }
     }
 
     /// Asks once.
@@ -148,7 +136,7 @@ impl Prober {
         self.connecting = None;
         match connected.map_err(|_| ProbeError::GoingDown)?? {
             Connected::Postgres(connection) => understand(&connection.ask(QUESTION).await?),
-            Connected::MySql(connection) => connection.probe().await,
+            Connected::MySql(connection) => mysql::understand(&connection.ask(mysql::QUESTION).await?),
         }
     }
 }
@@ -197,23 +185,21 @@ fn is_account_refused(code: &SqlState) -> bool {
     .contains(code)
 }
 
-/// Access denied: to the database, to the account, from this host; the account is locked, or its password has expired.
-const ACCOUNT_REFUSED: &[u16] = &[1044, 1045, 1049, 1130, 1698, 1820, 1862, 3118];
-
 /// The driver says only "db error" or "error connecting to server"; what happened stands behind it.
 fn words(error: &ControlError) -> String {
-    if let ControlError::MySql(mysql_async::Error::Server(error)) = error {
-        let said = format!("the database answered {}: {}", error.code, error.message);
-        return if ACCOUNT_REFUSED.contains(&error.code) {
-            format!("{said}; look at `user` and `password` in [target_group.health]")
-        } else {
-            said
-        };
-    }
-    if let ControlError::MySql(mysql_async::Error::Io(mysql_async::IoError::Io(error))) = error {
-        return error.to_string();
-    }
-    let ControlError::Postgres(error) = error else { return error.to_string() };
+    let error = match error {
+        ControlError::Postgres(error) => error,
+        ControlError::Server(error) => return mysql::words_of_server(error),
+        ControlError::Login(error) => return mysql::words_of_login(error),
+        ControlError::Tls(source) => {
+            return tls::advice(source).map_or_else(|| error.to_string(), |advice| format!("{error}; {advice}"));
+        }
+        ControlError::MySql(_)
+        | ControlError::Network(_)
+        | ControlError::ConnectTimeout(_)
+        | ControlError::NoRow
+        | ControlError::Closed => return error.to_string(),
+    };
     if let Some(database) = error.as_db_error() {
         let said = format!("the database answered {}: {}", database.code().code(), database.message());
         return if is_account_refused(database.code()) {

@@ -36,6 +36,7 @@ mod my_servers;
 mod mysql;
 mod mysql_clients;
 mod mysql_tokens;
+mod mysql_topology;
 mod operations;
 mod pins;
 mod pool;

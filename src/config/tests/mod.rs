@@ -107,6 +107,8 @@ fn defaults() {
     assert_eq!(group.tls.mode, TargetTlsMode::VerifyFull);
     assert_eq!(group.tls.ca_file, None);
     assert_eq!(group.health.database, "postgres");
+    let of_mysql = good(&small_with("engine = \"postgres\"", "engine = \"mysql\""));
+    assert_eq!(of_mysql.target_groups[0].health.database, "");
     assert_eq!(group.health.interval, Duration::from_millis(500));
     assert_eq!(group.health.suspect_interval, Duration::from_millis(100));
     assert_eq!(group.health.timeout, Duration::from_millis(500));
