@@ -6,8 +6,8 @@ use std::net::IpAddr;
 
 use super::table::Source;
 use super::types::{
-    AuthMethod, Config, ConnectionLimit, EndpointConfig, EndpointTls, ListenAddress, TargetAddress, TargetGroupConfig,
-    TargetTlsMode, UserConfig,
+    AuthMethod, Config, ConnectionLimit, EndpointConfig, EndpointTls, Engine, ListenAddress, TargetAddress,
+    TargetGroupConfig, TargetTlsMode, UserConfig,
 };
 
 /// Looks the whole configuration over.
@@ -123,6 +123,11 @@ fn look_at_group(group: &TargetGroupConfig, config: &Config, source: &Source<'_>
         TargetTlsMode::Off if is_remote => {
             source.warn(format!("target group \"{name}\": tls = \"off\"; rows cross the network in the clear"))
         }
+        TargetTlsMode::Require if group.engine == Engine::MySql => source.warn(format!(
+            "target group \"{name}\": tls = \"require\" encrypts but takes any certificate, so the proxy does not say a password \
+             over it: logins at MySQL (caching_sha2_password) fail whenever that has restarted, or another server has taken \
+             over; use \"verify-full\" or \"verify-ca\""
+        )),
         TargetTlsMode::Require if is_remote => source.warn(format!(
             "target group \"{name}\": tls = \"require\" encrypts but takes any certificate; use \"verify-full\""
         )),

@@ -9,7 +9,7 @@
 use super::accept::FIXED;
 use super::frame::{self, packet, put_string};
 use super::message::{self, OkPacket, ServerGreeting, mark};
-use super::password::{self, CHALLENGE_BYTES, Plugin};
+use super::password::{self, CHALLENGE_BYTES, ED25519, Plugin};
 use crate::protocol::{Answer, ConnectOptions, HandshakeError, LoginSecret, Password, Step, Violation};
 use mysql_common::constants::CapabilityFlags as Capabilities;
 use std::mem;
@@ -259,7 +259,7 @@ impl Connect {
                 greeted.plugin = Plugin::of(name);
                 match &greeted.plugin {
                     Plugin::Native | Plugin::CachingSha2 => {
-                        greeted.challenge = challenge.ok_or(Violation::MalformedAuthentication)?;
+                        greeted.challenge = *challenge.first_chunk().ok_or(Violation::MalformedAuthentication)?;
                         let password = self.secret().ok_or(HandshakeError::NoPassword("and none is configured"))?;
                         let answer = greeted.plugin.answer(&greeted.challenge, password).unwrap_or_default();
                         packet(out, &mut self.sequence, |out| out.extend_from_slice(&answer));
@@ -267,6 +267,13 @@ impl Connect {
                     }
                     Plugin::Clear => {
                         self.say(is_safe, out)?;
+                        Proving::Said
+                    }
+                    Plugin::Other(name) if name == ED25519 => {
+                        let challenge = challenge.first_chunk().ok_or(Violation::MalformedAuthentication)?;
+                        let password = self.secret().ok_or(HandshakeError::NoPassword("and none is configured"))?;
+                        let signature = password::sign_ed25519(challenge, password);
+                        packet(out, &mut self.sequence, |out| out.extend_from_slice(&signature));
                         Proving::Said
                     }
                     Plugin::Other(name) => return Err(HandshakeError::UnsupportedMethod(known_name(name))),
@@ -340,7 +347,6 @@ fn response_head(flags: Capabilities, out: &mut Vec<u8>) {
 fn known_name(name: &str) -> &'static str {
     const NAMES: &[&str] = &[
         "sha256_password",
-        "client_ed25519",
         "parsec",
         "auth_gssapi_client",
         "authentication_ldap_sasl_client",

@@ -210,14 +210,14 @@ fn plugin_and_program(mut reader: Reader<'_>, capabilities: Capabilities) -> Opt
     Some((plugin, program))
 }
 
-/// Another plugin is to be used: its name, and its challenge, if it has one.
-pub fn read_switch(payload: &[u8]) -> Option<(&[u8], Option<[u8; CHALLENGE_BYTES]>)> {
+/// Another plugin is to be used: its name, and its challenge, with whatever stands behind that.
+pub fn read_switch(payload: &[u8]) -> Option<(&[u8], &[u8])> {
     let mut reader = Reader(payload);
     if reader.byte()? != mark::EOF {
         return None;
     }
     let name = reader.cstr()?;
-    Some((name, reader.0.first_chunk().copied()))
+    Some((name, reader.0))
 }
 
 /// What an OK packet says, or what stands in its place at the end of rows.

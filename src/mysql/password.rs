@@ -1,10 +1,12 @@
 //! Answers to a server's challenge: how a client shows that it knows its password.
 //!
 //! Both sides compute the same answer from the password, so a client's is compared with what it must be, in constant time.
-//! `mysql_common` does the hashing, aws-lc-rs the RSA: `mysql_common` 0.37 panics where a server's key is none.
+//! `mysql_common` does the hashing, ed25519-dalek signs, aws-lc-rs does the RSA: `mysql_common` 0.37 panics where a server's key is none.
 
 use crate::protocol::Password;
 use aws_lc_rs::rsa::{OAEP_SHA1_MGF1SHA1, OaepPublicEncryptingKey, PublicEncryptingKey};
+use ed25519_dalek::hazmat::{self, ExpandedSecretKey};
+use ed25519_dalek::{Digest, Sha512, VerifyingKey};
 use mysql_common::scramble::{scramble_native, scramble_sha256};
 use rustls_pki_types::SubjectPublicKeyInfoDer;
 use rustls_pki_types::pem::PemObject;
@@ -74,6 +76,16 @@ pub fn sealed(password: &Password, challenge: &[u8; CHALLENGE_BYTES], key: &[u8]
     let written = key.encrypt(&OAEP_SHA1_MGF1SHA1, &mixed, &mut sealed, None).ok()?.len();
     sealed.truncate(written);
     Some(sealed)
+}
+
+/// MariaDB's plugin, as it is called on the wire.
+pub const ED25519: &str = "client_ed25519";
+
+/// The answer to its challenge: a signature by the key that a password of any length is hashed into
+/// (<https://mariadb.com/kb/en/authentication-plugin-ed25519/>).
+pub fn sign_ed25519(challenge: &[u8; 32], password: &Password) -> [u8; 64] {
+    let key = ExpandedSecretKey::from_bytes(&Sha512::digest(password.expose()).into());
+    hazmat::raw_sign::<Sha512>(&key, challenge, &VerifyingKey::from(&key)).to_bytes()
 }
 
 /// A challenge of these random bytes: none of them is zero, which would end it, nor `$`, which servers leave out as well.

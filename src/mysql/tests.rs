@@ -173,8 +173,9 @@ fn another_plugin_first() {
     server.step_inner(b"", &mut out).unwrap();
     let (plugin, asked) = super::message::read_switch(&out[4..]).unwrap();
     assert_eq!(plugin, b"caching_sha2_password");
+    let asked = *asked.first_chunk().unwrap();
     out.clear();
-    let answer = Plugin::CachingSha2.answer(&asked.unwrap(), &Password::new("s3cret")).unwrap();
+    let answer = Plugin::CachingSha2.answer(&asked, &Password::new("s3cret")).unwrap();
     let mut second = Vec::new();
     frame::packet(&mut second, &mut 3, |out| out.extend_from_slice(&answer));
     assert!(matches!(server.step_inner(&second, &mut out).unwrap().1, Step::Ask(Question::Welcome(_))));
@@ -295,7 +296,7 @@ fn again(core: &Core, plugin: &str, answer: &[u8]) -> (Accept, String, [u8; 20])
     assert!(matches!(server.step_inner(b"", &mut out).unwrap().1, Step::NeedInput));
     assert_eq!(out[3], 1);
     let (plugin, challenge) = super::message::read_switch(&out[4..]).unwrap();
-    (server, String::from_utf8(plugin.to_vec()).unwrap(), challenge.unwrap())
+    (server, String::from_utf8(plugin.to_vec()).unwrap(), *challenge.first_chunk().unwrap())
 }
 
 /// Scenario 41: there is always a new challenge.

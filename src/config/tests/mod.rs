@@ -250,6 +250,7 @@ fn warnings_name_what_is_probably_not_meant() {
         ("127.0.0.1:6432", "0.0.0.0:6432", "listens off loopback with tls = \"off\""),
         ("#group", "tls = 'off'", "rows cross the network in the clear"),
         ("#group", "tls = 'require'", "takes any certificate"),
+        ("engine = \"postgres\"", "engine = \"mysql\"\ntls = 'require'", "fail whenever that has restarted"),
         ("#group", "tls = 'require'\nca_file = 'Cargo.toml'", "ca_file has no effect"),
         (
             "[[target_group]]",

@@ -126,15 +126,12 @@ pub fn classify(text: &[u8], dialect: Dialect) -> Statement {
 
 /// A text that is one `KILL` and nothing else, however it is read: whom.
 pub fn kill(text: &[u8]) -> Option<(KillKind, u64)> {
-    let may_be = text.len() <= KILL_BYTES_MAX && text.windows(4).any(|word| word.eq_ignore_ascii_case(b"kill"));
+    let is_word = |at: usize| text.get(at..at + 4).is_some_and(|word| word.eq_ignore_ascii_case(b"kill"));
+    let may_be = text.len() <= KILL_BYTES_MAX && memchr::memchr2_iter(b'k', b'K', text).any(is_word);
     let dialects = [false, true].map(|mariadb| Dialect { mariadb, unsure: true, ..Dialect::default() });
     let [one, other] = dialects.map(|dialect| if may_be { classify(text, dialect).command } else { Command::Other });
-    match one {
-        Command::Kill { kind: kind @ (KillKind::Connection | KillKind::Query), id: Some(id) } if one == other => {
-            Some((kind, id))
-        }
-        _ => None,
-    }
+    let Command::Kill { kind, id: Some(id) } = one else { return None };
+    (one == other && kind != KillKind::Other).then_some((kind, id))
 }
 
 /// Reads the beginning of a text that goes on: what can't be seen may do anything, a `KILL` among it.
