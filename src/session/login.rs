@@ -243,6 +243,7 @@ pub fn serve<P: Protocol>(
     });
     async move {
         let mut login = counted(first.await, &endpoint, &counts, peer);
+        let mut logins = 1;
         while let Some((session, logged_in)) = login {
             counts.client_connections_setup_succeeded.add(1);
             info!("logged in");
@@ -250,7 +251,8 @@ pub fn serve<P: Protocol>(
             drop(logged_in);
             info!(?end, "left");
             let Some(again) = again else { break };
-            let from = (client_id, source.as_ref());
+            let from = (ClientId { number: client_id, logins }, source.as_ref());
+            logins += 1;
             let come = Box::pin(come_again(&worker, &endpoint, again, from, &presence)).await;
             login = counted(come, &endpoint, &counts, peer);
         }
@@ -314,6 +316,7 @@ async fn arrive<P: Protocol>(
     };
     let greeting = endpoint.hello(&cancel_key);
     let machine = P::accept(AcceptOptions { tls, direct_tls: direct_tls?, nonce: rand::random(), greeting });
+    let client_id = ClientId { number: client_id, logins: 0 };
     let entrance = Entrance { stream, machine, input: Vec::new(), out: Vec::new(), issued, cancel_key, client_id };
     log_in(worker, endpoint, (access, deadline), entrance, (refusal, pending), presence).await
 }
@@ -323,7 +326,7 @@ async fn come_again<P: Protocol>(
     worker: &Rc<Worker>,
     endpoint: &Arc<Endpoint<P>>,
     again: Again<P>,
-    (client_id, source): (u64, Option<&(Arc<Sources>, Source)>),
+    (client_id, source): (ClientId, Option<&(Arc<Sources>, Source)>),
     presence: &Presence,
 ) -> Result<Logged<P>, Stop> {
     let Again { client, stream, input, out, cancel_key: issued } = again;
@@ -355,7 +358,23 @@ struct Entrance<P: Protocol> {
     out: Vec<u8>,
     issued: IssuedKey,
     cancel_key: CancelKey,
-    client_id: u64,
+    client_id: ClientId,
+}
+
+/// Tells a client from every other of this process.
+#[derive(Clone, Copy)]
+struct ClientId {
+    /// Its connection.
+    number: u64,
+    /// How often it had logged in over that before.
+    logins: u64,
+}
+
+impl ClientId {
+    /// To its machines it is another one each time: nothing that is left of the last one is its own.
+    const fn of_login(self) -> u64 {
+        self.number | self.logins << 48
+    }
 }
 
 async fn log_in<P: Protocol>(
@@ -391,14 +410,14 @@ async fn log_in<P: Protocol>(
     machine.answer(Answer::Welcome(Welcome {
         parameters,
         cancel_key,
-        client_id,
+        client_id: client_id.of_login(),
         statement_key: endpoint.statement_key,
     }));
     let (taken, step) = machine.step(&input, &mut out)?;
     let Step::Done(Accepted::Client(client)) = step else { return Err(Stop::Quiet) };
     input.drain(..taken);
     issued.told(client.cancel_secret(), Owner { protocol: P::NAME, user: login.user.as_str().into() });
-    let watch = worker.watch(client_id, &endpoint.rules);
+    let watch = worker.watch(client_id.number, &endpoint.rules);
     Ok((Box::new(Session::new(watch, endpoint, pool, stream, client, issued, (input, out))), logged_in))
 }
 
