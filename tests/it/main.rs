@@ -35,6 +35,7 @@ mod my_login;
 mod my_packets;
 mod my_prepared;
 mod my_servers;
+mod my_transactions;
 mod mysql;
 mod mysql_clients;
 mod mysql_tokens;

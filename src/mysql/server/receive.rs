@@ -310,12 +310,15 @@ impl Server {
                 }
                 _ => self.pass(read, client.as_deref_mut(), out),
             }
-            if let Some(client) = client.as_deref_mut() {
-                client.status = ok.status & status::LASTING;
-                if ok.insert_id != 0 {
-                    client.insert_id = ok.insert_id;
-                }
+            if let Some(client) = client.as_deref_mut()
+                && ok.insert_id != 0
+            {
+                client.insert_id = ok.insert_id;
             }
+        }
+        if let Some(client) = client.as_deref_mut() {
+            // Also what the proxy has asked on its own account: whether a transaction is still there.
+            client.status = ok.status & status::LASTING;
         }
         if has_more {
             if let Some(owed) = self.owed.front_mut() {
@@ -325,7 +328,8 @@ impl Server {
         }
         let Some(Owed { effect, .. }) = self.pop() else { return Ok(()) };
         match effect {
-            Effect::Statement { pins, uses, .. } => {
+            Effect::Statement { pins, uses, releases, .. } => {
+                self.ended |= releases;
                 if let Some(number) = uses.filter(|_| ok.status & status::CURSOR_EXISTS == 0) {
                     self.prepared.unload(number, true);
                 }

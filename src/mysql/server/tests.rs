@@ -378,6 +378,10 @@ fn an_error_leaves_a_transaction_in_doubt() {
         assert_eq!(bench.hears(&packets(1, &[ok(mark::OK, AUTO)])), b"");
         assert_eq!(bench.server.status(), Status::Idle);
         assert!(!bench.server.probe(&mut asked));
+        // Its client hears of it when it asks.
+        let (mut heard, ping) = (Vec::new(), says(command::PING, b""));
+        bench.client.detached(&ping, &mut heard).unwrap();
+        assert_eq!(heard, packets(1, &[ok(mark::OK, AUTO)]));
         // Outside of one there is no doubt.
         bench.says(&says(command::QUERY, b"SELECT nonsense"));
         bench.hears(&packets(1, &[err(1054)]));
@@ -599,6 +603,27 @@ fn a_server_that_ends_an_idle_connection() {
     let mut bench = Bench::new(MODERN, usize::MAX);
     assert_eq!(bench.hears(&packets(0, &[err(4031)])), b"");
     assert_eq!(bench.server.status(), Status::Ended);
+}
+
+/// Scenario 98: the server closes behind the answer, and what is not said is that the session goes on.
+#[test]
+fn a_client_that_commits_and_leaves() {
+    for (text, status) in [
+        (&b"COMMIT RELEASE"[..], Status::Ended),
+        (b"/* x */ rollback work and no chain release;", Status::Ended),
+        (b"COMMIT NO RELEASE", Status::Idle),
+    ] {
+        let mut bench = Bench::new(MODERN, usize::MAX);
+        bench.says(&says(command::QUERY, text));
+        let told = packets(1, &[ok(mark::OK, AUTO)]);
+        assert_eq!(bench.hears(&told), told);
+        assert_eq!(bench.server.status(), status);
+        // One that failed has left nothing.
+        let mut bench = Bench::new(MODERN, usize::MAX);
+        bench.says(&says(command::QUERY, text));
+        bench.hears(&packets(1, &[err(1064)]));
+        assert_ne!(bench.server.status(), Status::Ended);
+    }
 }
 
 /// Scenario 43: a connection whose user must change the password first is nobody else's.
