@@ -29,6 +29,7 @@ mod metrics;
 mod mistrust;
 mod model;
 mod my_binary;
+mod my_failures;
 mod my_handshake;
 mod my_kill;
 mod my_login;

@@ -211,6 +211,9 @@ impl Server {
         if let Some((kind, id)) = killed_by(command, body).filter(|_| head.is_last()) {
             return self.kill(kind, id, client);
         }
+        if let Some(why) = self.refused_as_failed(command, body, head, client) {
+            return Err(why);
+        }
         client.is_busy_here |= self.in_transaction();
         let (kind, effect) = match command {
             command::QUERY => {
