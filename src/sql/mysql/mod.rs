@@ -133,7 +133,13 @@ pub fn kill(text: &[u8]) -> Option<(KillKind, u64)> {
         Command::Kill { kind: kind @ (KillKind::Connection | KillKind::Query), id: Some(id) } if one == other => {
             Some((kind, id))
         }
-        _ => None,
+        Command::Kill { .. }
+        | Command::Other
+        | Command::Empty
+        | Command::Begin
+        | Command::Commit(_)
+        | Command::Rollback(_)
+        | Command::Use => None,
     }
 }
 
