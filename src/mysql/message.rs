@@ -371,6 +371,9 @@ fn words(error: &ClientError) -> String {
         ClientError::NoUserName => "Access denied for user ''".to_owned(),
         ClientError::LoginTimeout => "the login took too long (login_timeout)".to_owned(),
         ClientError::Cancelled => "Query execution was interrupted".to_owned(),
+        ClientError::TransactionRefused => {
+            "the transaction has been rolled back: nothing is run until it is ended with ROLLBACK or COMMIT".to_owned()
+        }
         other => other.to_string(),
     }
 }

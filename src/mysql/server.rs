@@ -5,6 +5,7 @@
 //! connection is reset. Triggers, and functions that statements call without naming them, are not seen: see [`crate::sql`].
 
 mod execute;
+mod failed;
 mod owed;
 mod prepared;
 mod receive;
@@ -24,6 +25,7 @@ use crate::protocol::{
     AttachFailure, ClientError, ClientSide, ConnectOptions, Out, Parameters, ServerError, ServerSide, Settings, Sides,
     Status, Tally, Violation,
 };
+use failed::Failed;
 use owed::{Effect, Kind, Owed};
 use prepared::Prepared;
 use std::collections::VecDeque;
@@ -71,6 +73,7 @@ pub struct Server {
     ended: bool,
     attach_failure: Option<AttachFailure>,
     explanation: Option<ClientError>,
+    failed: Failed,
     tally: Tally,
     refused: VecDeque<ClientError>,
 }
@@ -131,13 +134,14 @@ impl Server {
             ended: false,
             attach_failure: None,
             explanation: None,
+            failed: Failed::No,
             tally: Tally::default(),
             refused: VecDeque::new(),
         }
     }
 
     fn in_transaction(&self) -> bool {
-        self.status & status::IN_TRANSACTION != 0 || self.in_doubt
+        self.status & status::IN_TRANSACTION != 0 || self.in_doubt || self.failed.is_so()
     }
 
     fn owe(&mut self, kind: Kind, hidden: bool, effect: Effect) {
@@ -211,6 +215,9 @@ impl ServerSide for Server {
     fn probe(&mut self, out: &mut Vec<u8>) -> bool {
         if !self.in_doubt || self.is_owing() || self.needs_client() {
             return false;
+        }
+        if matches!(self.failed, Failed::Soon) {
+            return self.roll_back(Failed::Told, out);
         }
         packet(out, &mut 0, |out| out.push(command::PING));
         self.owe(Kind::Simple, true, Effect::Nothing);
@@ -290,8 +297,8 @@ impl ServerSide for Server {
         self.explanation = Some(why);
     }
 
-    fn fail_transaction(&mut self, _: ClientError, _: &mut Vec<u8>) -> bool {
-        false
+    fn fail_transaction(&mut self, why: ClientError, out: &mut Vec<u8>) -> bool {
+        self.roll_back(Failed::Untold(why), out)
     }
 
     fn tally(&mut self) -> Tally {

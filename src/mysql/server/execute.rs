@@ -130,7 +130,7 @@ impl Server {
         }
         let uses = self.prepared.laden(number).map(|_| number);
         // What it does to a transaction is the server's to say.
-        let effect = Effect::Statement { pins: Pins::NONE, may_begin: true, loads_file: false, uses };
+        let effect = Effect::Statement { pins: Pins::NONE, may_begin: true, loads_file: false, uses, releases: false };
         self.owe_client(Kind::Query, effect);
         Ok(fate)
     }

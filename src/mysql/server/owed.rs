@@ -63,6 +63,8 @@ pub(super) enum Effect {
         loads_file: bool,
         /// The prepared statement that it executes, if something is kept for that on the server.
         uses: Option<u32>,
+        /// `COMMIT RELEASE`: the server closes behind it.
+        releases: bool,
     },
     /// The client prepares a statement.
     Prepares(Box<Preparing>),

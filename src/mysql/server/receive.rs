@@ -4,6 +4,7 @@
 //! read it so: an older one wants EOF packets behind columns and rows, and one without session trackers must not see any. Where
 //! a packet was added, those behind it are numbered anew.
 
+use super::failed::Failed;
 use super::owed::{Effect, Kind, Owed, Preparing, Stage};
 use super::{Client, File, Rest, Server};
 use crate::mysql::frame::{self, HEAD_BYTES, Head, PIECE_BYTES, Reader, packet};
@@ -74,7 +75,7 @@ impl Server {
                 at += HEAD_BYTES;
                 continue;
             }
-            let Some(owed) = self.owed.front() else { return self.unasked(rest, at) };
+            let Some(owed) = self.owed.front() else { return self.unasked(rest, at, client.as_deref_mut(), out) };
             let first = rest.get(HEAD_BYTES).copied();
             if first.is_none() && head.len > 0 {
                 return Ok(at);
@@ -107,14 +108,24 @@ impl Server {
         }
     }
 
-    /// Nothing is owed: a server that ends the connection says so, if it says anything.
-    fn unasked(&mut self, rest: &[u8], at: usize) -> Result<usize, Violation> {
+    /// Nothing is owed: a server that ends the connection says so, if it says anything. A client that keeps the connection is told, as
+    /// an answer to what it asks next.
+    fn unasked(
+        &mut self,
+        rest: &[u8],
+        at: usize,
+        client: Option<&mut Client>,
+        out: &mut Out,
+    ) -> Result<usize, Violation> {
         let Some((_, payload)) = frame::whole(rest, READ_BYTES_MAX)? else { return Ok(at) };
-        if payload.first() == Some(&mark::ERROR) {
-            self.ended = true;
-            return Ok(at + rest.len());
+        if payload.first() != Some(&mark::ERROR) {
+            return Err(Violation::UnexpectedReply(payload.first().copied().unwrap_or_default()));
         }
-        Err(Violation::UnexpectedReply(payload.first().copied().unwrap_or_default()))
+        self.ended = true;
+        if let Some(client) = client {
+            out.write(|out| packet(out, &mut client.sequence, |out| out.extend_from_slice(payload)));
+        }
+        Ok(at + rest.len())
     }
 
     /// The head passes, numbered as the client counts; its piece follows.
@@ -296,6 +307,9 @@ impl Server {
         }
         self.status = ok.status;
         self.in_doubt = false;
+        if matches!(self.failed, Failed::Soon) {
+            self.failed = Failed::No;
+        }
         let has_more = ok.status & status::MORE_RESULTS != 0;
         if passes {
             let (tracks, deprecates) =
@@ -310,12 +324,15 @@ impl Server {
                 }
                 _ => self.pass(read, client.as_deref_mut(), out),
             }
-            if let Some(client) = client.as_deref_mut() {
-                client.status = ok.status & status::LASTING;
-                if ok.insert_id != 0 {
-                    client.insert_id = ok.insert_id;
-                }
+            if let Some(client) = client.as_deref_mut()
+                && ok.insert_id != 0
+            {
+                client.insert_id = ok.insert_id;
             }
+        }
+        if let Some(client) = client.as_deref_mut() {
+            // Also what the proxy has asked on its own account: whether a transaction is still there.
+            client.status = ok.status & status::LASTING;
         }
         if has_more {
             if let Some(owed) = self.owed.front_mut() {
@@ -325,7 +342,8 @@ impl Server {
         }
         let Some(Owed { effect, .. }) = self.pop() else { return Ok(()) };
         match effect {
-            Effect::Statement { pins, uses, .. } => {
+            Effect::Statement { pins, uses, releases, .. } => {
+                self.ended |= releases;
                 if let Some(number) = uses.filter(|_| ok.status & status::CURSOR_EXISTS == 0) {
                     self.prepared.unload(number, true);
                 }
@@ -363,8 +381,8 @@ impl Server {
             }
             Effect::Guarded => self.foreign_values = false,
             Effect::Refuse(why) => {
-                // The server's own words are nobody's refusal.
-                if !matches!(*why, ClientError::Server(_)) {
+                // The server's own words are nobody's refusal, and a transaction that failed was counted when it did.
+                if !matches!(*why, ClientError::Server(_) | ClientError::TransactionTooLong { .. }) {
                     self.refused.push_back((*why).clone());
                 }
                 out.write(|out| packet(out, &mut 1, |out| message::client_error(&why, out)));
@@ -380,6 +398,7 @@ impl Server {
         self.foreign_values = false;
         self.prepared.clear();
         self.has_named = false;
+        self.failed = Failed::No;
     }
 
     /// The server has prepared a statement under this number: what its client is told.
@@ -414,6 +433,10 @@ impl Server {
         self.ended |= error.is_fatal;
         if passes {
             let why = self.explanation.take_if(|_| error.code == INTERRUPTED);
+            if matches!(why, Some(ClientError::TransactionTooLong { .. })) && self.status & status::IN_TRANSACTION != 0
+            {
+                self.failed = Failed::Soon;
+            }
             match why {
                 Some(why) => self.put(read.head, client.as_deref_mut(), out, |out| message::client_error(&why, out)),
                 None => self.pass(read, client.as_deref_mut(), out),

@@ -9,7 +9,7 @@ use crate::mysql::client::killed_by;
 use crate::mysql::frame::{self, HEAD_BYTES, Head, packet};
 use crate::mysql::message::{command, status};
 use crate::protocol::{ClientError, ClientSide, Intent, Out, PinReason, Pins, Violation};
-use crate::sql::mysql::{self as sql, Command, Dialect, KillKind, TEXT_BYTES_MAX};
+use crate::sql::mysql::{self as sql, Command, Dialect, End, KillKind, TEXT_BYTES_MAX};
 use std::sync::Arc;
 
 /// Reasons to pin that may come to nothing: last values are kept until the client has asked, or has let go of them.
@@ -211,6 +211,9 @@ impl Server {
         if let Some((kind, id)) = killed_by(command, body).filter(|_| head.is_last()) {
             return self.kill(kind, id, client);
         }
+        if let Some(why) = self.refused_as_failed(command, body, head, client) {
+            return Err(why);
+        }
         client.is_busy_here |= self.in_transaction();
         let (kind, effect) = match command {
             command::QUERY => {
@@ -227,6 +230,10 @@ impl Server {
                         || matches!(statement.command, Command::Begin),
                     loads_file: statement.is_load_local && client.sends_files(),
                     uses: None,
+                    releases: matches!(
+                        statement.command,
+                        Command::Commit(End { release: true, .. }) | Command::Rollback(End { release: true, .. })
+                    ),
                 };
                 (Kind::Query, effect)
             }

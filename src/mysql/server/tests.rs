@@ -378,6 +378,10 @@ fn an_error_leaves_a_transaction_in_doubt() {
         assert_eq!(bench.hears(&packets(1, &[ok(mark::OK, AUTO)])), b"");
         assert_eq!(bench.server.status(), Status::Idle);
         assert!(!bench.server.probe(&mut asked));
+        // Its client hears of it when it asks.
+        let (mut heard, ping) = (Vec::new(), says(command::PING, b""));
+        bench.client.detached(&ping, &mut heard).unwrap();
+        assert_eq!(heard, packets(1, &[ok(mark::OK, AUTO)]));
         // Outside of one there is no doubt.
         bench.says(&says(command::QUERY, b"SELECT nonsense"));
         bench.hears(&packets(1, &[err(1054)]));
@@ -593,12 +597,108 @@ fn last_values_of_ones_own_stay() {
     assert_eq!(texts_of(&mut bench, &says(command::QUERY, b"SELECT ROW_COUNT()")), ["SELECT ROW_COUNT()"]);
 }
 
-/// Finding 13.
+/// Finding 13: it is not said to whoever comes next.
 #[test]
 fn a_server_that_ends_an_idle_connection() {
+    let (mut server, mut out) = (server(), Out::new());
+    let told = packets(0, &[err(4031)]);
+    assert_eq!(server.receive(&told, None, &mut out), Ok(told.len()));
+    assert!(out.is_empty());
+    assert_eq!(server.status(), Status::Ended);
+}
+
+/// Scenario 105: who keeps the connection is told, as an answer to what it asks next.
+#[test]
+fn a_server_that_ends_a_kept_connection() {
     let mut bench = Bench::new(MODERN, usize::MAX);
-    assert_eq!(bench.hears(&packets(0, &[err(4031)])), b"");
+    bench.says(&says(command::QUERY, b"SET wait_timeout = 1"));
+    bench.hears(&packets(1, &[ok(mark::OK, AUTO)]));
+    assert_eq!(bench.hears(&packets(0, &[err(4031)])), packets(1, &[err(4031)]));
     assert_eq!(bench.server.status(), Status::Ended);
+}
+
+/// What the client gets for this command, when the server has answered the ping that comes in its place.
+fn refused_with(bench: &mut Bench, command: u8, body: &[u8]) -> String {
+    assert_eq!(bench.says(&says(command, body)), says(command::PING, b""));
+    let told = bench.hears(&packets(1, &[ok(mark::OK, AUTO)]));
+    crate::mysql::message::server_error(&told[4..]).unwrap().code
+}
+
+/// Scenario 106: rolled back by the proxy; the client is told, and nothing runs until it has ended its transaction.
+#[test]
+fn a_transaction_that_was_open_for_too_long() {
+    let why = || ClientError::TransactionTooLong { limit: std::time::Duration::from_secs(1) };
+    let open = AUTO | status::IN_TRANSACTION;
+    let begin = |bench: &mut Bench| {
+        bench.says(&says(command::QUERY, b"BEGIN"));
+        bench.hears(&packets(1, &[ok(mark::OK, open)]));
+    };
+    let rolled_back = |bench: &mut Bench, sent: &[u8]| {
+        assert_eq!(texts(sent), ["ROLLBACK"]);
+        assert_eq!(bench.hears(&packets(1, &[ok(mark::OK, AUTO)])), b"");
+        assert_eq!(bench.server.status(), Status::InTransaction);
+        assert!(!bench.server.has_sent_nothing());
+    };
+    let mut bench = Bench::new(MODERN, usize::MAX);
+    assert!(!bench.server.fail_transaction(why(), &mut Vec::new()), "there is none");
+    for (last, is_told) in [(&b"ROLLBACK"[..], false), (b"COMMIT", true)] {
+        for asks_first in [true, false] {
+            begin(&mut bench);
+            let mut sent = Vec::new();
+            assert!(bench.server.fail_transaction(why(), &mut sent));
+            assert!(!bench.server.fail_transaction(why(), &mut sent), "it has failed");
+            rolled_back(&mut bench, &sent);
+            if asks_first {
+                assert_eq!(refused_with(&mut bench, command::QUERY, b"INSERT INTO t VALUES (1)"), "1317");
+                assert_eq!(refused_with(&mut bench, command::QUERY, b"SELECT 1"), "1213");
+                assert_eq!(refused_with(&mut bench, command::INIT_DB, b"other"), "1213");
+                let ping = says(command::PING, b"");
+                assert_eq!(bench.says(&ping), ping);
+                bench.hears(&packets(1, &[ok(mark::OK, AUTO)]));
+            }
+            if is_told {
+                let code = if asks_first { "1213" } else { "1317" };
+                assert_eq!(refused_with(&mut bench, command::QUERY, last), code);
+            } else {
+                assert_eq!(texts_of(&mut bench, &says(command::QUERY, last)), ["ROLLBACK"]);
+                bench.hears(&packets(1, &[ok(mark::OK, AUTO)]));
+            }
+            assert_eq!(bench.server.status(), Status::Idle);
+        }
+    }
+    // One that was cancelled, which leaves the transaction open.
+    begin(&mut bench);
+    bench.says(&says(command::QUERY, b"SELECT SLEEP(600)"));
+    bench.server.explain_cancel(why());
+    bench.hears(&packets(1, &[err(1317)]));
+    let mut sent = Vec::new();
+    assert!(bench.server.probe(&mut sent));
+    rolled_back(&mut bench, &sent);
+    assert_eq!(refused_with(&mut bench, command::QUERY, b"SELECT 1"), "1213");
+    assert_eq!(texts_of(&mut bench, &says(command::QUERY, b"ROLLBACK")), ["ROLLBACK"]);
+    bench.hears(&packets(1, &[ok(mark::OK, AUTO)]));
+    assert_eq!(bench.server.status(), Status::Idle);
+}
+
+/// Scenario 98: the server closes behind the answer, and what is not said is that the session goes on.
+#[test]
+fn a_client_that_commits_and_leaves() {
+    for (text, status) in [
+        (&b"COMMIT RELEASE"[..], Status::Ended),
+        (b"/* x */ rollback work and no chain release;", Status::Ended),
+        (b"COMMIT NO RELEASE", Status::Idle),
+    ] {
+        let mut bench = Bench::new(MODERN, usize::MAX);
+        bench.says(&says(command::QUERY, text));
+        let told = packets(1, &[ok(mark::OK, AUTO)]);
+        assert_eq!(bench.hears(&told), told);
+        assert_eq!(bench.server.status(), status);
+        // One that failed has left nothing.
+        let mut bench = Bench::new(MODERN, usize::MAX);
+        bench.says(&says(command::QUERY, text));
+        bench.hears(&packets(1, &[err(1064)]));
+        assert_ne!(bench.server.status(), Status::Ended);
+    }
 }
 
 /// Scenario 43: a connection whose user must change the password first is nobody else's.

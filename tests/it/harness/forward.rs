@@ -1,11 +1,11 @@
 //! Stands between two peers, passes bytes on, and does to them what a test asks for: leaves messages out, adds some, or
-//! writes them down.
+//! writes them down; keeps them for later, or cuts everybody off.
 //!
 //! Between the proxy and a database (without TLS) it knows messages, so what it adds stands between two of them.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 
 use super::wire::{Frame, message, read_frame};
@@ -15,6 +15,7 @@ pub struct Forwarder {
     pub address: SocketAddr,
     /// Towards those who connected, each with what it was sent so far.
     clients: Arc<Mutex<Vec<Arc<Mutex<Sending>>>>>,
+    held: Arc<(Mutex<bool>, Condvar)>,
 }
 
 struct Sending {
@@ -50,7 +51,8 @@ impl Forwarder {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let address = listener.local_addr().unwrap();
         let clients: Arc<Mutex<Vec<Arc<Mutex<Sending>>>>> = Arc::default();
-        let known = clients.clone();
+        let held: Arc<(Mutex<bool>, Condvar)> = Arc::default();
+        let (known, holding) = (clients.clone(), held.clone());
         let passing = Arc::new(passing);
         thread::spawn(move || {
             for client in listener.incoming().map_while(Result::ok) {
@@ -63,9 +65,9 @@ impl Forwarder {
                 let sending = Arc::new(Mutex::new(sending));
                 known.lock().unwrap().push(sending.clone());
                 let source = server.try_clone().unwrap();
-                let passing = passing.clone();
+                let (passing, held) = (passing.clone(), holding.clone());
                 thread::spawn(move || {
-                    let _ = to_client(source, &sending, &passing);
+                    let _ = to_client(source, &sending, &passing, &held);
                     let _ = sending.lock().unwrap().stream.shutdown(Shutdown::Both);
                 });
                 thread::spawn(move || {
@@ -75,7 +77,21 @@ impl Forwarder {
                 });
             }
         });
-        Self { address, clients }
+        Self { address, clients, held }
+    }
+
+    /// What the server says from here on waits, if it is passed on as it comes.
+    pub fn hold(&self, holds: bool) {
+        *self.held.0.lock().unwrap() = holds;
+        self.held.1.notify_all();
+    }
+
+    /// Ends every connection there is; what was held back is lost.
+    pub fn cut(&self) {
+        for client in self.clients.lock().unwrap().drain(..) {
+            let _ = client.lock().unwrap().stream.shutdown(Shutdown::Both);
+        }
+        self.hold(false);
     }
 
     /// Sends this to everybody who is connected, between two messages.
@@ -92,7 +108,12 @@ impl Forwarder {
     }
 }
 
-fn to_client(mut source: TcpStream, client: &Mutex<Sending>, passing: &Passing) -> std::io::Result<()> {
+fn to_client(
+    mut source: TcpStream,
+    client: &Mutex<Sending>,
+    passing: &Passing,
+    held: &(Mutex<bool>, Condvar),
+) -> std::io::Result<()> {
     match passing {
         Passing::Frames(change) => loop {
             for frame in change(read_frame(&mut source)?) {
@@ -107,6 +128,7 @@ fn to_client(mut source: TcpStream, client: &Mutex<Sending>, passing: &Passing) 
                 if length == 0 {
                     return Ok(());
                 }
+                drop(held.1.wait_while(held.0.lock().unwrap(), |held| *held).unwrap());
                 client.lock().unwrap().recorded.extend_from_slice(&buffer[..length]);
                 stream.write_all(&buffer[..length])?;
             }

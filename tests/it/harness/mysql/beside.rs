@@ -7,7 +7,7 @@
 //! more results follow, or that no index was used. At that point the server has not told the proxy yet; the packet behind the rows
 //! is compared whole.
 
-use super::wire::{COM_QUERY, MyError, MyLogin, MyWire, Packet};
+use super::wire::{COM_QUERY, COM_STMT_EXECUTE, COM_STMT_PREPARE, MyError, MyLogin, MyWire, Packet};
 use super::{MyServer, database, servers};
 use crate::harness::proxy::{ProxyHandle, config, start};
 use sluicegate::demo::servers::{APP, APP_PASSWORD};
@@ -116,9 +116,34 @@ impl Talk {
         self.compared(&payload[..payload.len().min(40)].escape_ascii().to_string(), payload, |packet| packet)
     }
 
-    /// The same, apart from what `mask` takes away.
-    pub fn command_but(&mut self, payload: &[u8], mask: impl Fn(Packet) -> Packet) -> Vec<Packet> {
-        self.compared(&payload[..payload.len().min(40)].escape_ascii().to_string(), payload, mask)
+    /// Both prepare this; the numbers of the statement are their own.
+    pub fn prepare(&mut self, sql: &str) -> Statement {
+        let payload = [&[COM_STMT_PREPARE], sql.as_bytes()].concat();
+        let (told, found) = self.commands(sql, &[payload.clone(), payload], |packet| {
+            let is_prepared = packet.sequence == 1 && packet.first() == 0;
+            let kept = [&[0; 5], packet.payload.get(5..).unwrap_or_default()].concat();
+            Packet { payload: if is_prepared { kept.into() } else { packet.payload }, ..packet }
+        });
+        let number = |packets: &[Packet]| u32::from_le_bytes(packets[0].payload[1..5].try_into().unwrap());
+        Statement { direct: number(&told), proxied: number(&found) }
+    }
+
+    /// Both send this command for the statement: the command itself, and what comes behind the number.
+    pub fn use_statement(&mut self, statement: Statement, command: u8, rest: &[u8]) -> Vec<Packet> {
+        let numbers = [statement.direct, statement.proxied];
+        let payloads = numbers.map(|number| [&[command], &number.to_le_bytes()[..], rest].concat());
+        self.commands(&format!("command {command:x}"), &payloads, |packet| packet).1
+    }
+
+    /// Both execute it with these parameters: the bitmap of NULLs, the byte 1, types, values.
+    pub fn execute(&mut self, statement: Statement, parameters: &[u8]) -> Vec<Packet> {
+        self.use_statement(statement, COM_STMT_EXECUTE, &[&[0, 1, 0, 0, 0], parameters].concat())
+    }
+
+    /// The same on one side alone.
+    pub fn execute_proxied(&mut self, statement: Statement, parameters: &[u8]) -> Vec<Packet> {
+        let number = statement.proxied.to_le_bytes();
+        self.proxied.command(&[&[COM_STMT_EXECUTE], &number[..], &[0, 1, 0, 0, 0], parameters].concat())
     }
 
     fn compared(&mut self, what: &str, payload: &[u8], mask: impl Fn(Packet) -> Packet) -> Vec<Packet> {
@@ -149,6 +174,13 @@ impl Talk {
         let packets = self.same(sql);
         packets.last().and_then(Packet::error).unwrap_or_else(|| panic!("no error: {packets:?}\nin: {sql}"))
     }
+}
+
+/// The numbers of a prepared statement on either side.
+#[derive(Clone, Copy)]
+pub struct Statement {
+    direct: u32,
+    proxied: u32,
 }
 
 /// A name in place of another one of the same length.

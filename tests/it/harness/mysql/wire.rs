@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -26,7 +26,6 @@ pub mod capability {
     pub const FOUND_ROWS: u32 = 1 << 1;
     pub const LONG_FLAG: u32 = 1 << 2;
     pub const CONNECT_WITH_DB: u32 = 1 << 3;
-    pub const LOCAL_FILES: u32 = 1 << 7;
     pub const IGNORE_SPACE: u32 = 1 << 8;
     pub const PROTOCOL_41: u32 = 1 << 9;
     pub const INTERACTIVE: u32 = 1 << 10;
@@ -388,6 +387,19 @@ impl MyWire {
         stream.write_all(bytes).and_then(|()| stream.flush()).unwrap();
     }
 
+    /// Writes these bytes as far as somebody takes them.
+    pub fn send_as_far_as_it_goes(&mut self, bytes: &[u8]) {
+        let _ = self.stream().both().write_all(bytes);
+    }
+
+    /// Says that nothing more will come.
+    pub fn half_close(&mut self) {
+        match self.stream() {
+            Stream::Plain(stream) => stream.shutdown(Shutdown::Write).unwrap(),
+            Stream::Tls(stream) => stream.sock.shutdown(Shutdown::Write).unwrap(),
+        }
+    }
+
     /// Begins a command: sends the payload under sequence id 0.
     pub fn send(&mut self, payload: &[u8]) {
         self.sequence = 0;
@@ -438,17 +450,24 @@ impl MyWire {
 
     /// Sends a query and gives all packets of its reply, of all of its results. A request for a local file ends it too.
     pub fn reply(&mut self, sql: &str) -> Vec<Packet> {
-        self.send(&[&[COM_QUERY], sql.as_bytes()].concat());
-        let mut packets = Vec::new();
-        while self.result(&mut packets) {}
-        packets
+        self.command(&[&[COM_QUERY], sql.as_bytes()].concat())
     }
 
     /// Sends a command and gives all packets of its reply, in whatever form that comes.
     pub fn command(&mut self, payload: &[u8]) -> Vec<Packet> {
         self.send(payload);
+        self.reply_to(payload[0])
+    }
+
+    /// The next packet begins a reply.
+    pub fn expect_reply(&mut self) {
+        self.sequence = 1;
+    }
+
+    /// All packets of the reply to a command that was sent.
+    pub fn reply_to(&mut self, command: u8) -> Vec<Packet> {
         let mut packets = Vec::new();
-        match payload[0] {
+        match command {
             COM_QUERY | COM_STMT_EXECUTE => while self.result(&mut packets) {},
             // A column begins with a short length.
             COM_FIELD_LIST | COM_STMT_FETCH => while self.receive_into(&mut packets) < 0xFE {},

@@ -1,0 +1,261 @@
+//! Servers, connections and transactions that come to an end at the wrong moment: scenarios 55 to 57 and 103 to 106.
+
+use std::time::Duration;
+
+use crate::harness::forward::Forwarder;
+use crate::harness::measure::eventually;
+use crate::harness::mysql::beside::{app, each, each_with, my_config};
+use crate::harness::mysql::wire::{MyWire, Packet, framed};
+use crate::harness::mysql::{Flavour, MyServer, database, servers};
+use crate::harness::proxy::{ProxyHandle, set, start};
+use sluicegate::demo::servers::APP;
+
+const TABLE: &[&str] = &["CREATE TABLE t (i int PRIMARY KEY)"];
+
+fn client(proxy: &ProxyHandle, name: &str) -> MyWire {
+    MyWire::connect(proxy.address, &app().database(name)).unwrap()
+}
+
+/// For each of both servers: a proxy that reaches it over a forwarder, by which it can be cut off.
+fn each_forwarded(name: &str, run: impl Fn(&MyServer, &str, &ProxyHandle, &Forwarder)) {
+    for server in servers() {
+        let name = database(server, &format!("{name}_{:?}", server.flavour()).to_lowercase(), TABLE);
+        let forwarder = Forwarder::recording(server.address());
+        let text = my_config(server, 4).replace(&server.address().to_string(), &forwarder.address.to_string());
+        // The proxy's own questions are held up as well.
+        let text = set(&text, "target_group.health", "timeout", "\"20s\"");
+        run(server, &name, &start(&text), &forwarder);
+    }
+}
+
+/// What a statement, of which this is a part, has for a number at the server; waits for it.
+fn running(server: &MyServer, name: &str, part: &str) -> String {
+    let mut root = server.root();
+    let found = format!("SELECT id FROM information_schema.processlist WHERE db = '{name}' AND info LIKE '%{part}%'");
+    loop {
+        if let [row] = &root.query(&found)[..] {
+            return row[0].clone().unwrap();
+        }
+        std::thread::yield_now();
+    }
+}
+
+/// The whole packets in these bytes, which are numbered one after another; and whether something is left of one more.
+fn whole(bytes: &[u8]) -> (Vec<Packet>, bool) {
+    let (mut packets, mut rest): (Vec<Packet>, &[u8]) = (Vec::new(), bytes);
+    while let Some(([a, b, c, sequence], more)) = rest.split_first_chunk::<4>() {
+        let Some((payload, more)) = more.split_at_checked(u32::from_le_bytes([*a, *b, *c, 0]) as usize) else { break };
+        if let Some(last) = packets.last() {
+            assert_eq!(*sequence, last.sequence.wrapping_add(1));
+        }
+        packets.push(Packet { sequence: *sequence, payload: payload.to_vec().into() });
+        rest = more;
+    }
+    (packets, !rest.is_empty())
+}
+
+/// The connection is lost before the first byte of an answer. Whether the statement has run nobody knows, and it is not run again.
+#[test]
+fn my_055_lost_before_an_answer() {
+    each_forwarded("my_055", |server, name, proxy, forwarder| {
+        let mut one = client(proxy, name);
+        one.query("DO 1");
+        forwarder.hold(true);
+        one.send(b"\x03INSERT INTO t VALUES (1)");
+        let mut root = server.root();
+        while root.value(&format!("SELECT COUNT(*) FROM {name}.t")) != "1" {
+            std::thread::yield_now();
+        }
+        forwarder.cut();
+        let error = one.receive().error().unwrap();
+        assert_eq!((error.code, error.state.as_str()), (1158, "08S01"), "{error}");
+        one.until_closed();
+        assert_eq!(client(proxy, name).value("SELECT COUNT(*) FROM t"), "1");
+    });
+}
+
+/// A result breaks off: what was said is whole, and an error stands where the next row would, or nothing does.
+#[test]
+fn my_056_lost_in_the_middle_of_a_result() {
+    each("my_056", 4, TABLE, |server, name, proxy| {
+        // More than a server keeps back, and then it stops.
+        let sql = "SELECT REPEAT('x', 30000) UNION ALL SELECT REPEAT('y', 30000) UNION ALL SELECT SLEEP(600)";
+        let mut one = client(proxy, name);
+        one.send(&[b"\x03", sql.as_bytes()].concat());
+        let number = running(server, name, "SLEEP(600)");
+        server.root().query(&format!("KILL {number}"));
+        let (packets, is_torn) = whole(&one.rest());
+        println!("{packets:?} {is_torn}");
+        assert!(packets.iter().all(|packet| packet.first() != 0xFE), "{packets:?}");
+        let error = packets.last().and_then(Packet::error).map(|error| error.code);
+        assert!(is_torn || matches!(error, Some(1158 | 1317 | 1927 | 1053)), "{packets:?}");
+        // An error behind rows is no end of the session.
+        let mut one = client(proxy, name);
+        one.send(&[b"\x03", sql.as_bytes()].concat());
+        let number = running(server, name, "SLEEP(600)");
+        server.root().query(&format!("KILL QUERY {number}"));
+        while !matches!(one.receive().first(), 0xFE | 0xFF) {}
+        assert_eq!(one.value("SELECT 'goes on'"), "goes on");
+        eventually(proxy, &[("database_connections_currently_in_transaction", 0.0)]);
+    });
+    each_forwarded("my_056_cut", |server, name, proxy, forwarder| {
+        let mut one = client(proxy, name);
+        one.send(b"\x03SELECT REPEAT('x', 30000) UNION ALL SELECT SLEEP(600)");
+        running(server, name, "SLEEP(600)");
+        forwarder.cut();
+        let (packets, is_torn) = whole(&one.rest());
+        let error = packets.last().and_then(Packet::error).map(|error| error.code);
+        assert!(is_torn || error == Some(1158), "{packets:?}");
+        assert_eq!(client(proxy, name).value("SELECT 'fine'"), "fine");
+    });
+}
+
+/// A server ends connections that nobody has: nobody hears of it.
+#[test]
+fn my_057_idle_connections_that_are_ended() {
+    for ends in ["init_query", "KILL"] {
+        let config = |server: &_| {
+            let text = my_config(server, 4);
+            let init = "\"SET wait_timeout = 1\"";
+            if ends == "KILL" { text } else { set(&text, "target_group.pool", "init_query", init) }
+        };
+        each_with("my_057", TABLE, config, |server, name, proxy| {
+            let mut one = client(proxy, name);
+            let own = format!("SELECT id FROM information_schema.processlist WHERE db = '{name}' AND user = '{APP}'");
+            let mut root = server.root();
+            for round in 0..2 {
+                assert_eq!(one.value(&format!("SELECT {round}")), round.to_string());
+                if ends == "KILL" {
+                    let rows = root.query(&own);
+                    assert!(!rows.is_empty());
+                    for row in rows {
+                        root.query(&format!("KILL {}", row[0].as_ref().unwrap()));
+                    }
+                }
+                while !root.query(&own).is_empty() {
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+            }
+            assert_eq!(one.value("SELECT 'never heard of it'"), "never heard of it");
+            assert_eq!(proxy.metric("sluicegate_errors_total"), 0.0, "{}", proxy.log());
+        });
+    }
+}
+
+/// The server is lost within a transaction: its client is told once, and nothing is run outside of it.
+#[test]
+fn my_103_lost_within_a_transaction() {
+    each_forwarded("my_103", |_, name, proxy, forwarder| {
+        let mut one = client(proxy, name);
+        one.query("BEGIN");
+        one.query("INSERT INTO t VALUES (1)");
+        forwarder.cut();
+        one.send_as_far_as_it_goes(&framed(&mut 0, b"\x03INSERT INTO t VALUES (2)"));
+        let (packets, _) = whole(&one.rest());
+        let [told] = &packets[..] else { panic!("{packets:?}") };
+        let error = told.error().unwrap();
+        assert_eq!((told.sequence, error.code, error.state.as_str()), (1, 1158, "08S01"), "{error}");
+        assert_eq!(client(proxy, name).value("SELECT COUNT(*) FROM t"), "0");
+    });
+}
+
+/// The answer to a COMMIT is lost: it may have been done, and it is not done again.
+#[test]
+fn my_104_a_commit_without_an_answer() {
+    each_forwarded("my_104", |server, name, proxy, forwarder| {
+        let mut one = client(proxy, name);
+        one.query("BEGIN");
+        one.query("INSERT INTO t VALUES (1)");
+        forwarder.hold(true);
+        one.send(b"\x03COMMIT");
+        let mut root = server.root();
+        while root.value(&format!("SELECT COUNT(*) FROM {name}.t")) != "1" {
+            std::thread::yield_now();
+        }
+        forwarder.cut();
+        let error = one.receive().error().unwrap();
+        assert_eq!((error.code, error.state.as_str()), (1158, "08S01"), "{error}");
+        assert!(error.message.contains("may or may not"), "{error}");
+        one.until_closed();
+        assert_eq!(client(proxy, name).value("SELECT COUNT(*) FROM t"), "1");
+    });
+}
+
+/// A client that may be idle for a second only, by its own wish.
+#[test]
+fn my_105_wait_timeout() {
+    each("my_105", 4, TABLE, |server, name, proxy| {
+        let mut told = Vec::new();
+        for address in [server.address(), proxy.address] {
+            let mut wire = MyWire::connect(address, &app().database(name)).unwrap();
+            wire.query("SET wait_timeout = 1");
+            assert_eq!(wire.value("SELECT @@wait_timeout"), "1");
+            let (packets, _) = whole(&wire.rest());
+            told.push(packets.first().and_then(Packet::error));
+        }
+        // MySQL says why; MariaDB does not, and the proxy can say no more than that it was lost.
+        match server.flavour() {
+            Flavour::MySql => assert_eq!((told[1].as_ref().unwrap().code, &told[1]), (4031, &told[0])),
+            Flavour::MariaDb => assert_eq!((told[1].as_ref().map(|error| error.code), &told[0]), (Some(1053), &None)),
+        }
+        assert_eq!(client(proxy, name).value("SELECT @@wait_timeout > 1"), "1");
+    });
+}
+
+/// Limits of the proxy's own, each in its own words and counted.
+#[test]
+fn my_106_idle_transactions_and_idle_clients() {
+    for (table, key, begin) in [
+        ("target_group.pool", "transaction_idle_timeout", &["BEGIN", "INSERT INTO t VALUES (1)"][..]),
+        ("target_group.pool", "pin_idle_timeout", &["SET @a = 1"]),
+        ("endpoint", "idle_client_timeout", &["SELECT 1"]),
+    ] {
+        let config = |server: &_| set(&my_config(server, 4), table, key, "\"100ms\"");
+        each_with("my_106", TABLE, config, |_, name, proxy| {
+            let mut one = client(proxy, name);
+            begin.iter().for_each(|sql| drop(one.query(sql)));
+            let error = one.receive_from(1).error().unwrap();
+            assert_eq!((error.code, error.state.as_str()), (1053, "08S01"), "{error}");
+            assert!(error.message.contains(key), "{error}");
+            one.until_closed();
+            eventually(proxy, &[("timeouts_total", 1.0)]);
+            assert_eq!(client(proxy, name).value("SELECT COUNT(*) FROM t"), "0");
+        });
+    }
+}
+
+/// A transaction that is open for too long is rolled back, whether its client does anything or not. It is told, and nothing runs
+/// outside of the transaction until it has ended it.
+#[test]
+fn my_106_transactions_that_are_open_for_too_long() {
+    let config = |server: &_| set(&my_config(server, 4), "target_group.pool", "transaction_max", "\"300ms\"");
+    each_with("my_106_max", TABLE, config, |_, name, proxy| {
+        let mut one = client(proxy, name);
+        let mut timeouts = 0.0;
+        for sleeps in [false, true] {
+            for last in ["ROLLBACK", "COMMIT"] {
+                one.query("BEGIN");
+                one.query("INSERT INTO t VALUES (1)");
+                timeouts += 1.0;
+                let slow = "SELECT COUNT(*) FROM information_schema.collations a, information_schema.collations b, \
+                            information_schema.collations c, information_schema.collations d";
+                let error = if sleeps {
+                    one.error(slow)
+                } else {
+                    eventually(proxy, &[("timeouts_total", timeouts)]);
+                    one.error("INSERT INTO t VALUES (2)")
+                };
+                assert_eq!((error.code, error.state.as_str()), (1317, "70100"), "{error}");
+                assert!(error.message.contains("transaction_max"), "{error}");
+                let error = one.error("INSERT INTO t VALUES (3)");
+                assert_eq!((error.code, error.state.as_str()), (1213, "40001"), "{error}");
+                // A COMMIT commits nothing, and is told so.
+                let ended = one.reply(last)[0].error().map(|error| error.code);
+                assert_eq!(ended, (last == "COMMIT").then_some(1213));
+                assert_eq!(one.value("SELECT COUNT(*) FROM t"), "0");
+                eventually(proxy, &[("timeouts_total", timeouts)]);
+            }
+        }
+        eventually(proxy, &[("database_connections_currently_in_transaction", 0.0)]);
+    });
+}
