@@ -235,6 +235,17 @@ fn collations_by_the_names_of_their_server() {
     }
 }
 
+/// What follows would be taken for a column, and its end for another reply's.
+#[test]
+fn a_result_without_columns_is_none() {
+    for none in [vec![0xFC, 0, 0], vec![0xFD, 0, 0, 0], vec![0xFE, 0, 0, 0, 0, 0, 0, 0, 0]] {
+        let mut bench = Bench::new(MODERN, 1000);
+        bench.says(&says(command::QUERY, b"SELECT"));
+        let heard = bench.server.receive(&packets(1, &[none]), Some(&mut bench.client), &mut Out::new());
+        assert!(matches!(heard, Err(Violation::MalformedFrame(_))), "{heard:?}");
+    }
+}
+
 /// Scenarios 46 and 91.
 #[test]
 fn several_results_and_an_error_behind_them() {
