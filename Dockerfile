@@ -24,7 +24,7 @@ WORKDIR /var/lib/sluicegate
 # state_dir: the writer that is followed must survive a new container.
 VOLUME /var/lib/sluicegate
 # Endpoints as in the example; a proxy.toml may listen elsewhere. The admin port (9632) stays on the container's loopback.
-EXPOSE 6432 6433 6434
+EXPOSE 6432 6433 6434 3307
 
 # SIGTERM drains: open transactions get `shutdown_timeout` (30 s by default) to end.
 STOPSIGNAL SIGTERM

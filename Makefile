@@ -3,7 +3,7 @@
 #   make demo [ARGS=--once]    throwaway databases, a proxy, a guided tour
 #   make check                 formatting, lints, documentation, unit and property tests
 #   make test                  all of check, then everything against real servers
-#   make bench                 latency and throughput against a direct connection
+#   make bench                 latency and throughput beside a direct connection, PgBouncer and MySQL Router
 #   make fuzz [FUZZ_SECONDS=60] [FUZZ_TARGETS="..."]    every target of tests/fuzz, one after another
 #   make provision             what all of these need on this machine (Debian; root)
 
@@ -56,6 +56,7 @@ test: provision check
 
 bench: provision
 	@$(stage) bench $(CARGO) bench --bench end_to_end $(CARGO_FLAGS)
+	@$(stage) bench-mysql $(CARGO) bench --bench end_to_end_mysql $(CARGO_FLAGS)
 
 fuzz: provision
 	@command -v cargo-fuzz >/dev/null || $(stage) cargo-fuzz $(CARGO) install cargo-fuzz --locked

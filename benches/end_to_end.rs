@@ -18,17 +18,15 @@
 
 mod load;
 
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::fs;
-use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use load::idle::Idle;
+use load::results::Results;
 use load::ways::{CONNECTIONS, Entry, Starter, Way};
-use load::{Database, Door, Process, Result, Sample, list, median, number, ratio};
+use load::{Database, Door, Process, Result, Sample, in_turn, list, median, number};
 
 /// Sections that need an endpoint with TLS.
 const WITH_TLS: [&str; 4] = ["tls", "connect-tls", "connect-token", "memory"];
@@ -59,7 +57,7 @@ fn bench() -> Result<()> {
     println!(
         "{rounds} rounds of {seconds} s; {CONNECTIONS} database connections; medians; cpu: µs of the proxy's process"
     );
-    let mut results = Results::default();
+    let mut results = Results::new("end_to_end.tsv", ("pgbouncer", "PgBouncer"));
     for section in sections {
         let value = bed.database.script("value.sql", VALUE)?;
         let rows = bed.database.script("rows.sql", ROWS)?;
@@ -70,13 +68,13 @@ fn bench() -> Result<()> {
                         let args = ["-S", "-M", &mode];
                         bed.rounds(&mut results, (&mode, Entry::Plain), clients.parse()?, rounds, seconds, &args)?;
                     }
-                    results.table(&mode, &bed, "tps");
+                    results.table(&mode, bed.names(), "tps");
                 }
             }
             "tls" => {
                 let args = ["-S", "-M", "prepared"];
                 bed.rounds(&mut results, (&section, Entry::Tls), 64, rounds, seconds, &args)?;
-                results.table(&section, &bed, "tps");
+                results.table(&section, bed.names(), "tps");
             }
             "connect" | "connect-tls" | "connect-token" => {
                 let entry = match section.as_str() {
@@ -85,17 +83,17 @@ fn bench() -> Result<()> {
                     _ => Entry::Token,
                 };
                 bed.rounds(&mut results, (&section, entry), 16, rounds, seconds, &["-S", "-C"])?;
-                results.table(&section, &bed, "conn/s");
+                results.table(&section, bed.names(), "conn/s");
             }
             "memory" => bed.memory(rounds)?,
             "value" | "rows" => {
                 let script = if section == "value" { &value } else { &rows };
                 bed.rounds(&mut results, (&section, Entry::Plain), 4, rounds, seconds, &["-f", script])?;
-                results.table(&section, &bed, "MB/s");
+                results.table(&section, bed.names(), "MB/s");
             }
             "copy" => {
                 bed.copies(&mut results, rounds)?;
-                results.table(&section, &bed, "MB/s");
+                results.table(&section, bed.names(), "MB/s");
             }
             "calls" => bed.system_calls(seconds)?,
             other => return Err(format!("BENCH_ONLY knows no section {other:?}").into()),
@@ -134,39 +132,34 @@ impl Bed {
         seconds: u32,
         args: &[&str],
     ) -> Result<()> {
-        for round in 0..rounds {
-            for turn in 0..self.variants.len() {
-                let variant = &self.variants[(turn + round as usize) % self.variants.len()];
-                let token = variant.token()?;
-                let Some(door) = variant.door(entry, &token) else { continue };
-                let process = variant.process.as_ref();
-                let sample = self.database.pgbench(door, clients, seconds, args, process);
-                let sample =
-                    sample.map_err(|error| format!("{section}, {clients} clients, {}: {error}", variant.name))?;
-                results.add(section, clients, variant.name, sample)?;
-            }
-        }
-        Ok(())
+        in_turn(&self.variants, rounds, |variant| {
+            let token = variant.token()?;
+            let Some(door) = variant.door(entry, &token) else { return Ok(()) };
+            let process = variant.process.as_ref();
+            let sample = self.database.pgbench(door, clients, seconds, args, process);
+            let sample = sample.map_err(|error| format!("{section}, {clients} clients, {}: {error}", variant.name))?;
+            results.add(section, clients, variant.name, sample)
+        })
     }
 
     fn copies(&self, results: &mut Results, rounds: u32) -> Result<()> {
-        for round in 0..rounds {
-            for turn in 0..self.variants.len() {
-                let variant = &self.variants[(turn + round as usize) % self.variants.len()];
-                let cpu = || variant.process.as_ref().map(Process::cpu).transpose();
-                let (before, started) = (cpu()?, Instant::now());
-                let mut psql = self.database.client("psql", Door::plain(variant.port));
-                let status = psql.args(["-Xqc", COPY.1]).stdout(Stdio::null()).status()?;
-                if !status.success() {
-                    return Err(format!("copy, {}: psql failed ({status})", variant.name).into());
-                }
-                let spent = cpu()?.zip(before).map_or(f64::NAN, |(after, before)| (after - before).as_secs_f64() * 1e6);
-                let per_second = COPY.0 / started.elapsed().as_secs_f64();
-                let sample = Sample { per_second, p50_us: f64::NAN, p99_us: f64::NAN, cpu_us: spent / COPY.0 };
-                results.add("copy", 1, variant.name, sample)?;
+        in_turn(&self.variants, rounds, |variant| {
+            let cpu = || variant.process.as_ref().map(Process::cpu).transpose();
+            let (before, started) = (cpu()?, Instant::now());
+            let mut psql = self.database.client("psql", Door::plain(variant.port));
+            let status = psql.args(["-Xqc", COPY.1]).stdout(Stdio::null()).status()?;
+            if !status.success() {
+                return Err(format!("copy, {}: psql failed ({status})", variant.name).into());
             }
-        }
-        Ok(())
+            let spent = cpu()?.zip(before).map_or(f64::NAN, |(after, before)| (after - before).as_secs_f64() * 1e6);
+            let per_second = COPY.0 / started.elapsed().as_secs_f64();
+            let sample = Sample { per_second, p50_us: f64::NAN, p99_us: f64::NAN, cpu_us: spent / COPY.0 };
+            results.add("copy", 1, variant.name, sample)
+        })
+    }
+
+    fn names(&self) -> impl Iterator<Item = &str> + Clone {
+        self.variants.iter().map(|way| way.name)
     }
 
     /// What a client that does nothing costs, in KiB of the proxy's resident memory: every figure from a process that was
@@ -239,67 +232,4 @@ fn memory_of(way: &Way, entry: Entry, clients: u32, tls: &std::sync::Arc<rustls:
     drop(idle);
     thread::sleep(QUIET);
     Ok((held, each(process.memory_kib()?)))
-}
-
-/// Samples by section, clients and variant, in the order of the rounds.
-#[derive(Default)]
-struct Results {
-    samples: BTreeMap<(String, u32), BTreeMap<&'static str, Vec<Sample>>>,
-    lines: String,
-}
-
-impl Results {
-    fn add(&mut self, section: &str, clients: u32, variant: &'static str, sample: Sample) -> Result<()> {
-        let cell = self.samples.entry((section.to_owned(), clients)).or_default().entry(variant).or_default();
-        cell.push(sample);
-        let Sample { per_second, p50_us, p99_us, cpu_us } = sample;
-        let round = cell.len();
-        let _ = writeln!(
-            self.lines,
-            "{section}\t{clients}\t{round}\t{variant}\t{per_second:.1}\t{p50_us:.1}\t{p99_us:.1}\t{cpu_us:.2}"
-        );
-        // At once, so that a run that is cut short leaves what it has.
-        self.save().map(drop)
-    }
-
-    fn table(&self, section: &str, bed: &Bed, unit: &str) {
-        println!("\n## {section}\n");
-        println!(
-            "| clients | variant | {unit} | p50 µs | p99 µs | cpu µs | cpu / PgBouncer's | {unit} / PgBouncer's |"
-        );
-        println!("|---|---|---|---|---|---|---|---|");
-        for ((of, clients), cells) in &self.samples {
-            if of != section {
-                continue;
-            }
-            for Way { name, .. } in bed.variants.iter().filter(|way| cells.contains_key(way.name)) {
-                let all = |variant: &str, figure: fn(&Sample) -> f64| -> Vec<f64> {
-                    cells.get(variant).into_iter().flatten().map(figure).collect()
-                };
-                let show = |figure: fn(&Sample) -> f64, digits: usize| {
-                    let value = median(all(name, figure));
-                    if value.is_nan() { "-".to_owned() } else { format!("{value:.digits$}") }
-                };
-                let beside = |figure: fn(&Sample) -> f64| ratio(&all(name, figure), &all("pgbouncer", figure));
-                println!(
-                    "| {clients} | {name} | {} | {} | {} | {} | {} | {} |",
-                    show(|sample| sample.per_second, 0),
-                    show(|sample| sample.p50_us, 0),
-                    show(|sample| sample.p99_us, 0),
-                    show(|sample| sample.cpu_us, 1),
-                    beside(|sample| sample.cpu_us),
-                    beside(|sample| sample.per_second),
-                );
-            }
-        }
-    }
-
-    fn save(&self) -> Result<PathBuf> {
-        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().ok_or("no target folder")?.join("bench");
-        fs::create_dir_all(&folder)?;
-        let file = folder.join("end_to_end.tsv");
-        let head = "section\tclients\tround\tvariant\tper_second\tp50_us\tp99_us\tcpu_us\n";
-        fs::write(&file, head.to_owned() + &self.lines)?;
-        Ok(file)
-    }
 }

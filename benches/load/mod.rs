@@ -1,10 +1,13 @@
-//! What the benches that run pgbench share: a database, processes that are always cleaned up, pgbench with its figures,
-//! and the processor time of a process.
+//! What the benches share: a database, processes that are always cleaned up, pgbench with its figures, and the processor
+//! time of a process.
 //!
 //! Everything measured runs in a session of its own (`setsid`): the scheduler groups processes by session, and a proxy
 //! in the same group as its load generator gets less of the processor than one that is not.
 
+pub mod crew;
 pub mod idle;
+pub mod mysql;
+pub mod results;
 pub mod ways;
 
 use std::error::Error;
@@ -93,19 +96,10 @@ impl Database {
 
     /// Waits until a query through this port is answered.
     pub fn wait_for(&self, port: u16, process: &mut Process) -> Result<()> {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
+        process.wait_for(|| {
             let said = self.client("psql", Door::plain(port)).args(["-XAtc", "SELECT 1"]).output()?;
-            if said.status.success() {
-                return Ok(());
-            }
-            let ended = process.child.try_wait()?.is_some();
-            if ended || Instant::now() > deadline {
-                let error = String::from_utf8_lossy(&said.stderr).into_owned();
-                return Err(format!("{} does not answer: {error}\n{}", process.name, process.log()).into());
-            }
-            thread::sleep(Duration::from_millis(50));
-        }
+            if said.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&said.stderr).into()) }
+        })
     }
 
     /// Runs pgbench at `door` and looks at `process` meanwhile. The measured window is `seconds` long and begins a
@@ -223,6 +217,18 @@ impl Process {
         Ok(Self { name, child, log: Some(log) })
     }
 
+    /// Waits until it answers.
+    pub fn wait_for(&mut self, ask: impl Fn() -> Result<()>) -> Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        while let Err(error) = ask() {
+            if self.child.try_wait()?.is_some() || Instant::now() > deadline {
+                return Err(format!("{} does not answer: {error}\n{}", self.name, self.log()).into());
+            }
+            thread::sleep(Duration::from_millis(50));
+        }
+        Ok(())
+    }
+
     pub fn id(&self) -> u32 {
         self.child.id()
     }
@@ -293,6 +299,16 @@ pub fn provisioned(name: &str) -> Option<String> {
 /// A port that is free now.
 pub fn free_port() -> Result<u16> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
+}
+
+/// Everyone has a turn in every round, and each round begins with another.
+pub fn in_turn<T>(all: &[T], rounds: u32, mut run: impl FnMut(&T) -> Result<()>) -> Result<()> {
+    for round in 0..rounds as usize {
+        for turn in 0..all.len() {
+            run(&all[(turn + round) % all.len()])?;
+        }
+    }
+    Ok(())
 }
 
 /// A number from the environment.

@@ -123,7 +123,8 @@ impl Starter {
     fn start_proxy(&self, name: &'static str, program: &Path, workers: u32, database: &Database) -> Result<Way> {
         let folder = tempfile::Builder::new().prefix("sluicegate-").tempdir()?;
         let (port, tls_port) = (free_port()?, free_port()?);
-        let mut text = proxy_config(port, database.server.port(), workers, folder.path());
+        let login = "scram-sha-256";
+        let mut text = proxy_config("postgres", login, (port, database.server.port()), workers, folder.path());
         if self.with_tls {
             text += &proxy_tls_config(tls_port, folder.path());
         }
@@ -138,9 +139,7 @@ impl Starter {
         {
             write_private(&folder.path().join(name), text)?;
         }
-        let mut command = dies_with_us(program);
-        command.args(["serve", "--config"]).arg(folder.path().join("proxy.toml"));
-        let mut process = Process::start(name, &command, folder.path())?;
+        let mut process = serve(name, program, folder.path())?;
         database.wait_for(port, &mut process)?;
         Ok(Way { name, port, tls_port, takes_tokens: self.with_tls, process: Some(process), _folder: Some(folder) })
     }
@@ -179,12 +178,20 @@ impl Starter {
     }
 }
 
-fn write_private(file: &Path, text: &str) -> Result<()> {
+/// Runs a build of the proxy with the `proxy.toml` in this folder.
+pub fn serve(name: &'static str, program: &Path, folder: &Path) -> Result<Process> {
+    let mut command = dies_with_us(program);
+    command.args(["serve", "--config"]).arg(folder.join("proxy.toml"));
+    Process::start(name, &command, folder)
+}
+
+pub fn write_private(file: &Path, text: &str) -> Result<()> {
     fs::write(file, text)?;
     Ok(fs::set_permissions(file, fs::Permissions::from_mode(0o600))?)
 }
 
-fn proxy_config(port: u16, database: u16, workers: u32, folder: &Path) -> String {
+/// For an endpoint without TLS at this port, and a database of this engine at that one.
+pub fn proxy_config(engine: &str, login: &str, (port, database): (u16, u16), workers: u32, folder: &Path) -> String {
     let (connections, folder) = (CONNECTIONS + OWN_CONNECTIONS, folder.display());
     format!(
         r#"
@@ -196,7 +203,7 @@ tls          = "off"
 
 [[target_group]]
 name    = "bench"
-engine  = "postgres"
+engine  = "{engine}"
 targets = ["127.0.0.1:{database}"]
 tls     = "off"
 
@@ -212,7 +219,7 @@ tls     = "off"
 
 [[user]]
 name     = "{APP}"
-auth     = ["scram-sha-256"]
+auth     = ["{login}"]
 password = {{ value = "{APP_PASSWORD}" }}
 
 [admin]

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Usage: certs.sh FOLDER. Makes a throwaway CA, and a certificate and key for each of the example's two servers:
-#   FOLDER/ca.crt    FOLDER/db/server.{crt,key}    FOLDER/proxy/server.{crt,key}
+# Usage: certs.sh FOLDER. Makes a throwaway CA, and a certificate and key for each of the example's servers:
+#   FOLDER/ca.crt    FOLDER/{db,mariadb,proxy}/server.{crt,key}
 # What is there is kept. The CA's key is thrown away when it is done.
 set -euo pipefail
 
 folder=$1
 days=825
-# Who must read each key: postgres in the official image, and the proxy in ours (Dockerfile).
+# Who must read each key: postgres and mysql in the official images, and the proxy in ours (Dockerfile).
 db_owner=999:999
 proxy_owner=10432:10432
 
@@ -35,6 +35,7 @@ certificate() {
   install -o "${owner%:*}" -g "${owner#*:}" -m 600 "$work/$name.key" "$folder/$name/server.key"
 }
 certificate db "$db_owner" 'DNS:db'
+certificate mariadb "$db_owner" 'DNS:mariadb'
 certificate proxy "$proxy_owner" 'DNS:proxy,DNS:localhost,IP:127.0.0.1'
 
 # Last, since its presence says that all are there.

@@ -1,4 +1,5 @@
-//! The tour's clients: psql and pgbench as they are installed, tokio-postgres, and HTTP for the admin side.
+//! The tour's clients: psql, pgbench and mysql (or mariadb) as they are installed, tokio-postgres, mysql_async, and HTTP for
+//! the admin side.
 //!
 //! All of them can be dropped at any time: programs are killed, connections closed.
 
@@ -7,12 +8,16 @@ use std::io;
 use std::process::Stdio;
 use std::time::Duration;
 
+use mysql_async::prelude::Queryable;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::task::JoinSet;
 use tokio_postgres::{Client, NoTls};
 
-use super::scene::Scene;
-use super::servers::{APP, SUPERUSER};
+use super::config::SHOP;
+use super::my_servers::{Flavour, ROOT, ROOT_PASSWORD};
+use super::scene::{MySqlScene, Scene};
+use super::servers::{APP, APP_PASSWORD, SUPERUSER, ServersError};
 
 /// A program that takes longer than this hangs.
 const PROGRAM_PATIENCE: Duration = Duration::from_secs(120);
@@ -41,6 +46,12 @@ pub enum Wrong {
     /// A client was told an error.
     #[error("{}", in_words(.0))]
     Client(#[from] tokio_postgres::Error),
+    /// The same of MySQL's.
+    #[error(transparent)]
+    MySqlClient(#[from] mysql_async::Error),
+    /// A throwaway server's program could not be run.
+    #[error(transparent)]
+    Servers(#[from] ServersError),
     /// What came out is not what should have.
     #[error("expected {wanted}, found: {found}")]
     Unexpected {
@@ -91,9 +102,14 @@ pub async fn program(
     arguments: &[&str],
     input: &str,
 ) -> Result<Printed, Wrong> {
-    let doing = |source| Wrong::Io { action: format!("running {name}"), source };
     let mut command = scene.server.installation().program(name);
     command.args(arguments).env("PGPASSWORD", password).env("PGCONNECT_TIMEOUT", "20");
+    run(command, name, input).await
+}
+
+/// The same with any program.
+async fn run(mut command: std::process::Command, name: &str, input: &str) -> Result<Printed, Wrong> {
+    let doing = |source| Wrong::Io { action: format!("running {name}"), source };
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut command = tokio::process::Command::from(command);
     // A group of its own: Ctrl-C is for the tour, which then drops this.
@@ -114,6 +130,49 @@ pub async fn program(
 /// psql through the proxy over TLS, with this script: no headings, no alignment.
 pub async fn psql(scene: &Scene, password: &str, script: &str) -> Result<Printed, Wrong> {
     program(scene, "psql", password, &[&scene.conninfo(), "-XAtq", "-w"], script).await
+}
+
+/// MySQL's or MariaDB's command line through the proxy over TLS, everything verified, with this script.
+pub async fn mysql(mysql: &MySqlScene, user: &str, password: &str, script: &str) -> Result<Printed, Wrong> {
+    let installation = mysql.server.installation();
+    let (mut command, (_, verifies)) = (installation.program("CLIENT")?, command_line(installation.flavour()));
+    command.args(["--no-defaults", "--batch", "--skip-column-names", "--protocol=tcp", "--host=localhost"]);
+    command.arg(format!("--ssl-ca={}", mysql.ca_file())).arg(verifies);
+    command.args(["--user", user, "--port", &mysql.port.to_string(), APP]).env("MYSQL_PWD", password);
+    run(command, "the command line", script).await
+}
+
+/// What each command line is called, and how it is told to go on with nobody but `localhost`.
+pub fn command_line(flavour: Flavour) -> (&'static str, &'static str) {
+    match flavour {
+        Flavour::MySql => ("mysql", "--ssl-mode=VERIFY_IDENTITY"),
+        Flavour::MariaDb => ("mariadb", "--ssl-verify-server-cert"),
+    }
+}
+
+/// A driver's connection through MySQL's endpoint at that port, with a password.
+pub async fn my_connect(port: u16) -> Result<mysql_async::Conn, Wrong> {
+    let options = mysql_async::OptsBuilder::default().ip_or_hostname("127.0.0.1").tcp_port(port).prefer_socket(false);
+    my_open(options.user(Some(SHOP)).pass(Some(APP_PASSWORD))).await
+}
+
+/// The superuser's connection to the database itself: not through the proxy.
+pub async fn look_at_mysql(mysql: &MySqlScene) -> Result<mysql_async::Conn, Wrong> {
+    let socket = mysql.server.folder().join("socket");
+    let options = mysql_async::OptsBuilder::default().socket(Some(socket.display().to_string()));
+    my_open(options.user(Some(ROOT)).pass(Some(ROOT_PASSWORD))).await
+}
+
+async fn my_open(options: mysql_async::OptsBuilder) -> Result<mysql_async::Conn, Wrong> {
+    // Else it would ask for both.
+    let options = options.db_name(Some(APP)).max_allowed_packet(Some(1 << 20)).wait_timeout(Some(28_800));
+    Ok(in_time("connecting", mysql_async::Conn::new(options)).await??)
+}
+
+/// One value of one row, as a text.
+pub async fn my_ask(client: &mut mysql_async::Conn, sql: &str) -> Result<Option<String>, Wrong> {
+    let row: Option<Option<String>> = in_time("a query", client.query_first(sql)).await??;
+    Ok(row.flatten())
 }
 
 /// A driver's connection through the proxy, with a token of its own, over its unix socket.
@@ -145,6 +204,19 @@ where
 {
     let row = in_time("a query", client.query_one(sql, &[])).await??;
     Ok(row.try_get(0)?)
+}
+
+/// All of them at the same time, up to the first that goes wrong.
+pub async fn at_once<T: Send + 'static>(
+    all: impl Iterator<Item = impl Future<Output = Result<T, Wrong>> + Send + 'static>,
+) -> Result<Vec<T>, Wrong> {
+    let mut running: JoinSet<_> = all.collect();
+    let mut results = Vec::new();
+    while let Some(ended) = running.join_next().await {
+        let lost = |error| Wrong::Io { action: "a client".to_owned(), source: io::Error::other(error) };
+        results.push(ended.map_err(lost)??);
+    }
+    Ok(results)
 }
 
 /// Waits, but not for ever.

@@ -1,10 +1,13 @@
 //! The guided tour: throwaway databases, a proxy in front of them, and a walk through what it does.
 //!
-//! [`servers`] starts the databases; the tests' harness uses it too. `scene` puts the proxy in front of one, `tour` walks
-//! through it with `clients`, `report` prints. Every step checks what it shows. Nothing is left behind: what was started
+//! [`servers`] and [`my_servers`] start the databases; the tests' harness uses them too. `scene` puts the proxy in front of them, `tour` and
+//! `my_tour` walk through it with `clients`, `report` prints. Every step checks what it shows. Nothing is left behind: what was started
 //! ends when the scene is dropped, and a signal only ends the tour early.
 
 mod clients;
+mod config;
+pub mod my_servers;
+mod my_tour;
 mod report;
 mod scene;
 pub mod servers;

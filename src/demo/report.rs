@@ -110,7 +110,7 @@ impl Report {
 
     /// The tour is over.
     pub fn leave(&mut self) {
-        self.line("\nStopping the proxy and the database, removing their folders ...");
+        self.line("\nStopping the proxy and the databases, removing their folders ...");
     }
 
     fn verdict(&self, is_good: bool) -> &'static str {

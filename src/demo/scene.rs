@@ -1,7 +1,8 @@
-//! A throwaway PostgreSQL and the proxy in front of it, in this process, with a certificate of its own.
+//! A throwaway PostgreSQL, a MySQL or MariaDB where there is one, and the proxy in front of them, in this process, with a
+//! certificate of its own.
 //!
 //! The proxy runs on a thread as `serve` would run it, from a `proxy.toml` in the scene's folder. Dropping the scene
-//! stops the proxy, then the database, and removes both folders.
+//! stops the proxy, then the databases, and removes their folders.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
@@ -15,26 +16,23 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::oneshot;
 
 use super::DemoError;
+use super::config::{ACCESS_KEY, CONNECTIONS, Ports, REGION, config_text, identities_text};
+use super::my_servers::{Flavour, MyInstallation, MyServer};
 use super::report::Report;
-use super::servers::{APP, APP_PASSWORD, Feature, Installation, MONITOR, MONITOR_PASSWORD, Options, PostgresServer};
+use super::servers::{APP, Feature, Installation, Options, PostgresServer};
 use crate::auth::{Keys, make_token};
 use crate::config::{Config, Secret};
 use crate::net::tls;
 use crate::run::{Addresses, RunError};
 
-/// Database connections for clients.
-pub const CONNECTIONS: usize = 10;
-/// The proxy's own count too: `max_connections` is for both.
-const CONTROL_CONNECTIONS: usize = 2;
 /// What the database allows: far less than the tour's clients.
 pub const DATABASE_CONNECTIONS: u32 = 25;
 /// Where the endpoint listens if nobody else does.
 const PORT: u16 = 6432;
+/// The same for MySQL's endpoint.
+const MYSQL_PORT: u16 = 3307;
 /// The same for the admin listener.
 const ADMIN_PORT: u16 = 9632;
-/// The fresh access key's id, and the region of its tokens.
-const ACCESS_KEY: &str = "AKIADEMO";
-const REGION: &str = "demo-1";
 /// From starting the proxy's thread to its word that it is ready.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -43,6 +41,8 @@ pub struct Scene {
     proxy: Proxy,
     /// The database.
     pub server: PostgresServer,
+    /// The other one, where there is one.
+    pub mysql: Option<MySqlScene>,
     /// Certificates, `proxy.toml`, the proxy's log and its unix socket.
     folder: tempfile::TempDir,
     /// The endpoint's port, on 127.0.0.1 and in the unix socket's name.
@@ -50,6 +50,39 @@ pub struct Scene {
     /// The admin listener's address.
     pub admin: SocketAddr,
     keys: Keys,
+}
+
+/// A MySQL or MariaDB server, and where the proxy listens for its clients.
+pub struct MySqlScene {
+    /// The database.
+    pub server: MyServer,
+    /// The endpoint's port, on 127.0.0.1.
+    pub port: u16,
+}
+
+impl MySqlScene {
+    /// Whichever there is, MySQL before MariaDB.
+    fn set(report: &mut Report) -> Result<Option<Self>, DemoError> {
+        let since = Instant::now();
+        let Some(installation) = Flavour::ALL.into_iter().find_map(|flavour| MyInstallation::find(flavour).ok()) else {
+            report.fact("", "no MySQL and no MariaDB here: `make provision` installs them");
+            return Ok(None);
+        };
+        let arguments = vec![format!("--max-connections={DATABASE_CONNECTIONS}")];
+        let server = MyServer::start(&installation, arguments)?;
+        let (flavour, version, took) = (installation.flavour(), installation.version(), since.elapsed().as_secs_f64());
+        let address = server.address();
+        report.fact(
+            "",
+            &format!("{flavour} {version} at {address}, allows {DATABASE_CONNECTIONS} connections ({took:.1} s)"),
+        );
+        Ok(Some(Self { server, port: port_near(MYSQL_PORT)? }))
+    }
+
+    /// The proxy's CA, as the database's own programs see it.
+    pub fn ca_file(&self) -> String {
+        self.server.installation().inside(&self.server.folder().join("proxy-ca.pem"))
+    }
 }
 
 /// The proxy's thread; asked to end and waited for when dropped.
@@ -78,6 +111,8 @@ impl Scene {
             ),
         );
 
+        let mysql = MySqlScene::set(report)?;
+
         let folder = tempfile::Builder::new().prefix("sluicegate-demo-").tempdir();
         let folder = folder.map_err(doing("making a temporary folder"))?;
         // Clients of other accounts may read the CA and use the socket; files with secrets are closed.
@@ -85,13 +120,16 @@ impl Scene {
         fs::set_permissions(folder.path(), open).map_err(doing("opening the temporary folder"))?;
         let [port, admin_port] = [PORT, ADMIN_PORT].map(port_near);
         let (port, admin_port) = (port?, admin_port?);
-        write_certificates(folder.path(), &server)?;
+        write_certificates(folder.path(), &server, mysql.as_ref())?;
         let secret = rand::random::<[u8; 20]>().iter().map(|byte| format!("{byte:02x}")).collect::<String>();
         write(&folder.path().join("identities.toml"), &identities_text(&secret), 0o600)?;
         let keys =
             Keys { access_key_id: ACCESS_KEY.to_owned(), secret_access_key: Secret::new(secret), session_token: None };
         let config_file = folder.path().join("proxy.toml");
-        write(&config_file, &config_text(folder.path(), server.address(), port, admin_port), 0o600)?;
+        let my_address = mysql.as_ref().map(|mysql| mysql.server.address());
+        let my_port = mysql.as_ref().map_or(0, |mysql| mysql.port);
+        let ports = Ports { postgres: port, mysql: my_port, admin: admin_port };
+        write(&config_file, &config_text(folder.path(), server.address(), my_address, &ports), 0o600)?;
         let config = Config::load(&config_file)?;
         let log_file = folder.path().join("proxy.log");
         let log = OpenOptions::new().create_new(true).append(true).mode(0o644).open(&log_file);
@@ -102,7 +140,10 @@ impl Scene {
             "proxy",
             &format!("localhost:{port}, TLS with a fresh CA, a fresh access key, {CONNECTIONS} database connections for its clients"),
         );
-        let scene = Self { proxy, server, folder, port, admin, keys };
+        if let Some(mysql) = &mysql {
+            report.fact("", &format!("localhost:{} for MySQL's clients, with {CONNECTIONS} more", mysql.port));
+        }
+        let scene = Self { proxy, server, mysql, folder, port, admin, keys };
         report.fact(
             "files",
             &format!("{}/ proxy.toml, identities.toml, proxy.log, ca.pem", scene.folder.path().display()),
@@ -122,18 +163,27 @@ impl Scene {
 
     /// A token to log in with, good for 15 minutes.
     pub fn token(&self) -> String {
-        // The key and the names are this file's own.
-        make_token(&self.keys, "localhost", self.port, APP, REGION, SystemTime::now()).unwrap_or_default()
+        self.token_for(self.port)
+    }
+
+    /// The same for the endpoint at that port.
+    pub fn token_for(&self, port: u16) -> String {
+        // The key and the names are the tour's own.
+        make_token(&self.keys, "localhost", port, APP, REGION, SystemTime::now()).unwrap_or_default()
     }
 
     /// The command that prints one.
     pub fn token_command(&self) -> String {
+        self.token_command_for(self.port)
+    }
+
+    /// The same for the endpoint at that port.
+    pub fn token_command_for(&self, port: u16) -> String {
         let program =
             std::env::current_exe().map_or_else(|_| "sluicegate".to_owned(), |file| file.display().to_string());
         format!(
-            "{program} token --host localhost --port {} --user {APP} --region {REGION} --access-key-id {ACCESS_KEY} \
+            "{program} token --host localhost --port {port} --user {APP} --region {REGION} --access-key-id {ACCESS_KEY} \
              --config {}",
-            self.port,
             self.folder.path().join("proxy.toml").display()
         )
     }
@@ -183,6 +233,16 @@ impl Scene {
             ),
         );
         report.fact("", "the token in it is good for 15 minutes");
+        if let Some(mysql) = &self.mysql {
+            let (port, token) = (mysql.port, self.token_command_for(mysql.port));
+            report.fact(
+                "mysql",
+                &format!(
+                    "MYSQL_PWD=\"$({token})\" mariadb --no-defaults --host=localhost --protocol=tcp --port={port} --user={APP} \
+                     --ssl-ca={ca} --ssl-verify-server-cert {APP}"
+                ),
+            );
+        }
         report.fact("admin", &format!("http://{0}/metrics  http://{0}/readyz", self.admin));
         report.fact("log", &format!("tail -f {}", self.log().display()));
         report.line("\nCtrl-C stops and removes everything.");
@@ -239,82 +299,16 @@ impl Drop for Proxy {
     }
 }
 
-fn write_certificates(folder: &Path, server: &PostgresServer) -> Result<(), DemoError> {
+fn write_certificates(folder: &Path, server: &PostgresServer, mysql: Option<&MySqlScene>) -> Result<(), DemoError> {
     let made = tls::self_signed(&["localhost", "127.0.0.1"])?;
     write(&folder.join("ca.pem"), &made.ca, 0o644)?;
     write(&folder.join("proxy.pem"), &made.certificate, 0o644)?;
     write(&folder.join("proxy.key"), &made.private_key, 0o600)?;
-    // The database's programs may see nothing but their chroot.
+    // The databases' programs may see nothing but their chroot.
+    if let Some(mysql) = mysql {
+        write(&mysql.server.folder().join("proxy-ca.pem"), &made.ca, 0o644)?;
+    }
     write(&server.socket_dir().join("proxy-ca.pem"), &made.ca, 0o644)
-}
-
-fn config_text(folder: &Path, database: SocketAddr, port: u16, admin_port: u16) -> String {
-    let max_connections = CONNECTIONS + CONTROL_CONNECTIONS;
-    let socket = folder.join(format!(".s.PGSQL.{port}"));
-    let socket = socket.display();
-    format!(
-        r#"# Written by `sluicegate demo`.
-
-[[endpoint]]
-name         = "demo"
-listen       = ["127.0.0.1:{port}", "unix:{socket}"]
-target_group = "demo"
-tls          = "optional"
-hostnames    = ["localhost"]
-max_clients  = 1000
-
-[[target_group]]
-name    = "demo"
-engine  = "postgres"
-targets = ["{database}"]
-tls     = "off"
-
-  [target_group.pool]
-  max_connections = {max_connections}  # {CONNECTIONS} for clients, {CONTROL_CONNECTIONS} for the proxy's own questions
-
-  [target_group.health]
-  user     = "{MONITOR}"
-  password = {{ value = "{MONITOR_PASSWORD}" }}
-
-[[user]]
-name     = "{APP}"
-auth     = ["iam"]
-password = {{ value = "{APP_PASSWORD}" }}
-
-[iam]
-region          = "{REGION}"
-account         = "000000000000"
-resource_id     = "prx-demo"
-identities_file = "identities.toml"
-
-[tls]
-certificate = "proxy.pem"
-private_key = "proxy.key"
-
-[admin]
-listen = "127.0.0.1:{admin_port}"
-
-[runtime]
-shutdown_timeout = "2s"
-state_dir        = "."
-"#
-    )
-}
-
-fn identities_text(secret: &str) -> String {
-    format!(
-        r#"# Written by `sluicegate demo`. The key was made for it, and is worth nothing afterwards.
-
-[[identity]]
-access_key_id     = "{ACCESS_KEY}"
-secret_access_key = {{ value = "{secret}" }}
-
-[[identity.statement]]
-effect   = "Allow"
-action   = "rds-db:connect"
-resource = "arn:aws:rds-db:{REGION}:000000000000:dbuser:prx-demo/{APP}"
-"#
-    )
 }
 
 /// This port if nobody listens on it, else a free one. Somebody may still be faster; then the start fails and says so.
@@ -345,19 +339,6 @@ fn doing(action: &str) -> impl FnOnce(io::Error) -> DemoError {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_configuration_is_one() {
-        let folder = tempfile::tempdir().unwrap();
-        for name in ["proxy.pem", "proxy.key"] {
-            write(&folder.path().join(name), "", 0o600).unwrap();
-        }
-        write(&folder.path().join("identities.toml"), &identities_text("secret"), 0o600).unwrap();
-        let text = config_text(folder.path(), SocketAddr::from((Ipv4Addr::LOCALHOST, 5432)), 6432, 9632);
-        let origin = folder.path().join("proxy.toml").display().to_string();
-        let config = Config::parse(&text, &origin, &|_| None).unwrap();
-        assert!(config.warnings.is_empty(), "{:?}", config.warnings);
-    }
 
     #[test]
     fn a_taken_port_is_not_taken_again() {

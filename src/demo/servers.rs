@@ -1,4 +1,4 @@
-//! Throwaway PostgreSQL servers for the demo and the tests.
+//! Throwaway PostgreSQL servers for the demo and the tests, and what all throwaway servers are made of.
 //!
 //! A server lives in a temporary folder, listens on a free loopback port and on a unix socket in that folder, and is gone
 //! with its folder when its [`PostgresServer`] is dropped, or when the process that started it dies in whatever way: a
@@ -18,6 +18,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::my_servers::Flavour;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
 use rustix::process::{Pid, Signal, geteuid, kill_process};
 
@@ -37,11 +38,11 @@ pub const MONITOR_PASSWORD: &str = "monitor-secret";
 /// Bump when what a template holds changes: old ones are then left alone and new ones made beside them.
 const TEMPLATE_GENERATION: u32 = 1;
 /// A throwaway server that takes longer than this to start, stop or be promoted is broken. Generous: test machines swap.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 /// Between looks at a server that starts or stops.
-const POLL: Duration = Duration::from_millis(5);
+pub(super) const POLL: Duration = Duration::from_millis(5);
 /// Somebody else may take the free port between our look and the server's bind; that often it won't happen in a row.
-const PORT_ATTEMPTS: usize = 10;
+pub(super) const PORT_ATTEMPTS: usize = 10;
 
 /// What can go wrong with a throwaway server. The text says what to do where something can be done.
 #[derive(Debug, thiserror::Error)]
@@ -60,9 +61,21 @@ pub enum ServersError {
         /// The file that was searched.
         passwd: String,
     },
+    /// `make provision` has not written it down, or it is gone.
+    #[error("no {server} here ({key}); run `make provision`, which installs it (looked in: {looked_in})")]
+    NotProvisioned {
+        /// What was asked for.
+        server: Flavour,
+        /// What is missing of it.
+        key: String,
+        /// The file that was searched.
+        looked_in: String,
+    },
     /// Entering the chroot needs root.
-    #[error("the PostgreSQL in {chroot} can only be started by root")]
+    #[error("the {server} in {chroot} can only be started by root")]
     NeedsRoot {
+        /// What was asked for.
+        server: String,
         /// Where it is installed.
         chroot: String,
     },
@@ -74,7 +87,7 @@ pub enum ServersError {
         /// What the system said.
         source: io::Error,
     },
-    /// A tool of PostgreSQL's failed.
+    /// A tool of the server's failed.
     #[error("{program} failed ({status}): {output}")]
     Program {
         /// Which one.
@@ -108,10 +121,10 @@ pub enum ServersError {
     Certificate(#[from] rcgen::Error),
 }
 
-type Result<T> = std::result::Result<T, ServersError>;
+pub(super) type Result<T> = std::result::Result<T, ServersError>;
 
 /// Gives an I/O error the words that say what was being done.
-trait Doing<T> {
+pub(super) trait Doing<T> {
     fn doing(self, action: impl Into<String>) -> Result<T>;
 }
 
@@ -189,7 +202,10 @@ impl Installation {
         };
         let account = match (geteuid().is_root(), &chroot) {
             (false, None) => None,
-            (false, Some(chroot)) => return Err(ServersError::NeedsRoot { chroot: chroot.display().to_string() }),
+            (false, Some(chroot)) => {
+                let (server, chroot) = ("PostgreSQL".to_owned(), chroot.display().to_string());
+                return Err(ServersError::NeedsRoot { server, chroot });
+            }
             (true, _) => Some(account.map_or_else(|| account_in(chroot.as_deref()), Ok)?),
         };
         Ok(Self { version, bin, chroot, account })
@@ -232,11 +248,9 @@ impl Installation {
 
     /// A new temporary folder that the programs can reach and own.
     fn folder(&self) -> Result<Folder> {
-        let parent = self.chroot.as_ref().map_or_else(std::env::temp_dir, |chroot| chroot.join("tmp"));
-        let made = tempfile::Builder::new().prefix("sluicegate-").tempdir_in(&parent);
-        let path = made.doing(format!("making a folder in {}", parent.display()))?.keep();
-        self.give(&path)?;
-        Ok(Folder { path })
+        let folder = Folder::new(self.chroot.as_deref())?;
+        self.give(folder.path())?;
+        Ok(folder)
     }
 
     fn give(&self, path: &Path) -> Result<()> {
@@ -704,9 +718,7 @@ impl PostgresServer {
     }
 
     fn log_tail(&self) -> String {
-        let log = self.log();
-        let lines: Vec<&str> = log.lines().collect();
-        lines.get(lines.len().saturating_sub(20)..).unwrap_or_default().join("\n")
+        tail(&self.log())
     }
 
     fn too_slow(&self, state: &'static str) -> ServersError {
@@ -723,19 +735,31 @@ impl Drop for PostgresServer {
 
 /// A temporary folder, removed when dropped.
 #[derive(Debug)]
-struct Folder {
+pub struct Folder {
     path: PathBuf,
 }
 
 impl Folder {
-    fn data(&self) -> PathBuf {
+    /// A new one where programs in that chroot, if any, can reach it.
+    pub fn new(chroot: Option<&Path>) -> Result<Self> {
+        let parent = chroot.map_or_else(std::env::temp_dir, |chroot| chroot.join("tmp"));
+        let made = tempfile::Builder::new().prefix("sluicegate-").tempdir_in(&parent);
+        Ok(Self { path: made.doing(format!("making a folder in {}", parent.display()))?.keep() })
+    }
+
+    /// Where it is, as seen from here.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(super) fn data(&self) -> PathBuf {
         self.path.join("data")
     }
 }
 
 impl Drop for Folder {
     fn drop(&mut self) {
-        // A killed postmaster's children may still be writing; they are gone within a second or so.
+        // A killed server's children may still be writing; they are gone within a second or so.
         for _ in 0..200 {
             match fs::remove_dir_all(&self.path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => thread::sleep(POLL * 2),
@@ -821,6 +845,12 @@ pub fn end(child: &mut Child, signal: Signal) -> bool {
         }
     }
     false
+}
+
+/// The last lines of a log.
+pub(super) fn tail(log: &str) -> String {
+    let lines: Vec<&str> = log.lines().collect();
+    lines.get(lines.len().saturating_sub(20)..).unwrap_or_default().join("\n")
 }
 
 /// Runs a program to its end; gives back what it printed.

@@ -1,4 +1,4 @@
-//! The steps. Each shows something with real clients, checks it, and gives back its result in one line.
+//! The steps; MySQL's are in `my_tour`. Each shows something with real clients, checks it, and gives back its result in one line.
 
 use std::collections::BTreeSet;
 use std::pin::pin;
@@ -7,8 +7,10 @@ use std::time::Duration;
 use tokio_postgres::Client;
 
 use super::clients::{Metrics, Wrong, ask, connect, expect, get, in_time, look_at_database, program, psql};
+use super::config::CONNECTIONS;
+use super::my_tour;
 use super::report::Report;
-use super::scene::{CONNECTIONS, DATABASE_CONNECTIONS, Scene};
+use super::scene::{DATABASE_CONNECTIONS, Scene};
 
 /// Clients of the crowd. The system must grant this many open files and some more to pgbench, and to the proxy.
 const CLIENTS: usize = 500;
@@ -25,25 +27,25 @@ const ADMIN: &str = "metrics and health";
 
 /// All steps, one after another.
 pub async fn walk(scene: &Scene, report: &mut Report) {
-    let since = report.begin(TLS);
-    let outcome = over_tls(scene, report).await;
-    report.end(TLS, since, outcome.map_err(|wrong| wrong.to_string()));
+    step(report, TLS, async |report| over_tls(scene, report).await).await;
+    step(report, CROWD, async |report| crowd(scene, report).await).await;
+    step(report, SESSION, async |report| session(scene, report).await).await;
+    step(report, PINS, async |report| pins(scene, report).await).await;
+    if let Some(mysql) = &scene.mysql {
+        my_tour::walk(scene, mysql, report).await;
+    }
+    step(report, ADMIN, async |report| admin(scene, report).await).await;
+}
 
-    let since = report.begin(CROWD);
-    let outcome = crowd(scene, report).await;
-    report.end(CROWD, since, outcome.map_err(|wrong| wrong.to_string()));
-
-    let since = report.begin(SESSION);
-    let outcome = session(scene, report).await;
-    report.end(SESSION, since, outcome.map_err(|wrong| wrong.to_string()));
-
-    let since = report.begin(PINS);
-    let outcome = pins(scene, report).await;
-    report.end(PINS, since, outcome.map_err(|wrong| wrong.to_string()));
-
-    let since = report.begin(ADMIN);
-    let outcome = admin(scene, report).await;
-    report.end(ADMIN, since, outcome.map_err(|wrong| wrong.to_string()));
+/// One of them.
+pub async fn step(
+    report: &mut Report,
+    name: &'static str,
+    take: impl AsyncFnOnce(&mut Report) -> Result<String, Wrong>,
+) {
+    let since = report.begin(name);
+    let outcome = take(report).await;
+    report.end(name, since, outcome.map_err(|wrong| wrong.to_string()));
 }
 
 // ---------------------------------------------------------------------------------------------- 1: TLS
@@ -263,7 +265,7 @@ async fn pins(scene: &Scene, report: &mut Report) -> Result<String, Wrong> {
     Ok(format!("a setting on {} connections, unseen by others; a pin ended", own.len()))
 }
 
-// ---------------------------------------------------------------------------------------------- 5: admin
+// ---------------------------------------------------------------------------------------------- last: admin
 
 async fn admin(scene: &Scene, report: &mut Report) -> Result<String, Wrong> {
     for path in ["/healthz", "/readyz"] {

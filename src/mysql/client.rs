@@ -12,7 +12,7 @@ use crate::protocol::{
     ClientError, ClientSide, Detached, Gate, Intent, Kill, Killed, PinCause, PinReason, PinRules, Pins, Settings,
     Violation,
 };
-use crate::sql::mysql::{self as sql, KillKind};
+use crate::sql::mysql::{self as sql, KillKind, TEXT_BYTES_MAX};
 use mysql_common::constants::CapabilityFlags as Capabilities;
 use std::sync::Arc;
 
@@ -242,8 +242,10 @@ impl ClientSide for Client {
                 return Err(Violation::MalformedFrame(0));
             }
             let Some(command) = begins(head, rest) else { return Ok((at, Detached::NeedInput)) };
-            // It must not stand in line behind what it is to stop.
-            if let Some((kind, id)) = killed_by(command, rest.get(HEAD_BYTES + 1..head.bytes()).unwrap_or_default()) {
+            // It must not stand in line behind what it is to stop. As on a connection, so much is looked at as must be here.
+            let read = (HEAD_BYTES + head.len.min(TEXT_BYTES_MAX)).min(rest.len());
+            let body = rest.get(HEAD_BYTES + 1..read).unwrap_or_default();
+            if let Some((kind, id)) = killed_by(command, body).filter(|_| head.is_last()) {
                 match self.kills(kind, id) {
                     None => return Ok((at, Detached::NeedInput)),
                     Some(Ok(())) => self.dropping = Dropping::Packet(Some(self.ok())),

@@ -236,6 +236,24 @@ fn a_password_stays_where_it_is() {
     assert!(!format!("{:?}", options("s3cret")).contains("s3cret"));
 }
 
+/// Whoever speaks for the database shows the key: anything may be in it.
+#[test]
+fn a_key_that_is_none_ends_the_login() {
+    let pem = |body: &str| format!("-----BEGIN PUBLIC KEY-----\n{body}\n-----END PUBLIC KEY-----\n");
+    let cut_short = "MIGfMA0GCSqGSIb3DQEBAQUAA4GNADCBiQKBgQC7";
+    for key in [String::new(), "x".into(), pem(""), pem("!"), pem("AAAA"), pem(cut_short)] {
+        let mut client = Connect::new(options("s3cret"));
+        let (mut from_server, mut out) = (Vec::new(), Vec::new());
+        let mut greeting = core(Proof::Password);
+        greeting.tls = TlsOffer::Off;
+        accept(&greeting).step_inner(b"", &mut from_server).unwrap();
+        frame::packet(&mut from_server, &mut 2, |out| out.extend_from_slice(&[1, 4]));
+        frame::packet(&mut from_server, &mut 4, |out| out.extend_from_slice(&[b"\x01", key.as_bytes()].concat()));
+        let end = client.step_inner(&from_server, &mut out);
+        assert!(matches!(end, Err(HandshakeError::Challenge(_))), "{key}: {end:?}");
+    }
+}
+
 #[test]
 fn plugins_have_names() {
     for name in ["mysql_native_password", "caching_sha2_password", "mysql_clear_password", "dialog"] {

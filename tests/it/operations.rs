@@ -261,7 +261,7 @@ fn docker_compose_describes_what_is_there() {
     let documents = yaml_rust2::YamlLoader::load_from_str(&text).unwrap();
     let services = documents[0]["services"].as_hash().unwrap();
     let names: Vec<&str> = services.keys().filter_map(|name| name.as_str()).collect();
-    assert_eq!(names, ["certs", "db", "proxy"]);
+    assert_eq!(names, ["certs", "db", "mariadb", "proxy"]);
     let volumes = documents[0]["volumes"].as_hash().unwrap();
     for (name, service) in services {
         let mounts = service["volumes"].as_vec().unwrap().iter().map(|mount| mount.as_str().unwrap());
@@ -299,13 +299,21 @@ fn docker_compose_describes_what_is_there() {
         Some("a password".to_owned())
     });
     let config = config.unwrap_or_else(|errors| panic!("{errors}"));
-    assert_eq!(config.endpoints.len(), 1);
+    assert_eq!(config.endpoints.len(), 2);
     assert_eq!(*asked.borrow(), variables("proxy"));
-    // The database makes the roles with the same ones.
-    assert!(asked.borrow().is_subset(&variables("db")));
-    let published = &services[&yaml_rust2::Yaml::from_str("proxy")]["ports"][0];
-    let listens = config.endpoints[0].listen[0].to_string();
-    assert_eq!(published.as_str().unwrap().rsplit(':').next(), listens.rsplit(':').next());
+    // The databases make the accounts with the same ones.
+    assert!(asked.borrow().is_subset(&variables("db")) && asked.borrow().is_subset(&variables("mariadb")));
+    for (place, endpoint) in config.endpoints.iter().enumerate() {
+        let published = &services[&yaml_rust2::Yaml::from_str("proxy")]["ports"][place];
+        let listens = endpoint.listen[0].to_string();
+        assert_eq!(published.as_str().unwrap().rsplit(':').next(), listens.rsplit(':').next());
+    }
+    // It asks databases that are there.
+    for target in config.target_groups.iter().flat_map(|group| &group.targets) {
+        let target = target.to_string();
+        let host = target.split(':').next().unwrap();
+        assert!(names.contains(&host), "{target}");
+    }
 }
 
 /// SIGHUP with a file that is wrong: the balancer is told, and what ran goes on.

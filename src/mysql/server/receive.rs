@@ -230,7 +230,7 @@ impl Server {
                 self.pop();
             }
             Role::Count => {
-                let columns = Reader(read.payload).number().ok_or_else(malformed)?;
+                let columns = Reader(read.payload).number().filter(|columns| *columns > 0).ok_or_else(malformed)?;
                 if passes {
                     self.pass(read, client, out);
                 }

@@ -235,6 +235,17 @@ fn collations_by_the_names_of_their_server() {
     }
 }
 
+/// What follows would be taken for a column, and its end for another reply's.
+#[test]
+fn a_result_without_columns_is_none() {
+    for none in [vec![0xFC, 0, 0], vec![0xFD, 0, 0, 0], vec![0xFE, 0, 0, 0, 0, 0, 0, 0, 0]] {
+        let mut bench = Bench::new(MODERN, 1000);
+        bench.says(&says(command::QUERY, b"SELECT"));
+        let heard = bench.server.receive(&packets(1, &[none]), Some(&mut bench.client), &mut Out::new());
+        assert!(matches!(heard, Err(Violation::MalformedFrame(_))), "{heard:?}");
+    }
+}
+
 /// Scenarios 46 and 91.
 #[test]
 fn several_results_and_an_error_behind_them() {
@@ -352,9 +363,15 @@ fn another_client_is_stopped_without_a_connection() {
         assert_eq!(crate::mysql::message::server_error(&out[4..]).unwrap().message, "Unknown thread id: 7");
         assert_eq!(client.kill(), None);
     }
+    // More than the number behind it, and not all of that is here.
+    let request = says(command::PROCESS_KILL, &[7, 0, 0, 0, 1, 2]);
+    let (mut client, mut out) = (client(MODERN, 1), Vec::new());
+    let all_but_one = &request[..request.len() - 1];
+    assert_eq!(client.detached(all_but_one, &mut out), Ok((0, Detached::NeedInput)));
+    assert_eq!(client.kill(), Some(Kill { process_id: 7, ends_session: true }));
     // What else there is in it the server must read.
     for text in ["KILL QUERY 7; SELECT 1", "KILL CONNECTION_ID()", "KILL HARD 7", "SELECT 'KILL 7'"] {
-        let (mut client, mut out) = (client(MODERN, 1), Vec::new());
+        let (mut client, mut out) = (self::client(MODERN, 1), Vec::new());
         let request = says(command::QUERY, text.as_bytes());
         assert!(matches!(client.detached(&request, &mut out), Ok((0, Detached::NeedServer(_)))), "{text}");
     }

@@ -1,0 +1,321 @@
+//! A MySQL client and a server that say anything in any order, while the connection changes hands: no panic, never more
+//! bytes taken than shown, a bounded rest, and nothing owed, open or half said by a connection that is idle.
+//!
+//! The input is a list of operations: a byte that says which, one that says how many bytes, and those bytes.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use mysql_common::constants::CapabilityFlags;
+use sluicegate::mysql::accept::Started;
+use sluicegate::mysql::client::Client;
+use sluicegate::mysql::connect::Connected;
+use sluicegate::mysql::frame::{self, HEAD_BYTES, Reader};
+use sluicegate::mysql::message::{OkPacket, command, mark, status};
+use sluicegate::mysql::server::Server;
+use sluicegate::protocol::{
+    CancelKey, ClientError, ClientSide, ConnectOptions, Login, Out, Parameters, ServerSide, Settings, Sides, Status,
+    Violation, Welcome,
+};
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+/// Packets that are read whole are no longer than this.
+const TAIL_BYTES_MAX: usize = (1 << 20) + (32 << 10);
+
+fuzz_target!(|data: &[u8]| {
+    let Some((control, mut rest)) = data.split_first() else { return };
+    let mut world = World::new(*control);
+    while let Some((&[operation, len], more)) = rest.split_first_chunk() {
+        let (bytes, more) = more.split_at(usize::from(len).min(more.len()));
+        rest = more;
+        if world.perform(operation, bytes).is_err() {
+            return;
+        }
+    }
+});
+
+struct World {
+    server: Server,
+    clients: [Client; 2],
+    attached: Option<usize>,
+    client_tail: Vec<u8>,
+    server_tail: Vec<u8>,
+    books: Books,
+    /// Rest of a packet that is on its way to the client.
+    to_client: Vec<u8>,
+}
+
+/// What an onlooker knows of the connection's debts, from nothing but the bytes on it.
+#[derive(Default)]
+struct Books {
+    /// Rest of a packet that is on its way to the server.
+    to_server: Vec<u8>,
+    /// Its beginning has been counted.
+    has_begun: bool,
+    /// And on its way from it.
+    from_server: Vec<u8>,
+    /// Commands that have no whole reply yet.
+    owed: VecDeque<Reply>,
+    /// The server has asked for a file whose end was not sent.
+    wants_file: bool,
+    /// As the server said it last.
+    status: u16,
+}
+
+struct Reply {
+    command: u8,
+    part: Part,
+}
+
+/// What comes next of a reply.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Part {
+    First,
+    /// So many columns; rows behind them, if it is a result.
+    Columns(u64, bool),
+    Rows,
+}
+
+impl Books {
+    fn sent(&mut self, bytes: &[u8]) {
+        self.to_server.extend_from_slice(bytes);
+        while let Some(head) = frame::head(&self.to_server) {
+            let first = self.to_server.get(HEAD_BYTES).copied();
+            // A server may answer as soon as it knows what is asked.
+            if !self.has_begun && (head.len == 0 || first.is_some()) {
+                self.has_begun = true;
+                self.begins(first.filter(|_| head.len > 0));
+            }
+            if take_packet(&mut self.to_server).is_none() {
+                break;
+            }
+            self.has_begun = false;
+        }
+    }
+
+    fn begins(&mut self, first: Option<u8>) {
+        match first {
+            None => self.wants_file = false,
+            Some(_) if self.wants_file => {}
+            Some(command::STMT_SEND_LONG_DATA | command::STMT_CLOSE) => {}
+            Some(command) => {
+                let has_rows = matches!(command, command::STMT_FETCH | command::FIELD_LIST);
+                self.owed.push_back(Reply { command, part: if has_rows { Part::Rows } else { Part::First } });
+            }
+        }
+    }
+
+    fn received(&mut self, bytes: &[u8]) {
+        self.from_server.extend_from_slice(bytes);
+        while let Some(payload) = take_packet(&mut self.from_server) {
+            self.reply(&payload);
+        }
+    }
+
+    fn reply(&mut self, payload: &[u8]) {
+        let Some(Reply { command, part }) = self.owed.front_mut() else { return };
+        let first = payload.first().copied().unwrap_or(0xFA);
+        let is_result = matches!(*command, command::QUERY | command::STMT_EXECUTE);
+        let is_ok = match part {
+            Part::First => first == mark::OK || !is_result && first == mark::EOF,
+            Part::Rows => first == mark::EOF,
+            Part::Columns(..) => false,
+        };
+        match (*part, first) {
+            (_, mark::ERROR) => {
+                // Of a file that it has asked for it wants no more.
+                self.wants_file = false;
+                return drop(self.owed.pop_front());
+            }
+            (Part::First, _) if *command == command::STATISTICS => return drop(self.owed.pop_front()),
+            (Part::First, mark::OK) if *command == command::STMT_PREPARE => {
+                let mut reader = Reader(payload.get(5..).unwrap_or_default());
+                let parts = [reader.u16(), reader.u16()].map(|count| u64::from(count.unwrap_or_default()));
+                *part = Part::Columns(parts[0] + parts[1], false);
+            }
+            _ if is_ok => {
+                self.status = OkPacket::read(payload).map_or(self.status, |ok| ok.status);
+                if self.status & status::MORE_RESULTS == 0 {
+                    self.owed.pop_front();
+                } else {
+                    *part = Part::First;
+                }
+                return;
+            }
+            (Part::First, mark::LOCAL_FILE) => self.wants_file = true,
+            (Part::First, _) => *part = Part::Columns(Reader(payload).number().unwrap_or_default(), true),
+            (Part::Columns(left, has_rows), _) => *part = Part::Columns(left.saturating_sub(1), has_rows),
+            (Part::Rows, _) => {}
+        }
+        match self.owed.front_mut() {
+            Some(Reply { part: Part::Columns(0, false), .. }) => drop(self.owed.pop_front()),
+            Some(Reply { part: part @ Part::Columns(0, true), .. }) => *part = Part::Rows,
+            _ => {}
+        }
+    }
+
+    fn check_idle(&self) {
+        assert!(self.owed.is_empty(), "idle, and owes");
+        assert!(self.to_server.is_empty() && self.from_server.is_empty(), "idle in the middle of a packet");
+        assert!(!self.wants_file, "idle, and waits for a file");
+        assert_eq!(self.status & status::IN_TRANSACTION, 0, "idle in a transaction");
+    }
+}
+
+/// The payload of the packet at the front. (The input is too short for one of several pieces.)
+fn take_packet(bytes: &mut Vec<u8>) -> Option<Vec<u8>> {
+    let head = frame::head(bytes).filter(|head| head.bytes() <= bytes.len())?;
+    Some(bytes.drain(..head.bytes()).skip(HEAD_BYTES).collect())
+}
+
+impl World {
+    fn new(control: u8) -> Self {
+        let mut server = Server::new(Connected {
+            version: if control & 1 == 0 { "9.7.4".into() } else { "5.5.5-10.11.19-MariaDB".into() },
+            connection_id: 5,
+            status: status::AUTOCOMMIT,
+            options: ConnectOptions {
+                user: "u".into(),
+                database: if control & 2 == 0 { "d".into() } else { String::new() },
+                fixed: Vec::new(),
+                secret: None,
+                tls: false,
+                local_socket: false,
+                nonce: [0; 18],
+                max_prepared_statements: 1,
+                statement_key: [0; 16],
+            },
+        });
+        let mut books = Books::default();
+        if control & 4 != 0 {
+            let mut to_server = Vec::new();
+            server.initialize(&"SET time_zone = '+00:00'".into(), &mut to_server);
+            books.sent(&to_server);
+        }
+        let modern = CapabilityFlags::CLIENT_DEPRECATE_EOF
+            | CapabilityFlags::CLIENT_SESSION_TRACK
+            | CapabilityFlags::CLIENT_LOCAL_FILES;
+        let clients = [
+            client(1, "45", modern),
+            client(
+                2,
+                "8",
+                if control & 8 == 0 { CapabilityFlags::empty() } else { CapabilityFlags::CLIENT_LOCAL_FILES },
+            ),
+        ];
+        let (client_tail, server_tail, to_client) = (Vec::new(), Vec::new(), Vec::new());
+        Self { server, clients, attached: None, client_tail, server_tail, books, to_client }
+    }
+
+    fn perform(&mut self, operation: u8, bytes: &[u8]) -> Result<(), Violation> {
+        // Few bytes that are drawn by lot are a packet; so that there are some, half of all get a head.
+        let packet = |sequence: u8, bytes: &[u8]| {
+            let mut out = Vec::new();
+            frame::packet(&mut out, &mut { sequence }, |out| out.extend_from_slice(bytes));
+            out
+        };
+        match (operation % 16, self.attached) {
+            (0 | 1, Some(client)) => self.client_says(client, bytes)?,
+            (2 | 3, Some(client)) => self.client_says(client, &packet(0, bytes))?,
+            (4 | 5, _) => self.server_says(bytes)?,
+            (6..=8, _) => self.server_says(&packet(1, bytes))?,
+            (9, None) if self.server.status() == Status::Idle => {
+                let client = usize::from(operation >= 128);
+                let (mut to_client, mut to_server) = (Vec::new(), Vec::new());
+                self.server.attach(&mut self.clients[client], Sides { client: &mut to_client, server: &mut to_server });
+                assert!(to_client.is_empty());
+                self.books.sent(&to_server);
+                self.attached = Some(client);
+            }
+            (9, Some(client)) if self.server.status() == Status::Idle => {
+                assert!(!self.server.is_holding());
+                if !self.clients[client].pins().is_empty() {
+                    self.reset();
+                }
+                self.clients[client].let_go();
+                self.attached = None;
+                self.client_tail.clear();
+            }
+            (10, _) if self.server.status() == Status::Idle && self.attached.is_none() => self.reset(),
+            (11, _) => {
+                let mut to_server = Vec::new();
+                self.server.probe(&mut to_server);
+                self.books.sent(&to_server);
+            }
+            (12, _) => self.server.explain_cancel(ClientError::Cancelled),
+            _ => {}
+        }
+        if self.server.attach_failure().is_some() {
+            // It would be closed.
+            return Err(Violation::MalformedFrame(0));
+        }
+        if self.server.status() == Status::Idle {
+            self.books.check_idle();
+            assert!(self.to_client.is_empty(), "idle, and the client has the half of a packet");
+            if let Some(client) = self.attached.filter(|client| !self.clients[*client].has_ended()) {
+                assert_eq!(self.server.settings(), self.clients[client].settings(), "idle with another's settings");
+            }
+        }
+        self.server.tally();
+        while self.server.refused().is_some() {}
+        Ok(())
+    }
+
+    fn reset(&mut self) {
+        let mut to_server = Vec::new();
+        self.server.reset(&mut to_server);
+        self.books.sent(&to_server);
+    }
+
+    fn client_says(&mut self, client: usize, bytes: &[u8]) -> Result<(), Violation> {
+        if self.server.is_holding() {
+            return Ok(());
+        }
+        let mut out = Out::new();
+        self.client_tail.extend_from_slice(bytes);
+        let taken = self.server.send(&self.client_tail, &mut self.clients[client], &mut out)?;
+        assert!(taken <= self.client_tail.len());
+        let mut to_server = Vec::new();
+        out.copy_to(&self.client_tail, 0, &mut to_server);
+        self.books.sent(&to_server);
+        self.client_tail.drain(..taken);
+        assert!(self.client_tail.len() <= TAIL_BYTES_MAX || self.server.is_holding());
+        Ok(())
+    }
+
+    fn server_says(&mut self, bytes: &[u8]) -> Result<(), Violation> {
+        let mut out = Out::new();
+        self.server_tail.extend_from_slice(bytes);
+        let client = self.attached.map(|client| &mut self.clients[client]);
+        let has_client = client.is_some();
+        let taken = self.server.receive(&self.server_tail, client, &mut out)?;
+        assert!(taken <= self.server_tail.len());
+        assert!(has_client || out.is_empty());
+        out.copy_to(&self.server_tail, 0, &mut self.to_client);
+        while take_packet(&mut self.to_client).is_some() {}
+        let tail: Vec<u8> = self.server_tail.drain(..taken).collect();
+        self.books.received(&tail);
+        assert!(self.server_tail.len() <= TAIL_BYTES_MAX || self.server.status() == Status::Ended);
+        Ok(())
+    }
+}
+
+fn client(client_id: u64, collation: &str, capabilities: CapabilityFlags) -> Client {
+    Client::new(&Started {
+        login: Login {
+            user: "u".into(),
+            database: "d".into(),
+            baseline: Arc::new(Settings::new([("names", collation)])),
+            fixed: Vec::new(),
+            keys: None,
+        },
+        welcome: Welcome {
+            parameters: Arc::new(Parameters::new()),
+            cancel_key: CancelKey { process_id: 1, secret: Box::default() },
+            client_id,
+            statement_key: [0; 16],
+        },
+        capabilities,
+        application: String::new(),
+    })
+}
