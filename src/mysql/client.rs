@@ -21,6 +21,8 @@ use std::sync::Arc;
 pub struct Client {
     id: u64,
     capabilities: Capabilities,
+    /// What it began with.
+    baseline: Arc<Settings>,
     settings: Arc<Settings>,
     application: String,
     /// As it was told last.
@@ -76,6 +78,7 @@ impl Client {
         Self {
             id: started.welcome.client_id,
             capabilities: started.capabilities,
+            baseline: Arc::clone(&started.login.baseline),
             settings: Arc::clone(&started.login.baseline),
             application: started.application.clone(),
             status: told_status(&started.welcome),
@@ -126,6 +129,16 @@ impl Client {
         self.asks_last_values || self.is_busy_here || !self.pins.is_empty()
     }
 
+    /// It has set something.
+    pub(super) fn change_settings(&mut self, settings: Settings) {
+        self.settings = if settings == *self.baseline { Arc::clone(&self.baseline) } else { Arc::new(settings) };
+    }
+
+    /// It has had its connection made as new.
+    pub(super) fn forget_settings(&mut self) {
+        self.settings = Arc::clone(&self.baseline);
+    }
+
     /// What both sides can do.
     pub(super) fn capabilities(&self) -> Capabilities {
         self.capabilities
@@ -155,7 +168,7 @@ impl Client {
 
     /// What a text of its is to a server that prepares it.
     pub(super) fn statement_id(&self, text: &[u8]) -> Id {
-        Id::of(&self.statement_key, self.collation().into(), text)
+        Id::of(&self.statement_key, text)
     }
 
     fn collation(&self) -> u16 {

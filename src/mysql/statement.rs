@@ -19,14 +19,21 @@ pub const LATEST: u32 = u32::MAX;
 /// texts that share one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Id {
-    hash: u128,
+    text: u128,
+    /// Of the settings it is read under.
+    label: u64,
     had_cursor: bool,
 }
 
 impl Id {
-    /// Of a text of a client with this collation.
-    pub fn of(key: &[u8; 16], collation: u64, text: &[u8]) -> Self {
-        Self { hash: keyed_hash(key, collation, text), had_cursor: false }
+    /// Of a text, by itself.
+    pub fn of(key: &[u8; 16], text: &[u8]) -> Self {
+        Self { text: keyed_hash(key, 0, text), label: 0, had_cursor: false }
+    }
+
+    /// Under the settings with this label.
+    pub fn under(self, label: u64) -> Self {
+        Self { label, ..self }
     }
 
     /// The same behind an execution with a cursor: MySQL 9.7 sends no rows ever after to who executes it without one, but the columns,
@@ -39,7 +46,7 @@ impl Id {
 /// A prepared statement of a client's.
 #[derive(Debug)]
 pub struct Statement {
-    /// What equal statements of other clients have as well.
+    /// What equal statements of other clients have as well: of its text alone.
     pub id: Id,
     /// `None`: it was too long to be kept. It is where it was prepared, and nowhere else.
     pub text: Option<Arc<[u8]>>,
@@ -173,7 +180,7 @@ mod tests {
     use super::*;
 
     fn statement(text: Option<&[u8]>) -> Statement {
-        let id = Id::of(&[0; 16], 45, text.unwrap_or_default());
+        let id = Id::of(&[0; 16], text.unwrap_or_default());
         Statement { id, text: text.map(Arc::from), parameters: 0, intent: Intent::default(), types: None }
     }
 
@@ -215,9 +222,10 @@ mod tests {
 
     #[test]
     fn equal_texts_read_alike_are_one() {
-        let id = Id::of(&[1; 16], 45, b"DO 1");
-        assert_eq!(id, Id::of(&[1; 16], 45, b"DO 1"));
-        for other in [Id::of(&[1; 16], 28, b"DO 1"), Id::of(&[1; 16], 45, b"DO 2"), Id::of(&[2; 16], 45, b"DO 1")] {
+        let id = Id::of(&[1; 16], b"DO 1").under(7);
+        assert_eq!(id, Id::of(&[1; 16], b"DO 1").under(7));
+        let others = [Id::of(&[1; 16], b"DO 2"), Id::of(&[2; 16], b"DO 1")].map(|id| id.under(7));
+        for other in [others[0], others[1], id.under(8), id.with_cursor()] {
             assert_ne!(id, other);
         }
     }

@@ -36,6 +36,7 @@ mod my_login;
 mod my_packets;
 mod my_prepared;
 mod my_servers;
+mod my_settings;
 mod my_transactions;
 mod mysql;
 mod mysql_clients;

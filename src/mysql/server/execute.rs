@@ -30,7 +30,8 @@ impl Server {
             return Ok(Fate::Waits);
         }
         let text_kept = is_whole.then(|| Arc::from(text));
-        let preparing = Preparing { id: client.statement_id(text), text: text_kept, intent };
+        let under = client.settings().label();
+        let preparing = Preparing { id: client.statement_id(text), under, text: text_kept, intent };
         self.owe_client(Kind::Prepare, Effect::Prepares(Box::new(preparing)));
         Ok(Fate::Passes)
     }
@@ -82,7 +83,8 @@ impl Server {
         out: &mut Out,
     ) -> Result<Fate, ClientError> {
         let Some(statement) = client.statements.find(number) else { return Ok(Fate::Dropped) };
-        let (id, mut intent, parameters) = (statement.id, statement.intent, statement.parameters);
+        let (mut intent, parameters) = (statement.intent, statement.parameters);
+        let id = statement.id.under(client.settings().label());
         // What is too short is the server's to refuse.
         let execute = Execute::read(body, parameters);
         let opens_cursor = execute.is_some_and(|execute| execute.opens_cursor);
@@ -130,7 +132,14 @@ impl Server {
         }
         let uses = self.prepared.laden(number).map(|_| number);
         // What it does to a transaction is the server's to say.
-        let effect = Effect::Statement { pins: Pins::NONE, may_begin: true, loads_file: false, uses, releases: false };
+        let effect = Effect::Statement {
+            pins: Pins::NONE,
+            may_begin: true,
+            loads_file: false,
+            uses,
+            releases: false,
+            sets: None,
+        };
         self.owe_client(Kind::Query, effect);
         Ok(fate)
     }
@@ -138,7 +147,7 @@ impl Server {
     /// A piece of a long parameter. Nobody answers it: what is wrong with it the EXECUTE is told.
     fn send_piece(&mut self, number: u32, client: &mut Client, out: &mut Out) -> Fate {
         let Some(statement) = client.statements.find(number) else { return Fate::Dropped };
-        let id = statement.id;
+        let id = statement.id.under(client.settings().label());
         let here = match self.locate(number, false, client, out) {
             Located::At(here) => Some(here),
             Located::Asked => return Fate::Waits,

@@ -2,6 +2,7 @@
 
 use crate::mysql::statement::Id;
 use crate::protocol::{ClientError, Intent, Pins, Settings};
+use crate::sql::mysql::settings::Change;
 use std::sync::Arc;
 
 /// A reply that must come.
@@ -65,6 +66,8 @@ pub(super) enum Effect {
         uses: Option<u32>,
         /// `COMMIT RELEASE`: the server closes behind it.
         releases: bool,
+        /// What it sets, that goes along with its client.
+        sets: Option<Box<[Change]>>,
     },
     /// The client prepares a statement.
     Prepares(Box<Preparing>),
@@ -98,6 +101,8 @@ pub(super) enum Effect {
 #[derive(Debug)]
 pub(super) struct Preparing {
     pub(super) id: Id,
+    /// The label of the settings it is read under.
+    pub(super) under: u64,
     /// `None`: it is too long to be kept.
     pub(super) text: Option<Arc<[u8]>>,
     /// Of executing it.

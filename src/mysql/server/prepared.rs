@@ -11,7 +11,7 @@ use crate::mysql::client::Client;
 use crate::mysql::frame::packet;
 use crate::mysql::message::{self, command};
 use crate::mysql::statement::{Id, Statement};
-use crate::protocol::{ClientError, Out, PinReason, Pins, ServerError};
+use crate::protocol::{ClientError, ClientSide, Out, PinReason, Pins, ServerError};
 use std::collections::HashMap;
 
 /// The server has as many prepared statements as it may have: ER_MAX_PREPARED_STMT_COUNT_REACHED.
@@ -286,16 +286,17 @@ impl Server {
     /// Where the client's statement is; asks the server to prepare it if it is not here.
     pub(super) fn locate(&mut self, number: u32, cursor: bool, client: &Client, out: &mut Out) -> Located {
         let Some(statement) = client.statements.find(number) else { return Located::Unknown };
-        match self.prepared.find(number, statement.id, cursor) {
+        let id = statement.id.under(client.settings().label());
+        match self.prepared.find(number, id, cursor) {
             Some(Ok(here)) => Located::At(here),
             Some(Err(error)) => Located::Fails(error),
-            None if self.prepare_anew(number, statement, false, out) => Located::Asked,
+            None if self.prepare_anew((number, id), statement, false, out) => Located::Asked,
             None => Located::Unknown,
         }
     }
 
     /// False: its text was not kept.
-    fn prepare_anew(&mut self, number: u32, statement: &Statement, is_own: bool, out: &mut Out) -> bool {
+    fn prepare_anew(&mut self, (number, id): (u32, Id), statement: &Statement, is_own: bool, out: &mut Out) -> bool {
         let Some(text) = &statement.text else { return false };
         out.write(|out| {
             packet(out, &mut 0, |out| {
@@ -305,7 +306,7 @@ impl Server {
         });
         // Where texts and names mean something else, it is of no use to others.
         let is_own = is_own || self.has_moved;
-        self.owe(Kind::Prepare, true, Effect::PreparesAnew { number, id: statement.id, is_own });
+        self.owe(Kind::Prepare, true, Effect::PreparesAnew { number, id, is_own });
         self.holding = true;
         true
     }
@@ -313,16 +314,17 @@ impl Server {
     /// What is sent next may change what names and texts mean: the client's statements must be here, as they were made, and are
     /// its alone from here on. False: the server was asked to prepare some; again, once it has.
     pub(super) fn anchor(&mut self, client: &Client, out: &mut Out) -> bool {
-        let mut all = true;
+        let (mut all, label) = (true, client.settings().label());
         for (number, statement) in client.statements.iter() {
-            if self.prepared.take(number, statement.id) {
+            let id = statement.id.under(label);
+            if self.prepared.take(number, id) {
                 continue;
             }
             if out.is_full() || self.owed.len() >= OWED_MAX {
                 self.holding = true;
                 return false;
             }
-            all &= !self.prepare_anew(number, statement, true, out);
+            all &= !self.prepare_anew((number, id), statement, true, out);
         }
         all
     }

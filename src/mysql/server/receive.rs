@@ -342,7 +342,10 @@ impl Server {
         }
         let Some(Owed { effect, .. }) = self.pop() else { return Ok(()) };
         match effect {
-            Effect::Statement { pins, uses, releases, .. } => {
+            Effect::Statement { pins, uses, releases, sets, .. } => {
+                if let (Some(sets), Some(client)) = (sets, client.as_deref_mut()) {
+                    self.has_set(&sets, client);
+                }
                 self.ended |= releases;
                 if let Some(number) = uses.filter(|_| ok.status & status::CURSOR_EXISTS == 0) {
                     self.prepared.unload(number, true);
@@ -377,6 +380,7 @@ impl Server {
                     client.pins = if self.has_moved { Pins::of(PinReason::Setting) } else { Pins::NONE };
                     client.insert_id = 0;
                     client.statements.clear();
+                    client.forget_settings();
                 }
             }
             Effect::Guarded => self.foreign_values = false,
@@ -405,11 +409,11 @@ impl Server {
     fn is_prepared(&mut self, effect: Effect, number: u32, parameters: u16, client: Option<&mut Client>) -> u32 {
         match (effect, client) {
             (Effect::Prepares(preparing), Some(client)) => {
-                let Preparing { id, text, intent } = *preparing;
+                let Preparing { id, under, text, intent } = *preparing;
                 let is_shared = text.is_some() && !self.has_moved;
                 let own = client.statements.insert(Statement { id, text, parameters, intent, types: None });
                 if is_shared {
-                    self.prepared.share(id, number);
+                    self.prepared.share(id.under(under), number);
                 } else {
                     self.prepared.keep(own, number);
                 }

@@ -9,7 +9,7 @@ use crate::mysql::client::killed_by;
 use crate::mysql::frame::{self, HEAD_BYTES, Head, packet};
 use crate::mysql::message::{command, status};
 use crate::protocol::{ClientError, ClientSide, Intent, Out, PinReason, Pins, Violation};
-use crate::sql::mysql::{self as sql, Command, Dialect, End, KillKind, TEXT_BYTES_MAX};
+use crate::sql::mysql::{self as sql, Command, Dialect, End, KillKind, TEXT_BYTES_MAX, settings};
 use std::sync::Arc;
 
 /// Reasons to pin that may come to nothing: last values are kept until the client has asked, or has let go of them.
@@ -218,7 +218,12 @@ impl Server {
         let (kind, effect) = match command {
             command::QUERY => {
                 let statement = self.read(body, head, client)?;
-                let intent = statement.intent;
+                let mut intent = statement.intent;
+                let sets = settings::changes(body).filter(|_| head.len == body.len() + 1);
+                if sets.is_some() {
+                    // They go with their client.
+                    intent.pins_when_sent = intent.pins_when_sent.without(Pins::of(PinReason::Setting));
+                }
                 if !self.begin(intent, client, out)? {
                     return Ok(Fate::Waits);
                 }
@@ -230,11 +235,14 @@ impl Server {
                         || matches!(statement.command, Command::Begin),
                     loads_file: statement.is_load_local && client.sends_files(),
                     uses: None,
+                    sets: sets.map(Vec::into_boxed_slice),
                     releases: matches!(
                         statement.command,
                         Command::Commit(End { release: true, .. }) | Command::Rollback(End { release: true, .. })
                     ),
                 };
+                // What comes behind it is read, and shared, under what it sets.
+                self.holding |= matches!(effect, Effect::Statement { sets: Some(_), .. });
                 (Kind::Query, effect)
             }
             command::INIT_DB => {

@@ -3,7 +3,8 @@
 use super::owed::Effect;
 use super::{Client, Server};
 use crate::mysql::accept::NAMES;
-use crate::protocol::{Out, Settings};
+use crate::protocol::{ClientSide, Out, Settings};
+use crate::sql::mysql::settings::{Change, ISOLATION, READ_ONLY};
 use mysql_common::collations::{Collation, CollationId};
 use std::sync::Arc;
 
@@ -14,17 +15,73 @@ impl Server {
             return;
         }
         self.tally.replays += 1;
-        if self.settings_lost {
-            // What every client is to find went with the settings.
-            self.send_init(out);
+        let is_lost = self.settings_lost;
+        let mut difference = self.applied.difference(wanted);
+        let mut reset = if is_lost { Vec::new() } else { difference.reset };
+        reset.retain(|name| name != NAMES);
+        if !reset.is_empty() {
+            let reset: Vec<(&str, String)> = reset.iter().map(|name| (name.as_str(), self.default_of(name))).collect();
+            let text = self.set(reset.iter().map(|(name, value)| (*name, value.as_str())));
+            let left = self.applied.edited(|values| reset.iter().for_each(|(name, _)| _ = values.remove(*name)));
+            self.query(text.as_bytes(), Effect::Applied(Arc::new(left)), out);
         }
-        let text = self.set_names(wanted.value(NAMES));
-        self.query(text.as_bytes(), Effect::Applied(Arc::clone(wanted)), out);
+        if is_lost || !reset.is_empty() && self.init.is_some() {
+            // What every client is to find went with the settings, and may undo others.
+            self.send_init(out);
+            difference.set = wanted.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+        }
+        if !difference.set.is_empty() || is_lost {
+            let text = self.set(difference.set.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+            self.query(text.as_bytes(), Effect::Applied(Arc::clone(wanted)), out);
+        }
+    }
+
+    /// One statement for all of these. What names and texts are written in comes first, if it is among them.
+    fn set<'a>(&self, values: impl Iterator<Item = (&'a str, &'a str)>) -> String {
+        let (names, others): (Vec<_>, Vec<_>) = values.partition(|(name, _)| *name == NAMES);
+        let names = names.into_iter().map(|(_, id)| self.names(Some(id)));
+        let others = others.into_iter().map(|(name, value)| format!("SESSION {} = {value}", self.spelled(name)));
+        format!("SET {}", names.chain(others).collect::<Vec<_>>().join(", "))
+    }
+
+    /// As the server calls the variable.
+    fn spelled<'a>(&self, name: &'a str) -> &'a str {
+        match name {
+            ISOLATION if self.is_mariadb => "tx_isolation",
+            READ_ONLY if self.is_mariadb => "tx_read_only",
+            name => name,
+        }
+    }
+
+    /// What the variable has behind a login. `DEFAULT` is not always that: MySQL 9.7 has no checks of foreign keys then.
+    fn default_of(&self, name: &str) -> String {
+        let is_interactive = self.options.fixed.iter().any(|(fixed, _)| fixed == "interactive");
+        let global = if name == "wait_timeout" && is_interactive { "interactive_timeout" } else { self.spelled(name) };
+        format!("@@GLOBAL.{global}")
+    }
+
+    /// The client has set these on the connection.
+    pub(super) fn has_set(&mut self, sets: &[Change], client: &mut Client) {
+        let edited = |settings: &Settings| {
+            settings.edited(|values| {
+                for (name, value) in sets {
+                    match value {
+                        Some(value) => _ = values.insert((*name).to_owned(), value.clone()),
+                        None => _ = values.remove(*name),
+                    }
+                }
+            })
+        };
+        let applied = edited(&self.applied);
+        client.change_settings(edited(client.settings()));
+        // Mostly the same: then it is one.
+        let is_same = applied == **client.settings();
+        self.applied = if is_same { Arc::clone(client.settings()) } else { Arc::new(applied) };
     }
 
     /// What a login with this collation does to character sets. One that the server does not know is its default
     /// (<https://dev.mysql.com/doc/refman/9.7/en/set-names.html>).
-    pub(super) fn set_names(&self, id: Option<&str>) -> String {
+    pub(super) fn names(&self, id: Option<&str>) -> String {
         let id = id.and_then(|id| id.parse::<u16>().ok()).unwrap_or_default();
         // MySQL's own: of lower case, of GB18030, of Unicode 9. Names that MariaDB has given to others.
         let (is_known, own_name) = match id {
@@ -35,9 +92,9 @@ impl Server {
         };
         let collation = Collation::resolve(CollationId::from(id));
         if !is_known || collation.id() == CollationId::UNKNOWN_COLLATION_ID {
-            return "SET NAMES DEFAULT".to_owned();
+            return "NAMES DEFAULT".to_owned();
         }
-        format!("SET NAMES {} COLLATE {}", collation.charset(), own_name.unwrap_or(collation.collation()))
+        format!("NAMES {} COLLATE {}", collation.charset(), own_name.unwrap_or(collation.collation()))
     }
 
     pub(super) fn send_init(&mut self, out: &mut Vec<u8>) {

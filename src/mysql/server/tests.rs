@@ -1,6 +1,7 @@
 //! The machine with both of its sides played by hand: bytes in, bytes out, whole and in pieces.
 
 mod prepared;
+mod settings;
 
 use super::*;
 use crate::mysql::accept::Started;
@@ -230,7 +231,7 @@ fn collations_by_the_names_of_their_server() {
         let mut server = server();
         for (is_mariadb, names) in [(false, mysql), (true, mariadb)] {
             server.is_mariadb = is_mariadb;
-            assert_eq!(server.set_names(Some(&id.to_string())), format!("SET NAMES {names}"), "{id}");
+            assert_eq!(server.names(Some(&id.to_string())), format!("NAMES {names}"), "{id}");
         }
     }
 }

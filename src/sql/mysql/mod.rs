@@ -15,6 +15,7 @@ mod lexer;
 mod names;
 mod routine;
 mod scan;
+pub mod settings;
 #[cfg(test)]
 mod tests;
 mod words;

@@ -1,0 +1,125 @@
+//! What a client sets by literal values goes with it, and stays with nobody else.
+
+use super::*;
+
+const NAMES: &str = "NAMES utf8mb4 COLLATE utf8mb4_general_ci";
+
+fn done() -> Vec<u8> {
+    packets(1, &[ok(mark::OK, AUTO)])
+}
+
+impl Bench {
+    /// The client says so, and the server does it.
+    fn sets(&mut self, text: &str) {
+        let request = says(command::QUERY, text.as_bytes());
+        assert_eq!(self.says(&request), request);
+        assert_eq!(self.hears(&done()), done());
+        assert_eq!((self.server.status(), self.client.pins), (Status::Idle, Pins::NONE), "{text}");
+    }
+
+    /// What a client that gets the connection now has the server do, which it does.
+    fn replays(&mut self) -> Vec<String> {
+        let sent = texts(&self.attach());
+        sent.iter().for_each(|_| assert_eq!(self.hears(&done()), b""));
+        assert_eq!(self.server.status(), Status::Idle);
+        sent
+    }
+}
+
+#[test]
+fn settings_go_with_their_client() {
+    let mut bench = Bench::new(MODERN, usize::MAX);
+    bench.sets("SET autocommit = 0, time_zone = '+00:00'");
+    bench.sets("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED");
+    assert_eq!(bench.replays(), [""; 0]);
+    // Another client has none of it.
+    let one = std::mem::replace(&mut bench.client, client(MODERN, 2));
+    let back = |name: &str| format!("SESSION {name} = @@GLOBAL.{name}");
+    let all = ["autocommit", "time_zone", "transaction_isolation"].map(back).join(", ");
+    assert_eq!(bench.replays(), [format!("SET {all}")]);
+    bench.sets("SET time_zone = '+00:00', wait_timeout = 9");
+    // The first one has it again, and nothing of the other's; by MariaDB's name.
+    bench.client = one;
+    bench.server.is_mariadb = true;
+    let difference = [
+        "SET SESSION wait_timeout = @@GLOBAL.wait_timeout",
+        "SET SESSION autocommit = 0, SESSION tx_isolation = 'READ-COMMITTED'",
+    ];
+    assert_eq!(bench.replays(), difference);
+    bench.sets("SET autocommit = DEFAULT, transaction_isolation = DEFAULT, time_zone = DEFAULT");
+    bench.client = client(MODERN, 3);
+    assert_eq!(bench.replays(), [""; 0]);
+}
+
+#[test]
+fn what_fails_sets_nothing() {
+    let mut bench = Bench::new(MODERN, usize::MAX);
+    bench.says(&says(command::QUERY, b"SET time_zone = 'nowhere'"));
+    bench.hears(&packets(1, &[err(1298)]));
+    bench.client = client(MODERN, 2);
+    assert_eq!(bench.replays(), [""; 0]);
+}
+
+/// What comes behind a SET waits until that is done.
+#[test]
+fn a_pipeline_waits_for_what_it_sets() {
+    let mut bench = Bench::new(MODERN, usize::MAX);
+    let set = says(command::QUERY, b"SET time_zone = '+00:00'");
+    let prepare = says(command::STMT_PREPARE, b"SELECT NOW()");
+    assert_eq!(bench.says(&[&set[..], &prepare].concat()), set);
+    bench.hears(&done());
+    assert_eq!(bench.says(b""), prepare);
+}
+
+/// A statement is shared by those with the same settings.
+#[test]
+fn statements_are_shared_under_the_same_settings() {
+    let mut bench = Bench::new(MODERN, usize::MAX);
+    let prepare = says(command::STMT_PREPARE, b"SELECT NOW()");
+    let execute = |number: u8| says(command::STMT_EXECUTE, &[number, 0, 0, 0, 0, 1, 0, 0, 0]);
+    bench.says(&prepare);
+    bench.hears(&packets(1, &[vec![0, 9, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0], column()]));
+    bench.sets("SET time_zone = '+05:00'");
+    assert_eq!(bench.says(&execute(1)), prepare);
+    bench.hears(&packets(1, &[vec![0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]]));
+    assert_eq!(bench.says(b""), execute(4));
+    bench.hears(&done());
+    bench.sets("SET time_zone = DEFAULT");
+    assert_eq!(bench.says(&execute(1)), execute(9));
+}
+
+/// What `init_query` has set is there again where it was undone, and then what the client has set.
+#[test]
+fn the_init_query_comes_before_what_clients_set() {
+    let mut bench = Bench::new(MODERN, usize::MAX);
+    let mut sent = Vec::new();
+    bench.server.initialize(&"SET wait_timeout = 60".into(), &mut sent);
+    bench.hears(&done());
+    bench.sets("SET wait_timeout = 9, sql_notes = 0");
+    let mut other = client(MODERN, 2);
+    std::mem::swap(&mut bench.client, &mut other);
+    bench.sets("SET wait_timeout = 9");
+    let back = format!("SET {NAMES}, SESSION wait_timeout = 9");
+    assert_eq!(bench.replays(), ["SET SESSION sql_notes = @@GLOBAL.sql_notes", "SET wait_timeout = 60", &back]);
+}
+
+#[test]
+fn a_clients_reset_is_the_end_of_what_it_set() {
+    let mut bench = Bench::new(MODERN, usize::MAX);
+    bench.sets("SET autocommit = 0");
+    bench.says(&says(command::RESET_CONNECTION, b""));
+    bench.hears(&done());
+    assert_eq!(bench.replays(), [format!("SET {NAMES}")]);
+    bench.client = client(MODERN, 2);
+    assert_eq!(bench.replays(), [""; 0]);
+}
+
+/// Whose `wait_timeout` was `interactive_timeout` gets that back.
+#[test]
+fn an_interactive_client() {
+    let mut bench = Bench::new(MODERN, usize::MAX);
+    bench.server.options.fixed = vec![("interactive".to_owned(), "on".to_owned())];
+    bench.sets("SET wait_timeout = 9");
+    bench.client = client(MODERN, 2);
+    assert_eq!(bench.replays(), ["SET SESSION wait_timeout = @@GLOBAL.interactive_timeout"]);
+}

@@ -1,0 +1,150 @@
+//! Settings of MySQL's and MariaDB's sessions, beside a direct connection: what is set goes with its client from connection to
+//! connection, and no other client has it. Scenarios 94, 95, 100, 115 and 116 of the list, as far as values are literal.
+
+use crate::harness::mysql::beside::{app, both_sides};
+use crate::harness::mysql::wire::MyWire;
+
+/// Variables, each with two values.
+const SET: &[(&str, [&str; 2])] = &[
+    ("autocommit", ["0", "ON"]),
+    ("default_week_format", ["3", "1"]),
+    ("div_precision_increment", ["7", "2"]),
+    ("eq_range_index_dive_limit", ["9", "10"]),
+    ("foreign_key_checks", ["0", "'ON'"]),
+    ("group_concat_max_len", ["999", "1000"]),
+    ("information_schema_stats_expiry", ["0", "99"]),
+    ("innodb_lock_wait_timeout", ["7", "8"]),
+    ("interactive_timeout", ["700", "800"]),
+    ("join_buffer_size", ["131072", "DEFAULT"]),
+    ("lc_time_names", ["de_DE", "'fr_FR'"]),
+    ("lock_wait_timeout", ["70", "80"]),
+    ("low_priority_updates", ["1", "0"]),
+    ("max_execution_time", ["5000", "0"]),
+    ("max_heap_table_size", ["131072", "DEFAULT"]),
+    ("max_sort_length", ["99", "100"]),
+    ("max_statement_time", ["50", "0"]),
+    ("net_read_timeout", ["99", "100"]),
+    ("net_write_timeout", ["99", "100"]),
+    ("read_buffer_size", ["262144", "DEFAULT"]),
+    ("read_rnd_buffer_size", ["131072", "DEFAULT"]),
+    ("sort_buffer_size", ["131072", "DEFAULT"]),
+    ("sql_auto_is_null", ["0", "OFF"]),
+    ("sql_notes", ["0", "1"]),
+    ("sql_safe_updates", ["1", "0"]),
+    ("sql_select_limit", ["2", "DEFAULT"]),
+    ("sql_warnings", ["1", "0"]),
+    ("time_zone", ["'+03:00'", "SYSTEM"]),
+    ("tmp_table_size", ["131072", "DEFAULT"]),
+    ("transaction_isolation", ["'READ-COMMITTED'", "'SERIALIZABLE'"]),
+    ("transaction_read_only", ["1", "0"]),
+    ("tx_isolation", ["'READ-COMMITTED'", "'SERIALIZABLE'"]),
+    ("tx_read_only", ["1", "0"]),
+    ("unique_checks", ["0", "1"]),
+    ("updatable_views_with_limit", ["NO", "'YES'"]),
+    ("wait_timeout", ["700", "800"]),
+];
+
+#[test]
+fn my_115_settings_go_with_their_client() {
+    both_sides("my_115", 3, &[], |sides| {
+        let client = || MyWire::connect(sides.proxy.address, &app().database(&sides.name)).unwrap();
+        let (mut talk, mut other) = (sides.talk(), client());
+        for (name, values) in SET {
+            let shown = format!("SELECT @@SESSION.{name}");
+            // Not every server has each: then both say so.
+            talk.same(&shown);
+            let pristine = other.reply(&shown);
+            for form in ["SET {} = ", "SET SESSION {}=", "set @@session.{} := ", "SET LOCAL {} = "] {
+                for value in values {
+                    talk.same(&format!("{}{value}", form.replace("{}", name)));
+                    // One connection, that the other client has in between.
+                    assert_eq!(other.reply(&shown), pristine, "{name} {value}");
+                    talk.same(&shown);
+                }
+            }
+            talk.same(&format!("SET {name} = DEFAULT"));
+            talk.same(&shown);
+        }
+        assert_eq!(sides.proxy.metric("sluicegate_pins_total"), 0.0);
+        // All at once, and back.
+        let all: Vec<String> = SET.iter().map(|(name, [value, _])| format!("SET {name} = {value}")).collect();
+        let all: Vec<&str> = all.iter().map(String::as_str).collect();
+        talk.all(&all);
+        other.query("DO 1");
+        for (name, _) in SET {
+            talk.same(&format!("SELECT @@SESSION.{name}"));
+        }
+        talk.command(&[0x1F]);
+        for (name, _) in SET {
+            // MySQL's strings have another collation then, of which the proxy makes the client's own again.
+            let shown = format!("SELECT CONCAT(@@SESSION.{name})");
+            let [direct, proxied] = [&mut talk.direct, &mut talk.proxied].map(|wire| wire.reply(&shown));
+            assert_eq!(direct.iter().rev().nth(1), proxied.iter().rev().nth(1), "{name}");
+        }
+        assert_eq!(sides.proxy.metric("sluicegate_pins_total"), 0.0);
+    });
+}
+
+/// A SET that fails halfway sets nothing.
+#[test]
+fn my_116_what_fails_sets_nothing() {
+    both_sides("my_116", 3, &[], |sides| {
+        let mut talk = sides.talk();
+        let mut other = MyWire::connect(sides.proxy.address, &app().database(&sides.name)).unwrap();
+        talk.same("SET time_zone = '+05:00', lc_time_names = 'nowhere'");
+        other.query("DO 1");
+        talk.same("SELECT @@time_zone, @@lc_time_names");
+        talk.same("SET time_zone = '+05:00', lc_time_names = 'de_DE'");
+        talk.same("SET time_zone = 'nowhere'");
+        other.query("DO 1");
+        talk.same("SELECT @@time_zone, @@lc_time_names, DAYNAME('2026-11-27')");
+    });
+}
+
+/// `autocommit = 0`, as most Python programs have it: a connection is kept for a transaction, and no longer.
+#[test]
+fn my_094_without_autocommit() {
+    both_sides("my_094", 3, &["CREATE TABLE t (i int)"], |sides| {
+        let mut talk = sides.talk();
+        let mut other = MyWire::connect(sides.proxy.address, &app().database(&sides.name)).unwrap();
+        talk.same("SET autocommit = 0");
+        for _ in 0..2 {
+            talk.same("SELECT 1");
+            assert_eq!(other.value("SELECT @@autocommit"), "1");
+            talk.all(&["INSERT INTO t VALUES (1)", "SELECT COUNT(*) FROM t", "ROLLBACK"]);
+            assert_eq!(other.value("SELECT COUNT(*) FROM t"), "0");
+            talk.command(&[0x0E]);
+        }
+        talk.all(&["INSERT INTO t VALUES (1)", "SET autocommit = 1"]);
+        assert_eq!(other.value("SELECT COUNT(*) FROM t"), "1");
+        assert_eq!(sides.proxy.metric("sluicegate_pins_total"), 0.0);
+    });
+}
+
+/// After the first round nothing is set any more, if all clients set the same.
+#[test]
+fn nothing_is_replayed_between_equals() {
+    both_sides("my_equal", 4, &[], |sides| {
+        let mut clients: Vec<MyWire> =
+            (0..6).map(|_| MyWire::connect(sides.proxy.address, &app().database(&sides.name)).unwrap()).collect();
+        let sets = [
+            "SET autocommit = 0",
+            "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
+            "SET time_zone = '+00:00'",
+        ];
+        for client in &mut clients {
+            sets.iter().for_each(|set| _ = client.query(set));
+        }
+        // Both connections have it now.
+        let (one, rest) = clients.split_first_mut().unwrap();
+        one.query("START TRANSACTION");
+        rest[0].query("DO 1");
+        one.query("COMMIT");
+        rest[0].query("DO 1");
+        let replayed = sides.proxy.metric("sluicegate_settings_replayed_total");
+        for _ in 0..20 {
+            clients.iter_mut().for_each(|client| _ = client.query("SELECT @@autocommit"));
+        }
+        assert_eq!(sides.proxy.metric("sluicegate_settings_replayed_total"), replayed);
+    });
+}
