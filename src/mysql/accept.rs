@@ -12,6 +12,7 @@ use crate::protocol::{
     AcceptOptions, Accepted, Answer, Challenge, ClientError, Credentials, HandshakeError, Knowledge, Login, Password,
     Proof, Question, Secured, Settings, Step, TlsOffer, Violation, Welcome,
 };
+use crate::sql::mysql::settings::NAMES;
 use mysql_common::constants::{CapabilityFlags as Capabilities, StatusFlags};
 use mysql_common::packets::{AuthSwitchRequest, HandshakePacket};
 use mysql_common::proto::MySerialize;
@@ -56,9 +57,6 @@ pub(super) const FIXED: &[(Capabilities, &str)] = &[
     (Capabilities::CLIENT_LOCAL_FILES, "local_files"),
     (Capabilities::CLIENT_MULTI_STATEMENTS, "multi_statements"),
 ];
-
-/// The setting that holds the collation which a client names at its login.
-pub(super) const NAMES: &str = "names";
 
 /// A session that begins.
 #[derive(Debug)]

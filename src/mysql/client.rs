@@ -3,7 +3,7 @@
 //! What needs no server is answered here: a ping, a goodbye. A request that is refused is read over to its end, however long it
 //! is, and then answered with one error.
 
-use super::accept::{NAMES, Started, told_status};
+use super::accept::{Started, told_status};
 use super::frame::{self, HEAD_BYTES, packet};
 use super::message::{self, OkPacket, command, mark};
 use super::server::send::{begins, statement_number};
@@ -12,6 +12,7 @@ use crate::protocol::{
     ClientError, ClientSide, Detached, Gate, Intent, Kill, Killed, PinCause, PinReason, PinRules, Pins, Settings,
     Violation,
 };
+use crate::sql::mysql::settings::NAMES;
 use crate::sql::mysql::{self as sql, KillKind, TEXT_BYTES_MAX};
 use mysql_common::constants::CapabilityFlags as Capabilities;
 use std::sync::Arc;
@@ -161,9 +162,18 @@ impl Client {
 
     /// Its character set has characters whose second byte may be a quote or a backslash.
     pub(super) fn is_multibyte_unsafe(&self) -> bool {
-        // big5, sjis, gbk, cp932, gb18030, by the ids of their collations.
-        let ids: &[&str] = &["1", "84", "13", "88", "28", "87", "95", "96", "248", "249", "250"];
-        self.settings.value(NAMES).is_some_and(|id| ids.contains(&id))
+        let sets = ["big5", "sjis", "gbk", "cp932", "gb18030", "default"];
+        match self.charset() {
+            // Of these, by the ids of their collations.
+            Ok(id) => matches!(id, 1 | 84 | 13 | 88 | 28 | 87 | 95 | 96 | 248..=250),
+            Err(name) => sets.iter().any(|set| set.eq_ignore_ascii_case(name)),
+        }
+    }
+
+    /// Its character set, by the number of a collation of its or by its name.
+    fn charset(&self) -> Result<u16, &str> {
+        let names = self.settings.value(NAMES).unwrap_or("0");
+        names.parse().map_err(|_| names.split(' ').next().unwrap_or_default())
     }
 
     /// What a text of its is to a server that prepares it.
@@ -171,13 +181,12 @@ impl Client {
         Id::of(&self.statement_key, text)
     }
 
-    fn collation(&self) -> u16 {
-        self.settings.value(NAMES).and_then(|id| id.parse().ok()).unwrap_or_default()
-    }
-
     /// Its character set is one of the forms of UTF-8.
     pub(super) fn is_utf8(&self) -> bool {
-        matches!(self.collation(), 33 | 45 | 46 | 76 | 83 | 192..=215 | 223..=247 | 255)
+        match self.charset() {
+            Ok(id) => matches!(id, 33 | 45 | 46 | 76 | 83 | 192..=215 | 223..=247 | 255),
+            Err(name) => name.get(..4).is_some_and(|begins| begins.eq_ignore_ascii_case("utf8")),
+        }
     }
 
     /// Reads over what is to be read over; bytes taken.

@@ -15,7 +15,6 @@ mod state;
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 mod tests;
 
-use super::accept::NAMES;
 use super::cancel::Cancel;
 use super::client::Client;
 use super::connect::{COLLATION, Connected};
@@ -25,6 +24,7 @@ use crate::protocol::{
     AttachFailure, ClientError, ClientSide, ConnectOptions, Out, Parameters, ServerError, ServerSide, Settings, Sides,
     Status, Tally, Violation,
 };
+use crate::sql::mysql::settings::NAMES;
 use failed::Failed;
 use owed::{Effect, Kind, Owed};
 use prepared::Prepared;

@@ -139,6 +139,11 @@ impl Statements {
         *self = Self { number: self.number, ..Self::default() };
     }
 
+    /// Their texts are the same in every character set.
+    pub fn are_ascii(&self) -> bool {
+        self.by_number.values().all(|statement| statement.text.as_ref().is_some_and(|text| text.is_ascii()))
+    }
+
     /// There are some that are on one connection alone.
     pub fn has_unkept(&self) -> bool {
         self.unkept > 0

@@ -14,7 +14,7 @@ const SET: &[(&str, [&str; 2])] = &[
     ("group_concat_max_len", ["999", "1000"]),
     ("information_schema_stats_expiry", ["0", "99"]),
     ("innodb_lock_wait_timeout", ["7", "8"]),
-    ("interactive_timeout", ["700", "800"]),
+    ("interactive_timeout", ["70000", "80000"]),
     ("join_buffer_size", ["131072", "DEFAULT"]),
     ("lc_time_names", ["de_DE", "'fr_FR'"]),
     ("lock_wait_timeout", ["70", "80"]),
@@ -41,7 +41,7 @@ const SET: &[(&str, [&str; 2])] = &[
     ("tx_read_only", ["1", "0"]),
     ("unique_checks", ["0", "1"]),
     ("updatable_views_with_limit", ["NO", "'YES'"]),
-    ("wait_timeout", ["700", "800"]),
+    ("wait_timeout", ["70000", "80000"]),
 ];
 
 #[test]
@@ -80,6 +80,89 @@ fn my_115_settings_go_with_their_client() {
             let shown = format!("SELECT CONCAT(@@SESSION.{name})");
             let [direct, proxied] = [&mut talk.direct, &mut talk.proxied].map(|wire| wire.reply(&shown));
             assert_eq!(direct.iter().rev().nth(1), proxied.iter().rev().nth(1), "{name}");
+        }
+        assert_eq!(sides.proxy.metric("sluicegate_pins_total"), 0.0);
+    });
+}
+
+/// Scenario 114: what texts are written in, and what results come in.
+#[test]
+fn my_114_character_sets() {
+    both_sides(
+        "my_114",
+        3,
+        &["CREATE TABLE t (v varchar(20) CHARACTER SET utf8mb4)", "INSERT INTO t VALUES ('ä€')"],
+        |sides| {
+            let mut talk = sides.talk();
+            let mut other = MyWire::connect(sides.proxy.address, &app().database(&sides.name)).unwrap();
+            let shown = "SELECT @@character_set_client, @@character_set_connection, @@collation_connection, @@character_set_results";
+            let pristine = other.reply(shown);
+            for set in [
+                "SET NAMES latin1",
+                "SET NAMES 'utf8mb4' COLLATE 'utf8mb4_unicode_ci'",
+                "SET character_set_results = NULL",
+                "SET NAMES utf8mb4",
+                "SET character_set_results = latin1",
+                "SET NAMES utf16",
+                "SET character_set_results = 'utf8mb4'",
+                "SET NAMES gbk",
+                "SET NAMES DEFAULT",
+                "SET NAMES utf8mb4 COLLATE utf8mb4_bin, character_set_results = latin1",
+                "SET NAMES utf8mb4 COLLATE nothing",
+            ] {
+                talk.same(set);
+                assert_eq!(other.reply(shown), pristine, "{set}");
+                for question in [shown, "SELECT v, 'a' = 'A', HEX(CONVERT(v USING utf8mb4)) FROM t"] {
+                    talk.same(question);
+                    assert_eq!(other.value("SELECT v FROM t"), "ä€", "{set}");
+                }
+            }
+            assert_eq!(sides.proxy.metric("sluicegate_pins_total"), 0.0);
+            // A statement in letters that mean something else then.
+            talk.same("SET NAMES latin1");
+            for wire in [&mut talk.direct, &mut talk.proxied] {
+                wire.command("\x16SELECT 'ä'".as_bytes());
+            }
+            talk.same("SET NAMES utf8mb4");
+            talk.same("SELECT 'ä'");
+            assert!(sides.proxy.metric("sluicegate_pins_total") > 0.0);
+        },
+    );
+}
+
+/// Modes, with what others have in between; and what drivers say as they connect.
+#[test]
+fn my_115_modes() {
+    both_sides("my_mode", 3, &["CREATE TABLE t (i tinyint)"], |sides| {
+        let mut other = MyWire::connect(sides.proxy.address, &app().database(&sides.name)).unwrap();
+        let shown = "SELECT @@sql_mode, @@autocommit, @@session_track_schema, @@session_track_system_variables";
+        let pristine = other.reply(shown);
+        for script in [
+            // MariaDB Connector/J, Rails, Laravel, MySQL Connector/J.
+            &["set autocommit=1, session_track_schema=1, sql_mode=concat(@@sql_mode,',STRICT_TRANS_TABLES')"][..],
+            &[
+                "SET @@SESSION.sql_mode = CONCAT(@@SESSION.sql_mode, ',STRICT_ALL_TABLES,NO_AUTO_VALUE_ON_ZERO'), @@SESSION.sql_auto_is_null = 0, @@SESSION.wait_timeout = 2147483",
+            ],
+            &["set names 'utf8mb4' collate 'utf8mb4_unicode_ci'", "SET SESSION sql_mode='NO_ENGINE_SUBSTITUTION'"],
+            &["SET character_set_results = NULL", "SET autocommit=1", "SET sql_mode='STRICT_TRANS_TABLES'"],
+            // One behind the other.
+            &[
+                "SET sql_mode = ''",
+                "SET sql_mode = concat(@@sql_mode, ',ONLY_FULL_GROUP_BY')",
+                "SET sql_mode=CONCAT(@@sql_mode,',TRADITIONAL')",
+            ],
+            &[
+                "SET sql_mode = CONCAT(@@sql_mode, ',TRADITIONAL')",
+                "SET sql_mode = CONCAT(@@sql_mode, ',NO_UNSIGNED_SUBTRACTION')",
+            ],
+            &["SET session_track_system_variables = 'autocommit,sql_mode'", "SET autocommit = 0"],
+        ] {
+            let mut talk = sides.talk();
+            for set in script {
+                talk.same(set);
+                assert_eq!(other.reply(shown), pristine, "{set}");
+                talk.all(&[shown, "INSERT INTO t VALUES (9999)", "ROLLBACK"]);
+            }
         }
         assert_eq!(sides.proxy.metric("sluicegate_pins_total"), 0.0);
     });

@@ -9,7 +9,8 @@ use crate::mysql::client::killed_by;
 use crate::mysql::frame::{self, HEAD_BYTES, Head, packet};
 use crate::mysql::message::{command, status};
 use crate::protocol::{ClientError, ClientSide, Intent, Out, PinReason, Pins, Violation};
-use crate::sql::mysql::{self as sql, Command, Dialect, End, KillKind, TEXT_BYTES_MAX, settings};
+use crate::sql::mysql::settings::{self, Change, NAMES, Value};
+use crate::sql::mysql::{self as sql, Command, Dialect, End, KillKind, TEXT_BYTES_MAX};
 use std::sync::Arc;
 
 /// Reasons to pin that may come to nothing: last values are kept until the client has asked, or has let go of them.
@@ -219,7 +220,8 @@ impl Server {
             command::QUERY => {
                 let statement = self.read(body, head, client)?;
                 let mut intent = statement.intent;
-                let sets = settings::changes(body).filter(|_| head.len == body.len() + 1);
+                let sets =
+                    settings::changes(body).filter(|sets| head.len == body.len() + 1 && self.follows(sets, client));
                 if sets.is_some() {
                     // They go with their client.
                     intent.pins_when_sent = intent.pins_when_sent.without(Pins::of(PinReason::Setting));
@@ -282,6 +284,16 @@ impl Server {
         }
         self.owe_client(kind, effect);
         Ok(Fate::Passes)
+    }
+
+    /// What is set can be had on another connection.
+    fn follows(&self, sets: &[Change], client: &Client) -> bool {
+        sets.iter().all(|(name, value)| match value {
+            // To what `init_query` has made of it.
+            Value::Appended(_) => self.init.is_none(),
+            // The client's statements are written in what it has now.
+            Value::Default | Value::Written(_) => *name != NAMES || client.statements.are_ascii(),
+        })
     }
 
     /// A `KILL` is for the proxy to do: numbers of connections are its own.

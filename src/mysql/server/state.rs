@@ -2,10 +2,10 @@
 
 use super::owed::Effect;
 use super::{Client, Server};
-use crate::mysql::accept::NAMES;
 use crate::protocol::{ClientSide, Out, Settings};
-use crate::sql::mysql::settings::{Change, ISOLATION, READ_ONLY};
+use crate::sql::mysql::settings::{Change, ISOLATION, NAMES, READ_ONLY, RESULTS, Value};
 use mysql_common::collations::{Collation, CollationId};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 impl Server {
@@ -18,7 +18,16 @@ impl Server {
         let is_lost = self.settings_lost;
         let mut difference = self.applied.difference(wanted);
         let mut reset = if is_lost { Vec::new() } else { difference.reset };
-        reset.retain(|name| name != NAMES);
+        // Results go back to what `NAMES` says, which makes them anew whenever it is said.
+        let has_results = reset.iter().any(|name| name == RESULTS);
+        reset.retain(|name| name != NAMES && name != RESULTS);
+        let says = |values: &[(String, String)], own: &str| values.iter().any(|(name, _)| name == own);
+        if has_results && !says(&difference.set, NAMES) {
+            difference.set.extend(wanted.value(NAMES).map(|value| (NAMES.to_owned(), value.to_owned())));
+        }
+        if says(&difference.set, NAMES) && !says(&difference.set, RESULTS) {
+            difference.set.extend(wanted.value(RESULTS).map(|value| (RESULTS.to_owned(), value.to_owned())));
+        }
         if !reset.is_empty() {
             let reset: Vec<(&str, String)> = reset.iter().map(|name| (name.as_str(), self.default_of(name))).collect();
             let text = self.set(reset.iter().map(|(name, value)| (*name, value.as_str())));
@@ -62,16 +71,7 @@ impl Server {
 
     /// The client has set these on the connection.
     pub(super) fn has_set(&mut self, sets: &[Change], client: &mut Client) {
-        let edited = |settings: &Settings| {
-            settings.edited(|values| {
-                for (name, value) in sets {
-                    match value {
-                        Some(value) => _ = values.insert((*name).to_owned(), value.clone()),
-                        None => _ = values.remove(*name),
-                    }
-                }
-            })
-        };
+        let edited = |settings: &Settings| settings.edited(|values| sets.iter().for_each(|set| edit(values, set)));
         let applied = edited(&self.applied);
         client.change_settings(edited(client.settings()));
         // Mostly the same: then it is one.
@@ -82,7 +82,12 @@ impl Server {
     /// What a login with this collation does to character sets. One that the server does not know is its default
     /// (<https://dev.mysql.com/doc/refman/9.7/en/set-names.html>).
     pub(super) fn names(&self, id: Option<&str>) -> String {
-        let id = id.and_then(|id| id.parse::<u16>().ok()).unwrap_or_default();
+        let id = match id.map(str::parse::<u16>) {
+            Some(Ok(id)) => id,
+            None => 0,
+            // As the client has written it.
+            Some(Err(_)) => return format!("NAMES {}", id.unwrap_or_default()),
+        };
         // MySQL's own: of lower case, of GB18030, of Unicode 9. Names that MariaDB has given to others.
         let (is_known, own_name) = match id {
             76 | 248..=250 | 255..=323 => (!self.is_mariadb, None),
@@ -116,4 +121,24 @@ impl Server {
             self.query(text.as_bytes(), Effect::Guarded, out);
         });
     }
+}
+
+/// A setting becomes what it is set to.
+fn edit(values: &mut BTreeMap<String, String>, (name, value): &Change) {
+    if *name == NAMES {
+        values.remove(RESULTS);
+    }
+    let value = match value {
+        Value::Default => {
+            values.remove(*name);
+            return;
+        }
+        Value::Written(value) => value.clone(),
+        Value::Appended(more) => match values.get(*name).and_then(|known| known.rsplit_once('\'')) {
+            // A string, or one that was appended.
+            Some((begins, ends)) => format!("{begins}{more}'{ends}"),
+            None => format!("CONCAT(@@GLOBAL.{name}, '{more}')"),
+        },
+    };
+    values.insert((*name).to_owned(), value);
 }

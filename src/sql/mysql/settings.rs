@@ -3,16 +3,54 @@
 //! Only what is read in one way by every server of every dialect is taken: plain ASCII, no comments, no escapes, no expressions. Everything
 //! else is for the scan, which pins.
 
+#![allow(clippy::wildcard_enum_match_arm, reason = "every other kind of token is the wildcard")]
+
 use super::Dialect;
 use super::lexer::{Kind, Lexer, OLDEST_RELEASE, Reading, Token};
 
-/// What a variable is called here, and its value as it is written, a string with its quotes. `None`: its default.
-pub type Change = (&'static str, Option<String>);
+/// What a variable is called here, and what becomes of it.
+pub type Change = (&'static str, Value);
+
+/// A new value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Value {
+    /// What it was at the login.
+    Default,
+    /// As it is written, a string with its quotes.
+    Written(String),
+    /// Of the modes that there are, and these beside them: `,MODE,MODE`.
+    Appended(String),
+}
 
 /// Longer texts are not looked at.
 const SET_BYTES_MAX: usize = 1024;
 /// Nor are those that assign more.
 const CHANGES_MAX: usize = 16;
+
+/// Character sets and collation of what is written and read: the value is what stands behind `NAMES`.
+pub const NAMES: &str = "names";
+/// The character set of results, which `NAMES` sets as well.
+pub const RESULTS: &str = "character_set_results";
+/// How texts and values are taken.
+pub const SQL_MODE: &str = "sql_mode";
+/// Modes that change nothing about how a text is read.
+const MODES: &[&str] = &[
+    "allow_invalid_dates",
+    "error_for_division_by_zero",
+    "no_auto_create_user",
+    "no_auto_value_on_zero",
+    "no_engine_substitution",
+    "no_unsigned_subtraction",
+    "no_zero_date",
+    "no_zero_in_date",
+    "only_full_group_by",
+    "strict_all_tables",
+    "strict_trans_tables",
+    "traditional",
+];
+
+/// Of a connection that is not to end while it is idle: the servers' own default.
+const LONG_SECONDS: u32 = 28_800;
 
 /// The session's isolation level, by whichever of its names the server has.
 pub const ISOLATION: &str = "transaction_isolation";
@@ -23,6 +61,7 @@ pub const READ_ONLY: &str = "transaction_read_only";
 /// global value, makes what they were, and that change nothing about how texts are read. Sorted.
 const FOLLOWED: &[&str] = &[
     "autocommit",
+    RESULTS,
     "default_week_format",
     "div_precision_increment",
     "eq_range_index_dive_limit",
@@ -43,8 +82,13 @@ const FOLLOWED: &[&str] = &[
     "net_write_timeout",
     "read_buffer_size",
     "read_rnd_buffer_size",
+    "session_track_gtids",
+    "session_track_schema",
+    "session_track_state_change",
+    "session_track_system_variables",
     "sort_buffer_size",
     "sql_auto_is_null",
+    SQL_MODE,
     "sql_notes",
     "sql_safe_updates",
     "sql_select_limit",
@@ -79,7 +123,16 @@ pub fn changes(text: &[u8]) -> Option<Vec<Change>> {
     if let Some(changes) = characteristics(rest) {
         return Some(changes);
     }
-    let changes: Vec<Change> = rest.split(|token| token.kind == Kind::Comma).map(assignment).collect::<Option<_>>()?;
+    let mut depth = 0_usize;
+    let is_between = |token: &Token<'_>| {
+        match token.kind {
+            Kind::Open => depth += 1,
+            Kind::Close => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        token.kind == Kind::Comma && depth == 0
+    };
+    let changes: Vec<Change> = rest.split(is_between).map(assignment).collect::<Option<_>>()?;
     (changes.len() <= CHANGES_MAX).then_some(changes)
 }
 
@@ -99,20 +152,33 @@ fn characteristics(tokens: &[Token<'_>]) -> Option<Vec<Change>> {
             tokens.iter().map(|token| String::from_utf8_lossy(token.bytes).to_ascii_lowercase()).collect();
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
         Some(match words[..] {
-            ["read", "only"] => (READ_ONLY, Some("1".to_owned())),
-            ["read", "write"] => (READ_ONLY, Some("0".to_owned())),
-            ["isolation", "level", "read", "committed"] => (ISOLATION, Some("'READ-COMMITTED'".to_owned())),
-            ["isolation", "level", "read", "uncommitted"] => (ISOLATION, Some("'READ-UNCOMMITTED'".to_owned())),
-            ["isolation", "level", "repeatable", "read"] => (ISOLATION, Some("'REPEATABLE-READ'".to_owned())),
-            ["isolation", "level", "serializable"] => (ISOLATION, Some("'SERIALIZABLE'".to_owned())),
+            ["read", "only"] => (READ_ONLY, "1"),
+            ["read", "write"] => (READ_ONLY, "0"),
+            ["isolation", "level", "read", "committed"] => (ISOLATION, "'READ-COMMITTED'"),
+            ["isolation", "level", "read", "uncommitted"] => (ISOLATION, "'READ-UNCOMMITTED'"),
+            ["isolation", "level", "repeatable", "read"] => (ISOLATION, "'REPEATABLE-READ'"),
+            ["isolation", "level", "serializable"] => (ISOLATION, "'SERIALIZABLE'"),
             _ => return None,
         })
+        .map(|(name, value)| (name, Value::Written(value.to_owned())))
     };
     rest.split(|token| token.kind == Kind::Comma).map(one).collect()
 }
 
 /// `SESSION name = value` and the like.
 fn assignment(tokens: &[Token<'_>]) -> Option<Change> {
+    if let [names, set, rest @ ..] = tokens
+        && is(names, "names")
+    {
+        let set = charset(set)?;
+        return match rest {
+            [] => Some((NAMES, Value::Written(set))),
+            [collate, collation] if is(collate, "collate") => {
+                Some((NAMES, Value::Written(format!("{set} COLLATE {}", charset(collation)?))))
+            }
+            _ => None,
+        };
+    }
     let (is_scoped, has_at, rest) = match tokens {
         [at, scope, dot, rest @ ..]
             if at.kind == Kind::SystemVariable
@@ -141,35 +207,91 @@ fn assignment(tokens: &[Token<'_>]) -> Option<Change> {
     if has_at && !is_scoped && (name == ISOLATION || name == READ_ONLY) {
         return None;
     }
-    let value = match written(value)? {
-        // By which MySQL 9.7 turns them off.
-        None if matches!(name, "foreign_key_checks" | "unique_checks") => Some("DEFAULT".to_owned()),
-        value => value,
+    let value = match (name, value) {
+        (SQL_MODE, [concat, open, mode @ .., comma, more, close])
+            if is(concat, "concat")
+                && [open.kind, comma.kind, close.kind] == [Kind::Open, Kind::Comma, Kind::Close] =>
+        {
+            let is_mode = match mode {
+                [at, mode] => at.kind == Kind::SystemVariable && is(mode, SQL_MODE),
+                [at, session, dot, mode] => {
+                    at.kind == Kind::SystemVariable
+                        && is(session, "session")
+                        && dot.kind == Kind::Dot
+                        && is(mode, SQL_MODE)
+                }
+                _ => false,
+            };
+            let more = inside(more).filter(|more| is_mode && more.starts_with(','))?;
+            Value::Appended(more.to_owned())
+        }
+        _ => written(value)?,
     };
-    // Then `IS NULL` asks for the last value inserted.
-    let asks = name == "sql_auto_is_null" && !matches!(value.as_deref(), None | Some("0" | "OFF" | "off"));
-    (!asks).then_some((name, value))
+    match &value {
+        // By which MySQL 9.7 turns them off.
+        Value::Default if matches!(name, "foreign_key_checks" | "unique_checks") => {
+            return Some((name, Value::Written("DEFAULT".to_owned())));
+        }
+        // `NAMES` says which that is.
+        Value::Default if name == RESULTS => return None,
+        Value::Default => {}
+        // Else `IS NULL` asks for the last value inserted.
+        Value::Written(text) if name == "sql_auto_is_null" && !matches!(text.as_str(), "0" | "OFF" | "off") => {
+            return None;
+        }
+        // One that is short is for the connection to end with; a long one is to keep it.
+        Value::Written(text) if matches!(name, "wait_timeout" | "interactive_timeout") => {
+            let is_long = text.parse::<u32>().is_ok_and(|seconds| seconds >= LONG_SECONDS);
+            is_long.then_some(())?;
+        }
+        Value::Written(text) if name == SQL_MODE => {
+            let modes = text.strip_prefix('\'')?.strip_suffix('\'')?;
+            are_modes(modes).then_some(())?;
+        }
+        Value::Appended(modes) => are_modes(modes).then_some(())?,
+        Value::Written(_) => {}
+    }
+    Some((name, value))
+}
+
+fn are_modes(list: &str) -> bool {
+    list.split(',')
+        .map(str::trim)
+        .all(|mode| mode.is_empty() || MODES.iter().any(|known| known.eq_ignore_ascii_case(mode)))
 }
 
 /// A literal as it is written.
-fn written(value: &[Token<'_>]) -> Option<Option<String>> {
+fn written(value: &[Token<'_>]) -> Option<Value> {
     let text = |token: &Token<'_>| String::from_utf8_lossy(token.bytes).into_owned();
-    match value {
-        [word] if is(word, "default") => Some(None),
-        [one] if matches!(one.kind, Kind::Number) => Some(Some(text(one))),
-        [minus, one] if minus.bytes == b"-" && one.kind == Kind::Number => Some(Some(format!("-{}", text(one)))),
-        // `ON`, `SYSTEM`, `de_DE`
-        [word]
-            if word.kind == Kind::Word && word.bytes.iter().all(|byte| byte.is_ascii_alphabetic() || *byte == b'_') =>
-        {
-            Some(Some(text(word)))
-        }
-        [one] if one.kind == Kind::Literal => {
-            let inside = one.bytes.strip_prefix(b"'")?.strip_suffix(b"'")?;
-            (!inside.contains(&b'\'')).then(|| Some(text(one)))
-        }
-        _ => None,
-    }
+    Some(match value {
+        [word] if is(word, "default") => Value::Default,
+        [one] if matches!(one.kind, Kind::Number) => Value::Written(text(one)),
+        [minus, one] if minus.bytes == b"-" && one.kind == Kind::Number => Value::Written(format!("-{}", text(one))),
+        // `ON`, `SYSTEM`, `de_DE`, `utf8mb4`
+        [word] if word.kind == Kind::Word && is_name(word.bytes) => Value::Written(text(word)),
+        [one] => Value::Written(format!("'{}'", inside(one)?)),
+        _ => return None,
+    })
+}
+
+fn is_name(bytes: &[u8]) -> bool {
+    let is_letter = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'_';
+    bytes.iter().all(is_letter) && bytes.first().is_some_and(u8::is_ascii_alphabetic)
+}
+
+/// What is in a string without quotes in it.
+fn inside<'a>(token: &Token<'a>) -> Option<&'a str> {
+    let inside = token.bytes.strip_prefix(b"'")?.strip_suffix(b"'")?;
+    std::str::from_utf8(inside).ok().filter(|_| token.kind == Kind::Literal && !inside.contains(&b'\''))
+}
+
+/// The name of a character set or a collation.
+fn charset(token: &Token<'_>) -> Option<String> {
+    let name = match token.kind {
+        Kind::Word => std::str::from_utf8(token.bytes).ok()?,
+        _ => inside(token)?,
+    };
+    is_name(name.as_bytes()).then(|| name.to_owned())
 }
 
 #[cfg(test)]
@@ -178,7 +300,11 @@ mod tests {
 
     fn shown(text: &str) -> Option<String> {
         let changes = changes(text.as_bytes())?;
-        let one = |(name, value): &Change| format!("{name} {}", value.as_deref().unwrap_or("-"));
+        let one = |(name, value): &Change| match value {
+            Value::Default => format!("{name} -"),
+            Value::Written(text) => format!("{name} {text}"),
+            Value::Appended(text) => format!("{name} +{text}"),
+        };
         Some(changes.iter().map(one).collect::<Vec<_>>().join(", "))
     }
 
@@ -189,7 +315,7 @@ mod tests {
             ("set autocommit=1;", "autocommit 1"),
             ("SET @@session.autocommit = ON", "autocommit ON"),
             ("SET SESSION time_zone := '+00:00'", "time_zone '+00:00'"),
-            ("SET time_zone = SYSTEM, @@local.wait_timeout = 600", "time_zone SYSTEM, wait_timeout 600"),
+            ("SET time_zone = SYSTEM, @@local.wait_timeout = 28800", "time_zone SYSTEM, wait_timeout 28800"),
             ("SET @@sql_select_limit=DEFAULT", "sql_select_limit -"),
             ("SET tx_isolation = 'READ-COMMITTED'", "transaction_isolation 'READ-COMMITTED'"),
             ("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED", "transaction_isolation 'READ-COMMITTED'"),
@@ -200,6 +326,20 @@ mod tests {
             ("  SET\n foreign_key_checks = 0 , unique_checks = off", "foreign_key_checks 0, unique_checks off"),
             ("SET sql_select_limit = -1", "sql_select_limit -1"),
             ("SET unique_checks = default", "unique_checks DEFAULT"),
+            ("SET NAMES utf8mb4", "names utf8mb4"),
+            ("set names 'utf8mb4' collate 'utf8mb4_unicode_ci'", "names utf8mb4 COLLATE utf8mb4_unicode_ci"),
+            ("SET NAMES DEFAULT, autocommit = 1", "names DEFAULT, autocommit 1"),
+            ("SET character_set_results = NULL", "character_set_results NULL"),
+            ("SET sql_mode='STRICT_TRANS_TABLES'", "sql_mode 'STRICT_TRANS_TABLES'"),
+            ("SET sql_mode = ''", "sql_mode ''"),
+            (
+                "set autocommit=1, session_track_schema=1, sql_mode=concat(@@sql_mode,',STRICT_TRANS_TABLES')",
+                "autocommit 1, session_track_schema 1, sql_mode +,STRICT_TRANS_TABLES",
+            ),
+            (
+                "SET @@SESSION.sql_mode = CONCAT(@@SESSION.sql_mode, ',STRICT_ALL_TABLES,NO_AUTO_VALUE_ON_ZERO')",
+                "sql_mode +,STRICT_ALL_TABLES,NO_AUTO_VALUE_ON_ZERO",
+            ),
             ("SET SQL_AUTO_IS_NULL = 0", "sql_auto_is_null 0"),
         ] {
             assert_eq!(shown(text).as_deref(), Some(expected), "{text}");
@@ -209,8 +349,21 @@ mod tests {
     #[test]
     fn what_is_left_to_the_scan() {
         for text in [
-            "SET sql_mode = ''",
-            "SET NAMES utf8mb4",
+            "SET sql_mode = 'ANSI_QUOTES'",
+            "SET sql_mode = 'STRICT_ALL_TABLES,NO_BACKSLASH_ESCAPES'",
+            "SET sql_mode = ORACLE",
+            "SET sql_mode = 0",
+            "SET sql_mode = CONCAT(@@sql_mode, ',ANSI')",
+            "SET sql_mode = CONCAT(@@global.sql_mode, ',TRADITIONAL')",
+            "SET sql_mode = CONCAT(@a, ',TRADITIONAL')",
+            "SET sql_mode = CONCAT(@@sql_mode, 'TRADITIONAL')",
+            "SET sql_mode = REPLACE(@@sql_mode, 'ONLY_FULL_GROUP_BY', '')",
+            "SET NAMES",
+            "SET NAMES utf8mb4 COLLATE",
+            "SET NAMES 'a b'",
+            "SET CHARACTER SET utf8mb4",
+            "SET character_set_results = DEFAULT",
+            "SET character_set_client = gbk",
             "SET @a = 1",
             "SET autocommit = 0, @a = 1",
             "SET autocommit = @a",
@@ -239,6 +392,8 @@ mod tests {
             "SET autocommit = 0,",
             "SET STATEMENT wait_timeout = 1 FOR SELECT 1",
             "SET timestamp = 1",
+            "SET wait_timeout = 600",
+            "SET SESSION session_track_transaction_info = 'STATE'",
             "SET optimizer_switch = 'mrr=on'",
             "SET sql_auto_is_null = 1",
             "SETautocommit = 0",

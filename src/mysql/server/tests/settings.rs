@@ -37,7 +37,7 @@ fn settings_go_with_their_client() {
     let back = |name: &str| format!("SESSION {name} = @@GLOBAL.{name}");
     let all = ["autocommit", "time_zone", "transaction_isolation"].map(back).join(", ");
     assert_eq!(bench.replays(), [format!("SET {all}")]);
-    bench.sets("SET time_zone = '+00:00', wait_timeout = 9");
+    bench.sets("SET time_zone = '+00:00', wait_timeout = 90000");
     // The first one has it again, and nothing of the other's; by MariaDB's name.
     bench.client = one;
     bench.server.is_mariadb = true;
@@ -95,11 +95,11 @@ fn the_init_query_comes_before_what_clients_set() {
     let mut sent = Vec::new();
     bench.server.initialize(&"SET wait_timeout = 60".into(), &mut sent);
     bench.hears(&done());
-    bench.sets("SET wait_timeout = 9, sql_notes = 0");
+    bench.sets("SET wait_timeout = 90000, sql_notes = 0");
     let mut other = client(MODERN, 2);
     std::mem::swap(&mut bench.client, &mut other);
-    bench.sets("SET wait_timeout = 9");
-    let back = format!("SET {NAMES}, SESSION wait_timeout = 9");
+    bench.sets("SET wait_timeout = 90000");
+    let back = format!("SET {NAMES}, SESSION wait_timeout = 90000");
     assert_eq!(bench.replays(), ["SET SESSION sql_notes = @@GLOBAL.sql_notes", "SET wait_timeout = 60", &back]);
 }
 
@@ -119,7 +119,7 @@ fn a_clients_reset_is_the_end_of_what_it_set() {
 fn an_interactive_client() {
     let mut bench = Bench::new(MODERN, usize::MAX);
     bench.server.options.fixed = vec![("interactive".to_owned(), "on".to_owned())];
-    bench.sets("SET wait_timeout = 9");
+    bench.sets("SET wait_timeout = 90000");
     bench.client = client(MODERN, 2);
     assert_eq!(bench.replays(), ["SET SESSION wait_timeout = @@GLOBAL.interactive_timeout"]);
 }
