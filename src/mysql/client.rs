@@ -9,10 +9,10 @@ use super::message::{self, OkPacket, command, mark};
 use super::server::send::{begins, statement_number};
 use super::statement::{Id, Statements};
 use crate::protocol::{
-    ClientError, ClientSide, Detached, Gate, Intent, Kill, Killed, PinCause, PinReason, PinRules, Pins, Settings,
-    Violation,
+    ClientError, ClientSide, Detached, Gate, Intent, Kill, Killed, PinCause, PinReason, PinRules, Pins, ServerError,
+    Settings, Violation,
 };
-use crate::sql::mysql::settings::NAMES;
+use crate::sql::mysql::settings::{NAMES, NO_SCHEMA, SCHEMA};
 use crate::sql::mysql::{self as sql, KillKind, TEXT_BYTES_MAX};
 use mysql_common::constants::CapabilityFlags as Capabilities;
 use std::sync::Arc;
@@ -45,6 +45,7 @@ pub struct Client {
     /// As it was greeted.
     connection_id: u32,
     killing: Killing,
+    lost_schema: Option<Box<ServerError>>,
     /// COM_CHANGE_USER is at the head of its input.
     pub(super) logs_in_again: bool,
 }
@@ -96,6 +97,7 @@ impl Client {
             connection_id: started.welcome.cancel_key.process_id,
             killing: Killing::Nothing,
             logs_in_again: false,
+            lost_schema: None,
         }
     }
 
@@ -135,9 +137,25 @@ impl Client {
         self.settings = if settings == *self.baseline { Arc::clone(&self.baseline) } else { Arc::new(settings) };
     }
 
-    /// It has had its connection made as new.
+    /// Its database is gone, and with it what its statements mean. It can select another.
+    pub(super) fn lose_schema(&mut self, error: ServerError) {
+        self.lost_schema = Some(Box::new(error));
+        self.change_settings(self.settings.edited(|values| _ = values.insert(SCHEMA.to_owned(), NO_SCHEMA.to_owned())));
+        self.statements.clear();
+    }
+
+    /// It has lost its database: the server's words.
+    pub(super) fn without_schema(&self) -> Option<&ServerError> {
+        self.lost_schema.as_deref().filter(|_| self.settings.value(SCHEMA) == Some(NO_SCHEMA))
+    }
+
+    /// It has had its connection made as new, which keeps the database.
     pub(super) fn forget_settings(&mut self) {
-        self.settings = Arc::clone(&self.baseline);
+        let schema = self.settings.value(SCHEMA).map(str::to_owned);
+        let settings = self.baseline.edited(|values| {
+            schema.into_iter().for_each(|schema| _ = values.insert(SCHEMA.to_owned(), schema));
+        });
+        self.change_settings(settings);
     }
 
     /// What both sides can do.

@@ -139,6 +139,11 @@ impl Statements {
         *self = Self { number: self.number, ..Self::default() };
     }
 
+    /// There are none.
+    pub fn is_empty(&self) -> bool {
+        self.by_number.is_empty()
+    }
+
     /// Their texts are the same in every character set.
     pub fn are_ascii(&self) -> bool {
         self.by_number.values().all(|statement| statement.text.as_ref().is_some_and(|text| text.is_ascii()))

@@ -2,6 +2,7 @@
 //! connection, and no other client has it. Scenarios 94, 95, 100, 115 and 116 of the list, as far as values are literal.
 
 use crate::harness::mysql::beside::{app, both_sides};
+use crate::harness::mysql::database;
 use crate::harness::mysql::wire::MyWire;
 
 /// Variables, each with two values.
@@ -229,5 +230,38 @@ fn nothing_is_replayed_between_equals() {
             clients.iter_mut().for_each(|client| _ = client.query("SELECT @@autocommit"));
         }
         assert_eq!(sides.proxy.metric("sluicegate_settings_replayed_total"), replayed);
+    });
+}
+
+/// Scenarios 63 and 64: a database that is selected goes along; one that is dropped in the meantime is no other.
+#[test]
+fn my_063_databases_go_with_their_client() {
+    both_sides("my_063s", 3, &["CREATE TABLE t (v varchar(20))", "INSERT INTO t VALUES ('own')"], |sides| {
+        let tables = ["CREATE TABLE t (v varchar(20))", "INSERT INTO t VALUES ('other')"];
+        let there = database(sides.server, &sides.name.replace("my_", "mz_"), &tables);
+        let (mut talk, mut other) =
+            (sides.talk(), MyWire::connect(sides.proxy.address, &app().database(&sides.name)).unwrap());
+        let select = [&[0x02], there.as_bytes()].concat();
+        for round in 0..3 {
+            match round {
+                0 => drop(talk.same(&format!("USE {there}"))),
+                1 => drop(talk.same(&format!("use `{there}`;"))),
+                _ => drop(talk.command(&select)),
+            }
+            assert_eq!(other.value("SELECT v FROM t"), "own");
+            // Numbers: of MySQL's strings a reset changes the collation, which the proxy brings back.
+            talk.all(&["SELECT LENGTH(v) FROM t", "USE no_such_database", "SELECT LENGTH(v) FROM t"]);
+            assert_eq!(other.value("SELECT v FROM t"), "own");
+            talk.command(&[0x1F]);
+            talk.all(&["SELECT LENGTH(v) FROM t", "USE {db}", "SELECT LENGTH(v) FROM t"]);
+        }
+        assert_eq!(sides.proxy.metric("sluicegate_pins_total"), 0.0);
+        talk.same(&format!("USE {there}"));
+        assert_eq!(other.value("SELECT v FROM t"), "own");
+        sides.server.root().query(&format!("DROP DATABASE {there}"));
+        assert_eq!(talk.proxied.error("SELECT v FROM t").code, 1049);
+        talk.direct.error("SELECT v FROM t");
+        assert_eq!(other.value("SELECT v FROM t"), "own");
+        talk.all(&["USE {db}", "SELECT LENGTH(v) FROM t"]);
     });
 }

@@ -85,6 +85,8 @@ pub(super) enum Effect {
     Unloads(u32),
     /// The connection has these settings then.
     Applied(Arc<Settings>),
+    /// The connection has the database of these settings then, and otherwise what it had.
+    Selected(Arc<Settings>),
     /// `init_query` has run.
     Initialized,
     /// The connection is as new, but for `init_query`.

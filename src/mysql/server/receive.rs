@@ -368,9 +368,12 @@ impl Server {
                 self.applied = settings;
                 self.settings_lost = false;
             }
+            Effect::Selected(settings) => self.applied = settings,
             Effect::Reset => {
                 self.is_as_new();
-                self.has_moved = false;
+                if std::mem::take(&mut self.has_moved) {
+                    self.is_back();
+                }
             }
             Effect::ClientReset => {
                 self.is_as_new();
@@ -450,7 +453,12 @@ impl Server {
         let was_open = self.status & (status::IN_TRANSACTION | status::AUTOCOMMIT) != status::AUTOCOMMIT;
         let Some(Owed { effect, .. }) = self.pop() else { return Ok(()) };
         match effect {
-            Effect::Applied(_) | Effect::Reset => self.attach_failed(AttachFailure::Settings(error)),
+            Effect::Selected(_) if client.is_some() => {
+                client.into_iter().for_each(|client| client.lose_schema(error.clone()));
+            }
+            Effect::Applied(_) | Effect::Selected(_) | Effect::Reset => {
+                self.attach_failed(AttachFailure::Settings(error));
+            }
             Effect::Initialized => self.attach_failed(AttachFailure::InitQuery(error)),
             Effect::Guarded => return Err(Violation::UnexpectedReply(mark::ERROR)),
             Effect::Statement { may_begin, uses, .. } => {

@@ -9,7 +9,7 @@ use crate::mysql::client::killed_by;
 use crate::mysql::frame::{self, HEAD_BYTES, Head, packet};
 use crate::mysql::message::{command, status};
 use crate::protocol::{ClientError, ClientSide, Intent, Out, PinReason, Pins, Violation};
-use crate::sql::mysql::settings::{self, Change, NAMES, Value};
+use crate::sql::mysql::settings::{self, Change, NAMES, SCHEMA, Value};
 use crate::sql::mysql::{self as sql, Command, Dialect, End, KillKind, TEXT_BYTES_MAX};
 use std::sync::Arc;
 
@@ -215,16 +215,22 @@ impl Server {
         if let Some(why) = self.refused_as_failed(command, body, head, client) {
             return Err(why);
         }
+        if let Some(error) = client.without_schema().filter(|_| !may_select(command, body)) {
+            return Err(ClientError::Server(error.clone()));
+        }
         client.is_busy_here |= self.in_transaction();
         let (kind, effect) = match command {
             command::QUERY => {
                 let statement = self.read(body, head, client)?;
                 let mut intent = statement.intent;
-                let sets =
-                    settings::changes(body).filter(|sets| head.len == body.len() + 1 && self.follows(sets, client));
+                let is_whole = head.len == body.len() + 1;
+                let used = settings::used(body).map(|name| vec![self.uses(name)]);
+                let sets = used.or_else(|| settings::changes(body));
+                let sets = sets.filter(|sets| is_whole && self.follows(sets, client));
                 if sets.is_some() {
                     // They go with their client.
                     intent.pins_when_sent = intent.pins_when_sent.without(Pins::of(PinReason::Setting));
+                    intent.pins_when_done = intent.pins_when_done.without(Pins::of(PinReason::Setting));
                 }
                 if !self.begin(intent, client, out)? {
                     return Ok(Fate::Waits);
@@ -248,10 +254,18 @@ impl Server {
                 (Kind::Query, effect)
             }
             command::INIT_DB => {
-                if !self.begin(pinning(PinReason::Setting), client, out)? {
+                let name = std::str::from_utf8(body).ok().filter(|_| settings::is_schema(body));
+                let uses = name.map(|name| [self.uses(name)]).filter(|uses| self.follows(uses, client));
+                let intent = if uses.is_some() { Intent::default() } else { pinning(PinReason::Setting) };
+                if !self.begin(intent, client, out)? {
                     return Ok(Fate::Waits);
                 }
-                (Kind::Simple, Effect::Nothing)
+                let sets = uses.map(|uses| uses.into());
+                self.holding |= sets.is_some();
+                let (uses, pins) = (None, Pins::NONE);
+                let effect =
+                    Effect::Statement { pins, may_begin: false, loads_file: false, uses, releases: false, sets };
+                (Kind::Simple, effect)
             }
             command::SET_OPTION => {
                 // No reset is known to undo it.
@@ -286,13 +300,23 @@ impl Server {
         Ok(Fate::Passes)
     }
 
+    /// A database is selected: that of the login needs no word.
+    fn uses(&self, name: &str) -> Change {
+        let is_own = name == self.options.database;
+        (SCHEMA, if is_own { Value::Default } else { Value::Written(name.to_owned()) })
+    }
+
     /// What is set can be had on another connection.
     fn follows(&self, sets: &[Change], client: &Client) -> bool {
-        sets.iter().all(|(name, value)| match value {
+        let prepares = || self.owed.iter().any(|owed| matches!(owed.effect, Effect::Prepares(_)));
+        sets.iter().all(|(name, value)| match (*name, value) {
             // To what `init_query` has made of it.
-            Value::Appended(_) => self.init.is_none(),
+            (_, Value::Appended(_)) => self.init.is_none(),
             // The client's statements are written in what it has now.
-            Value::Default | Value::Written(_) => *name != NAMES || client.statements.are_ascii(),
+            (NAMES, _) => client.statements.are_ascii() && !prepares(),
+            // They mean what they meant; and where there was no database, nothing brings that back.
+            (SCHEMA, _) => client.statements.is_empty() && !prepares() && !self.options.database.is_empty(),
+            _ => true,
         })
     }
 
@@ -377,6 +401,17 @@ fn read_bytes(command: u8) -> usize {
 /// The number behind the command of what is for a prepared statement.
 pub(in crate::mysql) fn statement_number(body: &[u8]) -> Option<u32> {
     body.first_chunk().map(|number| u32::from_le_bytes(*number))
+}
+
+/// It needs no database, or selects one.
+fn may_select(command: u8, body: &[u8]) -> bool {
+    match command {
+        command::QUERY => settings::used(body).is_some(),
+        command::INIT_DB | command::PING | command::RESET_CONNECTION | command::CHANGE_USER | command::STMT_CLOSE => {
+            true
+        }
+        _ => false,
+    }
 }
 
 /// It is for a prepared statement, by its number.

@@ -1,9 +1,11 @@
 //! What the connection must have for its client, and how that is put there.
 
-use super::owed::Effect;
+use super::owed::{Effect, Kind};
 use super::{Client, Server};
+use crate::mysql::frame::packet;
+use crate::mysql::message::command;
 use crate::protocol::{ClientSide, Out, Settings};
-use crate::sql::mysql::settings::{Change, ISOLATION, NAMES, READ_ONLY, RESULTS, Value};
+use crate::sql::mysql::settings::{Change, ISOLATION, NAMES, NO_SCHEMA, READ_ONLY, RESULTS, SCHEMA, Value};
 use mysql_common::collations::{Collation, CollationId};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,11 +18,12 @@ impl Server {
         }
         self.tally.replays += 1;
         let is_lost = self.settings_lost;
-        let mut difference = self.applied.difference(wanted);
+        let has = self.select(wanted, out);
+        let mut difference = has.difference(wanted);
         let mut reset = if is_lost { Vec::new() } else { difference.reset };
         // Results go back to what `NAMES` says, which makes them anew whenever it is said.
         let has_results = reset.iter().any(|name| name == RESULTS);
-        reset.retain(|name| name != NAMES && name != RESULTS);
+        reset.retain(|name| name != NAMES && name != RESULTS && name != SCHEMA);
         let says = |values: &[(String, String)], own: &str| values.iter().any(|(name, _)| name == own);
         if has_results && !says(&difference.set, NAMES) {
             difference.set.extend(wanted.value(NAMES).map(|value| (NAMES.to_owned(), value.to_owned())));
@@ -31,7 +34,7 @@ impl Server {
         if !reset.is_empty() {
             let reset: Vec<(&str, String)> = reset.iter().map(|name| (name.as_str(), self.default_of(name))).collect();
             let text = self.set(reset.iter().map(|(name, value)| (*name, value.as_str())));
-            let left = self.applied.edited(|values| reset.iter().for_each(|(name, _)| _ = values.remove(*name)));
+            let left = has.edited(|values| reset.iter().for_each(|(name, _)| _ = values.remove(*name)));
             self.query(text.as_bytes(), Effect::Applied(Arc::new(left)), out);
         }
         if is_lost || !reset.is_empty() && self.init.is_some() {
@@ -39,9 +42,36 @@ impl Server {
             self.send_init(out);
             difference.set = wanted.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
         }
+        difference.set.retain(|(name, _)| name != SCHEMA);
         if !difference.set.is_empty() || is_lost {
             let text = self.set(difference.set.iter().map(|(name, value)| (name.as_str(), value.as_str())));
             self.query(text.as_bytes(), Effect::Applied(Arc::clone(wanted)), out);
+        }
+    }
+
+    /// Selects the client's database, which no reset of the connection has undone. What the connection has then.
+    fn select(&mut self, wanted: &Settings, out: &mut Vec<u8>) -> Arc<Settings> {
+        let schema = wanted.value(SCHEMA);
+        if self.applied.value(SCHEMA) == schema || schema == Some(NO_SCHEMA) {
+            return Arc::clone(&self.applied);
+        }
+        packet(out, &mut 0, |out| {
+            out.push(command::INIT_DB);
+            out.extend_from_slice(schema.unwrap_or(&self.options.database).as_bytes());
+        });
+        let selected = Arc::new(self.applied.edited(|values| match schema {
+            Some(schema) => _ = values.insert(SCHEMA.to_owned(), schema.to_owned()),
+            None => _ = values.remove(SCHEMA),
+        }));
+        self.owe(Kind::Simple, true, Effect::Selected(Arc::clone(&selected)));
+        self.holding = true;
+        selected
+    }
+
+    /// The connection has the database of its login again.
+    pub(super) fn is_back(&mut self) {
+        if self.applied.value(SCHEMA).is_some() {
+            self.applied = Arc::new(self.applied.edited(|values| _ = values.remove(SCHEMA)));
         }
     }
 

@@ -561,7 +561,7 @@ fn a_client_has_its_connection_made_as_new() {
 #[test]
 fn a_database_outlives_a_reset() {
     let mut bench = Bench::new(MODERN, usize::MAX);
-    bench.says(&says(command::INIT_DB, b"other"));
+    bench.says(&says(command::INIT_DB, b"an-other"));
     bench.hears(&packets(1, &[ok(mark::OK, AUTO)]));
     bench.says(&says(command::RESET_CONNECTION, b""));
     bench.hears(&packets(1, &[ok(mark::OK, AUTO)]));
@@ -576,7 +576,7 @@ fn a_database_outlives_a_reset() {
     assert_eq!(bench.server.attach_failure(), None);
     let mut bench = Bench::new(MODERN, usize::MAX);
     bench.server.options.database.clear();
-    bench.says(&says(command::INIT_DB, b"other"));
+    bench.says(&says(command::INIT_DB, b"an-other"));
     bench.hears(&packets(1, &[ok(mark::OK, AUTO)]));
     bench.server.reset(&mut reset);
     assert!(bench.server.attach_failure().is_some());

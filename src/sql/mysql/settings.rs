@@ -31,6 +31,10 @@ const CHANGES_MAX: usize = 16;
 pub const NAMES: &str = "names";
 /// The character set of results, which `NAMES` sets as well.
 pub const RESULTS: &str = "character_set_results";
+/// The database that names without one are of: the value is its name. It is no variable.
+pub const SCHEMA: &str = "schema";
+/// It is there no more, and none is selected.
+pub const NO_SCHEMA: &str = "";
 /// How texts and values are taken.
 pub const SQL_MODE: &str = "sql_mode";
 /// Modes that change nothing about how a text is read.
@@ -134,6 +138,21 @@ pub fn changes(text: &[u8]) -> Option<Vec<Change>> {
     };
     let changes: Vec<Change> = rest.split(is_between).map(assignment).collect::<Option<_>>()?;
     (changes.len() <= CHANGES_MAX).then_some(changes)
+}
+
+/// The database that a `USE` selects, if its name is a plain one.
+pub fn used(text: &[u8]) -> Option<&str> {
+    let text = std::str::from_utf8(text).ok()?.trim_ascii();
+    let (word, name) = text.split_once(|byte: char| byte.is_ascii_whitespace())?;
+    let name = name.strip_suffix(';').unwrap_or(name).trim_ascii();
+    let name = name.strip_prefix('`').and_then(|name| name.strip_suffix('`')).unwrap_or(name);
+    (word.eq_ignore_ascii_case("use") && is_schema(name.as_bytes())).then_some(name)
+}
+
+/// A database's name that needs no quotes, nor anybody's idea of letters.
+pub fn is_schema(name: &[u8]) -> bool {
+    // NAME_CHAR_LEN
+    name.len() <= 64 && is_name(name)
 }
 
 fn is(token: &Token<'_>, word: &str) -> bool {
@@ -401,6 +420,28 @@ mod tests {
             "",
         ] {
             assert_eq!(shown(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn databases_that_are_used() {
+        for (text, expected) in [
+            ("USE orders", Some("orders")),
+            (" use `orders2` ;", Some("orders2")),
+            ("USE\torders;", Some("orders")),
+            ("USE `a b`", None),
+            ("USE `a-b`", None),
+            ("USE a; SELECT 1", None),
+            ("USE a.b", None),
+            ("USE `a", None),
+            ("USE /* b */ a", None),
+            ("USE 'a'", None),
+            ("USE 1a", None),
+            ("USE ä", None),
+            ("USE", None),
+            ("USED a", None),
+        ] {
+            assert_eq!(used(text.as_bytes()), expected, "{text}");
         }
     }
 

@@ -123,3 +123,54 @@ fn an_interactive_client() {
     bench.client = client(MODERN, 2);
     assert_eq!(bench.replays(), ["SET SESSION wait_timeout = @@GLOBAL.interactive_timeout"]);
 }
+
+/// A database goes along as well; one that is gone is no reason to use another.
+#[test]
+fn databases_go_with_their_client() {
+    for select in [says(command::QUERY, b"USE other"), says(command::INIT_DB, b"other")] {
+        let mut bench = Bench::new(MODERN, usize::MAX);
+        assert_eq!(bench.says(&select), select);
+        assert_eq!(bench.hears(&done()), done());
+        assert_eq!((bench.server.status(), bench.client.pins), (Status::Idle, Pins::NONE));
+        let one = std::mem::replace(&mut bench.client, client(MODERN, 2));
+        assert_eq!(bench.replays(), ["orders"]);
+        bench.sets("SET time_zone = '+00:00'");
+        bench.client = one;
+        assert_eq!(bench.replays(), ["other", "SET SESSION time_zone = @@GLOBAL.time_zone"]);
+        // As a reset leaves it.
+        bench.says(&says(command::RESET_CONNECTION, b""));
+        bench.hears(&done());
+        assert_eq!(bench.replays(), [format!("SET {NAMES}")]);
+        // Gone.
+        let one = std::mem::replace(&mut bench.client, client(MODERN, 2));
+        assert_eq!(bench.replays(), ["orders"]);
+        bench.client = one;
+        assert_eq!(texts(&bench.attach()), ["other"]);
+        assert_eq!(bench.hears(&packets(1, &[err(1049)])), b"");
+        let ping = says(command::PING, b"");
+        assert_eq!(bench.says(&says(command::QUERY, b"DELETE FROM t")), ping);
+        assert_eq!(crate::mysql::message::server_error(&bench.hears(&done())[4..]).unwrap().code, "1049");
+        let back = says(command::QUERY, b"USE orders");
+        assert_eq!(bench.says(&back), back);
+        bench.hears(&done());
+        assert_eq!(bench.replays(), [""; 0]);
+        assert_eq!(texts(&bench.says(&says(command::QUERY, b"DELETE FROM t"))), ["DELETE FROM t"]);
+    }
+}
+
+/// Statements keep the meaning that they have: then the connection is kept.
+#[test]
+fn a_database_behind_statements_is_not_followed() {
+    let mut bench = Bench::new(MODERN, usize::MAX);
+    bench.says(&says(command::STMT_PREPARE, b"SELECT 1"));
+    bench.hears(&packets(1, &[vec![0, 9, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0], column()]));
+    bench.says(&says(command::QUERY, b"USE other"));
+    bench.hears(&done());
+    assert_eq!(bench.client.pins, Pins::of(PinReason::Setting));
+    // Nor is one that can't be left again.
+    let mut bench = Bench::new(MODERN, usize::MAX);
+    bench.server.options.database.clear();
+    bench.says(&says(command::INIT_DB, b"other"));
+    bench.hears(&done());
+    assert_eq!(bench.client.pins, Pins::of(PinReason::Setting));
+}
