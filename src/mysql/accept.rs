@@ -5,6 +5,7 @@
 //! client that must use TLS proves nothing without it; no password in the clear is asked for without it; an unknown user's login
 //! takes the same path as a known one's; what comes behind a request for TLS in the same breath ends the login.
 
+use super::compress::Algorithm;
 use super::frame::{self, Head, packet};
 use super::message::{self, ClientResponse, OkPacket, mark, status};
 use super::password::{CHALLENGE_BYTES, Plugin, challenge};
@@ -34,6 +35,7 @@ const OFFERED: Capabilities = Capabilities::CLIENT_LONG_PASSWORD
     .union(Capabilities::CLIENT_LONG_FLAG)
     .union(Capabilities::CLIENT_CONNECT_WITH_DB)
     .union(Capabilities::CLIENT_ODBC)
+    .union(Capabilities::CLIENT_COMPRESS)
     .union(Capabilities::CLIENT_LOCAL_FILES)
     .union(Capabilities::CLIENT_IGNORE_SPACE)
     .union(Capabilities::CLIENT_PROTOCOL_41)
@@ -47,7 +49,8 @@ const OFFERED: Capabilities = Capabilities::CLIENT_LONG_PASSWORD
     .union(Capabilities::CLIENT_CONNECT_ATTRS)
     .union(Capabilities::CLIENT_PLUGIN_AUTH_LENENC_CLIENT_DATA)
     .union(Capabilities::CLIENT_SESSION_TRACK)
-    .union(Capabilities::CLIENT_DEPRECATE_EOF);
+    .union(Capabilities::CLIENT_DEPRECATE_EOF)
+    .union(Capabilities::CLIENT_ZSTD_COMPRESSION_ALGORITHM);
 
 /// Decided at a login for good, and so a part of the pool's key.
 pub(super) const FIXED: &[(Capabilities, &str)] = &[
@@ -69,6 +72,8 @@ pub struct Started {
     pub capabilities: Capabilities,
     /// What it says that its program is.
     pub application: String,
+    /// How its packets are compressed from here on. `None`: as they are already, or not at all.
+    pub compression: Option<Algorithm>,
 }
 
 /// The machine. Drive it as a [`Handshake`](crate::protocol::Handshake).
@@ -122,6 +127,7 @@ struct Known {
     login: Login,
     capabilities: Capabilities,
     application: String,
+    compression: Option<Algorithm>,
     plugin: Plugin,
     /// What its plugin has answered to the last challenge.
     answer: Password,
@@ -228,8 +234,8 @@ impl Accept {
             (State::StartingTls, Answer::TlsStarted(tls)) => State::Greeted(Some(tls)),
             (State::Known(known), Answer::Credentials(credentials)) => State::MayProve(known, credentials),
             (State::Judging(known, _), Answer::Judged(verdict)) => State::Judged(known, verdict),
-            (State::Proven(Known { login, capabilities, application, .. }), Answer::Welcome(welcome)) => {
-                State::Welcomed(Started { login, welcome, capabilities, application })
+            (State::Proven(Known { login, capabilities, application, compression, .. }), Answer::Welcome(welcome)) => {
+                State::Welcomed(Started { login, welcome, capabilities, application, compression })
             }
             (state, _) => state,
         };
@@ -363,10 +369,19 @@ impl Accept {
             fixed: fixed.map(|(_, name)| ((*name).to_owned(), "on".to_owned())).collect(),
             keys: None,
         };
+        let wants = |flag| response.capabilities.contains(flag) && !self.is_again;
+        // Who wants both gets what servers have first.
+        let compression = if wants(Capabilities::CLIENT_COMPRESS) {
+            Some(Algorithm::Zlib)
+        } else {
+            let level = response.zstd_level;
+            wants(Capabilities::CLIENT_ZSTD_COMPRESSION_ALGORITHM).then_some(Algorithm::Zstd(level))
+        };
         Ok(Known {
             login,
             capabilities: response.capabilities,
             application: response.program.to_owned(),
+            compression,
             plugin: response.plugin.map_or(Plugin::Native, Plugin::of),
             answer: Password::new(response.answer),
             tls,

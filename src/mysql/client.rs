@@ -4,13 +4,14 @@
 //! is, and then answered with one error.
 
 use super::accept::{Started, told_status};
+use super::compress::{Algorithm, Compression};
 use super::frame::{self, HEAD_BYTES, packet};
 use super::message::{self, OkPacket, command, mark};
 use super::server::send::{begins, statement_number};
 use super::statement::{Id, Statements};
 use crate::protocol::{
-    ClientError, ClientSide, Detached, Gate, Intent, Kill, Killed, PinCause, PinReason, PinRules, Pins, ServerError,
-    Settings, Violation,
+    ClientError, ClientSide, Codec, Detached, Gate, Intent, Kill, Killed, PinCause, PinReason, PinRules, Pins,
+    ServerError, Settings, Violation,
 };
 use crate::sql::mysql::settings::{NAMES, NO_SCHEMA, SCHEMA};
 use crate::sql::mysql::{self as sql, KillKind, TEXT_BYTES_MAX};
@@ -24,6 +25,8 @@ pub struct Client {
     capabilities: Capabilities,
     /// What it began with.
     baseline: Arc<Settings>,
+    /// Until its stream has been told.
+    compression: Option<Algorithm>,
     settings: Arc<Settings>,
     application: String,
     /// As it was told last.
@@ -81,6 +84,7 @@ impl Client {
             id: started.welcome.client_id,
             capabilities: started.capabilities,
             baseline: Arc::clone(&started.login.baseline),
+            compression: started.compression,
             settings: Arc::clone(&started.login.baseline),
             application: started.application.clone(),
             status: told_status(&started.welcome),
@@ -383,6 +387,11 @@ impl ClientSide for Client {
 
     fn cancel_secret(&self) -> &[u8] {
         &[]
+    }
+
+    fn codec(&mut self) -> Option<Box<dyn Codec>> {
+        let compression = self.compression.take()?;
+        Some(Box::new(Compression::new(compression)))
     }
 
     fn logs_in_again(&self) -> bool {

@@ -147,6 +147,8 @@ pub struct ClientResponse<'a> {
     pub plugin: Option<&'a [u8]>,
     /// What it says that its program is; may be empty.
     pub program: &'a str,
+    /// How hard it wants zstd to try, if it wants that at all.
+    pub zstd_level: u8,
 }
 
 impl<'a> ClientResponse<'a> {
@@ -170,8 +172,9 @@ impl<'a> ClientResponse<'a> {
         };
         let has_database = capabilities.contains(Capabilities::CLIENT_CONNECT_WITH_DB) && !reader.0.is_empty();
         let database = if has_database { std::str::from_utf8(reader.cstr()?).ok()? } else { "" };
-        let (plugin, program) = plugin_and_program(reader, capabilities)?;
-        Some(Self { capabilities, collation, user, answer, database, plugin, program })
+        let (plugin, program) = plugin_and_program(&mut reader, capabilities)?;
+        let zstd_level = reader.byte().unwrap_or_default();
+        Some(Self { capabilities, collation, user, answer, database, plugin, program, zstd_level })
     }
 
     /// Reads the same of COM_CHANGE_USER, by a client with these capabilities
@@ -184,13 +187,13 @@ impl<'a> ClientResponse<'a> {
         let answer = reader.bytes(usize::from(len))?;
         let database = std::str::from_utf8(reader.cstr()?).ok()?;
         let collation = if reader.0.is_empty() { 0 } else { reader.u16()? };
-        let (plugin, program) = plugin_and_program(reader, capabilities)?;
-        Some(Self { capabilities, collation, user, answer, database, plugin, program })
+        let (plugin, program) = plugin_and_program(&mut reader, capabilities)?;
+        Some(Self { capabilities, collation, user, answer, database, plugin, program, zstd_level: 0 })
     }
 }
 
 /// What a client's answer ends with: its plugin, and the name of its program.
-fn plugin_and_program(mut reader: Reader<'_>, capabilities: Capabilities) -> Option<(Option<&[u8]>, &str)> {
+fn plugin_and_program<'a>(reader: &mut Reader<'a>, capabilities: Capabilities) -> Option<(Option<&'a [u8]>, &'a str)> {
     let has_plugin = capabilities.contains(Capabilities::CLIENT_PLUGIN_AUTH) && !reader.0.is_empty();
     // The last string of a packet may go without its zero byte.
     let end = memchr::memchr(0, reader.0).unwrap_or(reader.0.len());

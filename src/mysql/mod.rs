@@ -6,11 +6,13 @@
 //!                                              server/owed.rs         cancel.rs (our KILL QUERY there)
 //! ```
 //!
+//! A client may have its packets compressed (`compress.rs`); its machines see them as they were.
 //! The manual: <https://dev.mysql.com/doc/dev/mysql-server/latest/PAGE_PROTOCOL.html>.
 
 pub mod accept;
 pub mod cancel;
 pub mod client;
+pub mod compress;
 pub mod connect;
 pub mod frame;
 pub mod message;

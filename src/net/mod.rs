@@ -4,7 +4,9 @@
 //! exception: [`Way::log_in`] drives whatever machine it is given.
 
 pub mod certificate;
+mod layers;
 mod login;
+pub mod packed;
 pub mod proxy_protocol;
 pub mod quiet;
 pub mod rate;

@@ -2,29 +2,29 @@
 //!
 //! Reading and writing are poll functions, so that one task can drive both directions of two streams at once.
 //! A stream can be taken off one runtime and put on another ([`Stream::detach`], [`Detached::attach`]) in the middle
-//! of a TLS session: the socket is swapped below it. Nothing here waits without being polled, buffers without a
-//! bound (rustls keeps at most 64 KiB unsent), or knows a protocol.
+//! of a TLS session: the socket is swapped below it. A protocol may have its bytes packed on the wire ([`Stream::pack`]).
+//! Nothing here waits without being polled, buffers without a bound (rustls keeps at most 64 KiB unsent), or knows a protocol.
 
 use std::fmt;
 use std::io::{self, IoSlice};
 use std::mem;
 use std::net::SocketAddr;
-use std::os::fd::AsFd;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
-use rustix::net::RecvFlags;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ServerConfig};
 use socket2::{SockRef, TcpKeepalive};
-use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
+use tokio::io::DuplexStream;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::Instant;
-use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
+use tokio_rustls::{TlsAcceptor, TlsConnector};
 
+use super::layers::{Layers, Socket};
+use super::packed::Packed;
 use crate::config::TargetAddress;
+use crate::protocol::Codec;
 
 /// A peer that is silent for this long is asked whether it still lives; below the 60 s after which the stingiest
 /// firewalls and address translators forget a connection.
@@ -41,14 +41,9 @@ const KEEPALIVE_PROBES: u32 = 3;
 #[derive(Debug)]
 pub struct Stream {
     layers: Layers,
+    /// Above them. Boxed: few streams have it.
+    packed: Option<Box<Packed>>,
     peer: Peer,
-}
-
-#[derive(Debug)]
-enum Layers {
-    Plain(Socket),
-    // Boxed: a TLS session is over a kilobyte, and most streams are moved about while plain.
-    Tls(Box<TlsStream<Socket>>),
 }
 
 /// Who is at the other end; for logs and `allow_from`, never for clients.
@@ -92,7 +87,7 @@ impl Stream {
     }
 
     fn plain(socket: Socket, peer: Peer) -> Self {
-        Self { layers: Layers::Plain(socket), peer }
+        Self { layers: Layers::Plain(socket), packed: None, peer }
     }
 
     /// Plays the server in a TLS handshake. Nothing that belongs to it may have been read before.
@@ -101,7 +96,7 @@ impl Stream {
     pub async fn into_tls_server(self, config: Arc<ServerConfig>) -> io::Result<Self> {
         let (socket, peer) = self.into_plain()?;
         let session = TlsAcceptor::from(config).accept(socket).await?;
-        Ok(Self { layers: Layers::Tls(Box::new(session.into())), peer })
+        Ok(Self { layers: Layers::Tls(Box::new(session.into())), packed: None, peer })
     }
 
     /// [`into_tls_server`](Self::into_tls_server) in place. Where it fails or is dropped, the stream is no good any more.
@@ -116,12 +111,12 @@ impl Stream {
     pub async fn into_tls_client(self, config: Arc<ClientConfig>, name: ServerName<'static>) -> io::Result<Self> {
         let (socket, peer) = self.into_plain()?;
         let session = TlsConnector::from(config).connect(name, socket).await?;
-        Ok(Self { layers: Layers::Tls(Box::new(session.into())), peer })
+        Ok(Self { layers: Layers::Tls(Box::new(session.into())), packed: None, peer })
     }
 
     /// The stream, out of its place: what stays there fails in whatever is done with it.
     pub fn take(&mut self) -> Self {
-        let gone = Self { layers: Layers::Plain(Socket::Gone), peer: self.peer };
+        let gone = Self { layers: Layers::Plain(Socket::Gone), packed: None, peer: self.peer };
         mem::replace(self, gone)
     }
 
@@ -138,16 +133,9 @@ impl Stream {
     /// A TLS peer that closes its socket without saying goodbye is at its end too: databases do so, and the
     /// protocols above have a goodbye of their own.
     pub fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
-        let mut buf = ReadBuf::new(buf);
-        let read = match &mut self.layers {
-            Layers::Plain(socket) => Pin::new(socket).poll_read(cx, &mut buf),
-            Layers::Tls(session) => Pin::new(session.as_mut()).poll_read(cx, &mut buf),
-        };
-        match read {
-            Poll::Ready(Ok(())) => Poll::Ready(Ok(buf.filled().len())),
-            Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => Poll::Ready(Ok(0)),
-            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
-            Poll::Pending => Poll::Pending,
+        match &mut self.packed {
+            None => self.layers.poll_read(cx, buf),
+            Some(packed) => packed.poll_read(&mut self.layers, cx, buf),
         }
     }
 
@@ -183,35 +171,36 @@ impl Stream {
     /// [`wants_flush`](Self::wants_flush) says so, [`poll_flush`](Self::poll_flush) must follow. `Pending` means
     /// that nothing was taken.
     pub fn poll_write(&mut self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        match &mut self.layers {
-            Layers::Plain(socket) => Pin::new(socket).poll_write_vectored(cx, slices),
-            Layers::Tls(session) => Pin::new(session.as_mut()).poll_write_vectored(cx, slices),
+        match &mut self.packed {
+            None => self.layers.poll_write(cx, slices),
+            Some(packed) => packed.poll_write(&mut self.layers, cx, slices),
         }
     }
 
-    /// Whether TLS holds bytes that have not left yet.
+    /// Whether TLS, or the packing, holds bytes that have not left yet.
     pub fn wants_flush(&self) -> bool {
-        match &self.layers {
-            Layers::Plain(_) => false,
-            Layers::Tls(session) => session.get_ref().1.wants_write(),
-        }
+        self.packed.as_ref().is_some_and(|packed| packed.wants_flush()) || self.layers.wants_flush()
     }
 
-    /// Sends what TLS still holds.
+    /// Sends what they still hold.
     pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.layers {
-            // The kernel has it all; a pipe in memory too.
-            Layers::Plain(_) => Poll::Ready(Ok(())),
-            Layers::Tls(session) => Pin::new(session.as_mut()).poll_flush(cx),
+        if let Some(packed) = &mut self.packed {
+            ready!(packed.poll_send(&mut self.layers, cx))?;
         }
+        self.layers.poll_flush(cx)
     }
 
     /// Sends what is left, says goodbye (TLS) and closes our direction.
     pub fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.layers {
-            Layers::Plain(socket) => Pin::new(socket).poll_shutdown(cx),
-            Layers::Tls(session) => Pin::new(session.as_mut()).poll_shutdown(cx),
+        if let Some(packed) = &mut self.packed {
+            ready!(packed.poll_send(&mut self.layers, cx))?;
         }
+        self.layers.poll_shutdown(cx)
+    }
+
+    /// From here on bytes are packed so, both ways. `read`: those that have been read already.
+    pub fn pack(&mut self, codec: Box<dyn Codec>, read: Vec<u8>) {
+        self.packed = Some(Box::new(Packed::new(codec, read)));
     }
 
     /// The bytes on the wire are encrypted.
@@ -286,110 +275,6 @@ impl fmt::Display for Peer {
             Self::Memory => f.write_str("memory"),
         }
     }
-}
-
-/// What carries the bytes, below TLS.
-///
-/// `Tcp`, `Unix` and `Memory` are at work. `TcpNow` and `UnixNow` are the same for the length of one
-/// [`Stream::read_now`]: reads go to the kernel past the runtime's idea of readiness. `TcpMoving` and `UnixMoving` are
-/// between two runtimes. `Gone` stands in while the socket is taken out, and for good when that fails.
-#[derive(Debug)]
-enum Socket {
-    Tcp(TcpStream),
-    Unix(UnixStream),
-    Memory(DuplexStream),
-    TcpNow(TcpStream),
-    UnixNow(UnixStream),
-    TcpMoving(std::net::TcpStream),
-    UnixMoving(std::os::unix::net::UnixStream),
-    Gone,
-}
-
-impl Socket {
-    fn detach(self) -> io::Result<Self> {
-        match self {
-            Self::Tcp(socket) | Self::TcpNow(socket) => socket.into_std().map(Self::TcpMoving),
-            Self::Unix(socket) | Self::UnixNow(socket) => socket.into_std().map(Self::UnixMoving),
-            Self::Memory(_) | Self::TcpMoving(_) | Self::UnixMoving(_) => Ok(self),
-            Self::Gone => Err(not_here()),
-        }
-    }
-
-    fn attach(self) -> io::Result<Self> {
-        match self {
-            Self::TcpMoving(socket) => TcpStream::from_std(socket).map(Self::Tcp),
-            Self::UnixMoving(socket) => UnixStream::from_std(socket).map(Self::Unix),
-            Self::Tcp(_) | Self::Unix(_) | Self::Memory(_) | Self::TcpNow(_) | Self::UnixNow(_) => Ok(self),
-            Self::Gone => Err(not_here()),
-        }
-    }
-}
-
-impl AsyncRead for Socket {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Tcp(socket) => Pin::new(socket).poll_read(cx, buf),
-            Self::Unix(socket) => Pin::new(socket).poll_read(cx, buf),
-            Self::Memory(pipe) => Pin::new(pipe).poll_read(cx, buf),
-            Self::TcpNow(socket) => receive_now(socket, buf),
-            Self::UnixNow(socket) => receive_now(socket, buf),
-            Self::TcpMoving(_) | Self::UnixMoving(_) | Self::Gone => Poll::Ready(Err(not_here())),
-        }
-    }
-}
-
-impl AsyncWrite for Socket {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        self.poll_write_vectored(cx, &[IoSlice::new(buf)])
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        match (self.get_mut(), slices) {
-            // Most writes are one run of bytes: a plain send() then, no vector for the kernel to walk.
-            (Self::Tcp(socket) | Self::TcpNow(socket), [bytes]) => Pin::new(socket).poll_write(cx, bytes),
-            (Self::Tcp(socket) | Self::TcpNow(socket), _) => Pin::new(socket).poll_write_vectored(cx, slices),
-            (Self::Unix(socket) | Self::UnixNow(socket), _) => Pin::new(socket).poll_write_vectored(cx, slices),
-            (Self::Memory(pipe), _) => Pin::new(pipe).poll_write_vectored(cx, slices),
-            (Self::TcpMoving(_) | Self::UnixMoving(_) | Self::Gone, _) => Poll::Ready(Err(not_here())),
-        }
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        true
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Tcp(socket) | Self::TcpNow(socket) => Pin::new(socket).poll_shutdown(cx),
-            Self::Unix(socket) | Self::UnixNow(socket) => Pin::new(socket).poll_shutdown(cx),
-            Self::Memory(pipe) => Pin::new(pipe).poll_shutdown(cx),
-            Self::TcpMoving(_) | Self::UnixMoving(_) | Self::Gone => Poll::Ready(Err(not_here())),
-        }
-    }
-}
-
-/// Reads without the runtime. It is not told, and need not be: it believes at worst that there is more to read.
-fn receive_now(socket: &impl AsFd, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-    match rustix::net::recv(socket, buf.initialize_unfilled(), RecvFlags::DONTWAIT) {
-        Ok((_, read)) => {
-            buf.advance(read);
-            Poll::Ready(Ok(()))
-        }
-        Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => Poll::Pending,
-        Err(error) => Poll::Ready(Err(error.into())),
-    }
-}
-
-fn not_here() -> io::Error {
-    io::Error::new(io::ErrorKind::NotConnected, "the socket is on no runtime")
 }
 
 /// Why a database could not be reached. Holds addresses: for the log, not for clients.

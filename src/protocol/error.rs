@@ -41,6 +41,9 @@ pub enum Violation {
     /// The authentication exchange breaks its rules.
     #[error("malformed authentication exchange")]
     MalformedAuthentication,
+    /// What a client has packed does not unpack to what it says.
+    #[error("malformed compressed packet")]
+    MalformedPacking,
     /// More replies are owed than the queue may hold.
     #[error("too many requests in one pipeline")]
     PipelineTooDeep,

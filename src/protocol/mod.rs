@@ -4,6 +4,7 @@
 //! draws no random number; what it needs of these is handed in. Nothing here imports another module of the crate.
 //! Reading order: [`Handshake`] (a login, either side), [`ClientSide`] and [`ServerSide`] (everything after it).
 
+mod codec;
 mod error;
 mod intent;
 mod out;
@@ -11,6 +12,7 @@ mod pinning;
 mod scram_secret;
 mod settings;
 
+pub use codec::Codec;
 pub use error::{ClientError, ErrorKind, HandshakeError, Meaning, ServerError, Violation};
 pub use intent::{Clears, Intent, PinReason, Pins};
 pub use out::{Out, Sides};
@@ -448,6 +450,12 @@ pub trait ClientSide {
 
     /// What it must show to cancel: the part of [`Welcome::cancel_key`]'s secret that it was told.
     fn cancel_secret(&self) -> &[u8];
+
+    /// How its bytes are packed from here on, both ways, if they are; told once, when it has just logged in. What it is told of its
+    /// login is not packed yet.
+    fn codec(&mut self) -> Option<Box<dyn Codec>> {
+        None
+    }
 
     /// What is at the head of its input begins another login, maybe as somebody else: this session is over, and its stream stays.
     fn logs_in_again(&self) -> bool {

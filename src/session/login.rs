@@ -414,8 +414,14 @@ async fn log_in<P: Protocol>(
         statement_key: endpoint.statement_key,
     }));
     let (taken, step) = machine.step(&input, &mut out)?;
-    let Step::Done(Accepted::Client(client)) = step else { return Err(Stop::Quiet) };
+    let Step::Done(Accepted::Client(mut client)) = step else { return Err(Stop::Quiet) };
     input.drain(..taken);
+    if let Some(codec) = client.codec() {
+        // The last words of the login go as they are.
+        let told = tokio::time::timeout_at(deadline, stream.write_whole(&mut out)).await;
+        told.map_err(|_| Stop::Quiet)?.map_err(Stop::Network)?;
+        stream.pack(codec, std::mem::take(&mut input));
+    }
     issued.told(client.cancel_secret(), Owner { protocol: P::NAME, user: login.user.as_str().into() });
     let watch = worker.watch(client_id.number, &endpoint.rules);
     Ok((Box::new(Session::new(watch, endpoint, pool, stream, client, issued, (input, out))), logged_in))

@@ -6,7 +6,7 @@
 use super::worker::Scratch;
 use super::{ATTEMPTS_MAX, End, FAREWELL, HIGH_WATER, Holding, Session};
 use crate::config::PoolMode;
-use crate::net::Stream;
+use crate::net::{Stream, packed};
 use crate::pool::{Lease, ServerConn};
 use crate::protocol::{ClientError, ClientSide, Out, Protocol, ServerSide, Status, Violation};
 use std::io::{self, IoSlice};
@@ -356,8 +356,25 @@ impl<P: Protocol> Session<P> {
                 self.watch.handle.note_activity();
                 Ok(true)
             }
-            Poll::Ready(Err(_)) => Err(End::ClientLost),
+            Poll::Ready(Err(error)) => match packed::violation(&error) {
+                Some(violation) => self.client_broke(violation),
+                None => Err(End::ClientLost),
+            },
         }
+    }
+
+    /// What the client sends can't be unpacked, and nothing of it ever will be. What it has been understood to ask for, it is still
+    /// answered.
+    fn client_broke(&mut self, violation: Violation) -> Result<bool, End> {
+        let Holding::Lease(lease) = &mut self.holding else {
+            return Err(self.end(&ClientError::Protocol(violation)));
+        };
+        lease.connection.machine.flush(&mut lease.connection.pending);
+        self.violation.get_or_insert(violation);
+        self.at_end = true;
+        self.look_again = false;
+        self.keep(&[]);
+        Ok(false)
     }
 
     /// Keeps what no machine has taken.

@@ -29,6 +29,7 @@ mod metrics;
 mod mistrust;
 mod model;
 mod my_binary;
+mod my_compression;
 mod my_failures;
 mod my_handshake;
 mod my_kill;

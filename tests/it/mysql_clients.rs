@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::process::Command;
 
+use crate::harness::forward::Forwarder;
 use crate::harness::mysql::{Flavour, MyServer, database, servers};
 use crate::harness::programs::{java_mariadb, node, provisioned, python_file, run};
 use crate::harness::proxy::{config, start};
@@ -13,25 +14,49 @@ fn reach(command: &mut Command, address: SocketAddr, name: &str) {
     command.args(["127.0.0.1", &address.port().to_string(), APP, APP_PASSWORD, name]);
 }
 
-/// Runs the program directly and through a proxy, against both servers; what it prints must be the same.
-fn same(what: &str, program: impl Fn(SocketAddr, &str, &MyServer) -> (Command, String)) {
+/// Runs the program directly and through a proxy, against both servers; what it prints must be the same. `compressed`: it must speak
+/// the compressed protocol with the proxy, and otherwise not.
+fn same(what: &str, compressed: bool, program: impl Fn(SocketAddr, &str, &MyServer) -> (Command, String)) {
     for server in servers() {
         let name = database(server, &format!("my_clients_{what}_{:?}", server.flavour()).to_lowercase(), &[""; 0]);
         let proxy = start(&config(server.address(), 5).replace("\"postgres\"", "\"mysql\""));
-        let [direct, proxied] = [server.address(), proxy.address].map(|address| {
+        let between = Forwarder::recording(proxy.address);
+        let [direct, proxied] = [server.address(), between.address].map(|address| {
             let (command, input) = program(address, &name, server);
             run(command, &input).quietly()
         });
         assert!(direct.lines().count() >= 5, "{direct}");
         assert_eq!(proxied, direct, "{what}, {:?}", server.flavour());
+        for told in between.recorded() {
+            assert_eq!(has_frames(&told), compressed, "{what}, {:?}", server.flavour());
+        }
         assert_eq!(proxy.metric("sluicegate_disagreements_total"), 0.0);
         assert_eq!(proxy.metric("sluicegate_errors_total"), 0.0);
     }
 }
 
+/// Behind the OK of the login everything is frames.
+fn has_frames(mut told: &[u8]) -> bool {
+    let mut is_in = false;
+    while let [a, b, c, number, first, ..] = *told {
+        let head = if is_in { 7 } else { 4 };
+        let Some(rest) = told.get(head + u32::from_le_bytes([a, b, c, 0]) as usize..) else { return false };
+        is_in |= number > 1 && first == 0;
+        told = rest;
+    }
+    is_in && told.is_empty()
+}
+
 fn python(what: &str, driver: &str) {
-    same(what, |address, name, _| {
+    python_with(what, driver, false);
+}
+
+fn python_with(what: &str, driver: &str, compressed: bool) {
+    same(what, compressed, |address, name, _| {
         let mut command = python_file("with_mysql.py");
+        if compressed {
+            command.env("COMPRESSED", "1");
+        }
         command.arg(driver);
         reach(&mut command, address, name);
         (command, String::new())
@@ -54,16 +79,25 @@ fn mysql_connector_python() {
 }
 
 #[test]
+fn python_drivers_with_compression() {
+    python_with("mysqlclient_zlib", "MySQLdb", true);
+    python_with("connector_zlib", "mysql.connector", true);
+}
+
+#[test]
 fn mysql2() {
-    same("mysql2", |address, name, _| {
-        let mut command = node("with_mysql2.js");
-        reach(&mut command, address, name);
-        (command, String::new())
-    });
+    for compressed in ["", "1"] {
+        same(&format!("mysql2_{compressed}"), !compressed.is_empty(), |address, name, _| {
+            let mut command = node("with_mysql2.js");
+            command.env("COMPRESSED", compressed);
+            reach(&mut command, address, name);
+            (command, String::new())
+        });
+    }
 }
 
 fn connector_j(what: &str, options: &str) {
-    same(what, |address, name, _| {
+    same(what, options.contains("useCompression"), |address, name, _| {
         let mut command = java_mariadb("MyProgram.java");
         let port = address.port();
         command.arg(format!(
@@ -81,6 +115,12 @@ fn mariadb_connector_j() {
 #[test]
 fn mariadb_connector_j_with_prepared_statements() {
     connector_j("connector_j_ps", "useServerPrepStmts=true");
+}
+
+#[test]
+fn mariadb_connector_j_with_compression() {
+    connector_j("connector_j_zlib", "useServerPrepStmts=false&useCompression=true");
+    connector_j("connector_j_ps_zlib", "useServerPrepStmts=true&useCompression=true");
 }
 
 /// Many threads on few connections, transactions among them, with prepared statements and without: no error, no pin.
@@ -120,12 +160,24 @@ fn sysbench() {
 /// Each server's own command line.
 #[test]
 fn command_lines() {
+    command_line("command_line", [&[], &[]]);
+}
+
+/// The same with compression: options of MySQL's, and of MariaDB's, which has zlib alone.
+#[test]
+fn command_lines_with_compression() {
+    command_line("command_line_zlib", [&["--compression-algorithms=zlib"], &["--compress"]]);
+    command_line("command_line_zstd", [&["--compression-algorithms=zstd"], &["--compress"]]);
+    command_line("command_line_any", [&["--compression-algorithms=zstd,zlib"], &["--compress"]]);
+}
+
+fn command_line(what: &str, options: [&[&str]; 2]) {
     const INPUT: &str = "CREATE TABLE IF NOT EXISTS t (i int AUTO_INCREMENT PRIMARY KEY, v text);\n\
          DELETE FROM t; ALTER TABLE t AUTO_INCREMENT = 1;\n\
          INSERT INTO t (v) VALUES ('one'), (NULL), ('drei \\' ü');\nSELECT * FROM t;\nSHOW TABLES;\nSELECT DATABASE(), USER() IS NOT NULL;\n\
          BEGIN; DELETE FROM t; ROLLBACK; SELECT COUNT(*) FROM t;\nUPDATE t SET v = 'x'; SELECT ROW_COUNT();\nSTATUS-IS-NO-COMMAND;\n\
          SELECT LAST_INSERT_ID();\n";
-    same("command_line", |address, name, server| {
+    same(what, !options[0].is_empty(), |address, name, server| {
         let mut command = match server.flavour() {
             Flavour::MySql => {
                 let mut command = Command::new("chroot");
@@ -139,6 +191,7 @@ fn command_lines() {
         command.args(["--user", APP, "--port", &address.port().to_string(), "--database", name]);
         let no_tls = if server.flavour() == Flavour::MySql { "--get-server-public-key" } else { "--skip-ssl" };
         command.args([no_tls, "--silent"]);
+        command.args(options[usize::from(server.flavour() == Flavour::MariaDb)]);
         // The one error goes where the rest goes.
         let mut shell = Command::new("sh");
         let words: Vec<String> = std::iter::once(command.get_program())

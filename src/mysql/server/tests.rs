@@ -51,6 +51,7 @@ fn client(capabilities: Capabilities, id: u64) -> Client {
         },
         capabilities,
         application: String::new(),
+        compression: None,
     })
 }
 

@@ -40,6 +40,7 @@ fn play(mut refusals: u8, pieces: &[&[u8]]) -> (Vec<u8>, Result<bool, Violation>
         },
         capabilities: CapabilityFlags::CLIENT_SESSION_TRACK,
         application: String::new(),
+        compression: None,
     });
     let (mut input, mut out) = (Vec::new(), Vec::new());
     for piece in pieces {

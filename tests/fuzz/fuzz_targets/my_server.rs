@@ -317,5 +317,6 @@ fn client(client_id: u64, collation: &str, capabilities: CapabilityFlags) -> Cli
         },
         capabilities,
         application: String::new(),
+        compression: None,
     })
 }

@@ -36,7 +36,12 @@ fn secured() -> Secured {
 }
 
 fn play(tls: TlsOffer, direct: bool, pieces: &[&[u8]]) -> (Vec<u8>, String) {
-    let mut accept = Accept::new(AcceptOptions { tls, direct_tls: direct.then(secured), nonce: [7; 18], greeting: sluicegate::protocol::Greeting::default() });
+    let mut accept = Accept::new(AcceptOptions {
+        tls,
+        direct_tls: direct.then(secured),
+        nonce: [7; 18],
+        greeting: sluicegate::protocol::Greeting::default(),
+    });
     let (mut input, mut out) = (Vec::new(), Vec::new());
     for piece in pieces {
         input.extend_from_slice(piece);

@@ -4,7 +4,7 @@ const mysql = require('mysql2/promise');
 const [host, port, user, password, database] = process.argv.slice(2);
 
 async function main() {
-  const connection = await mysql.createConnection({ host, port: Number(port), user, password, database });
+  const connection = await mysql.createConnection({ host, port: Number(port), user, password, database, compress: Boolean(process.env.COMPRESSED) });
   await connection.query('DROP TABLE IF EXISTS node_orders');
   await connection.query('CREATE TABLE node_orders (id INT AUTO_INCREMENT PRIMARY KEY, name VARCHAR(100), price DECIMAL(10,2)) CHARACTER SET utf8mb4');
   for (let number = 0; number < 20; number++) {

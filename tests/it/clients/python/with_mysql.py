@@ -4,6 +4,7 @@ Each line is the same wherever the database is reached; only what the driver its
 """
 
 import importlib
+import os
 import sys
 
 driver, host, port, user, password, database, *ca = sys.argv[1:]
@@ -28,6 +29,8 @@ def connect():
         options["ssl_ca"] = ca[0]
     else:
         options["ssl_disabled"] = True
+    if os.environ.get("COMPRESSED"):
+        options["compress"] = True
     return module.connect(**options)
 
 

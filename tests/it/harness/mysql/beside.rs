@@ -146,6 +146,11 @@ impl Talk {
         self.proxied.command(&[&[COM_STMT_EXECUTE], &number[..], &[0, 1, 0, 0, 0], parameters].concat())
     }
 
+    /// The same, apart from what `mask` takes away.
+    pub fn command_but(&mut self, payload: &[u8], mask: impl Fn(Packet) -> Packet) -> Vec<Packet> {
+        self.compared(&payload[..payload.len().min(40)].escape_ascii().to_string(), payload, mask)
+    }
+
     fn compared(&mut self, what: &str, payload: &[u8], mask: impl Fn(Packet) -> Packet) -> Vec<Packet> {
         let payloads = [&self.twin, &self.name].map(|name| replaced(payload, b"{db}", name.as_bytes()));
         self.commands(what, &payloads, mask).1
