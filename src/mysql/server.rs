@@ -267,7 +267,8 @@ impl ServerSide for Server {
     }
 
     fn is_holding(&self) -> bool {
-        self.holding || self.owed.len() >= OWED_MAX
+        // What the client has begun goes on, whatever is asked ahead of it: the server answers once it has all of it.
+        !self.needs_client() && (self.holding || self.owed.len() >= OWED_MAX)
     }
 
     fn has_sent_nothing(&self) -> bool {

@@ -8,6 +8,7 @@ use crate::mysql::accept::Started;
 use crate::mysql::frame::{Reader, put_number, put_string};
 use crate::mysql::message::{OkPacket, error, mark};
 use crate::protocol::{CancelKey, Detached, Kill, Killed, Login, PinReason, Pins, Welcome};
+use crate::sql::mysql::TEXT_BYTES_MAX;
 use mysql_common::constants::CapabilityFlags as Capabilities;
 use proptest::prelude::{any, prop_assert, proptest};
 
@@ -504,6 +505,20 @@ fn last_values_are_nobody_elses() {
     let own = packets(1, &[count(1), column(), row("0"), ok(mark::EOF, AUTO)]);
     assert_eq!(bench.hears(&own), own);
     assert_eq!(texts_of(&mut bench, &question), ["SELECT LAST_INSERT_ID()"]);
+}
+
+/// Behind questions of the proxy's own nothing new is sent, but what has begun goes on: the server waits for its rest.
+#[test]
+fn a_long_text_behind_questions_of_the_proxys_own() {
+    let mut bench = Bench::new(MODERN, usize::MAX);
+    bench.client = client(MODERN, 2);
+    bench.attach();
+    let text = says(command::QUERY, &[b"SELECT 1, ", &vec![b'x'; 2 * TEXT_BYTES_MAX][..]].concat());
+    let begun = bench.says(&text[..TEXT_BYTES_MAX + 100]);
+    assert!(begun.windows(4).any(|bytes| bytes == b"DO 0"));
+    assert!(!bench.server.is_holding() && bench.server.needs_client());
+    assert_eq!(bench.says(&text[TEXT_BYTES_MAX + 100..]).len(), text.len() - TEXT_BYTES_MAX - 100);
+    assert!(bench.server.is_holding() && !bench.server.needs_client());
 }
 
 fn texts_of(bench: &mut Bench, question: &[u8]) -> Vec<String> {
