@@ -33,6 +33,7 @@ mod my_compression;
 mod my_failures;
 mod my_handshake;
 mod my_kill;
+mod my_kills;
 mod my_login;
 mod my_packets;
 mod my_prepared;

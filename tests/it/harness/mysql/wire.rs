@@ -349,6 +349,24 @@ impl MyWire {
 
     /// The response to the greeting, with this plugin and proof; what comes of it is not read.
     pub fn respond(&mut self, login: &MyLogin, extended: u32, plugin: &str, proof: &[u8]) {
+        let (packet, front) = self.response(login, extended, plugin, proof);
+        if let Some(ca_file) = &login.ca_file {
+            assert_ne!(self.greeting.capabilities & capability::SSL, 0, "no TLS there: {:?}", self.greeting);
+            self.send_next(&packet[..front]);
+            self.start_tls(ca_file);
+        }
+        self.send_next(&packet);
+    }
+
+    /// The bytes of the response to the greeting, of one that knows the password.
+    pub fn response_bytes(&mut self, login: &MyLogin) -> Vec<u8> {
+        let (plugin, nonce) = (self.greeting.plugin.clone(), self.greeting.scramble);
+        let (packet, _) = self.response(login, 0, &plugin, &proof(&plugin, login, &nonce));
+        framed(&mut 1, &packet)
+    }
+
+    /// The response, and how much of it goes ahead of TLS.
+    fn response(&mut self, login: &MyLogin, extended: u32, plugin: &str, proof: &[u8]) -> (Vec<u8>, usize) {
         self.capabilities = login.capabilities;
         if login.ca_file.is_some() {
             self.capabilities |= capability::SSL;
@@ -364,11 +382,7 @@ impl MyWire {
         packet.push(login.collation);
         packet.extend([0; 19]);
         packet.extend(extended.to_le_bytes());
-        if let Some(ca_file) = &login.ca_file {
-            assert_ne!(self.greeting.capabilities & capability::SSL, 0, "no TLS there: {:?}", self.greeting);
-            self.send_next(&packet);
-            self.start_tls(ca_file);
-        }
+        let front = packet.len();
         packet.extend(login.user.as_bytes());
         packet.push(0);
         packet.push(u8::try_from(proof.len()).unwrap());
@@ -384,7 +398,7 @@ impl MyWire {
         if self.capabilities & capability::ZSTD != 0 {
             packet.push(ZSTD_LEVEL);
         }
-        self.send_next(&packet);
+        (packet, front)
     }
 
     /// Behind a COM_CHANGE_USER: answers what is asked until it is OK.
@@ -438,6 +452,14 @@ impl MyWire {
 
     fn stream(&mut self) -> &mut Stream {
         self.stream.as_mut().unwrap()
+    }
+
+    /// What is below it, and below TLS.
+    pub fn socket(&self) -> &TcpStream {
+        match self.stream.as_ref().unwrap() {
+            Stream::Plain(stream) => stream,
+            Stream::Tls(stream) => &stream.sock,
+        }
     }
 
     /// Writes these bytes and nothing else.
