@@ -5,7 +5,6 @@
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 #![allow(clippy::print_stdout, clippy::wildcard_enum_match_arm)]
 
-mod harness;
 
 mod arrival;
 mod auth_query;
@@ -18,6 +17,7 @@ mod drivers;
 mod fairness;
 mod flow;
 mod functions;
+mod harness;
 mod held;
 mod init;
 mod kills;
@@ -29,6 +29,7 @@ mod metrics;
 mod mistrust;
 mod model;
 mod my_binary;
+mod my_burst;
 mod my_compression;
 mod my_failures;
 mod my_handshake;
