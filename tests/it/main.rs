@@ -5,6 +5,7 @@
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 #![allow(clippy::print_stdout, clippy::wildcard_enum_match_arm)]
 
+mod harness;
 
 mod arrival;
 mod auth_query;
@@ -17,7 +18,6 @@ mod drivers;
 mod fairness;
 mod flow;
 mod functions;
-mod harness;
 mod held;
 mod init;
 mod kills;

@@ -53,7 +53,7 @@ fn python(what: &str, driver: &str) {
 
 fn python_with(what: &str, driver: &str, compressed: bool) {
     same(what, compressed, |address, name, _| {
-        let mut command = python_file("with_mysql.py");
+        let mut command = python_file("small_mysql.py");
         if compressed {
             command.env("COMPRESSED", "1");
         }
@@ -88,7 +88,7 @@ fn python_drivers_with_compression() {
 fn mysql2() {
     for compressed in ["", "1"] {
         same(&format!("mysql2_{compressed}"), !compressed.is_empty(), |address, name, _| {
-            let mut command = node("with_mysql2.js");
+            let mut command = node("small_mysql2.js");
             command.env("COMPRESSED", compressed);
             reach(&mut command, address, name);
             (command, String::new())
@@ -98,7 +98,7 @@ fn mysql2() {
 
 fn connector_j(what: &str, options: &str) {
     same(what, options.contains("useCompression"), |address, name, _| {
-        let mut command = java_mariadb("MyProgram.java");
+        let mut command = java_mariadb("Small.java");
         let port = address.port();
         command.arg(format!(
             "jdbc:mariadb://127.0.0.1:{port}/{name}?user={APP}&password={APP_PASSWORD}&allowPublicKeyRetrieval=true&{options}"

@@ -9,7 +9,6 @@ use sluicegate::demo::servers::{APP, APP_PASSWORD};
 use time::{Date, Month, OffsetDateTime, PrimitiveDateTime, Time};
 use uuid::Uuid;
 
-use super::TYPES;
 use super::said::{Said, of_lines};
 
 const BATCH: i32 = 1_000;
@@ -41,9 +40,35 @@ pub struct Failed(pub String);
 
 pub type Rows = Vec<Vec<Value>>;
 
+/// What differs from database to database.
+pub struct Dialect {
+    /// Types and values.
+    pub types: &'static str,
+    /// What is asked, by name.
+    pub statements: &'static str,
+}
+
+impl Dialect {
+    fn sql(&self, name: &str) -> &'static str {
+        let mut lines = self.statements.lines().map(|line| line.split_once('\t').unwrap());
+        lines.find(|(known, _)| *known == name).unwrap().1
+    }
+}
+
+pub static POSTGRES: Dialect = Dialect {
+    types: include_str!("../clients/postgres/types.tsv"),
+    statements: include_str!("../clients/postgres/statements.tsv"),
+};
+
+pub static MYSQL: Dialect = Dialect {
+    types: include_str!("../clients/mysql/types.tsv"),
+    statements: include_str!("../clients/mysql/statements.tsv"),
+};
+
 /// What a client does by its driver.
 #[allow(async_fn_in_trait)] // One runtime, one thread.
 pub trait Driver: Sized {
+    const DIALECT: &'static Dialect;
     async fn open(place: &Place) -> Result<Self, Failed>;
     async fn close(self) -> Result<(), Failed>;
     /// All rows of a query with parameters $1 ...; none for what returns none.
@@ -56,8 +81,9 @@ pub trait Driver: Sized {
     async fn stream(&mut self, sql: &str, each: impl FnMut(i32, &str)) -> Result<(), Failed>;
     /// Runs this, which takes long, and cancels it; false if it ran to its end.
     async fn cancelled(&mut self, sql: &str) -> Result<bool, Failed>;
-    /// Types it has nothing for, and which go as text.
-    fn is_text(kind: &str) -> bool;
+    /// A value as parameter, as the server's text, from text, and from a literal: what is said of it.
+    async fn of_a_type(&mut self, number: u32, kind: &str, text: &str, data: &str) -> Result<String, Failed>;
+    async fn null_of_a_type(&mut self, number: u32, kind: &str) -> Result<String, Failed>;
 }
 
 /// Runs so many clients side by side, and writes down what they saw.
@@ -85,27 +111,26 @@ pub fn run<D: Driver>(place: &Place, clients: u32) -> Said {
 
 async fn program<D: Driver>(place: &Place, number: u32, said: &mut Vec<String>) -> Result<(), Failed> {
     let mut driver = D::open(place).await?;
-    let types = TYPES.lines().map(|line| line.split_once('\t').unwrap());
+    let sql = |name| D::DIALECT.sql(name);
+    let types = D::DIALECT.types.lines().map(|line| line.split_once('\t').unwrap());
     for (kind, texts) in types.clone() {
         let (text, data) = texts.split_once('\t').unwrap_or((texts, ""));
-        said.push(of_a_type(&mut driver, kind, text, data).await?);
+        said.push(driver.of_a_type(number, kind, text, data).await?);
     }
     let mut kinds: Vec<&str> = types.map(|(kind, _)| kind).collect();
     kinds.dedup();
     for kind in kinds {
-        let sql = format!("SELECT {} FROM (SELECT CAST($1 AS {kind}) AS v) AS x", read::<D>(kind));
-        said.push(format!("{kind} {}", driver.rows(&sql, &[Value::Null]).await?[0][0]));
+        said.push(driver.null_of_a_type(number, kind).await?);
     }
     let mut total = 0;
     for n in 0..20 {
-        let sum = "SELECT CAST($1 AS int4) + CAST($2 AS int4)";
-        total += driver.rows(sum, &[Value::Int4(n), Value::Int4(2 * n)]).await?[0][0].int();
+        total += driver.rows(sql("add"), &[Value::Int4(n), Value::Int4(2 * n)]).await?[0][0].int();
     }
     said.push(format!("prepared {total}"));
 
     let base = i32::try_from(number).unwrap() * 100_000;
     let of_mine = [Value::Int4(base), Value::Int4(base + 99_999)];
-    driver.rows("DELETE FROM items WHERE id BETWEEN CAST($1 AS int4) AND CAST($2 AS int4)", &of_mine).await?;
+    driver.rows(sql("clear"), &of_mine).await?;
     driver.many(&(0..BATCH).map(|n| (base + n, format!("item {n}"))).collect::<Vec<_>>()).await?;
     said.push(format!("batch {}", items(&mut driver, &of_mine).await?));
     driver.command("BEGIN").await?;
@@ -116,7 +141,7 @@ async fn program<D: Driver>(place: &Place, number: u32, said: &mut Vec<String>) 
 
     driver.command("BEGIN").await?;
     insert(&mut driver, base, BATCH + 1).await?;
-    said.push(error(driver.rows("SELECT 1 / CAST($1 AS int4)", &[Value::Int4(0)]).await));
+    said.push(error(driver.rows(sql("fails"), &[Value::Int4(0)]).await));
     said.push(error(driver.rows("SELECT 1", &[]).await));
     driver.command("ROLLBACK").await?;
     said.push(format!("after an error {}", items(&mut driver, &of_mine).await?));
@@ -129,8 +154,7 @@ async fn program<D: Driver>(place: &Place, number: u32, said: &mut Vec<String>) 
     driver.command("COMMIT").await?;
     said.push(format!("after a savepoint {}", items(&mut driver, &of_mine).await?));
     said.push(error(driver.rows("SELEC 1", &[]).await));
-    let missing = "SELECT * FROM no_such_table WHERE id = CAST($1 AS int4)";
-    said.push(error(driver.rows(missing, &[Value::Int4(1)]).await));
+    said.push(error(driver.rows(sql("missing"), &[Value::Int4(1)]).await));
     said.push(error(insert(&mut driver, base, 0).await));
 
     let (mut all, mut count) = (Context::new(&SHA256), 0);
@@ -142,64 +166,31 @@ async fn program<D: Driver>(place: &Place, number: u32, said: &mut Vec<String>) 
     said.push(format!("rows {count} {}", hex(all.finish().as_ref())));
 
     said.push(cancelled(&mut driver, base + 50_000).await?.to_owned());
-    said.push(format!("goes on {}", driver.rows("SELECT CAST($1 AS int4)", &[Value::Int4(42)]).await?[0][0]));
+    said.push(format!("goes on {}", driver.rows(sql("one"), &[Value::Int4(42)]).await?[0][0]));
 
     let letters: String = ('a'..='z').cycle().take(1_000_000).collect();
-    let sql = "SELECT v, md5(v) FROM (SELECT CAST($1 AS text) AS v) AS x";
-    let row = driver.rows(sql, &[Value::Text(letters)]).await?.remove(0);
+    let row = driver.rows(sql("text"), &[Value::Text(letters)]).await?.remove(0);
     let back = row[0].to_string();
     said.push(format!("text {} {} {}", back.len(), row[1], sha256(back.as_bytes())));
     let bytes: Vec<u8> = (0..1_000_000_u32).map(|n| (n * 7 % 256).to_be_bytes()[3]).collect();
-    let sql = "SELECT v, md5(v) FROM (SELECT CAST($1 AS bytea) AS v) AS x";
-    let row = driver.rows(sql, &[Value::Bytes(bytes)]).await?.remove(0);
+    let row = driver.rows(sql("bytes"), &[Value::Bytes(bytes)]).await?.remove(0);
     let Value::Bytes(back) = &row[0] else { return Err(Failed(format!("{:?}", row[0]))) };
     said.push(format!("bytea {} {} {}", back.len(), row[1], sha256(back)));
 
     driver.close().await?;
     let mut driver = D::open(place).await?;
-    let again = driver.rows("SELECT CAST($1 AS int4)", &[Value::Int4(42)]).await?.remove(0);
+    let again = driver.rows(sql("one"), &[Value::Int4(42)]).await?.remove(0);
     let items = items(&mut driver, &of_mine).await?;
     said.push(format!("again {} {}", again[0], items.split(' ').next().unwrap()));
     driver.close().await
 }
 
-/// A value as parameter, as the server's text, from text, and from a literal.
-async fn of_a_type<D: Driver>(driver: &mut D, kind: &str, text: &str, data: &str) -> Result<String, Failed> {
-    let (read, is_text) = (read::<D>(kind), D::is_text(kind));
-    let shown = match kind {
-        "timestamptz" => "v AT TIME ZONE 'UTC'",
-        "json" => "CAST(v AS jsonb)",
-        _ => "v",
-    };
-    let as_text = format!("CAST(CAST($1 AS text) AS {kind})");
-    let parameter = if is_text { as_text.clone() } else { format!("CAST($1 AS {kind})") };
-    let value = if is_text { Value::Text(text.to_owned()) } else { Value::new(kind, text, data) };
-    let sql = format!("SELECT {read}, CAST({shown} AS text) FROM (SELECT {parameter} AS v) AS x");
-    let row = driver.rows(&sql, &[value]).await?.remove(0);
-    let sql = format!("SELECT {read} FROM (SELECT {as_text} AS v) AS x");
-    let from_text = driver.rows(&sql, &[Value::Text(text.to_owned())]).await?.remove(0);
-    let quoted = text.replace('\'', "''");
-    let sql = format!("SELECT {read} FROM (SELECT CAST('{quoted}' AS {kind}) AS v) AS x");
-    let literal = driver.rows(&sql, &[]).await?.remove(0);
-    Ok(format!("{kind} | {} | {} | {} | {}", row[0], row[1], from_text[0], literal[0]))
-}
-
-/// How a value of a type is asked for.
-fn read<D: Driver>(kind: &str) -> &'static str {
-    match kind {
-        _ if !D::is_text(kind) => "v",
-        // Its text has the length of the mask.
-        "inet" => "host(v)",
-        _ => "CAST(v AS text)",
-    }
-}
-
 /// A cancel counts if the driver says so and the statement has done nothing.
 async fn cancelled<D: Driver>(driver: &mut D, key: i32) -> Result<&'static str, Failed> {
     for _ in 0..CANCELS {
-        let told = driver.cancelled(&format!("INSERT INTO items SELECT {key}, 'slept' FROM pg_sleep(2)")).await?;
-        let done =
-            driver.rows("DELETE FROM items WHERE id = CAST($1 AS int4) RETURNING id", &[Value::Int4(key)]).await?;
+        let told = driver.cancelled(&D::DIALECT.sql("sleep").replace("KEY", &key.to_string())).await?;
+        let done = driver.rows(D::DIALECT.sql("slept"), &[Value::Int4(key)]).await?;
+        driver.rows(D::DIALECT.sql("forget"), &[Value::Int4(key)]).await?;
         if told && done.is_empty() {
             return Ok("cancelled");
         }
@@ -208,14 +199,11 @@ async fn cancelled<D: Driver>(driver: &mut D, key: i32) -> Result<&'static str, 
 }
 
 async fn insert<D: Driver>(driver: &mut D, base: i32, n: i32) -> Result<Rows, Failed> {
-    let sql = "INSERT INTO items VALUES (CAST($1 AS int4), CAST($2 AS text))";
-    driver.rows(sql, &[Value::Int4(base + n), Value::Text(format!("item {n}"))]).await
+    driver.rows(D::DIALECT.sql("insert"), &[Value::Int4(base + n), Value::Text(format!("item {n}"))]).await
 }
 
 async fn items<D: Driver>(driver: &mut D, of_mine: &[Value]) -> Result<String, Failed> {
-    let sql = "SELECT CAST(count(*) AS int4), md5(string_agg(v, ',' ORDER BY id)) FROM items \
-               WHERE id BETWEEN CAST($1 AS int4) AND CAST($2 AS int4)";
-    let row = driver.rows(sql, of_mine).await?.remove(0);
+    let row = driver.rows(D::DIALECT.sql("items"), of_mine).await?.remove(0);
     Ok(format!("{} {}", row[0], row[1]))
 }
 
@@ -227,7 +215,7 @@ fn sha256(bytes: &[u8]) -> String {
     hex(digest(&SHA256, bytes).as_ref())
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
@@ -239,6 +227,8 @@ pub enum Value {
     Int2(i16),
     Int4(i32),
     Int8(i64),
+    /// MySQL's alone.
+    UInt8(u64),
     Float4(f32),
     Float8(f64),
     Text(String),
@@ -255,7 +245,7 @@ pub enum Value {
 }
 
 impl Value {
-    fn new(kind: &str, text: &str, data: &str) -> Self {
+    pub fn new(kind: &str, text: &str, data: &str) -> Self {
         match kind {
             "bool" => Self::Bool(text == "true"),
             "int2" => Self::Int2(text.parse().unwrap()),
@@ -283,20 +273,23 @@ impl Value {
         }
     }
 
-    fn int(&self) -> i32 {
-        let Self::Int4(value) = self else { panic!("{self:?}") };
-        *value
+    fn int(&self) -> i64 {
+        match self {
+            Self::Int4(value) => i64::from(*value),
+            Self::Int8(value) => *value,
+            _ => panic!("{self:?}"),
+        }
     }
 }
 
-fn date(text: &str) -> Date {
+pub fn date(text: &str) -> Date {
     let mut parts = text.split('-');
     let mut next = || parts.next().unwrap();
     let (year, month, day) = (next().parse().unwrap(), next().parse::<u8>().unwrap(), next().parse().unwrap());
     Date::from_calendar_date(year, Month::try_from(month).unwrap(), day).unwrap()
 }
 
-fn time(text: &str) -> Time {
+pub fn time(text: &str) -> Time {
     let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
     let mut parts = whole.split(':').map(|part| part.parse::<u8>().unwrap());
     let mut next = || parts.next().unwrap();
@@ -312,6 +305,7 @@ impl std::fmt::Display for Value {
             Self::Int2(value) => write!(f, "{value}"),
             Self::Int4(value) => write!(f, "{value}"),
             Self::Int8(value) => write!(f, "{value}"),
+            Self::UInt8(value) => write!(f, "{value}"),
             Self::Float4(value) => write!(f, "{:08x}", value.to_bits()),
             Self::Float8(value) if value.is_nan() => write!(f, "NaN"),
             Self::Float8(value) => write!(f, "{:016x}", value.to_bits()),

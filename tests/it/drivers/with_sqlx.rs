@@ -15,11 +15,14 @@ use sqlx_postgres::{
     PgArgumentBuffer, PgArguments, PgConnectOptions, PgConnection, PgRow, PgTypeInfo, PgValueRef, Postgres,
 };
 
-use super::program::{BEFORE_CANCEL, Driver, Failed, Place, Rows, Value};
+use super::of_postgres::{self, is_text};
+use super::program::{BEFORE_CANCEL, Dialect, Driver, Failed, POSTGRES, Place, Rows, Value};
 
 pub struct Sqlx(PgConnection);
 
 impl Driver for Sqlx {
+    const DIALECT: &'static Dialect = &POSTGRES;
+
     async fn open(place: &Place) -> Result<Self, Failed> {
         let options = PgConnectOptions::new().host(&place.address.ip().to_string()).port(place.address.port());
         let options = options.username(place.user).password(place.password).database(&place.database);
@@ -72,8 +75,12 @@ impl Driver for Sqlx {
         }
     }
 
-    fn is_text(kind: &str) -> bool {
-        ["numeric", "interval", "inet"].contains(&kind)
+    async fn of_a_type(&mut self, _: u32, kind: &str, text: &str, data: &str) -> Result<String, Failed> {
+        of_postgres::of_a_type(self, is_text(kind), kind, text, data).await
+    }
+
+    async fn null_of_a_type(&mut self, _: u32, kind: &str) -> Result<String, Failed> {
+        of_postgres::null(self, is_text(kind), kind).await
     }
 }
 
@@ -91,6 +98,7 @@ fn bind<'q>(query: Query<'q, Postgres, PgArguments>, value: &'q Value) -> Query<
         Value::Int2(value) => query.bind(value),
         Value::Int4(value) => query.bind(value),
         Value::Int8(value) => query.bind(value),
+        Value::UInt8(_) => unreachable!("not one of PostgreSQL's"),
         Value::Float4(value) => query.bind(value),
         Value::Float8(value) => query.bind(value),
         Value::Text(value) => query.bind(value),

@@ -5,11 +5,14 @@ use futures_util::future;
 use tokio_postgres::types::{FromSql, IsNull, Kind, ToSql, Type, to_sql_checked};
 use tokio_postgres::{Client, Config, NoTls, Row};
 
-use super::program::{BEFORE_CANCEL, Driver, Failed, Place, ROWS_AT_A_TIME, Rows, Value};
+use super::of_postgres::{self, is_text};
+use super::program::{BEFORE_CANCEL, Dialect, Driver, Failed, POSTGRES, Place, ROWS_AT_A_TIME, Rows, Value};
 
 pub struct TokioPostgres(Client);
 
 impl Driver for TokioPostgres {
+    const DIALECT: &'static Dialect = &POSTGRES;
+
     async fn open(place: &Place) -> Result<Self, Failed> {
         let mut config = Config::new();
         config.host(place.address.ip().to_string()).port(place.address.port()).dbname(&place.database);
@@ -73,8 +76,12 @@ impl Driver for TokioPostgres {
         }
     }
 
-    fn is_text(kind: &str) -> bool {
-        ["numeric", "interval", "inet"].contains(&kind)
+    async fn of_a_type(&mut self, _: u32, kind: &str, text: &str, data: &str) -> Result<String, Failed> {
+        of_postgres::of_a_type(self, is_text(kind), kind, text, data).await
+    }
+
+    async fn null_of_a_type(&mut self, _: u32, kind: &str) -> Result<String, Failed> {
+        of_postgres::null(self, is_text(kind), kind).await
     }
 }
 
@@ -96,6 +103,7 @@ impl ToSql for Value {
             Self::Int2(value) => value.to_sql(ty, out),
             Self::Int4(value) => value.to_sql(ty, out),
             Self::Int8(value) => value.to_sql(ty, out),
+            Self::UInt8(_) => unreachable!("not one of PostgreSQL's"),
             Self::Float4(value) => value.to_sql(ty, out),
             Self::Float8(value) => value.to_sql(ty, out),
             Self::Text(value) | Self::Enum(value) => value.to_sql(ty, out),

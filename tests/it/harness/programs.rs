@@ -151,17 +151,17 @@ pub fn java_mariadb(source: &str) -> Command {
     command
 }
 
-/// Java with PostgreSQL's JDBC driver and HikariCP, about to run a class that is compiled from a file of `tests/it/java`.
+/// Java with the JDBC drivers of PostgreSQL and MariaDB and HikariCP, about to run a class that is compiled from a file of `tests/it/java`.
 pub fn java_class(class: &str) -> Command {
     static COMPILED: Once = Once::new();
     const CLASSES: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/java");
-    let libraries = format!("{}:{}", provisioned("PGJDBC"), provisioned("HIKARICP"));
+    let libraries = ["PGJDBC", "MARIADB_JDBC", "HIKARICP"].map(provisioned).join(":");
     // Compiled once: that takes longer than to run them.
     COMPILED.call_once(|| {
         let mut compiler = Command::new(provisioned("JAVAC"));
         compiler.env_clear().env("PATH", "/usr/bin:/bin").env("LC_ALL", "C.UTF-8");
         compiler.args(["-cp", &libraries, "-d", CLASSES]);
-        compiler.args(["Program", "Pool"].map(|name| format!("{SOURCES}/java/{name}.java")));
+        compiler.args(["Program", "MyProgram", "Pool"].map(|name| format!("{SOURCES}/java/{name}.java")));
         run(compiler, "").quietly();
     });
     let mut command = Command::new(provisioned("JAVA"));

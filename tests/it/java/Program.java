@@ -1,6 +1,8 @@
 // The program that tests/it/drivers.rs describes, for pgjdbc. The variant is what the URL's parameters say.
 //
-//   java Program HOST PORT USER PASSWORD DATABASE TYPES FIRST CLIENTS VARIANT
+//   java Program HOST PORT USER PASSWORD DATABASE FOLDER FIRST CLIENTS VARIANT
+//
+// FOLDER has the database's types and statements: types.tsv, statements.tsv.
 //
 // Prints what each client saw, a line each: `line CLIENT TEXT`, at its end `digest CLIENT SHA-256`, or `failed CLIENT WHY`.
 
@@ -24,9 +26,11 @@ import java.time.OffsetDateTime;
 import java.time.ZoneOffset;
 import java.time.format.DateTimeFormatter;
 import java.util.ArrayList;
+import java.util.HashMap;
 import java.util.HexFormat;
 import java.util.LinkedHashSet;
 import java.util.List;
+import java.util.Map;
 import java.util.Set;
 import java.util.concurrent.Executors;
 import java.util.concurrent.ScheduledExecutorService;
@@ -46,18 +50,32 @@ class Program {
     static String user;
     static String password;
     static List<String> types;
+    // What the database is asked, by name.
+    static final Map<String, String> SQL = new HashMap<>();
 
     public static void main(String[] arguments) throws Exception {
-        url = "jdbc:postgresql://" + arguments[0] + ":" + arguments[1] + "/" + arguments[4] + "?" + arguments[8];
-        user = arguments[2];
-        password = arguments[3];
-        types = Files.readAllLines(Path.of(arguments[5]));
-        int first = Integer.parseInt(arguments[6]);
         // The version without what the distribution adds to it.
         System.out.println("version pgjdbc " + org.postgresql.util.DriverInfo.DRIVER_VERSION.split("-")[0]);
+        run("postgresql", arguments, Program::new);
+    }
+
+    interface Making {
+        Program of(int number) throws GeneralSecurityException;
+    }
+
+    static void run(String kind, String[] arguments, Making making) throws Exception {
+        url = "jdbc:" + kind + "://" + arguments[0] + ":" + arguments[1] + "/" + arguments[4] + "?" + arguments[8];
+        user = arguments[2];
+        password = arguments[3];
+        types = Files.readAllLines(Path.of(arguments[5], "types.tsv"));
+        for (String line : Files.readAllLines(Path.of(arguments[5], "statements.tsv"))) {
+            String[] parts = line.split("\t");
+            SQL.put(parts[0], parts[1].replaceAll("[$]\\d", "?"));
+        }
+        int first = Integer.parseInt(arguments[6]);
         List<Thread> clients = new ArrayList<>();
         for (int number = first; number < first + Integer.parseInt(arguments[7]); number++) {
-            Program program = new Program(number);
+            Program program = making.of(number);
             clients.add(new Thread(program::client));
         }
         clients.forEach(Thread::start);
@@ -110,7 +128,7 @@ class Program {
             ofAType(parts[0], parts[1]);
         }
         for (String kind : kinds) {
-            say(kind + " " + one("SELECT CAST(? AS " + kind + ")", row -> canonical(kind, row), (Object) null));
+            nullOfAType(kind);
         }
         prepared();
         batch();
@@ -121,11 +139,11 @@ class Program {
             cancelled = cancelled() ? "cancelled" : cancelled;
         }
         say(cancelled);
-        say("goes on " + one("SELECT CAST(? AS int4)", row -> row.getString(1), 42));
+        say("goes on " + one(SQL.get("one"), row -> row.getString(1), 42));
         large();
         connection.close();
         open();
-        say("again " + one("SELECT CAST(? AS int4)", row -> row.getString(1), 42) + " " + items().split(" ")[0]);
+        say("again " + one(SQL.get("one"), row -> row.getString(1), 42) + " " + items().split(" ")[0]);
         connection.close();
     }
 
@@ -140,10 +158,14 @@ class Program {
         say(kind + " | " + both + " | " + fromText + " | " + literal);
     }
 
+    void nullOfAType(String kind) throws SQLException {
+        say(kind + " " + one("SELECT CAST(? AS " + kind + ")", row -> canonical(kind, row), (Object) null));
+    }
+
     // One statement, again and again: beyond prepareThreshold it is prepared at the server.
     void prepared() throws SQLException {
         int total = 0;
-        try (PreparedStatement statement = connection.prepareStatement("SELECT CAST(? AS int4) + CAST(? AS int4)")) {
+        try (PreparedStatement statement = connection.prepareStatement(SQL.get("add"))) {
             for (int n = 0; n < 20; n++) {
                 statement.setInt(1, n);
                 statement.setInt(2, 2 * n);
@@ -157,7 +179,7 @@ class Program {
     }
 
     void batch() throws SQLException {
-        change("DELETE FROM items WHERE id BETWEEN CAST(? AS int4) AND CAST(? AS int4)", base, base + 99_999);
+        change(SQL.get("clear"), base, base + 99_999);
         connection.setAutoCommit(false);
         try (PreparedStatement statement = connection.prepareStatement("INSERT INTO items VALUES (?, ?)")) {
             for (int n = 0; n < BATCH; n++) {
@@ -180,7 +202,7 @@ class Program {
 
         connection.setAutoCommit(false);
         insert(BATCH + 1);
-        error(() -> one("SELECT 1 / CAST(? AS int4)", row -> "", 0));
+        error(() -> one(SQL.get("fails"), row -> "", 0));
         error(() -> one("SELECT 1", row -> ""));
         rollback();
         say("after an error " + items());
@@ -193,7 +215,7 @@ class Program {
         commit();
         say("after a savepoint " + items());
         error(() -> one("SELEC 1", row -> ""));
-        error(() -> one("SELECT * FROM no_such_table WHERE id = CAST(? AS int4)", row -> "", 1));
+        error(() -> one(SQL.get("missing"), row -> "", 1));
         error(() -> insert(0));
     }
 
@@ -218,6 +240,11 @@ class Program {
     // A cancel counts if the driver says so and the statement has done nothing.
     boolean cancelled() throws Exception {
         int key = base + 50_000;
+        boolean told = stopped(SQL.get("sleep").replace("KEY", String.valueOf(key)));
+        return change(SQL.get("forget"), key) == 0 && told;
+    }
+
+    boolean stopped(String sql) throws Exception {
         boolean told = false;
         ScheduledExecutorService other = Executors.newSingleThreadScheduledExecutor();
         try (Statement statement = connection.createStatement()) {
@@ -226,9 +253,9 @@ class Program {
                 return null;
             }, BEFORE_CANCEL_MS, TimeUnit.MILLISECONDS);
             try {
-                statement.execute("INSERT INTO items SELECT " + key + ", 'slept' FROM pg_sleep(2)");
+                statement.execute(sql);
             } catch (SQLException error) {
-                if (!"57014".equals(error.getSQLState())) {
+                if (!isCancel(error)) {
                     throw error;
                 }
                 told = true;
@@ -238,8 +265,11 @@ class Program {
         } finally {
             other.shutdown();
         }
-        int done = change("DELETE FROM items WHERE id = CAST(? AS int4)", key);
-        return told && done == 0;
+        return told;
+    }
+
+    boolean isCancel(SQLException error) {
+        return "57014".equals(error.getSQLState());
     }
 
     void large() throws SQLException, GeneralSecurityException {
@@ -250,12 +280,12 @@ class Program {
             bytes[n] = (byte) (n * 7);
         }
         MessageDigest sha = MessageDigest.getInstance("SHA-256");
-        say("text " + one("SELECT v, md5(v) FROM (SELECT CAST(? AS text) AS v) AS x", row -> {
+        say("text " + one(SQL.get("text"), row -> {
             String back = row.getString(1);
             byte[] digest = sha.digest(back.getBytes(StandardCharsets.UTF_8));
             return back.length() + " " + row.getString(2) + " " + hex(digest);
         }, text.toString()));
-        say("bytea " + one("SELECT v, md5(v) FROM (SELECT CAST(? AS bytea) AS v) AS x", row -> {
+        say("bytea " + one(SQL.get("bytes"), row -> {
             byte[] back = row.getBytes(1);
             return back.length + " " + row.getString(2) + " " + hex(sha.digest(back));
         }, (Object) bytes));
@@ -299,13 +329,11 @@ class Program {
     }
 
     void insert(int n) throws SQLException {
-        change("INSERT INTO items VALUES (CAST(? AS int4), CAST(? AS text))", base + n, "item " + n);
+        change(SQL.get("insert"), base + n, "item " + n);
     }
 
     String items() throws SQLException {
-        return one("SELECT CAST(count(*) AS int4), md5(string_agg(v, ',' ORDER BY id)) FROM items"
-                + " WHERE id BETWEEN CAST(? AS int4) AND CAST(? AS int4)",
-                row -> row.getInt(1) + " " + row.getString(2), base, base + 99_999);
+        return one(SQL.get("items"), row -> row.getInt(1) + " " + row.getString(2), base, base + 99_999);
     }
 
     void error(Work work) {
@@ -313,8 +341,12 @@ class Program {
             work.run();
             say("no error");
         } catch (SQLException error) {
-            say("error " + error.getSQLState());
+            say("error " + code(error));
         }
+    }
+
+    String code(SQLException error) {
+        return error.getSQLState();
     }
 
     void commit() throws SQLException {

@@ -1,6 +1,8 @@
 // The program that tests/it/drivers.rs describes, for Node's drivers. A driver's file gives a class to `main`:
 //
-//   node with_NAME.js HOST PORT USER PASSWORD DATABASE TYPES FIRST CLIENTS VARIANT
+//   node with_NAME.js HOST PORT USER PASSWORD DATABASE FOLDER FIRST CLIENTS VARIANT
+//
+// FOLDER has the database's types and statements: types.tsv, statements.tsv.
 //
 //   open(), close(), begin(), commit(), rollback()
 //   rows(sql, ...parameters)   arrays of values; parameters are $1 ...
@@ -17,8 +19,11 @@ process.env.TZ = 'UTC'
 const { createHash } = require('node:crypto')
 const { readFileSync } = require('node:fs')
 
-const [host, port, user, password, database, types, first, clients, variant] = process.argv.slice(2)
+const [host, port, user, password, database, folder, first, clients, variant] = process.argv.slice(2)
 const config = { host, port: Number(port), user, password, database }
+const table = (name) => readFileSync(`${folder}/${name}.tsv`, 'utf8').trimEnd().split('\n').map((line) => line.split('\t'))
+// What the database is asked, by name; parameters are $1 ...
+const SQL = Object.fromEntries(table('statements'))
 const BATCH = 1000
 const ROWS_AT_A_TIME = 500
 // Attempts to cancel: the protocol does not say when a query has begun, so a request may come before it does.
@@ -28,29 +33,26 @@ const BEFORE_CANCEL_MS = 150
 const sha256 = (data) => createHash('sha256').update(data).digest('hex')
 
 async function * program (driver) {
-  const kinds = readFileSync(types, 'utf8').trimEnd().split('\n').map((line) => line.split('\t'))
-  for (const [kind, text, data] of kinds) yield await ofAType(driver, kind, text, data)
+  const kinds = table('types')
+  for (const [kind, text, data] of kinds) yield await (driver.ofAType ?? ofAType)(driver, kind, text, data)
   for (const kind of new Set(kinds.map(([kind]) => kind))) {
-    const [[value]] = await driver.rows(`SELECT CAST($1 AS ${kind})`, null)
-    yield `${kind} ${canonical(kind, value)}`
+    yield await (driver.nullOfAType ?? nullOfAType)(driver, kind)
   }
   let total = 0
   for (let n = 0; n < 20; n++) {
-    total += (await driver.rows('SELECT CAST($1 AS int4) + CAST($2 AS int4)', n, 2 * n))[0][0]
+    total += (await driver.rows(SQL.add, n, 2 * n))[0][0]
   }
   yield `prepared ${total}`
 
   const { base } = driver
-  await driver.rows('DELETE FROM items WHERE id BETWEEN CAST($1 AS int4) AND CAST($2 AS int4)', base, base + 99_999)
+  await driver.rows(SQL.clear, base, base + 99_999)
   await driver.begin()
   await driver.many(Array.from({ length: BATCH }, (_, n) => [base + n, `item ${n}`]))
   await driver.commit()
-  const items = async () => (await driver.rows(
-    "SELECT CAST(count(*) AS int4), md5(string_agg(v, ',' ORDER BY id)) FROM items" +
-      ' WHERE id BETWEEN CAST($1 AS int4) AND CAST($2 AS int4)', base, base + 99_999))[0]
+  const items = async () => (await driver.rows(SQL.items, base, base + 99_999))[0]
   const shown = async () => (await items()).join(' ')
-  const insert = (n) => driver.rows('INSERT INTO items VALUES (CAST($1 AS int4), CAST($2 AS text))', base + n, `item ${n}`)
-  const error = (work) => work.then(() => 'no error', (error) => `error ${error.code}`)
+  const insert = (n) => driver.rows(SQL.insert, base + n, `item ${n}`)
+  const error = (work) => work.then(() => 'no error', (error) => `error ${driver.code ? driver.code(error) : error.code}`)
 
   yield `batch ${await shown()}`
   await driver.begin()
@@ -61,7 +63,7 @@ async function * program (driver) {
 
   await driver.begin()
   await insert(BATCH + 1)
-  yield await error(driver.rows('SELECT 1 / CAST($1 AS int4)', 0))
+  yield await error(driver.rows(SQL.fails, 0))
   yield await error(driver.rows('SELECT 1'))
   await driver.rollback()
   yield `after an error ${await shown()}`
@@ -74,7 +76,7 @@ async function * program (driver) {
   await driver.commit()
   yield `after a savepoint ${await shown()}`
   yield await error(driver.rows('SELEC 1'))
-  yield await error(driver.rows('SELECT * FROM no_such_table WHERE id = CAST($1 AS int4)', 1))
+  yield await error(driver.rows(SQL.missing, 1))
   yield await error(insert(0))
 
   const digest = createHash('sha256')
@@ -88,18 +90,18 @@ async function * program (driver) {
   yield `rows ${count} ${digest.digest('hex')}`
 
   yield await cancelled(driver)
-  yield `goes on ${(await driver.rows('SELECT CAST($1 AS int4)', 42))[0][0]}`
+  yield `goes on ${(await driver.rows(SQL.one, 42))[0][0]}`
 
   const long = Array.from({ length: 1_000_000 }, (_, n) => String.fromCharCode(97 + n % 26)).join('')
-  let [[back, md5]] = await driver.rows('SELECT v, md5(v) FROM (SELECT CAST($1 AS text) AS v) AS x', long)
+  let [[back, md5]] = await driver.rows(SQL.text, long)
   yield `text ${back.length} ${md5} ${sha256(back)}`
   const bytes = Buffer.from(Array.from({ length: 1_000_000 }, (_, n) => n * 7 % 256));
-  [[back, md5]] = await driver.rows('SELECT v, md5(v) FROM (SELECT CAST($1 AS bytea) AS v) AS x', bytes)
+  [[back, md5]] = await driver.rows(SQL.bytes, bytes)
   yield `bytea ${back.length} ${md5} ${sha256(back)}`
 
   await driver.close()
   await driver.open()
-  yield `again ${(await driver.rows('SELECT CAST($1 AS int4)', 42))[0][0]} ${(await items())[0]}`
+  yield `again ${(await driver.rows(SQL.one, 42))[0][0]} ${(await items())[0]}`
   await driver.close()
 }
 
@@ -113,12 +115,18 @@ async function ofAType (driver, kind, text, data) {
   return [kind, canonical(kind, value), server, canonical(kind, fromText), canonical(kind, literal)].join(' | ')
 }
 
+async function nullOfAType (driver, kind) {
+  const [[value]] = await driver.rows(`SELECT CAST($1 AS ${kind})`, null)
+  return `${kind} ${canonical(kind, value)}`
+}
+
 // A cancel counts if the driver says so and the statement has done nothing.
 async function cancelled (driver) {
   const key = driver.base + 50_000
   for (let attempt = 0; attempt < CANCELS; attempt++) {
-    const told = await driver.cancelled(`INSERT INTO items SELECT ${key}, 'slept' FROM pg_sleep(2)`)
-    const done = await driver.rows('DELETE FROM items WHERE id = CAST($1 AS int4) RETURNING id', key)
+    const told = await driver.cancelled(SQL.sleep.replace('KEY', key))
+    const done = await driver.rows(SQL.slept, key)
+    await driver.rows(SQL.forget, key)
     if (told && done.length === 0) return 'cancelled'
   }
   return 'not cancelled'

@@ -1,35 +1,120 @@
-// The same work by mysql2: HOST PORT USER PASSWORD DATABASE. Prints what came out, a line each.
-'use strict';
-const mysql = require('mysql2/promise');
-const [host, port, user, password, database] = process.argv.slice(2);
+// mysql2: its `query`, which puts parameters into the text, or its `execute`, which prepares, as the variant says; streams; KILL QUERY.
+'use strict'
 
-async function main() {
-  const connection = await mysql.createConnection({ host, port: Number(port), user, password, database, compress: Boolean(process.env.COMPRESSED) });
-  await connection.query('DROP TABLE IF EXISTS node_orders');
-  await connection.query('CREATE TABLE node_orders (id INT AUTO_INCREMENT PRIMARY KEY, name VARCHAR(100), price DECIMAL(10,2)) CHARACTER SET utf8mb4');
-  for (let number = 0; number < 20; number++) {
-    const [result] = await connection.query('INSERT INTO node_orders (name, price) VALUES (?, ?)', [`näme '${number}' 漢字`, number]);
-    console.log('id', result.insertId, result.affectedRows);
+const { main, config, variant, BEFORE_CANCEL_MS } = require('./program.js')
+const mysql = require('mysql2/promise')
+const { version } = require('mysql2/package.json')
+
+const way = variant === 'execute' ? 'execute' : 'query'
+const options = { ...config, rowsAsArray: true, supportBigNumbers: true }
+
+class MySql2 {
+  async open () {
+    this.connection = await mysql.createConnection(options)
   }
-  const [rows] = await connection.query('SELECT * FROM node_orders ORDER BY id');
-  console.log(JSON.stringify(rows));
-  await connection.beginTransaction();
-  await connection.query('DELETE FROM node_orders');
-  await connection.rollback();
-  const [count] = await connection.query('SELECT COUNT(*) AS n FROM node_orders');
-  console.log(JSON.stringify(count));
-  // The binary protocol.
-  const [prepared] = await connection.execute('SELECT id, name, price FROM node_orders WHERE id < ? ORDER BY id', [5]);
-  console.log(JSON.stringify(prepared));
-  try {
-    await connection.query('SELECT nonsense');
-  } catch (error) {
-    console.log('error', error.errno);
+
+  async close () {
+    await this.connection.end()
   }
-  await connection.end();
+
+  async rows (text, ...values) {
+    const sql = text.replace(/\$\d/g, '?')
+    const [rows] = values.length > 0 ? await this.connection[way](sql, values) : await this.connection.query(text)
+    return Array.isArray(rows) ? rows : []
+  }
+
+  async begin () {
+    await this.connection.beginTransaction()
+  }
+
+  async commit () {
+    await this.connection.commit()
+  }
+
+  async rollback () {
+    await this.connection.rollback()
+  }
+
+  async many (items) {
+    if (way === 'query') {
+      await this.connection.query('INSERT INTO items VALUES ?', [items])
+      return
+    }
+    for (const item of items) await this.connection.execute('INSERT INTO items VALUES (?, ?)', item)
+  }
+
+  stream (sql) {
+    return this.connection.connection[way](sql).stream()
+  }
+
+  async cancelled (text) {
+    const running = this.connection.query(text).then(() => false, (error) => {
+      if (error.errno === 1317) return true
+      throw error
+    })
+    const killing = new Promise((resolve) => setTimeout(resolve, BEFORE_CANCEL_MS)).then(async () => {
+      const other = await mysql.createConnection(options)
+      await other.query(`KILL QUERY ${this.connection.threadId}`)
+      await other.end()
+    })
+    // A request still under way would hit what comes next.
+    return (await Promise.all([running, killing]))[0]
+  }
+
+  code (error) {
+    return error.errno
+  }
+
+  // A value as parameter, as the server's text, from text, and from a literal.
+  async ofAType (driver, kind, text) {
+    const { base } = driver
+    const bare = kind.split('(')[0]
+    const isBinary = BINARY.includes(bare)
+    await driver.rows(`REPLACE INTO kinds (id, \`${kind}\`) VALUES ($1, $2), ($3, ${isBinary ? 'UNHEX($4)' : '$4'})`,
+      base, native(bare, text), base + 1, text)
+    const quoted = isBinary ? `X'${text}'` : `'${text.replaceAll('\\', '\\\\').replaceAll("'", "''")}'`
+    await driver.rows(`REPLACE INTO kinds (id, \`${kind}\`) VALUES (${base + 2}, ${quoted})`)
+    const [[value, server], [second], [third]] = await driver.rows(
+      `SELECT \`${kind}\`, ${isBinary ? `HEX(\`${kind}\`)` : `CAST(\`${kind}\` AS CHAR)`} FROM kinds` +
+        ' WHERE id BETWEEN $1 AND $2 ORDER BY id', base, base + 2)
+    return [kind, shown(bare, value), server, shown(bare, second), shown(bare, third)].join(' | ')
+  }
+
+  async nullOfAType (driver, kind) {
+    await driver.rows(`REPLACE INTO kinds (id, \`${kind}\`) VALUES ($1, $2)`, driver.base, null)
+    const [[value]] = await driver.rows(`SELECT \`${kind}\` FROM kinds WHERE id = $1`, driver.base)
+    return `${kind} ${shown(kind, value)}`
+  }
 }
 
-main().catch((error) => {
-  console.error(error);
-  process.exit(1);
-});
+const BINARY = ['BLOB', 'VARBINARY']
+
+function native (kind, text) {
+  switch (kind) {
+    case 'TINYINT': case 'SMALLINT UNSIGNED': case 'INT': case 'FLOAT': case 'DOUBLE': case 'YEAR': return Number(text)
+    case 'VARBINARY': case 'BLOB': return Buffer.from(text, 'hex')
+    case 'DATETIME': case 'TIMESTAMP': return new Date(text.replace(' ', 'T') + 'Z')
+    // A Date has a time.
+    default: return text
+  }
+}
+
+// A value as text, the same for all drivers.
+function shown (kind, value) {
+  if (value === null) return 'null'
+  switch (kind) {
+    case 'FLOAT': case 'DOUBLE': {
+      const bits = Buffer.alloc(kind === 'FLOAT' ? 4 : 8)
+      kind === 'FLOAT' ? bits.writeFloatBE(value) : bits.writeDoubleBE(value)
+      return bits.toString('hex')
+    }
+    case 'VARBINARY': case 'BLOB': return value.toString('hex')
+    case 'DATE': return value.toISOString().slice(0, 10)
+    case 'TIME': return value.includes('.') ? value.replace(/\.?0+$/, '') : value
+    case 'DATETIME': case 'TIMESTAMP': return value.toISOString().replace('T', ' ').replace('Z', '')
+    case 'JSON': return JSON.stringify(typeof value === 'string' ? JSON.parse(value) : value)
+    default: return String(value)
+  }
+}
+
+main('mysql2', version, MySql2)

@@ -11,8 +11,11 @@ class DbApi(program.Driver):
     def close(self):
         self.connection.close()
 
+    def cursor(self, has_parameters):
+        return self.connection.cursor()
+
     def rows(self, sql, *parameters):
-        cursor = self.connection.cursor()
+        cursor = self.cursor(bool(parameters))
         try:
             if parameters:
                 cursor.execute(program.placeholders(sql, self.mark), parameters)

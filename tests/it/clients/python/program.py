@@ -1,6 +1,8 @@
 """The program that tests/it/drivers.rs describes, for Python's drivers. A driver's file gives a class like `Driver`.
 
-    python with_NAME.py HOST PORT USER PASSWORD DATABASE TYPES FIRST CLIENTS VARIANT
+    python with_NAME.py HOST PORT USER PASSWORD DATABASE FOLDER FIRST CLIENTS VARIANT
+
+FOLDER has the database's types and statements: types.tsv, statements.tsv.
 
 Prints what each client saw, a line each: `line CLIENT TEXT`, at its end `digest CLIENT SHA-256`, or `failed CLIENT WHY`.
 """
@@ -17,9 +19,18 @@ import threading
 import traceback
 import uuid
 
-HOST, PORT, USER, PASSWORD, DATABASE, TYPES, FIRST, CLIENTS, VARIANT = sys.argv[1:10]
+HOST, PORT, USER, PASSWORD, DATABASE, FOLDER, FIRST, CLIENTS, VARIANT = sys.argv[1:10]
 PORT = int(PORT)
 DSN = {"host": HOST, "port": PORT, "user": USER, "password": PASSWORD}
+
+
+def table(name):
+    with open(f"{FOLDER}/{name}.tsv", encoding="utf-8") as file:
+        return [line.removesuffix("\n").split("\t") for line in file]
+
+
+# What the database is asked, by name; parameters are $1 ...
+SQL = dict(table("statements"))
 BATCH = 1000
 ROWS_AT_A_TIME = 500
 # Attempts to cancel: the protocol does not say when a query has begun, so a request may come before it does.
@@ -75,6 +86,17 @@ class Driver:
         """A type that it is to be given, and asked for, as text."""
         return False
 
+    def of_a_type(self, kind, text, data):
+        """A value as parameter, as the server's text, from text, and from a literal."""
+        return of_a_type(self, kind, text, data)
+
+    def null_of_a_type(self, kind):
+        value = self.rows(f"SELECT {read(self, kind)} FROM (SELECT {parameter(self, kind)} AS v) AS x", None)[0][0]
+        return f"{kind} {canonical(kind, value)}"
+
+    def bytes(self, value):
+        return self.native("bytea", "\\x" + value.hex(), "")
+
     def native(self, kind, text, data):
         """The value of this text, as an application gives it to the driver. `data` is what JSON makes of it, if given."""
         return native(kind, text, data)
@@ -82,30 +104,27 @@ class Driver:
 
 def program(driver):
     """The one program: its lines."""
-    types = [(line + "\t").split("\t")[:3] for line in open(TYPES, encoding="utf-8").read().splitlines()]
+    types = [(line + [""])[:3] for line in table("types")]
     for kind, text, data in types:
-        yield of_a_type(driver, kind, text, data)
+        yield driver.of_a_type(kind, text, data)
     for kind in dict.fromkeys(kind for kind, _, _ in types):
-        value = driver.rows(f"SELECT {read(driver, kind)} FROM (SELECT {parameter(driver, kind)} AS v) AS x", None)[0][0]
-        yield f"{kind} {canonical(kind, value)}"
+        yield driver.null_of_a_type(kind)
     total = 0
     for n in range(20):
-        total += driver.rows("SELECT CAST($1 AS int4) + CAST($2 AS int4)", n, 2 * n)[0][0]
+        total += int(driver.rows(SQL["add"], n, 2 * n)[0][0])
     yield f"prepared {total}"
 
     base, last = driver.base, driver.base + 99_999
-    driver.rows("DELETE FROM items WHERE id BETWEEN CAST($1 AS int4) AND CAST($2 AS int4)", base, last)
+    driver.rows(SQL["clear"], base, last)
     driver.begin()
     driver.many([(base + n, f"item {n}") for n in range(BATCH)])
     driver.commit()
 
     def items():
-        return driver.rows(
-            "SELECT CAST(count(*) AS int4), md5(string_agg(v, ',' ORDER BY id)) FROM items"
-            " WHERE id BETWEEN CAST($1 AS int4) AND CAST($2 AS int4)", base, last)[0]
+        return driver.rows(SQL["items"], base, last)[0]
 
     def insert(n):
-        driver.rows("INSERT INTO items VALUES (CAST($1 AS int4), CAST($2 AS text))", base + n, f"item {n}")
+        driver.rows(SQL["insert"], base + n, f"item {n}")
 
     def error(work):
         try:
@@ -123,7 +142,7 @@ def program(driver):
 
     driver.begin()
     insert(BATCH + 1)
-    yield error(lambda: driver.rows("SELECT 1 / CAST($1 AS int4)", 0))
+    yield error(lambda: driver.rows(SQL["fails"], 0))
     yield error(lambda: driver.rows("SELECT 1"))
     driver.rollback()
     yield "after an error {} {}".format(*items())
@@ -136,7 +155,7 @@ def program(driver):
     driver.commit()
     yield "after a savepoint {} {}".format(*items())
     yield error(lambda: driver.rows("SELEC 1"))
-    yield error(lambda: driver.rows("SELECT * FROM no_such_table WHERE id = CAST($1 AS int4)", 1))
+    yield error(lambda: driver.rows(SQL["missing"], 1))
     yield error(lambda: insert(0))
 
     digest, count = hashlib.sha256(), 0
@@ -148,26 +167,28 @@ def program(driver):
     yield f"rows {count} {digest.hexdigest()}"
 
     yield "cancelled" if any(cancelled(driver) for _ in range(CANCELS)) else "not cancelled"
-    yield f"goes on {driver.rows('SELECT CAST($1 AS int4)', 42)[0][0]}"
+    yield "goes on {}".format(*driver.rows(SQL["one"], 42)[0])
 
     long = "".join(chr(ord("a") + n % 26) for n in range(1_000_000))
-    back, md5 = driver.rows("SELECT v, md5(v) FROM (SELECT CAST($1 AS text) AS v) AS x", long)[0]
+    back, md5 = driver.rows(SQL["text"], long)[0]
     yield f"text {len(back)} {md5} {hashlib.sha256(back.encode()).hexdigest()}"
     long = bytes(n * 7 % 256 for n in range(1_000_000))
-    back, md5 = driver.rows("SELECT v, md5(v) FROM (SELECT CAST($1 AS bytea) AS v) AS x", driver.native("bytea", "\\x" + long.hex(), ""))[0]
+    back, md5 = driver.rows(SQL["bytes"], driver.bytes(long))[0]
     yield f"bytea {len(back)} {md5} {hashlib.sha256(bytes(back)).hexdigest()}"
 
     driver.close()
     driver.open()
-    yield f"again {driver.rows('SELECT CAST($1 AS int4)', 42)[0][0]} {items()[0]}"
+    yield "again {} {}".format(*driver.rows(SQL["one"], 42)[0], items()[0])
     driver.close()
 
 
 def cancelled(driver):
     """A cancel counts if the driver says so and the statement has done nothing."""
     key = driver.base + 50_000
-    told = driver.cancelled(f"INSERT INTO items SELECT {key}, 'slept' FROM pg_sleep(2)")
-    return not driver.rows("DELETE FROM items WHERE id = CAST($1 AS int4) RETURNING id", key) and told
+    told = driver.cancelled(SQL["sleep"].replace("KEY", str(key)))
+    done = driver.rows(SQL["slept"], key)
+    driver.rows(SQL["forget"], key)
+    return told and not done
 
 
 def of_a_type(driver, kind, text, data):

@@ -1,0 +1,128 @@
+//! The same for MySQL and MariaDB: the program in MySQL's words (`clients/mysql`), against both, and a table for each.
+//!
+//! A driver that pins as it connects has its connection to itself until it leaves: there is one for each client, and one more, so that
+//! it can stop its query.
+
+use std::cell::OnceCell;
+
+use crate::harness::mysql::beside::my_config;
+use crate::harness::mysql::{Flavour, database, servers};
+use crate::harness::programs::provisioned;
+use crate::harness::proxy::{set, start};
+
+use super::program;
+use super::table::Table;
+use super::with_mysql_async::MySqlAsync;
+use super::{CONTROL_CONNECTIONS, Driver, How, SHARED, compare, drivers};
+
+/// Fewer than PostgreSQL's: there are two servers that speak differently.
+const CLIENTS: u32 = 10;
+const CLIENTS_OF_MARIADB: u32 = 4;
+/// A client that pins takes one, and so does the one that stops its query.
+const OWN: u32 = 2 * CLIENTS;
+const KILL: &str = "`KILL QUERY`";
+
+const fn plain(name: &'static str, how: How, portions: &'static str, cancel: &'static str) -> Driver {
+    Driver { database: "mysql", ..super::plain(name, how, SHARED, portions, cancel) }
+}
+
+/// The same of one that pins as it comes: its clients don't share.
+const fn pinned(name: &'static str, how: How, portions: &'static str, cancel: &'static str) -> Driver {
+    Driver { connections: OWN, ..plain(name, how, portions, cancel) }
+}
+
+const fn connector_python(variant: &'static str) -> Driver {
+    let how = How::Python("mysql_connector");
+    Driver { variant, ..pinned("mysql-connector-python", how, "`fetchmany`", KILL) }
+}
+
+const fn mysql2(variant: &'static str) -> Driver {
+    Driver { variant, ..plain("mysql2", How::Node("mysql2"), "`stream()`", KILL) }
+}
+
+const fn connector_j(variant: &'static str, cancel: &'static str) -> Driver {
+    Driver { variant, ..pinned("mariadb-java-client", How::Java("MyProgram"), "`setFetchSize`", cancel) }
+}
+
+drivers! {
+    mysql_command_line: pinned("mysql, the command line", How::CommandLine(mysql), "`--quick`", "Ctrl-C"),
+    mariadb_command_line: pinned("mariadb, the command line", How::CommandLine(mariadb), "`--quick`", "Ctrl-C"),
+    pymysql: pinned("PyMySQL", How::Python("pymysql"), "`SSCursor`", KILL),
+    mysqlclient: pinned("mysqlclient", How::Python("mysqlclient"), "`SSCursor`", KILL),
+    mysql_connector: connector_python(""),
+    mysql_connector_prepared: connector_python("prepared cursor"),
+    mysql2_query: mysql2("query"),
+    mysql2_execute: mysql2("execute"),
+    mysql_async: plain("mysql_async", How::Rust(program::run::<MySqlAsync>), "none: a stream", KILL),
+    connector_j_defaults: connector_j("", "`cancel()`"),
+    connector_j_server_prepared: connector_j("useServerPrepStmts=true", "`cancel()`"),
+    connector_j_rewritten: connector_j("rewriteBatchedStatements=true and query timeout", "`setQueryTimeout`"),
+}
+
+/// Without TLS the password goes under the server's key.
+fn mysql() -> String {
+    format!(
+        "/usr/sbin/chroot {} {} --no-defaults --get-server-public-key",
+        provisioned("MYSQL_CHROOT"),
+        provisioned("MYSQL_CLIENT")
+    )
+}
+
+fn mariadb() -> String {
+    format!("{} --no-defaults --skip-ssl", provisioned("MARIADB_CLIENT"))
+}
+
+/// Each server's own command line: neither has the other's plugins for passwords.
+fn is_for(driver: &Driver, flavour: Flavour) -> bool {
+    match driver.name {
+        "mysql, the command line" => flavour == Flavour::MySql,
+        "mariadb, the command line" => flavour == Flavour::MariaDb,
+        _ => true,
+    }
+}
+
+static OF_MYSQL: Table = Table {
+    heading: "## MySQL 9.7",
+    drivers: || DRIVERS.iter().filter(|driver| is_for(driver, Flavour::MySql)).collect(),
+};
+static OF_MARIADB: Table = Table {
+    heading: "## MariaDB 10.11",
+    drivers: || DRIVERS.iter().filter(|driver| is_for(driver, Flavour::MariaDb)).collect(),
+};
+
+/// Runs one driver against both, and compares.
+fn check(test: &str, driver: &Driver) {
+    let types = program::MYSQL.types.lines().map(|line| line.split_once('\t').unwrap().0);
+    let mut columns: Vec<String> = types.map(|kind| format!("`{kind}` {kind} NULL")).collect();
+    columns.dedup();
+    let setup = [
+        "ALTER DATABASE CHARACTER SET utf8mb4".to_owned(),
+        format!("CREATE TABLE kinds (id INT PRIMARY KEY, {})", columns.join(", ")),
+        "CREATE TABLE items (id INT PRIMARY KEY, v VARCHAR(100) NOT NULL)".to_owned(),
+        "CREATE TABLE numbers (n INT PRIMARY KEY, v VARCHAR(100) NOT NULL)".to_owned(),
+        "CREATE TABLE digits (d INT)".to_owned(),
+        "INSERT INTO digits VALUES (0), (1), (2), (3), (4), (5), (6), (7), (8), (9)".to_owned(),
+        "INSERT INTO numbers SELECT n, CONCAT('row ', n) FROM (SELECT a.d + 10 * b.d + 100 * c.d + 1000 * d.d + 1 AS n \
+         FROM digits a, digits b, digits c, digits d) AS x"
+            .to_owned(),
+    ];
+    let digest = OnceCell::new();
+    for server in servers().filter(|server| is_for(driver, server.flavour())) {
+        let flavour = server.flavour();
+        let name = database(server, &format!("driver_{test}_{flavour:?}").to_lowercase(), &setup);
+        let config = my_config(server, driver.connections + CONTROL_CONNECTIONS);
+        // All clients queue for two connections with a batch of 1,000 each, on a machine that may be busy.
+        let proxy = start(&set(&config, "target_group.pool", "connection_borrow_timeout", "\"90s\""));
+        let (table, clients) = match flavour {
+            Flavour::MySql => (&OF_MYSQL, CLIENTS),
+            Flavour::MariaDb => (&OF_MARIADB, CLIENTS_OF_MARIADB),
+        };
+        table.check(&compare(driver, server.address(), &name, &proxy, clients, &digest));
+    }
+}
+
+#[test]
+fn the_tables_have_every_driver_and_one_digest() {
+    OF_MYSQL.check_whole(1);
+    OF_MARIADB.check_whole(1);
+}
