@@ -1,7 +1,7 @@
 //! The same for MySQL and MariaDB: the program in MySQL's words (`clients/mysql`), against both, and a table for each.
 //!
-//! A driver that pins as it connects has its connection to itself until it leaves: there is one for each client, and one more, so that
-//! it can stop its query.
+//! A query is stopped over another connection of its driver's. Where that says something as it connects, it would wait in line behind the
+//! queries that are to be stopped: there are a few connections more than clients.
 
 use std::cell::OnceCell;
 
@@ -18,22 +18,23 @@ use super::{CONTROL_CONNECTIONS, Driver, How, SHARED, compare, drivers};
 /// Fewer than PostgreSQL's: there are two servers that speak differently.
 const CLIENTS: u32 = 10;
 const CLIENTS_OF_MARIADB: u32 = 4;
-/// A client that pins takes one, and so does the one that stops its query.
-const OWN: u32 = 2 * CLIENTS;
+/// Of a driver that sets something as it connects: that takes a connection, also for what comes to stop a query, while every client may
+/// have a query that sleeps.
+const TALKATIVE: u32 = CLIENTS + SHARED;
 const KILL: &str = "`KILL QUERY`";
 
 const fn plain(name: &'static str, how: How, portions: &'static str, cancel: &'static str) -> Driver {
     Driver { database: "mysql", ..super::plain(name, how, SHARED, portions, cancel) }
 }
 
-/// The same of one that pins as it comes: its clients don't share.
-const fn pinned(name: &'static str, how: How, portions: &'static str, cancel: &'static str) -> Driver {
-    Driver { connections: OWN, ..plain(name, how, portions, cancel) }
+/// The same of one that says something as it connects.
+const fn talkative(name: &'static str, how: How, portions: &'static str, cancel: &'static str) -> Driver {
+    Driver { connections: TALKATIVE, ..plain(name, how, portions, cancel) }
 }
 
 const fn connector_python(variant: &'static str) -> Driver {
     let how = How::Python("mysql_connector");
-    Driver { variant, ..pinned("mysql-connector-python", how, "`fetchmany`", KILL) }
+    Driver { variant, ..talkative("mysql-connector-python", how, "`fetchmany`", KILL) }
 }
 
 const fn mysql2(variant: &'static str) -> Driver {
@@ -41,14 +42,14 @@ const fn mysql2(variant: &'static str) -> Driver {
 }
 
 const fn connector_j(variant: &'static str, cancel: &'static str) -> Driver {
-    Driver { variant, ..pinned("mariadb-java-client", How::Java("MyProgram"), "`setFetchSize`", cancel) }
+    Driver { variant, ..talkative("mariadb-java-client", How::Java("MyProgram"), "`setFetchSize`", cancel) }
 }
 
 drivers! {
-    mysql_command_line: pinned("mysql, the command line", How::CommandLine(mysql), "`--quick`", "Ctrl-C"),
-    mariadb_command_line: pinned("mariadb, the command line", How::CommandLine(mariadb), "`--quick`", "Ctrl-C"),
-    pymysql: pinned("PyMySQL", How::Python("pymysql"), "`SSCursor`", KILL),
-    mysqlclient: pinned("mysqlclient", How::Python("mysqlclient"), "`SSCursor`", KILL),
+    mysql_command_line: talkative("mysql, the command line", How::CommandLine(mysql), "`--quick`", "Ctrl-C"),
+    mariadb_command_line: talkative("mariadb, the command line", How::CommandLine(mariadb), "`--quick`", "Ctrl-C"),
+    pymysql: talkative("PyMySQL", How::Python("pymysql"), "`SSCursor`", KILL),
+    mysqlclient: talkative("mysqlclient", How::Python("mysqlclient"), "`SSCursor`", KILL),
     mysql_connector: connector_python(""),
     mysql_connector_prepared: connector_python("prepared cursor"),
     mysql2_query: mysql2("query"),
