@@ -10,7 +10,8 @@ use sluicegate::auth::{Authenticator, Keys, Rotating, make_token};
 use sluicegate::config::{Config, Secret};
 use sluicegate::demo::servers::{APP, APP_PASSWORD, Feature, Installation, MONITOR, Options, PostgresServer};
 use sluicegate::protocol::{
-    Answer, ConnectOptions, Credentials, LoginSecret, Password, Proof, Protocol, Question, ScramKeys, ScramSecret,
+    Answer, Challenge, ConnectOptions, Credentials, LoginSecret, Password, Proof, Protocol, Question, ScramKeys,
+    ScramSecret,
 };
 
 use crate::auth_query::SETUP;
@@ -78,7 +79,12 @@ fn no_debug_form_shows_a_secret() {
         max_prepared_statements: 1,
         statement_key: [0; 16],
     };
-    let proofs = [Proof::Scram(scram.clone()), Proof::Md5(*b"g-secretg-secretg-secretg-secret"), Proof::Password];
+    let proofs = [
+        Proof::Scram(scram.clone()),
+        Proof::Md5(*b"g-secretg-secretg-secretg-secret"),
+        Proof::Password,
+        Proof::Challenge(Challenge { password: Password::new("i-secret"), weaker: Some(true) }),
+    ];
     let credentials = proofs.clone().map(|proof| Credentials { proof, known: true });
     let question = Question::Password { user: "u".to_owned(), password: password.clone() };
     let secrets = [
