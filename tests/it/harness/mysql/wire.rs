@@ -459,6 +459,7 @@ impl MyWire {
         match self.stream.as_ref().unwrap() {
             Stream::Plain(stream) => stream,
             Stream::Tls(stream) => &stream.sock,
+            Stream::Compressed(_) => panic!("what is below frames is not asked for"),
         }
     }
 
