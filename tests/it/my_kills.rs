@@ -103,7 +103,9 @@ const STATES: [(&str, State); 12] = [
         holders.iter_mut().for_each(|holder| drop(holder.query("BEGIN")));
         // Who holds none of them waits.
         client.send(&query("INSERT INTO lost VALUES ('in line')"));
-        Levels::wait_until(scene.proxy.admin, "the client in line", |levels| levels.waiting > 0);
+        // Behind it, or before it, all the bystanders.
+        let all = BYSTANDERS as u64 + 1;
+        Levels::wait_until(scene.proxy.admin, "the client in line", |levels| levels.waiting == all);
         scene.ends(client);
         holders.iter_mut().for_each(|holder| drop(holder.query("COMMIT")));
     }),
