@@ -107,6 +107,8 @@ const STATES: [(&str, State); 12] = [
         let all = BYSTANDERS as u64 + 1;
         Levels::wait_until(scene.proxy.admin, "the client in line", |levels| levels.waiting == all);
         scene.ends(client);
+        // What it has sent is run where its turn comes before its end does, as a server would.
+        Levels::wait_until(scene.proxy.admin, "the client gone from the line", |levels| levels.waiting == all - 1);
         holders.iter_mut().for_each(|holder| drop(holder.query("COMMIT")));
     }),
 ];
