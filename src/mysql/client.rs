@@ -9,11 +9,12 @@ use super::frame::{self, HEAD_BYTES, packet};
 use super::message::{self, OkPacket, command, mark};
 use super::server::send::{begins, statement_number};
 use super::statement::{Id, Statements};
+use super::unread::Unread;
 use crate::protocol::{
     ClientError, ClientSide, Codec, Detached, Gate, Intent, Kill, Killed, PinCause, PinReason, PinRules, Pins,
     ServerError, Settings, Violation,
 };
-use crate::sql::mysql::settings::{NAMES, NO_SCHEMA, SCHEMA};
+use crate::sql::mysql::settings::{NAMES, NO_SCHEMA, SCHEMA, is_variable};
 use crate::sql::mysql::{self as sql, KillKind, TEXT_BYTES_MAX};
 use mysql_common::constants::CapabilityFlags as Capabilities;
 use std::sync::Arc;
@@ -28,10 +29,14 @@ pub struct Client {
     /// Until its stream has been told.
     compression: Option<Algorithm>,
     settings: Arc<Settings>,
+    /// Of those under which statements are read.
+    label: u64,
     application: String,
     /// As it was told last.
     pub(super) status: u16,
     pub(super) pins: Pins,
+    /// What some of them are for.
+    pub(super) unread: Unread,
     pub(super) gate: Gate,
     pub(super) statements: Statements,
     statement_key: [u8; 16],
@@ -86,9 +91,11 @@ impl Client {
             baseline: Arc::clone(&started.login.baseline),
             compression: started.compression,
             settings: Arc::clone(&started.login.baseline),
+            label: started.login.baseline.label(),
             application: started.application.clone(),
             status: told_status(&started.welcome),
             pins: Pins::NONE,
+            unread: Unread::default(),
             gate: Gate::default(),
             statements: Statements::default(),
             statement_key: started.welcome.statement_key,
@@ -136,8 +143,27 @@ impl Client {
         self.asks_last_values || self.is_busy_here || !self.pins.is_empty()
     }
 
+    /// It must keep its connection for these reasons, whatever it is that it has there.
+    pub(super) fn pin(&mut self, reasons: Pins) {
+        self.pins = self.pins.and(reasons);
+        self.unread.lose(reasons);
+    }
+
+    /// It may have set these, which the server is to be asked for.
+    pub(super) fn may_have_set(&mut self, names: Vec<String>) {
+        if !names.is_empty() {
+            self.unread.add(names);
+            self.pins = self.pins.and(self.unread.reasons());
+        }
+    }
+
     /// It has set something.
     pub(super) fn change_settings(&mut self, settings: Settings) {
+        self.label = if settings.iter().any(|(name, _)| is_variable(name)) {
+            settings.edited(|values| values.retain(|name, _| !is_variable(name))).label()
+        } else {
+            settings.label()
+        };
         self.settings = if settings == *self.baseline { Arc::clone(&self.baseline) } else { Arc::new(settings) };
     }
 
@@ -160,6 +186,11 @@ impl Client {
             schema.into_iter().for_each(|schema| _ = values.insert(SCHEMA.to_owned(), schema));
         });
         self.change_settings(settings);
+    }
+
+    /// Equal statements of clients with equal labels are one to a server.
+    pub(super) fn label(&self) -> u64 {
+        self.label
     }
 
     /// What both sides can do.
@@ -350,6 +381,7 @@ impl ClientSide for Client {
     fn let_go(&mut self) {
         self.is_busy_here = false;
         self.pins = Pins::NONE;
+        self.unread = Unread::default();
         self.gate.settle(Pins::NONE);
     }
 

@@ -22,6 +22,7 @@ pub mod statement;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 mod tests;
+pub mod unread;
 
 use crate::protocol::{
     AcceptOptions, Accepted, Answer, ClientError, ConnectOptions, Handshake, HandshakeError, Protocol, Step,

@@ -8,6 +8,7 @@ mod execute;
 mod failed;
 mod owed;
 mod prepared;
+mod question;
 mod receive;
 pub(super) mod send;
 mod state;
@@ -69,6 +70,8 @@ pub struct Server {
     has_named: bool,
     /// It may have another database than at its login, which no reset undoes.
     has_moved: bool,
+    /// That is only because settings have not been read yet.
+    has_moved_unread: bool,
     init: Option<Arc<str>>,
     ended: bool,
     attach_failure: Option<AttachFailure>,
@@ -130,6 +133,7 @@ impl Server {
             prepared,
             has_named: false,
             has_moved: false,
+            has_moved_unread: false,
             init: None,
             ended: false,
             attach_failure: None,
@@ -155,6 +159,13 @@ impl Server {
             out.extend_from_slice(text);
         });
         self.owe(Kind::Query, true, effect);
+        self.holding = true;
+    }
+
+    /// Nothing stays on it but its database.
+    fn reset_connection(&mut self, out: &mut Vec<u8>) {
+        packet(out, &mut 0, |out| out.push(command::RESET_CONNECTION));
+        self.owe(Kind::Simple, true, Effect::Reset);
         self.holding = true;
     }
 
@@ -208,8 +219,8 @@ impl ServerSide for Server {
         self.send_init(out);
     }
 
-    fn verify(&mut self, _: &Client, _: &mut Vec<u8>) -> bool {
-        false
+    fn verify(&mut self, client: &Client, out: &mut Vec<u8>) -> bool {
+        self.ask(client, out)
     }
 
     fn probe(&mut self, out: &mut Vec<u8>) -> bool {
@@ -226,9 +237,7 @@ impl ServerSide for Server {
     }
 
     fn reset(&mut self, out: &mut Vec<u8>) {
-        packet(out, &mut 0, |out| out.push(command::RESET_CONNECTION));
-        self.owe(Kind::Simple, true, Effect::Reset);
-        self.holding = true;
+        self.reset_connection(out);
         if self.has_moved && self.options.database.is_empty() {
             // A reset keeps whatever database there is, and nothing deselects one: it must be closed.
             self.attach_failed(AttachFailure::Settings(ServerError {

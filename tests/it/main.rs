@@ -41,6 +41,7 @@ mod my_prepared;
 mod my_servers;
 mod my_settings;
 mod my_transactions;
+mod my_variables;
 mod mysql;
 mod mysql_clients;
 mod mysql_tokens;

@@ -207,7 +207,7 @@ fn my_105_wait_timeout() {
 fn my_106_idle_transactions_and_idle_clients() {
     for (table, key, begin) in [
         ("target_group.pool", "transaction_idle_timeout", &["BEGIN", "INSERT INTO t VALUES (1)"][..]),
-        ("target_group.pool", "pin_idle_timeout", &["SET @a = 1"]),
+        ("target_group.pool", "pin_idle_timeout", &["CREATE TEMPORARY TABLE tt (a INT)"]),
         ("endpoint", "idle_client_timeout", &["SELECT 1"]),
     ] {
         let config = |server: &_| set(&my_config(server, 4), table, key, "\"100ms\"");

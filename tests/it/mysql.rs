@@ -111,6 +111,7 @@ fn what_is_set_is_nobody_elses() {
         for sql in [
             "SET @a = 'mine'",
             "SELECT @a := 5",
+            "SELECT CAST('mine' AS SIGNED)",
             "SET sql_mode = ''",
             "SET autocommit = 0",
             "CREATE TEMPORARY TABLE tt (a int)",
@@ -124,6 +125,7 @@ fn what_is_set_is_nobody_elses() {
             leaving.query(sql);
             drop(leaving);
             let mut next = MyWire::connect(proxy.address, &app().database(name)).unwrap();
+            assert!(next.query("SHOW WARNINGS").is_empty(), "{sql}");
             assert_eq!(next.value(state), clean, "{sql}");
             assert_eq!(next.value("SELECT DATABASE()"), name, "{sql}");
             assert_eq!(next.value("SELECT @@character_set_client"), "utf8mb4", "{sql}");

@@ -2,7 +2,7 @@
 
 use super::owed::{Effect, Kind, Preparing};
 use super::prepared::{Load, Located};
-use super::send::{Fate, Typed, pinning, statement_number};
+use super::send::{Fate, Typed, pinning, readable, statement_number};
 use super::{Client, Server};
 use crate::mysql::frame::{Head, PIECE_BYTES};
 use crate::mysql::message::command;
@@ -30,7 +30,7 @@ impl Server {
             return Ok(Fate::Waits);
         }
         let text_kept = is_whole.then(|| Arc::from(text));
-        let under = client.settings().label();
+        let under = client.label();
         let preparing = Preparing { id: client.statement_id(text), under, text: text_kept, intent };
         self.owe_client(Kind::Prepare, Effect::Prepares(Box::new(preparing)));
         Ok(Fate::Passes)
@@ -84,7 +84,8 @@ impl Server {
     ) -> Result<Fate, ClientError> {
         let Some(statement) = client.statements.find(number) else { return Ok(Fate::Dropped) };
         let (mut intent, parameters) = (statement.intent, statement.parameters);
-        let id = statement.id.under(client.settings().label());
+        let unread = readable(statement.text.as_deref().unwrap_or_default(), statement.text.is_some(), &mut intent);
+        let id = statement.id.under(client.label());
         // What is too short is the server's to refuse.
         let execute = Execute::read(body, parameters);
         let opens_cursor = execute.is_some_and(|execute| execute.opens_cursor);
@@ -119,9 +120,10 @@ impl Server {
         if opens_cursor {
             intent.pins_when_sent.add(PinReason::PreparedStatement);
         }
-        if !self.begin(intent, client, out)? {
+        if !self.will_read(&unread, client, out) || !self.begin(intent, client, out)? {
             return Ok(Fate::Waits);
         }
+        client.may_have_set(unread);
         if let (Some(types), Some(statement)) = (types, client.statements.find_mut(number))
             && statement.types.as_deref() != Some(types)
         {
@@ -147,7 +149,7 @@ impl Server {
     /// A piece of a long parameter. Nobody answers it: what is wrong with it the EXECUTE is told.
     fn send_piece(&mut self, number: u32, client: &mut Client, out: &mut Out) -> Fate {
         let Some(statement) = client.statements.find(number) else { return Fate::Dropped };
-        let id = statement.id.under(client.settings().label());
+        let id = statement.id.under(client.label());
         let here = match self.locate(number, false, client, out) {
             Located::At(here) => Some(here),
             Located::Asked => return Fate::Waits,

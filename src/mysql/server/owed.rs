@@ -1,5 +1,6 @@
 //! The replies owed: their forms, and what they change once they have come.
 
+use super::question::Question;
 use crate::mysql::statement::Id;
 use crate::protocol::{ClientError, Intent, Pins, Settings};
 use crate::sql::mysql::settings::Change;
@@ -97,6 +98,8 @@ pub(super) enum Effect {
     Refuse(Box<ClientError>),
     /// Last values are the client's own from here on.
     Guarded,
+    /// What the client has set is known.
+    Asks(Box<Question>),
 }
 
 /// What is known of a statement before it has been prepared.

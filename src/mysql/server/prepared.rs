@@ -11,7 +11,7 @@ use crate::mysql::client::Client;
 use crate::mysql::frame::packet;
 use crate::mysql::message::{self, command};
 use crate::mysql::statement::{Id, Statement};
-use crate::protocol::{ClientError, ClientSide, Out, PinReason, Pins, ServerError};
+use crate::protocol::{ClientError, Out, PinReason, Pins, ServerError};
 use std::collections::HashMap;
 
 /// The server has as many prepared statements as it may have: ER_MAX_PREPARED_STMT_COUNT_REACHED.
@@ -286,7 +286,7 @@ impl Server {
     /// Where the client's statement is; asks the server to prepare it if it is not here.
     pub(super) fn locate(&mut self, number: u32, cursor: bool, client: &Client, out: &mut Out) -> Located {
         let Some(statement) = client.statements.find(number) else { return Located::Unknown };
-        let id = statement.id.under(client.settings().label());
+        let id = statement.id.under(client.label());
         match self.prepared.find(number, id, cursor) {
             Some(Ok(here)) => Located::At(here),
             Some(Err(error)) => Located::Fails(error),
@@ -314,7 +314,7 @@ impl Server {
     /// What is sent next may change what names and texts mean: the client's statements must be here, as they were made, and are
     /// its alone from here on. False: the server was asked to prepare some; again, once it has.
     pub(super) fn anchor(&mut self, client: &Client, out: &mut Out) -> bool {
-        let (mut all, label) = (true, client.settings().label());
+        let (mut all, label) = (true, client.label());
         for (number, statement) in client.statements.iter() {
             let id = statement.id.under(label);
             if self.prepared.take(number, id) {

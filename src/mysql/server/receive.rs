@@ -10,6 +10,7 @@ use super::{Client, File, Rest, Server};
 use crate::mysql::frame::{self, HEAD_BYTES, Head, PIECE_BYTES, Reader, packet};
 use crate::mysql::message::{self, OkPacket, mark, status};
 use crate::mysql::statement::Statement;
+use crate::mysql::unread::Unread;
 use crate::protocol::{AttachFailure, ClientError, Out, PinReason, Pins, Violation};
 
 /// Bytes of a packet that is read whole: the end of a result, with what trackers tell.
@@ -82,6 +83,14 @@ impl Server {
             }
             let role = role(owed, first.unwrap_or_default(), head)?;
             let passes = !owed.hidden && !matches!(owed.effect, Effect::Refuse(_));
+            if let (Role::Row | Role::Column, Effect::Asks(_)) = (&role, &owed.effect)
+                && head.len <= READ_BYTES_MAX
+            {
+                let Some(payload) = rest.get(HEAD_BYTES..head.bytes()) else { return Ok(at) };
+                self.learn(&role, payload);
+                at += head.bytes();
+                continue;
+            }
             if let Role::Row | Role::Column = role {
                 if owed.stage == Stage::Described {
                     self.describe(client.as_deref_mut(), passes, out);
@@ -193,6 +202,21 @@ impl Server {
             if *left == 0 {
                 *stage = Stage::Described;
             }
+        }
+    }
+
+    /// Part of an answer to the proxy has come.
+    fn learn(&mut self, role: &Role, payload: &[u8]) {
+        if let Some(Owed { effect: Effect::Asks(question), stage, .. }) = self.owed.front_mut() {
+            if matches!(role, Role::Column) {
+                question.column(payload);
+            } else {
+                *stage = Stage::Rows;
+                question.row(payload);
+            }
+        }
+        if matches!(role, Role::Column) {
+            self.column();
         }
     }
 
@@ -351,7 +375,7 @@ impl Server {
                     self.prepared.unload(number, true);
                 }
                 if let Some(client) = client {
-                    client.pins = client.pins.and(pins);
+                    client.pin(pins);
                     if uses.is_some() {
                         self.settle_statements(client);
                     }
@@ -381,12 +405,19 @@ impl Server {
                 if let Some(client) = client {
                     // Whatever database there is stays.
                     client.pins = if self.has_moved { Pins::of(PinReason::Setting) } else { Pins::NONE };
+                    client.unread = Unread::default();
+                    client.unread.lose(client.pins);
                     client.insert_id = 0;
                     client.statements.clear();
                     client.forget_settings();
                 }
             }
             Effect::Guarded => self.foreign_values = false,
+            Effect::Asks(question) => {
+                if let Some(client) = client {
+                    self.is_answered(*question, client);
+                }
+            }
             Effect::Refuse(why) => {
                 // The server's own words are nobody's refusal, and a transaction that failed was counted when it did.
                 if !matches!(*why, ClientError::Server(_) | ClientError::TransactionTooLong { .. }) {
@@ -405,6 +436,7 @@ impl Server {
         self.foreign_values = false;
         self.prepared.clear();
         self.has_named = false;
+        self.has_moved_unread = false;
         self.failed = Failed::No;
     }
 
@@ -460,6 +492,11 @@ impl Server {
                 self.attach_failed(AttachFailure::Settings(error));
             }
             Effect::Initialized => self.attach_failed(AttachFailure::InitQuery(error)),
+            Effect::Asks(question) => {
+                if let Some(client) = client {
+                    self.is_answered(question.refused(), client);
+                }
+            }
             Effect::Guarded => return Err(Violation::UnexpectedReply(mark::ERROR)),
             Effect::Statement { may_begin, uses, .. } => {
                 self.in_doubt |= was_open || may_begin;

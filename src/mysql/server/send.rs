@@ -10,7 +10,7 @@ use crate::mysql::frame::{self, HEAD_BYTES, Head, packet};
 use crate::mysql::message::{command, status};
 use crate::protocol::{ClientError, ClientSide, Intent, Out, PinReason, Pins, Violation};
 use crate::sql::mysql::settings::{self, Change, NAMES, SCHEMA, Value};
-use crate::sql::mysql::{self as sql, Command, Dialect, End, KillKind, TEXT_BYTES_MAX};
+use crate::sql::mysql::{self as sql, Command, Dialect, End, KillKind, TEXT_BYTES_MAX, mentions};
 use std::sync::Arc;
 
 /// Reasons to pin that may come to nothing: last values are kept until the client has asked, or has let go of them.
@@ -232,9 +232,11 @@ impl Server {
                     intent.pins_when_sent = intent.pins_when_sent.without(Pins::of(PinReason::Setting));
                     intent.pins_when_done = intent.pins_when_done.without(Pins::of(PinReason::Setting));
                 }
-                if !self.begin(intent, client, out)? {
+                let unread = readable(body, is_whole, &mut intent);
+                if !self.will_read(&unread, client, out) || !self.begin(intent, client, out)? {
                     return Ok(Fate::Waits);
                 }
+                client.may_have_set(unread);
                 self.has_named |= intent.pins_when_sent.contains(PinReason::PreparedStatement);
                 let effect = Effect::Statement {
                     pins: intent.pins_when_done,
@@ -369,7 +371,7 @@ impl Server {
         if may_ask || reasons.contains(PinReason::Unreadable) || intent.draws_sequence && client.may_ask_here() {
             self.guard_values(client, out);
         }
-        client.pins = client.pins.and(intent.pins_when_sent);
+        client.pin(intent.pins_when_sent);
         client.asks_last_values |= intent.asks_sequence;
         self.own_values |= intent.draws_sequence;
         if client.asks_last_values && intent.draws_sequence {
@@ -401,6 +403,32 @@ fn read_bytes(command: u8) -> usize {
 /// The number behind the command of what is for a prepared statement.
 pub(in crate::mysql) fn statement_number(body: &[u8]) -> Option<u32> {
     body.first_chunk().map(|number| u32::from_le_bytes(*number))
+}
+
+/// What a text may set, as far as the server can be asked for it: that is no reason to pin then.
+pub(super) fn readable(text: &[u8], is_whole: bool, intent: &mut Intent) -> Vec<String> {
+    let pins = intent.pins_when_sent.and(intent.pins_when_done);
+    // Who keeps its connection for these will find all there.
+    let is_kept = [PinReason::OpaqueCode, PinReason::Unreadable].into_iter().any(|reason| pins.contains(reason));
+    let (mut names, mut known) = (Vec::new(), Pins::NONE);
+    if !is_whole || is_kept {
+        return names;
+    }
+    if pins.contains(PinReason::UserVariable)
+        && let Some(variables) = mentions::variables(text)
+    {
+        names.extend(variables);
+        known.add(PinReason::UserVariable);
+    }
+    if pins.contains(PinReason::Setting)
+        && let Some(settings) = settings::touched(text)
+    {
+        names.extend(settings);
+        known.add(PinReason::Setting);
+    }
+    intent.pins_when_sent = intent.pins_when_sent.without(known);
+    intent.pins_when_done = intent.pins_when_done.without(known);
+    names
 }
 
 /// It needs no database, or selects one.

@@ -5,7 +5,9 @@ use super::{Client, Server};
 use crate::mysql::frame::packet;
 use crate::mysql::message::command;
 use crate::protocol::{ClientSide, Out, Settings};
-use crate::sql::mysql::settings::{Change, ISOLATION, NAMES, NO_SCHEMA, READ_ONLY, RESULTS, SCHEMA, Value};
+use crate::sql::mysql::settings::{
+    Change, ISOLATION, NAMES, NO_SCHEMA, READ_ONLY, RESULTS, SCHEMA, Value, is_variable,
+};
 use mysql_common::collations::{Collation, CollationId};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,8 +19,12 @@ impl Server {
             return;
         }
         self.tally.replays += 1;
-        let is_lost = self.settings_lost;
         let has = self.select(wanted, out);
+        let leaves_variables = has.iter().any(|(name, _)| is_variable(name) && wanted.value(name).is_none());
+        if leaves_variables && !self.settings_lost {
+            self.reset_connection(out);
+        }
+        let is_lost = self.settings_lost || leaves_variables;
         let mut difference = has.difference(wanted);
         let mut reset = if is_lost { Vec::new() } else { difference.reset };
         // Results go back to what `NAMES` says, which makes them anew whenever it is said.
@@ -43,8 +49,12 @@ impl Server {
             difference.set = wanted.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
         }
         difference.set.retain(|(name, _)| name != SCHEMA);
-        if !difference.set.is_empty() || is_lost {
-            let text = self.set(difference.set.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+        let (variables, others): (Vec<_>, Vec<_>) = difference.set.iter().partition(|(name, _)| is_variable(name));
+        // Each is read under what the one before has set.
+        let sets =
+            [others, variables].into_iter().enumerate().filter(|(at, sets)| !sets.is_empty() || is_lost && *at == 0);
+        for (_, set) in sets {
+            let text = self.set(set.iter().map(|(name, value)| (name.as_str(), value.as_str())));
             self.query(text.as_bytes(), Effect::Applied(Arc::clone(wanted)), out);
         }
     }
@@ -79,12 +89,15 @@ impl Server {
     fn set<'a>(&self, values: impl Iterator<Item = (&'a str, &'a str)>) -> String {
         let (names, others): (Vec<_>, Vec<_>) = values.partition(|(name, _)| *name == NAMES);
         let names = names.into_iter().map(|(_, id)| self.names(Some(id)));
-        let others = others.into_iter().map(|(name, value)| format!("SESSION {} = {value}", self.spelled(name)));
+        let others = others.into_iter().map(|(name, value)| {
+            let scope = if is_variable(name) { "" } else { "SESSION " };
+            format!("{scope}{} = {value}", self.spelled(name))
+        });
         format!("SET {}", names.chain(others).collect::<Vec<_>>().join(", "))
     }
 
     /// As the server calls the variable.
-    fn spelled<'a>(&self, name: &'a str) -> &'a str {
+    pub(super) fn spelled<'a>(&self, name: &'a str) -> &'a str {
         match name {
             ISOLATION if self.is_mariadb => "tx_isolation",
             READ_ONLY if self.is_mariadb => "tx_read_only",
@@ -102,11 +115,7 @@ impl Server {
     /// The client has set these on the connection.
     pub(super) fn has_set(&mut self, sets: &[Change], client: &mut Client) {
         let edited = |settings: &Settings| settings.edited(|values| sets.iter().for_each(|set| edit(values, set)));
-        let applied = edited(&self.applied);
-        client.change_settings(edited(client.settings()));
-        // Mostly the same: then it is one.
-        let is_same = applied == **client.settings();
-        self.applied = if is_same { Arc::clone(client.settings()) } else { Arc::new(applied) };
+        self.has_now(edited(&self.applied), edited(client.settings()), client);
     }
 
     /// What a login with this collation does to character sets. One that the server does not know is its default
@@ -146,8 +155,8 @@ impl Server {
         }
         let text = format!("SET SESSION last_insert_id = {}", client.insert_id);
         out.write(|out| {
-            self.query(b"DO 0", Effect::Nothing, out);
-            self.query(b"SELECT 1 LIMIT 0", Effect::Nothing, out);
+            // MariaDB keeps warnings until a statement uses a table.
+            self.query(b"SELECT 1 FROM (SELECT 1) t LIMIT 0", Effect::Nothing, out);
             self.query(text.as_bytes(), Effect::Guarded, out);
         });
     }

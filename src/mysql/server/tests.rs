@@ -2,6 +2,7 @@
 
 mod prepared;
 mod settings;
+mod unread;
 
 use super::*;
 use crate::mysql::accept::Started;
@@ -495,12 +496,11 @@ fn last_values_are_nobody_elses() {
     let question = says(command::QUERY, b"SELECT LAST_INSERT_ID()");
     let sent = bench.says(&question);
     let texts: Vec<String> = texts(&sent);
-    assert_eq!(texts, ["DO 0", "SELECT 1 LIMIT 0", "SET SESSION last_insert_id = 0", "SELECT LAST_INSERT_ID()"]);
-    let hidden = [
-        packets(1, &[ok(mark::OK, AUTO)]),
-        packets(1, &[count(1), column(), ok(mark::EOF, AUTO)]),
-        packets(1, &[ok(mark::OK, AUTO)]),
-    ];
+    assert_eq!(
+        texts,
+        ["SELECT 1 FROM (SELECT 1) t LIMIT 0", "SET SESSION last_insert_id = 0", "SELECT LAST_INSERT_ID()"]
+    );
+    let hidden = [packets(1, &[count(1), column(), ok(mark::EOF, AUTO)]), packets(1, &[ok(mark::OK, AUTO)])];
     assert_eq!(bench.hears(&hidden.concat()), b"");
     let own = packets(1, &[count(1), column(), row("0"), ok(mark::EOF, AUTO)]);
     assert_eq!(bench.hears(&own), own);
@@ -515,7 +515,7 @@ fn a_long_text_behind_questions_of_the_proxys_own() {
     bench.attach();
     let text = says(command::QUERY, &[b"SELECT 1, ", &vec![b'x'; 2 * TEXT_BYTES_MAX][..]].concat());
     let begun = bench.says(&text[..TEXT_BYTES_MAX + 100]);
-    assert!(begun.windows(4).any(|bytes| bytes == b"DO 0"));
+    assert!(begun.windows(4).any(|bytes| bytes == b") t "));
     assert!(!bench.server.is_holding() && bench.server.needs_client());
     assert_eq!(bench.says(&text[TEXT_BYTES_MAX + 100..]).len(), text.len() - TEXT_BYTES_MAX - 100);
     assert!(bench.server.is_holding() && !bench.server.needs_client());
@@ -624,10 +624,10 @@ fn last_values_of_ones_own_stay() {
     bench.hears(&packets(1, &[ok(mark::OK, AUTO | status::IN_TRANSACTION)]));
     // What is another's goes before the statement that leaves something, not behind it.
     let update = says(command::QUERY, b"UPDATE t SET a = 1");
-    assert_eq!(texts(&bench.says(&update)).len(), 4);
+    assert_eq!(texts(&bench.says(&update)).len(), 3);
     let done = packets(1, &[ok(mark::OK, AUTO | status::IN_TRANSACTION)]);
     let none = packets(1, &[count(1), column(), ok(mark::EOF, AUTO | status::IN_TRANSACTION)]);
-    assert_eq!(bench.hears(&[done.clone(), none, done.clone(), done.clone()].concat()), done);
+    assert_eq!(bench.hears(&[none, done.clone(), done.clone()].concat()), done);
     assert_eq!(texts_of(&mut bench, &says(command::QUERY, b"SELECT ROW_COUNT()")), ["SELECT ROW_COUNT()"]);
 }
 

@@ -12,6 +12,7 @@
 //!   exception, as a second statement may follow
 
 mod lexer;
+pub mod mentions;
 mod names;
 mod routine;
 mod scan;

@@ -22,6 +22,11 @@ pub enum Value {
     Appended(String),
 }
 
+/// It is a user variable's, not a setting's.
+pub fn is_variable(name: &str) -> bool {
+    name.starts_with('@')
+}
+
 /// Longer texts are not looked at.
 const SET_BYTES_MAX: usize = 1024;
 /// Nor are those that assign more.
@@ -108,10 +113,34 @@ const FOLLOWED: &[&str] = &[
     "wait_timeout",
 ];
 
+/// Variables whose new value is not the one that is written: the server has to be asked.
+const ASKED: &[&str] = &["optimizer_switch"];
+
 /// What the text sets, if that is all it does.
 pub fn changes(text: &[u8]) -> Option<Vec<Change>> {
-    let is_plain =
-        |byte: &u8| matches!(byte, b' ' | b'\t' | b'\r' | b'\n' | b'!'..=b'~') && !b"\\\"`#/$".contains(byte);
+    let tokens = tokens(text, b"\\\"`#/$")?;
+    if let Some(changes) = characteristics(&tokens) {
+        return Some(changes);
+    }
+    assignments(&tokens).map(|tokens| assignment(tokens)).collect()
+}
+
+/// The settings that the text gives values, whatever they are: each can be asked for behind it. User variables that it sets as well are left
+/// out. `None`: it may do more.
+pub fn touched(text: &[u8]) -> Option<Vec<String>> {
+    let tokens = tokens(text, b"\\`#/")?;
+    let mut names = Vec::new();
+    for tokens in assignments(&tokens) {
+        if tokens.first()?.kind != Kind::UserVariable {
+            names.push(target(tokens)?.name.to_owned());
+        }
+    }
+    Some(names)
+}
+
+/// What is behind the `SET` of a text that is one such statement, written in plain letters and none of these.
+fn tokens<'a>(text: &'a [u8], unwanted: &[u8]) -> Option<Vec<Token<'a>>> {
+    let is_plain = |byte: &u8| matches!(byte, b' ' | b'\t' | b'\r' | b'\n' | b'!'..=b'~') && !unwanted.contains(byte);
     let begins = text.trim_ascii_start().get(..3).is_some_and(|word| word.eq_ignore_ascii_case(b"set"));
     if !begins
         || text.len() > SET_BYTES_MAX
@@ -123,21 +152,22 @@ pub fn changes(text: &[u8]) -> Option<Vec<Change>> {
     let reading = Reading { version: OLDEST_RELEASE, dollar_strings: false };
     let mut tokens: Vec<Token<'_>> = Lexer::new(text, Dialect::default(), reading).collect();
     tokens.pop_if(|token| token.kind == Kind::Semicolon);
-    let (_, rest) = tokens.split_first().filter(|(first, _)| is(first, "set"))?;
-    if let Some(changes) = characteristics(rest) {
-        return Some(changes);
-    }
+    let is_set = tokens.first().is_some_and(|first| is(first, "set"));
+    let is_one = tokens.iter().all(|token| !matches!(token.kind, Kind::Semicolon | Kind::Unterminated));
+    (is_set && is_one && assignments(&tokens).count() <= CHANGES_MAX).then(|| tokens.split_off(1))
+}
+
+/// Between their commas.
+fn assignments<'a, 't>(tokens: &'t [Token<'a>]) -> impl Iterator<Item = &'t [Token<'a>]> {
     let mut depth = 0_usize;
-    let is_between = |token: &Token<'_>| {
+    tokens.split(move |token| {
         match token.kind {
             Kind::Open => depth += 1,
             Kind::Close => depth = depth.saturating_sub(1),
             _ => {}
         }
         token.kind == Kind::Comma && depth == 0
-    };
-    let changes: Vec<Change> = rest.split(is_between).map(assignment).collect::<Option<_>>()?;
-    (changes.len() <= CHANGES_MAX).then_some(changes)
+    })
 }
 
 /// The database that a `USE` selects, if its name is a plain one.
@@ -198,34 +228,7 @@ fn assignment(tokens: &[Token<'_>]) -> Option<Change> {
             _ => None,
         };
     }
-    let (is_scoped, has_at, rest) = match tokens {
-        [at, scope, dot, rest @ ..]
-            if at.kind == Kind::SystemVariable
-                && dot.kind == Kind::Dot
-                && (is(scope, "session") || is(scope, "local")) =>
-        {
-            (true, true, rest)
-        }
-        [at, rest @ ..] if at.kind == Kind::SystemVariable => (false, true, rest),
-        [scope, rest @ ..] if is(scope, "session") || is(scope, "local") => (true, false, rest),
-        rest => (false, false, rest),
-    };
-    let [name, equals, value @ ..] = rest else { return None };
-    let is_assignment = equals.kind == Kind::Assign || equals.bytes == b"=";
-    if name.kind != Kind::Word || !is_assignment {
-        return None;
-    }
-    let name = std::str::from_utf8(name.bytes).ok()?.to_ascii_lowercase();
-    let name = FOLLOWED.iter().find(|followed| **followed == name)?;
-    let name = match *name {
-        "tx_isolation" => ISOLATION,
-        "tx_read_only" => READ_ONLY,
-        name => name,
-    };
-    // For the next transaction alone.
-    if has_at && !is_scoped && (name == ISOLATION || name == READ_ONLY) {
-        return None;
-    }
+    let Target { name, value } = target(tokens)?;
     let value = match (name, value) {
         (SQL_MODE, [concat, open, mode @ .., comma, more, close])
             if is(concat, "concat")
@@ -246,6 +249,9 @@ fn assignment(tokens: &[Token<'_>]) -> Option<Change> {
         }
         _ => written(value)?,
     };
+    if ASKED.contains(&name) {
+        return None;
+    }
     match &value {
         // By which MySQL 9.7 turns them off.
         Value::Default if matches!(name, "foreign_key_checks" | "unique_checks") => {
@@ -254,23 +260,68 @@ fn assignment(tokens: &[Token<'_>]) -> Option<Change> {
         // `NAMES` says which that is.
         Value::Default if name == RESULTS => return None,
         Value::Default => {}
-        // Else `IS NULL` asks for the last value inserted.
-        Value::Written(text) if name == "sql_auto_is_null" && !matches!(text.as_str(), "0" | "OFF" | "off") => {
-            return None;
-        }
-        // One that is short is for the connection to end with; a long one is to keep it.
-        Value::Written(text) if matches!(name, "wait_timeout" | "interactive_timeout") => {
-            let is_long = text.parse::<u32>().is_ok_and(|seconds| seconds >= LONG_SECONDS);
-            is_long.then_some(())?;
-        }
-        Value::Written(text) if name == SQL_MODE => {
-            let modes = text.strip_prefix('\'')?.strip_suffix('\'')?;
-            are_modes(modes).then_some(())?;
-        }
         Value::Appended(modes) => are_modes(modes).then_some(())?,
-        Value::Written(_) => {}
+        Value::Written(text) => may_follow(name, text).then_some(())?,
     }
     Some((name, value))
+}
+
+/// A variable that has this value, as it is written, can have it on another connection.
+fn may_follow(name: &str, text: &str) -> bool {
+    match name {
+        // Else `IS NULL` asks for the last value inserted.
+        "sql_auto_is_null" => matches!(text, "0" | "OFF" | "off"),
+        // One that is short is for the connection to end with; a long one is to keep it.
+        "wait_timeout" | "interactive_timeout" => text.parse::<u32>().is_ok_and(|seconds| seconds >= LONG_SECONDS),
+        SQL_MODE => text.strip_prefix('\'').and_then(|text| text.strip_suffix('\'')).is_some_and(are_modes),
+        _ => true,
+    }
+}
+
+/// A value that the server has told, as it is written to have it again. `None`: it is of no use on another connection.
+pub fn read_back(name: &str, value: &str) -> Option<String> {
+    let is_number = !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit() || b".-".contains(&byte));
+    let is_plain = value.bytes().all(|byte| matches!(byte, b' '..=b'~') && !b"'\\".contains(&byte));
+    let text = if is_number { value.to_owned() } else { format!("'{value}'") };
+    (is_plain && may_follow(name, &text)).then_some(text)
+}
+
+/// A variable of the session, and what it is to be.
+struct Target<'a, 't> {
+    name: &'static str,
+    value: &'t [Token<'a>],
+}
+
+fn target<'a, 't>(tokens: &'t [Token<'a>]) -> Option<Target<'a, 't>> {
+    let (is_scoped, has_at, rest) = match tokens {
+        [at, scope, dot, rest @ ..]
+            if at.kind == Kind::SystemVariable
+                && dot.kind == Kind::Dot
+                && (is(scope, "session") || is(scope, "local")) =>
+        {
+            (true, true, rest)
+        }
+        [at, rest @ ..] if at.kind == Kind::SystemVariable => (false, true, rest),
+        [scope, rest @ ..] if is(scope, "session") || is(scope, "local") => (true, false, rest),
+        rest => (false, false, rest),
+    };
+    let [name, equals, value @ ..] = rest else { return None };
+    let is_assignment = equals.kind == Kind::Assign || equals.bytes == b"=";
+    if name.kind != Kind::Word || !is_assignment {
+        return None;
+    }
+    let name = std::str::from_utf8(name.bytes).ok()?.to_ascii_lowercase();
+    let name = FOLLOWED.iter().chain(ASKED).find(|followed| **followed == name)?;
+    let name = match *name {
+        "tx_isolation" => ISOLATION,
+        "tx_read_only" => READ_ONLY,
+        name => name,
+    };
+    // For the next transaction alone.
+    if has_at && !is_scoped && (name == ISOLATION || name == READ_ONLY) {
+        return None;
+    }
+    Some(Target { name, value })
 }
 
 fn are_modes(list: &str) -> bool {

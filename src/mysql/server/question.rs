@@ -1,0 +1,265 @@
+//! What the server is asked about its client, and what its answers say.
+//!
+//! One row for all names. A user variable has a type, and a string a collation of its own: it is written so that `SET` makes the same of
+//! it whatever the connection has set (<https://dev.mysql.com/doc/refman/9.7/en/user-variables.html>).
+
+use super::owed::Effect;
+use super::{Client, Server};
+use crate::mysql::frame::Reader;
+use crate::mysql::unread;
+use crate::protocol::{ClientSide, Out, PinReason, Pins, Settings};
+use crate::sql::mysql::settings::{self, is_variable};
+use std::sync::Arc;
+
+/// Longer values stay where they are.
+const VALUE_BYTES_MAX: usize = 16 << 10;
+/// User variables that go with a client, and the bytes of them all.
+const VARIABLES_MAX: usize = 128;
+const VARIABLE_BYTES_MAX: usize = 64 << 10;
+
+/// Types of columns, as the server numbers them.
+const LONGLONG: u8 = 8;
+const DOUBLE: u8 = 5;
+const NEWDECIMAL: u8 = 246;
+/// In MySQL, what has never been set; one that has has another type.
+const VAR_STRING: u8 = 253;
+/// The same in MariaDB, by its width: `NULL` is one less.
+const MARIADB_UNSET: u32 = 1 << 24;
+/// An integer has no sign.
+const UNSIGNED: u16 = 32;
+
+/// Values that are asked for, and what has come so far.
+#[derive(Debug)]
+pub(super) struct Question {
+    names: Vec<String>,
+    columns: Vec<Column>,
+    row: Vec<Option<Vec<u8>>>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Column {
+    width: u32,
+    kind: u8,
+    flags: u16,
+}
+
+/// What is known of a value.
+#[derive(Debug, PartialEq, Eq)]
+enum Answer {
+    /// It can be set like this.
+    Written(String),
+    /// There is none.
+    Unset,
+    /// It can't be had on another connection.
+    Unknown,
+}
+
+impl Question {
+    fn new<'a>(names: impl Iterator<Item = &'a str>) -> Self {
+        Self { names: names.map(str::to_owned).collect(), columns: Vec::new(), row: Vec::new() }
+    }
+
+    /// Nothing is known, and nothing will be.
+    pub(super) fn refused(self) -> Self {
+        Self { columns: Vec::new(), row: Vec::new(), ..self }
+    }
+
+    fn text(&self, server: &Server) -> String {
+        let one = |name: &String| {
+            if is_variable(name) {
+                // MariaDB pads the digits of a decimal that is not read as a string.
+                format!(
+                    "IF(OCTET_LENGTH({name})>{VALUE_BYTES_MAX},NULL,{name}),LEFT({name},99),\
+                     HEX(IF(OCTET_LENGTH({name})>{VALUE_BYTES_MAX},NULL,{name})),COLLATION({name})"
+                )
+            } else {
+                format!("@@SESSION.{}", server.spelled(name))
+            }
+        };
+        // Without a limit of its own it would have that of the session.
+        format!("SELECT {} LIMIT 1", self.names.iter().map(one).collect::<Vec<_>>().join(","))
+    }
+
+    /// A column's definition has come.
+    pub(super) fn column(&mut self, payload: &[u8]) {
+        let mut reader = Reader(payload);
+        let column = (|| {
+            for _ in 0..6 {
+                reader.string()?;
+            }
+            // How long the rest is, a character set.
+            reader.bytes(1 + 2)?;
+            Some(Column { width: reader.u32()?, kind: reader.byte()?, flags: reader.u16()? })
+        })();
+        self.columns.push(column.unwrap_or(Column { width: 0, kind: 0, flags: 0 }));
+    }
+
+    /// The row has come.
+    pub(super) fn row(&mut self, payload: &[u8]) {
+        let mut reader = Reader(payload);
+        while !reader.0.is_empty() {
+            if reader.0.first() == Some(&0xFB) {
+                reader.0 = reader.0.get(1..).unwrap_or_default();
+                self.row.push(None);
+            } else {
+                let Some(value) = reader.string() else { return };
+                self.row.push(Some(value.to_vec()));
+            }
+        }
+    }
+
+    fn answers(self) -> Vec<(String, Answer)> {
+        let mut row = self.row.into_iter();
+        let mut columns = self.columns.into_iter();
+        let mut next = || Some((columns.next()?, row.next()?));
+        let mut answers = Vec::new();
+        for name in self.names {
+            let answer = if is_variable(&name) {
+                let values = [next(), next(), next(), next()];
+                match values {
+                    [Some((column, value)), Some((_, text)), Some((_, hex)), Some((_, collation))] => {
+                        variable(column, value, text, hex, collation).unwrap_or(Answer::Unknown)
+                    }
+                    _ => Answer::Unknown,
+                }
+            } else {
+                let value = next().and_then(|(_, value)| value).and_then(|value| String::from_utf8(value).ok());
+                let written = value.and_then(|value| settings::read_back(&name, &value));
+                written.map_or(Answer::Unknown, Answer::Written)
+            };
+            answers.push((name, answer));
+        }
+        answers
+    }
+}
+
+/// What a user variable is. `None`: it can't be told.
+fn variable(
+    Column { width, kind, flags }: Column,
+    value: Option<Vec<u8>>,
+    text: Option<Vec<u8>>,
+    hex: Option<Vec<u8>>,
+    collation: Option<Vec<u8>>,
+) -> Option<Answer> {
+    let plain = |bytes: Option<Vec<u8>>, may: fn(&u8) -> bool| {
+        let bytes = bytes.filter(|bytes| bytes.iter().all(may))?;
+        String::from_utf8(bytes).ok()
+    };
+    let is_digit = |byte: &u8| byte.is_ascii_digit() || *byte == b'-';
+    let is_unsigned = flags & UNSIGNED != 0;
+    Some(Answer::Written(match (kind, value.is_some()) {
+        (LONGLONG, true) if is_unsigned => format!("CAST({} AS UNSIGNED)", plain(value, is_digit)?),
+        (LONGLONG, true) => plain(value, is_digit)?,
+        (LONGLONG, false) if is_unsigned => "CAST(NULL AS UNSIGNED)".to_owned(),
+        (LONGLONG, false) => "CAST(NULL AS SIGNED)".to_owned(),
+        (NEWDECIMAL, true) => {
+            let digits = plain(text, |byte| byte.is_ascii_digit() || b"-.".contains(byte))?;
+            if digits.contains('.') { digits } else { format!("{digits}.") }
+        }
+        (NEWDECIMAL, false) => "CAST(NULL AS DECIMAL)".to_owned(),
+        (DOUBLE, true) => {
+            let digits = plain(value, |byte| byte.is_ascii_digit() || b"-+.e".contains(byte))?;
+            if digits.contains('e') { digits } else { format!("{digits}e0") }
+        }
+        (DOUBLE, false) => "0e0+NULL".to_owned(),
+        (_, true) => {
+            let hex = plain(hex, u8::is_ascii_hexdigit)?;
+            string(&hex, &plain(collation, |byte| byte.is_ascii_alphanumeric() || *byte == b'_')?)
+        }
+        // It is too long.
+        (_, false) if text.is_some() => return None,
+        (_, false) if kind == VAR_STRING || width == MARIADB_UNSET => return Some(Answer::Unset),
+        (_, false) => {
+            let collation = plain(collation, |byte| byte.is_ascii_alphanumeric() || *byte == b'_')?;
+            if collation == "binary" {
+                return Some(Answer::Written("NULL".to_owned()));
+            }
+            let empty = string("", &collation);
+            format!("NULLIF({empty},{empty})")
+        }
+    }))
+}
+
+/// A string by its bytes.
+fn string(hex: &str, collation: &str) -> String {
+    match collation.split_once('_') {
+        Some((charset, _)) => format!("_{charset} X'{hex}' COLLATE {collation}"),
+        None => format!("X'{hex}'"),
+    }
+}
+
+impl Server {
+    /// Asks for what the client has set, if nothing else keeps it here. False: there is nothing to ask.
+    pub(super) fn ask(&mut self, client: &Client, out: &mut Vec<u8>) -> bool {
+        let is_alone = client.pins.without(client.unread.reasons()).is_empty();
+        if !is_alone || !client.unread.unknown().is_empty() || client.unread.names().next().is_none() {
+            return false;
+        }
+        let question = Question::new(client.unread.names());
+        let text = question.text(self);
+        self.query(text.as_bytes(), Effect::Asks(Box::new(question)), out);
+        self.tally.questions += 1;
+        // What the client's last statement has left to ask for is gone.
+        self.foreign_values = true;
+        true
+    }
+
+    /// These may be set, of which nobody knows more before the server is asked: until then what texts mean may be another thing for
+    /// this client. False: the server was asked for something that must come first.
+    pub(super) fn will_read(&mut self, names: &[String], client: &Client, out: &mut Out) -> bool {
+        if self.has_moved || names.iter().all(|name| unread::reason(name) != PinReason::Setting) {
+            return true;
+        }
+        if !self.anchor(client, out) {
+            return false;
+        }
+        self.has_moved = true;
+        self.has_moved_unread = true;
+        true
+    }
+
+    /// The server has answered, or refused to.
+    pub(super) fn is_answered(&mut self, question: Question, client: &mut Client) {
+        let answers = question.answers();
+        let (mut unknown, mut known) = (Pins::NONE, Vec::new());
+        for (name, answer) in answers {
+            match answer {
+                Answer::Unknown => unknown.add(unread::reason(&name)),
+                Answer::Written(value) => known.push((name, Some(value))),
+                Answer::Unset => known.push((name, None)),
+            }
+        }
+        let edit = |settings: &Settings| {
+            settings.edited(|values| {
+                for (name, value) in &known {
+                    match value {
+                        Some(value) => _ = values.insert(name.clone(), value.clone()),
+                        None => _ = values.remove(name),
+                    }
+                }
+            })
+        };
+        let wanted = edit(client.settings());
+        let variables = || wanted.iter().filter(|(name, _)| is_variable(name));
+        if variables().count() > VARIABLES_MAX
+            || variables().map(|(_, value)| value.len()).sum::<usize>() > VARIABLE_BYTES_MAX
+        {
+            unknown.add(PinReason::UserVariable);
+        }
+        let before = client.unread.reasons();
+        client.unread.is_answered(unknown);
+        self.has_now(edit(&self.applied), wanted, client);
+        client.pins = client.pins.without(before).and(client.unread.reasons());
+        if std::mem::take(&mut self.has_moved_unread) && !client.pins.contains(PinReason::Setting) {
+            self.has_moved = false;
+        }
+    }
+
+    /// Both have these settings.
+    pub(super) fn has_now(&mut self, applied: Settings, wanted: Settings, client: &mut Client) {
+        client.change_settings(wanted);
+        // Mostly the same: then it is one.
+        let is_same = applied == **client.settings();
+        self.applied = if is_same { Arc::clone(client.settings()) } else { Arc::new(applied) };
+    }
+}

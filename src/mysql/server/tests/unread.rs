@@ -1,0 +1,172 @@
+//! What no text says: user variables and settings by expressions are asked for, and then go with their client.
+
+use super::*;
+
+/// The column of an answer.
+fn typed(kind: u8, flags: u8, width: u32) -> Vec<u8> {
+    let mut out = column();
+    let rest = out.len() - 10;
+    out[rest..rest + 4].copy_from_slice(&width.to_le_bytes());
+    out[rest + 4] = kind;
+    out[rest + 5] = flags;
+    out
+}
+
+fn row_of(values: &[Option<&str>]) -> Vec<u8> {
+    let mut out = Vec::new();
+    for value in values {
+        match value {
+            Some(value) => put_string(&mut out, value.as_bytes()),
+            None => out.push(0xFB),
+        }
+    }
+    out
+}
+
+impl Bench {
+    /// The client says this, and it is done.
+    fn does(&mut self, text: &str) {
+        let request = says(command::QUERY, text.as_bytes());
+        assert_eq!(self.says(&request), request);
+        let done = packets(1, &[ok(mark::OK, AUTO)]);
+        assert_eq!(self.hears(&done), done);
+    }
+
+    /// What the server is asked when the client could give its connection back.
+    fn verify(&mut self) -> Vec<String> {
+        let mut sent = Vec::new();
+        let asks = self.server.verify(&self.client, &mut sent);
+        assert_eq!(asks, !sent.is_empty());
+        texts(&sent)
+    }
+
+    /// The server answers, which the client does not see.
+    fn answered(&mut self, columns: &[Vec<u8>], row: &[Option<&str>]) {
+        let count = count(columns.len() as u64);
+        let result = [&[count], columns, &[row_of(row), ok(mark::EOF, AUTO)]].concat();
+        assert_eq!(self.hears(&packets(1, &result)), b"");
+        assert_eq!(self.server.status(), Status::Idle);
+    }
+
+    /// One user variable.
+    fn variable(&mut self, kind: u8, flags: u8, row: [Option<&str>; 4]) {
+        let string = typed(253, 0, 99);
+        self.answered(&[typed(kind, flags, 20), string.clone(), string.clone(), string], &row);
+    }
+
+    fn value(&self, name: &str) -> Option<String> {
+        self.client.settings().value(name).map(str::to_owned)
+    }
+}
+
+const PINNED: Pins = Pins::of(PinReason::UserVariable);
+const ASKED: &str = "SELECT IF(OCTET_LENGTH(@a)>16384,NULL,@a),LEFT(@a,99),HEX(IF(OCTET_LENGTH(@a)>16384,NULL,@a)),COLLATION(@a) LIMIT 1";
+
+#[test]
+fn user_variables_go_with_their_client() {
+    in_pieces(|piece| {
+        let mut bench = Bench::new(MODERN, piece);
+        bench.does("SELECT 1, 2 INTO @a, @a");
+        assert_eq!(bench.client.pins, PINNED);
+        assert_eq!(bench.verify(), [ASKED]);
+        bench.variable(8, 0, [Some("-7"), Some("-7"), Some("F9"), Some("binary")]);
+        assert_eq!((bench.client.pins, bench.value("@a").as_deref()), (Pins::NONE, Some("-7")));
+        assert_eq!(bench.attach(), b"");
+        // Another client has a connection as new, and then the first one what it had.
+        let one = std::mem::replace(&mut bench.client, client(MODERN, 2));
+        let names = "SET NAMES utf8mb4 COLLATE utf8mb4_general_ci";
+        assert_eq!(texts(&bench.attach()), ["", names]);
+        bench.hears(&[packets(1, &[ok(mark::OK, AUTO)]), packets(1, &[ok(mark::OK, AUTO)])].concat());
+        bench.client = one;
+        assert_eq!(texts(&bench.attach()), ["SET @a = -7"]);
+        bench.hears(&packets(1, &[ok(mark::OK, AUTO)]));
+        assert_eq!(bench.server.status(), Status::Idle);
+    });
+}
+
+#[test]
+fn each_type_is_written_as_itself() {
+    for (kind, flags, row, expected) in [
+        (8, 32, [Some("7"), Some("7"), Some("7"), Some("binary")], Some("CAST(7 AS UNSIGNED)")),
+        (246, 0, [Some("1.500"), Some("1.5"), Some("2"), Some("binary")], Some("1.5")),
+        (246, 0, [Some("5"), Some("5"), Some("5"), Some("binary")], Some("5.")),
+        (5, 0, [Some("1.5"), Some("1.5"), Some("2"), Some("binary")], Some("1.5e0")),
+        (5, 0, [Some("1e+300"), Some("1e300"), Some("F"), Some("binary")], Some("1e+300")),
+        (250, 0, [Some("x"), Some("x"), Some("78"), Some("latin1_bin")], Some("_latin1 X'78' COLLATE latin1_bin")),
+        (250, 0, [Some("x"), Some("x"), Some("78"), Some("binary")], Some("X'78'")),
+        (250, 0, [None, None, None, Some("binary")], Some("NULL")),
+        (8, 32, [None, None, None, Some("binary")], Some("CAST(NULL AS UNSIGNED)")),
+        (253, 0, [None, None, None, Some("binary")], None),
+    ] {
+        let mut bench = Bench::new(MODERN, usize::MAX);
+        bench.does("SET @a = 1");
+        bench.verify();
+        bench.variable(kind, flags, row);
+        assert_eq!((bench.client.pins, bench.value("@a").as_deref()), (Pins::NONE, expected));
+    }
+}
+
+/// What can't be told, or is no such value, keeps its connection, and nobody asks again.
+#[test]
+fn what_can_not_be_had_elsewhere() {
+    for row in [
+        [None, Some("long"), None, Some("latin1_bin")],
+        [Some("x"), Some("x"), Some("78'"), Some("latin1_bin")],
+        [Some("x"), Some("x"), Some("78"), Some("latin1'bin")],
+        [Some("x"), Some("x"), None, None],
+    ] {
+        let mut bench = Bench::new(MODERN, usize::MAX);
+        bench.does("SET @a = 1");
+        bench.verify();
+        bench.variable(250, 0, row);
+        assert_eq!((bench.client.pins, bench.value("@a")), (PINNED, None));
+        assert_eq!(bench.verify(), [""; 0]);
+    }
+    let mut bench = Bench::new(MODERN, usize::MAX);
+    bench.does("SET @a = 1");
+    bench.verify();
+    assert_eq!(bench.hears(&packets(1, &[err(1105)])), b"");
+    assert_eq!((bench.client.pins, bench.verify().len()), (PINNED, 0));
+    // Not all of them have names.
+    bench = Bench::new(MODERN, usize::MAX);
+    bench.does("SET @`a b` = 1, @a = 2");
+    assert_eq!((bench.client.pins, bench.verify().len()), (PINNED, 0));
+}
+
+/// A client that asks for last values keeps them until its next statement.
+#[test]
+fn questions_wait_for_those_who_ask() {
+    let mut bench = Bench::new(MODERN, usize::MAX);
+    bench.client.expect_to_ask();
+    bench.does("SELECT SQL_CALC_FOUND_ROWS 1 INTO @a");
+    assert_eq!(bench.verify(), [""; 0]);
+    bench.does("DO 1");
+    assert_eq!(bench.verify(), [ASKED]);
+}
+
+#[test]
+fn settings_by_expressions() {
+    let mut bench = Bench::new(MODERN, usize::MAX);
+    bench.does("SET sort_buffer_size = @@sort_buffer_size * 2, time_zone = IF(1, '+01:00', 'x')");
+    assert_eq!(bench.client.pins, Pins::of(PinReason::Setting));
+    // What is prepared until then is nobody else's.
+    assert!(bench.server.has_moved);
+    assert_eq!(bench.verify(), ["SELECT @@SESSION.sort_buffer_size,@@SESSION.time_zone LIMIT 1"]);
+    bench.answered(&[typed(8, 32, 20), typed(253, 0, 99)], &[Some("524288"), Some("+01:00")]);
+    assert_eq!((bench.client.pins, bench.server.has_moved), (Pins::NONE, false));
+    bench.client = client(MODERN, 2);
+    let back = |name: &str| format!("SESSION {name} = @@GLOBAL.{name}");
+    assert_eq!(texts(&bench.attach()), [format!("SET {}, {}", back("sort_buffer_size"), back("time_zone"))]);
+}
+
+/// A mode that changes how texts are read stays where it is.
+#[test]
+fn modes_by_expressions() {
+    for (told, expected) in [("STRICT_ALL_TABLES", Pins::NONE), ("ANSI_QUOTES", Pins::of(PinReason::Setting))] {
+        let mut bench = Bench::new(MODERN, usize::MAX);
+        bench.does("SET sql_mode = REPLACE(@@sql_mode, 'A', '')");
+        assert_eq!(bench.verify().len(), 1);
+        bench.answered(&[typed(253, 0, 99)], &[Some(told)]);
+        assert_eq!((bench.client.pins, bench.server.has_moved), (expected, !expected.is_empty()));
+    }
+}

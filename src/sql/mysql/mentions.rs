@@ -1,0 +1,68 @@
+//! Names of user variables in a text, however it is read: what may be one counts, in strings and comments as well.
+
+/// More are not gathered.
+const MENTIONS_MAX: usize = 32;
+/// Bytes of a name: 64 letters (<https://dev.mysql.com/doc/refman/9.7/en/user-variables.html>).
+const NAME_BYTES_MAX: usize = 64;
+
+/// The user variables that a text may set, each as `@name` in lower case, in no order and maybe several times. `None`: some can't be told,
+/// or there are too many.
+pub fn variables(text: &[u8]) -> Option<Vec<String>> {
+    let mut found = Vec::new();
+    for at in memchr::memchr_iter(b'@', text) {
+        let is_system = text.get(at + 1) == Some(&b'@') || at > 0 && text.get(at - 1) == Some(&b'@');
+        if is_system {
+            continue;
+        }
+        let rest = text.get(at + 1..).unwrap_or_default();
+        let quote = rest.first().filter(|byte| b"'\"`".contains(byte));
+        let rest = rest.get(quote.iter().count()..).unwrap_or_default();
+        let len = rest.iter().take_while(|byte| byte.is_ascii_alphanumeric() || b"_$.".contains(byte)).count();
+        let is_whole = match (quote, rest.get(len)) {
+            (Some(quote), next) => next == Some(quote) && rest.get(len + 1) != Some(quote),
+            (None, next) => next.is_none_or(|next| next.is_ascii() && !b"@\\".contains(next)),
+        };
+        let name = rest.get(..len).filter(|_| (1..=NAME_BYTES_MAX).contains(&len) && is_whole)?;
+        let name = format!("@{}", String::from_utf8_lossy(name).to_ascii_lowercase());
+        if !found.contains(&name) {
+            if found.len() == MENTIONS_MAX {
+                return None;
+            }
+            found.push(name);
+        }
+    }
+    Some(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::variables;
+
+    #[test]
+    fn names() {
+        for (text, expected) in [
+            ("SET @a = 1, @B.c$_9 = 2, @a = 3", Some(&["@a", "@b.c$_9"][..])),
+            ("SELECT @@sql_mode, @@session.x, '@b', /* @c */ 1 INTO @d", Some(&["@b", "@c", "@d"])),
+            ("SELECT 1", Some(&[])),
+            ("SELECT 1 INTO @'a', @`B`, @\"c\"", Some(&["@a", "@b", "@c"])),
+            ("SELECT 1 INTO @'a b'", None),
+            ("SELECT 1 INTO @`a``b`", None),
+            ("SELECT 1 INTO @'a", None),
+            ("SELECT 1 INTO @'a\"", None),
+            ("SELECT 1 INTO @``", None),
+            ("SELECT 1 INTO @ a", None),
+            ("SELECT 1 INTO @", None),
+            ("SELECT 1 INTO @ä", None),
+            ("SELECT 1 INTO @aä", None),
+            ("SELECT 1 INTO @/**/a", None),
+            ("SELECT 1 INTO @a/**/", Some(&["@a"])),
+            ("SELECT 1 INTO @a@b", None),
+        ] {
+            let expected = expected.map(|names| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>());
+            assert_eq!(variables(text.as_bytes()), expected, "{text}");
+        }
+        let many: String = (0..33).map(|number| format!("@a{number},")).collect();
+        assert_eq!(variables(many.as_bytes()), None);
+        assert_eq!(variables(format!("@{}", "a".repeat(65)).as_bytes()), None);
+    }
+}
