@@ -6,6 +6,7 @@
 use super::accept::{Started, told_status};
 use super::compress::{Algorithm, Compression};
 use super::frame::{self, HEAD_BYTES, packet};
+use super::held::Held;
 use super::message::{self, OkPacket, command, mark};
 use super::server::send::{begins, statement_number};
 use super::statement::{Id, Statements};
@@ -14,7 +15,7 @@ use crate::protocol::{
     ClientError, ClientSide, Codec, Detached, Gate, Intent, Kill, Killed, PinCause, PinReason, PinRules, Pins,
     ServerError, Settings, Violation,
 };
-use crate::sql::mysql::settings::{NAMES, NO_SCHEMA, SCHEMA, is_variable};
+use crate::sql::mysql::settings::{NAMES, NO_SCHEMA, PREPARED, SCHEMA, is_no_setting};
 use crate::sql::mysql::{self as sql, KillKind, TEXT_BYTES_MAX};
 use mysql_common::constants::CapabilityFlags as Capabilities;
 use std::sync::Arc;
@@ -37,6 +38,7 @@ pub struct Client {
     pub(super) pins: Pins,
     /// What some of them are for.
     pub(super) unread: Unread,
+    pub(super) held: Held,
     pub(super) gate: Gate,
     pub(super) statements: Statements,
     statement_key: [u8; 16],
@@ -96,6 +98,7 @@ impl Client {
             status: told_status(&started.welcome),
             pins: Pins::NONE,
             unread: Unread::default(),
+            held: Held::default(),
             gate: Gate::default(),
             statements: Statements::default(),
             statement_key: started.welcome.statement_key,
@@ -143,10 +146,31 @@ impl Client {
         self.asks_last_values || self.is_busy_here || !self.pins.is_empty()
     }
 
-    /// It must keep its connection for these reasons, whatever it is that it has there.
-    pub(super) fn pin(&mut self, reasons: Pins) {
+    /// It must keep its connection for these reasons, whatever it is that this text of its leaves there.
+    pub(super) fn pin(&mut self, reasons: Pins, text: &[u8]) {
+        self.pin_for_command(reasons);
+        self.held.lose(reasons, text);
+    }
+
+    /// The same for what is no text.
+    pub(super) fn pin_for_command(&mut self, reasons: Pins) {
         self.pins = self.pins.and(reasons);
         self.unread.lose(reasons);
+    }
+
+    /// Code that nobody can see may have left something on its connection.
+    pub(super) fn has_opaque(&self) -> bool {
+        [PinReason::OpaqueCode, PinReason::Unreadable].into_iter().any(|reason| self.pins.contains(reason))
+    }
+
+    /// The text of a statement that SQL has prepared, if it goes along.
+    pub(super) fn prepared_by_sql(&self, name: &str) -> Option<&str> {
+        self.settings.value(&format!("{PREPARED}{name}"))
+    }
+
+    /// There is such a statement.
+    pub(super) fn has_prepared_by_sql(&self) -> bool {
+        self.settings.iter().any(|(name, _)| name.starts_with(PREPARED))
     }
 
     /// It may have set these, which the server is to be asked for.
@@ -159,8 +183,8 @@ impl Client {
 
     /// It has set something.
     pub(super) fn change_settings(&mut self, settings: Settings) {
-        self.label = if settings.iter().any(|(name, _)| is_variable(name)) {
-            settings.edited(|values| values.retain(|name, _| !is_variable(name))).label()
+        self.label = if settings.iter().any(|(name, _)| is_no_setting(name)) {
+            settings.edited(|values| values.retain(|name, _| !is_no_setting(name))).label()
         } else {
             settings.label()
         };
@@ -382,6 +406,7 @@ impl ClientSide for Client {
         self.is_busy_here = false;
         self.pins = Pins::NONE;
         self.unread = Unread::default();
+        self.held = Held::default();
         self.gate.settle(Pins::NONE);
     }
 

@@ -15,6 +15,7 @@ pub mod client;
 pub mod compress;
 pub mod connect;
 pub mod frame;
+pub mod held;
 pub mod message;
 pub mod password;
 pub mod server;

@@ -7,6 +7,7 @@
 mod execute;
 mod failed;
 mod owed;
+mod plan;
 mod prepared;
 mod question;
 mod receive;
@@ -66,8 +67,6 @@ pub struct Server {
     /// They may be this client's, which may want it back.
     own_values: bool,
     prepared: Prepared,
-    /// There may be statements that SQL has prepared (`PREPARE`).
-    has_named: bool,
     /// It may have another database than at its login, which no reset undoes.
     has_moved: bool,
     /// That is only because settings have not been read yet.
@@ -131,7 +130,6 @@ impl Server {
             foreign_values: false,
             own_values: false,
             prepared,
-            has_named: false,
             has_moved: false,
             has_moved_unread: false,
             init: None,

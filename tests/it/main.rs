@@ -33,6 +33,7 @@ mod my_burst;
 mod my_compression;
 mod my_failures;
 mod my_handshake;
+mod my_held;
 mod my_kill;
 mod my_kills;
 mod my_login;

@@ -2,7 +2,7 @@
 
 use super::owed::{Effect, Kind, Preparing};
 use super::prepared::{Load, Located};
-use super::send::{Fate, Typed, pinning, readable, statement_number};
+use super::send::{Fate, Typed, pinning, statement_number};
 use super::{Client, Server};
 use crate::mysql::frame::{Head, PIECE_BYTES};
 use crate::mysql::message::command;
@@ -26,7 +26,7 @@ impl Server {
         let mut intent = self.read(text, head, client)?.intent;
         intent.pins_when_sent = intent.pins_when_sent.and(intent.pins_when_done);
         let is_whole = head.len == text.len() + 1;
-        if !is_whole && !self.begin(pinning(PinReason::LargeStatement), client, out)? {
+        if !is_whole && !self.begin(pinning(PinReason::LargeStatement), None, client, out)? {
             return Ok(Fate::Waits);
         }
         let text_kept = is_whole.then(|| Arc::from(text));
@@ -83,8 +83,7 @@ impl Server {
         out: &mut Out,
     ) -> Result<Fate, ClientError> {
         let Some(statement) = client.statements.find(number) else { return Ok(Fate::Dropped) };
-        let (mut intent, parameters) = (statement.intent, statement.parameters);
-        let unread = readable(statement.text.as_deref().unwrap_or_default(), statement.text.is_some(), &mut intent);
+        let (intent, parameters, text) = (statement.intent, statement.parameters, statement.text.clone());
         let id = statement.id.under(client.label());
         // What is too short is the server's to refuse.
         let execute = Execute::read(body, parameters);
@@ -117,13 +116,18 @@ impl Server {
             }
             _ => Fate::Renumbered(here),
         };
+        let text = text.as_deref().unwrap_or_default();
+        let mut plan = self.plan(text, !text.is_empty(), intent, client)?;
         if opens_cursor {
-            intent.pins_when_sent.add(PinReason::PreparedStatement);
+            plan.intent.pins_when_sent.add(PinReason::PreparedStatement);
+            plan.told.add(PinReason::PreparedStatement);
         }
-        if !self.will_read(&unread, client, out) || !self.begin(intent, client, out)? {
+        if !self.carry_out(&plan, text, client, out)? {
             return Ok(Fate::Waits);
         }
-        client.may_have_set(unread);
+        if opens_cursor {
+            client.pin_for_command(Pins::of(PinReason::PreparedStatement));
+        }
         if let (Some(types), Some(statement)) = (types, client.statements.find_mut(number))
             && statement.types.as_deref() != Some(types)
         {
@@ -141,6 +145,7 @@ impl Server {
             uses,
             releases: false,
             sets: None,
+            hold: plan.hold.map(Box::new),
         };
         self.owe_client(Kind::Query, effect);
         Ok(fate)
@@ -158,7 +163,7 @@ impl Server {
         };
         let begun = match here {
             Some(_) if client.pins().contains(PinReason::PreparedStatement) => Ok(true),
-            Some(_) => self.begin(pinning(PinReason::PreparedStatement), client, out),
+            Some(_) => self.begin(pinning(PinReason::PreparedStatement), None, client, out),
             None => Ok(true),
         };
         match begun {

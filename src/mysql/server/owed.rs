@@ -3,6 +3,7 @@
 use super::question::Question;
 use crate::mysql::statement::Id;
 use crate::protocol::{ClientError, Intent, Pins, Settings};
+use crate::sql::mysql::holds::Hold;
 use crate::sql::mysql::settings::Change;
 use std::sync::Arc;
 
@@ -69,6 +70,8 @@ pub(super) enum Effect {
         releases: bool,
         /// What it sets, that goes along with its client.
         sets: Option<Box<[Change]>>,
+        /// What it leaves, or ends, by name.
+        hold: Option<Box<Hold>>,
     },
     /// The client prepares a statement.
     Prepares(Box<Preparing>),
@@ -86,6 +89,8 @@ pub(super) enum Effect {
     Unloads(u32),
     /// The connection has these settings then.
     Applied(Arc<Settings>),
+    /// The same, whether it succeeds or not.
+    AppliedAtBest(Arc<Settings>),
     /// The connection has the database of these settings then, and otherwise what it had.
     Selected(Arc<Settings>),
     /// `init_query` has run.

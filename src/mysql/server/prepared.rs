@@ -350,7 +350,7 @@ impl Server {
     pub(super) fn settle_statements(&self, client: &mut Client) {
         let is_coming = |effect: &Effect| matches!(effect, Effect::Prepares(preparing) if preparing.text.is_none());
         let mut pins = Pins::NONE;
-        if self.has_named || self.prepared.is_any_laden() {
+        if client.held.reasons().contains(PinReason::PreparedStatement) || self.prepared.is_any_laden() {
             pins.add(PinReason::PreparedStatement);
         }
         if client.statements.has_unkept() || self.owed.iter().any(|owed| is_coming(&owed.effect)) {

@@ -32,6 +32,8 @@ const UNSIGNED: u16 = 32;
 #[derive(Debug)]
 pub(super) struct Question {
     names: Vec<String>,
+    /// Of locks: whether they are this connection's.
+    locks: Vec<String>,
     columns: Vec<Column>,
     row: Vec<Option<Vec<u8>>>,
 }
@@ -55,8 +57,9 @@ enum Answer {
 }
 
 impl Question {
-    fn new<'a>(names: impl Iterator<Item = &'a str>) -> Self {
-        Self { names: names.map(str::to_owned).collect(), columns: Vec::new(), row: Vec::new() }
+    fn new<'a>(names: impl Iterator<Item = &'a str>, locks: impl Iterator<Item = &'a str>) -> Self {
+        let [names, locks] = [names.map(str::to_owned).collect(), locks.map(str::to_owned).collect()];
+        Self { names, locks, columns: Vec::new(), row: Vec::new() }
     }
 
     /// Nothing is known, and nothing will be.
@@ -77,7 +80,8 @@ impl Question {
             }
         };
         // Without a limit of its own it would have that of the session.
-        format!("SELECT {} LIMIT 1", self.names.iter().map(one).collect::<Vec<_>>().join(","))
+        let locks = self.locks.iter().map(|name| format!("IS_USED_LOCK('{name}')<=>CONNECTION_ID()"));
+        format!("SELECT {} LIMIT 1", self.names.iter().map(one).chain(locks).collect::<Vec<_>>().join(","))
     }
 
     /// A column's definition has come.
@@ -108,7 +112,8 @@ impl Question {
         }
     }
 
-    fn answers(self) -> Vec<(String, Answer)> {
+    /// Values by name, and the locks that are not there; `None`: who knows.
+    fn answers(self) -> (Vec<(String, Answer)>, Option<Vec<String>>) {
         let mut row = self.row.into_iter();
         let mut columns = self.columns.into_iter();
         let mut next = || Some((columns.next()?, row.next()?));
@@ -129,7 +134,15 @@ impl Question {
             };
             answers.push((name, answer));
         }
-        answers
+        let mut gone = Some(Vec::new());
+        for name in self.locks {
+            match next().and_then(|(_, value)| value) {
+                Some(value) if value == b"1" => {}
+                Some(_) => gone.iter_mut().for_each(|gone| gone.push(name.clone())),
+                None => gone = None,
+            }
+        }
+        (answers, gone)
     }
 }
 
@@ -191,11 +204,15 @@ fn string(hex: &str, collation: &str) -> String {
 impl Server {
     /// Asks for what the client has set, if nothing else keeps it here. False: there is nothing to ask.
     pub(super) fn ask(&mut self, client: &Client, out: &mut Vec<u8>) -> bool {
-        let is_alone = client.pins.without(client.unread.reasons()).is_empty();
-        if !is_alone || !client.unread.unknown().is_empty() || client.unread.names().next().is_none() {
+        let (unread, held) = (&client.unread, &client.held);
+        // For anything else it stays here anyway.
+        let is_alone = client.pins.without(unread.reasons().and(held.reasons())).is_empty()
+            && unread.unknown().is_empty()
+            && held.is_only_asked();
+        let question = Question::new(unread.names(), held.asked());
+        if !is_alone || question.names.is_empty() && question.locks.is_empty() {
             return false;
         }
-        let question = Question::new(client.unread.names());
         let text = question.text(self);
         self.query(text.as_bytes(), Effect::Asks(Box::new(question)), out);
         self.tally.questions += 1;
@@ -220,7 +237,7 @@ impl Server {
 
     /// The server has answered, or refused to.
     pub(super) fn is_answered(&mut self, question: Question, client: &mut Client) {
-        let answers = question.answers();
+        let (answers, gone) = question.answers();
         let (mut unknown, mut known) = (Pins::NONE, Vec::new());
         for (name, answer) in answers {
             match answer {
@@ -250,6 +267,8 @@ impl Server {
         client.unread.is_answered(unknown);
         self.has_now(edit(&self.applied), wanted, client);
         client.pins = client.pins.without(before).and(client.unread.reasons());
+        client.held.is_answered(gone.as_deref());
+        self.settle_held(client);
         if std::mem::take(&mut self.has_moved_unread) && !client.pins.contains(PinReason::Setting) {
             self.has_moved = false;
         }

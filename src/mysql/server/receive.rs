@@ -8,6 +8,7 @@ use super::failed::Failed;
 use super::owed::{Effect, Kind, Owed, Preparing, Stage};
 use super::{Client, File, Rest, Server};
 use crate::mysql::frame::{self, HEAD_BYTES, Head, PIECE_BYTES, Reader, packet};
+use crate::mysql::held::Held;
 use crate::mysql::message::{self, OkPacket, mark, status};
 use crate::mysql::statement::Statement;
 use crate::mysql::unread::Unread;
@@ -366,7 +367,7 @@ impl Server {
         }
         let Some(Owed { effect, .. }) = self.pop() else { return Ok(()) };
         match effect {
-            Effect::Statement { pins, uses, releases, sets, .. } => {
+            Effect::Statement { pins, uses, releases, sets, hold, .. } => {
                 if let (Some(sets), Some(client)) = (sets, client.as_deref_mut()) {
                     self.has_set(&sets, client);
                 }
@@ -375,7 +376,10 @@ impl Server {
                     self.prepared.unload(number, true);
                 }
                 if let Some(client) = client {
-                    client.pin(pins);
+                    client.pin(pins, b"");
+                    if let Some(hold) = hold {
+                        self.is_done(*hold, client);
+                    }
                     if uses.is_some() {
                         self.settle_statements(client);
                     }
@@ -392,7 +396,7 @@ impl Server {
                 self.applied = settings;
                 self.settings_lost = false;
             }
-            Effect::Selected(settings) => self.applied = settings,
+            Effect::Selected(settings) | Effect::AppliedAtBest(settings) => self.applied = settings,
             Effect::Reset => {
                 self.is_as_new();
                 if std::mem::take(&mut self.has_moved) {
@@ -407,6 +411,7 @@ impl Server {
                     client.pins = if self.has_moved { Pins::of(PinReason::Setting) } else { Pins::NONE };
                     client.unread = Unread::default();
                     client.unread.lose(client.pins);
+                    client.held = Held::default();
                     client.insert_id = 0;
                     client.statements.clear();
                     client.forget_settings();
@@ -435,7 +440,6 @@ impl Server {
         self.settings_lost = true;
         self.foreign_values = false;
         self.prepared.clear();
-        self.has_named = false;
         self.has_moved_unread = false;
         self.failed = Failed::No;
     }
@@ -491,6 +495,10 @@ impl Server {
             Effect::Applied(_) | Effect::Selected(_) | Effect::Reset => {
                 self.attach_failed(AttachFailure::Settings(error));
             }
+            Effect::AppliedAtBest(settings) => {
+                self.applied = settings;
+                self.in_doubt |= was_open;
+            }
             Effect::Initialized => self.attach_failed(AttachFailure::InitQuery(error)),
             Effect::Asks(question) => {
                 if let Some(client) = client {
@@ -498,8 +506,11 @@ impl Server {
                 }
             }
             Effect::Guarded => return Err(Violation::UnexpectedReply(mark::ERROR)),
-            Effect::Statement { may_begin, uses, .. } => {
+            Effect::Statement { may_begin, uses, hold, .. } => {
                 self.in_doubt |= was_open || may_begin;
+                if let (Some(hold), Some(client)) = (hold, client.as_deref_mut()) {
+                    self.has_failed(&hold, client);
+                }
                 if let Some(number) = uses {
                     self.prepared.unload(number, false);
                 }

@@ -10,7 +10,7 @@ use crate::mysql::frame::{self, HEAD_BYTES, Head, packet};
 use crate::mysql::message::{command, status};
 use crate::protocol::{ClientError, ClientSide, Intent, Out, PinReason, Pins, Violation};
 use crate::sql::mysql::settings::{self, Change, NAMES, SCHEMA, Value};
-use crate::sql::mysql::{self as sql, Command, Dialect, End, KillKind, TEXT_BYTES_MAX, mentions};
+use crate::sql::mysql::{self as sql, Command, Dialect, End, KillKind, TEXT_BYTES_MAX};
 use std::sync::Arc;
 
 /// Reasons to pin that may come to nothing: last values are kept until the client has asked, or has let go of them.
@@ -188,7 +188,7 @@ impl Server {
     }
 
     /// How texts are read.
-    fn dialect(&self, client: &Client) -> Dialect {
+    pub(super) fn dialect(&self, client: &Client) -> Dialect {
         Dialect {
             no_backslash_escapes: self.status & status::NO_BACKSLASH_ESCAPES != 0,
             multibyte_unsafe: client.is_multibyte_unsafe(),
@@ -232,14 +232,13 @@ impl Server {
                     intent.pins_when_sent = intent.pins_when_sent.without(Pins::of(PinReason::Setting));
                     intent.pins_when_done = intent.pins_when_done.without(Pins::of(PinReason::Setting));
                 }
-                let unread = readable(body, is_whole, &mut intent);
-                if !self.will_read(&unread, client, out) || !self.begin(intent, client, out)? {
+                let plan = self.plan(body, is_whole && statement.statements == 1, intent, client)?;
+                if !self.carry_out(&plan, body, client, out)? {
                     return Ok(Fate::Waits);
                 }
-                client.may_have_set(unread);
-                self.has_named |= intent.pins_when_sent.contains(PinReason::PreparedStatement);
                 let effect = Effect::Statement {
-                    pins: intent.pins_when_done,
+                    pins: plan.intent.pins_when_done.without(plan.told),
+                    hold: plan.hold.map(Box::new),
                     may_begin: statement.statements != 1
                         || statement.may_end_transaction
                         || matches!(statement.command, Command::Begin),
@@ -259,19 +258,19 @@ impl Server {
                 let name = std::str::from_utf8(body).ok().filter(|_| settings::is_schema(body));
                 let uses = name.map(|name| [self.uses(name)]).filter(|uses| self.follows(uses, client));
                 let intent = if uses.is_some() { Intent::default() } else { pinning(PinReason::Setting) };
-                if !self.begin(intent, client, out)? {
+                if !self.begin(intent, None, client, out)? {
                     return Ok(Fate::Waits);
                 }
                 let sets = uses.map(|uses| uses.into());
                 self.holding |= sets.is_some();
-                let (uses, pins) = (None, Pins::NONE);
+                let (uses, pins, hold) = (None, Pins::NONE, None);
                 let effect =
-                    Effect::Statement { pins, may_begin: false, loads_file: false, uses, releases: false, sets };
+                    Effect::Statement { pins, may_begin: false, loads_file: false, uses, releases: false, sets, hold };
                 (Kind::Simple, effect)
             }
             command::SET_OPTION => {
                 // No reset is known to undo it.
-                if !self.begin(pinning(PinReason::ServerProcess), client, out)? {
+                if !self.begin(pinning(PinReason::ServerProcess), None, client, out)? {
                     return Ok(Fate::Waits);
                 }
                 (Kind::Simple, Effect::Nothing)
@@ -315,9 +314,12 @@ impl Server {
             // To what `init_query` has made of it.
             (_, Value::Appended(_)) => self.init.is_none(),
             // The client's statements are written in what it has now.
-            (NAMES, _) => client.statements.are_ascii() && !prepares(),
+            (NAMES, _) => client.statements.are_ascii() && !prepares() && !client.has_prepared_by_sql(),
             // They mean what they meant; and where there was no database, nothing brings that back.
-            (SCHEMA, _) => client.statements.is_empty() && !prepares() && !self.options.database.is_empty(),
+            (SCHEMA, _) => {
+                let has_none = client.statements.is_empty() && !prepares() && !client.has_prepared_by_sql();
+                has_none && !self.options.database.is_empty()
+            }
             _ => true,
         })
     }
@@ -355,7 +357,14 @@ impl Server {
     }
 
     /// A statement of this intent is being sent. False: not yet, the server was asked for something that must come first.
-    pub(super) fn begin(&mut self, intent: Intent, client: &mut Client, out: &mut Out) -> Result<bool, ClientError> {
+    /// It is of this text, which leaves things for these reasons that are told apart.
+    pub(super) fn begin(
+        &mut self,
+        intent: Intent,
+        text: Option<(Pins, &[u8])>,
+        client: &mut Client,
+        out: &mut Out,
+    ) -> Result<bool, ClientError> {
         let reasons = intent.pins_when_sent.and(intent.pins_when_done);
         if let Some(why) = client.gate.admit(reasons, client.pins, UNCERTAIN) {
             return Err(why);
@@ -371,7 +380,10 @@ impl Server {
         if may_ask || reasons.contains(PinReason::Unreadable) || intent.draws_sequence && client.may_ask_here() {
             self.guard_values(client, out);
         }
-        client.pin(intent.pins_when_sent);
+        match text {
+            Some((told, text)) => client.pin(intent.pins_when_sent.without(told), text),
+            None => client.pin_for_command(intent.pins_when_sent),
+        }
         client.asks_last_values |= intent.asks_sequence;
         self.own_values |= intent.draws_sequence;
         if client.asks_last_values && intent.draws_sequence {
@@ -403,32 +415,6 @@ fn read_bytes(command: u8) -> usize {
 /// The number behind the command of what is for a prepared statement.
 pub(in crate::mysql) fn statement_number(body: &[u8]) -> Option<u32> {
     body.first_chunk().map(|number| u32::from_le_bytes(*number))
-}
-
-/// What a text may set, as far as the server can be asked for it: that is no reason to pin then.
-pub(super) fn readable(text: &[u8], is_whole: bool, intent: &mut Intent) -> Vec<String> {
-    let pins = intent.pins_when_sent.and(intent.pins_when_done);
-    // Who keeps its connection for these will find all there.
-    let is_kept = [PinReason::OpaqueCode, PinReason::Unreadable].into_iter().any(|reason| pins.contains(reason));
-    let (mut names, mut known) = (Vec::new(), Pins::NONE);
-    if !is_whole || is_kept {
-        return names;
-    }
-    if pins.contains(PinReason::UserVariable)
-        && let Some(variables) = mentions::variables(text)
-    {
-        names.extend(variables);
-        known.add(PinReason::UserVariable);
-    }
-    if pins.contains(PinReason::Setting)
-        && let Some(settings) = settings::touched(text)
-    {
-        names.extend(settings);
-        known.add(PinReason::Setting);
-    }
-    intent.pins_when_sent = intent.pins_when_sent.without(known);
-    intent.pins_when_done = intent.pins_when_done.without(known);
-    names
 }
 
 /// It needs no database, or selects one.

@@ -6,7 +6,7 @@ use crate::mysql::frame::packet;
 use crate::mysql::message::command;
 use crate::protocol::{ClientSide, Out, Settings};
 use crate::sql::mysql::settings::{
-    Change, ISOLATION, NAMES, NO_SCHEMA, READ_ONLY, RESULTS, SCHEMA, Value, is_variable,
+    Change, ISOLATION, NAMES, NO_SCHEMA, PREPARED, READ_ONLY, RESULTS, SCHEMA, Value, is_no_setting, is_variable,
 };
 use mysql_common::collations::{Collation, CollationId};
 use std::collections::BTreeMap;
@@ -20,11 +20,11 @@ impl Server {
         }
         self.tally.replays += 1;
         let has = self.select(wanted, out);
-        let leaves_variables = has.iter().any(|(name, _)| is_variable(name) && wanted.value(name).is_none());
-        if leaves_variables && !self.settings_lost {
+        let leaves_more = has.iter().any(|(name, _)| is_no_setting(name) && wanted.value(name).is_none());
+        if leaves_more && !self.settings_lost {
             self.reset_connection(out);
         }
-        let is_lost = self.settings_lost || leaves_variables;
+        let is_lost = self.settings_lost || leaves_more;
         let mut difference = has.difference(wanted);
         let mut reset = if is_lost { Vec::new() } else { difference.reset };
         // Results go back to what `NAMES` says, which makes them anew whenever it is said.
@@ -49,13 +49,21 @@ impl Server {
             difference.set = wanted.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
         }
         difference.set.retain(|(name, _)| name != SCHEMA);
-        let (variables, others): (Vec<_>, Vec<_>) = difference.set.iter().partition(|(name, _)| is_variable(name));
+        let (prepared, sets): (Vec<_>, Vec<_>) =
+            difference.set.iter().partition(|(name, _)| name.starts_with(PREPARED));
+        let (variables, others): (Vec<_>, Vec<_>) = sets.into_iter().partition(|(name, _)| is_variable(name));
         // Each is read under what the one before has set.
         let sets =
             [others, variables].into_iter().enumerate().filter(|(at, sets)| !sets.is_empty() || is_lost && *at == 0);
         for (_, set) in sets {
             let text = self.set(set.iter().map(|(name, value)| (name.as_str(), value.as_str())));
             self.query(text.as_bytes(), Effect::Applied(Arc::clone(wanted)), out);
+        }
+        for (name, text) in prepared {
+            let name = name.strip_prefix(PREPARED).unwrap_or_default();
+            let text = format!("PREPARE `{name}` FROM '{}'", text.replace('\'', "''"));
+            // One that can't be any more is told so when it is executed.
+            self.query(text.as_bytes(), Effect::AppliedAtBest(Arc::clone(wanted)), out);
         }
     }
 

@@ -11,6 +11,7 @@
 //! * texts longer than [`TEXT_BYTES_MAX`]: their beginning is read, and they pin as unreadable; `INSERT ... VALUES` is no
 //!   exception, as a second statement may follow
 
+pub mod holds;
 mod lexer;
 pub mod mentions;
 mod names;

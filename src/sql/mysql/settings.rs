@@ -27,6 +27,14 @@ pub fn is_variable(name: &str) -> bool {
     name.starts_with('@')
 }
 
+/// In front of the name of a statement that SQL has prepared; the value is what was prepared.
+pub const PREPARED: &str = "prepare ";
+
+/// It changes nothing about what statements mean to their server.
+pub fn is_no_setting(name: &str) -> bool {
+    is_variable(name) || name.starts_with(PREPARED)
+}
+
 /// Longer texts are not looked at.
 const SET_BYTES_MAX: usize = 1024;
 /// Nor are those that assign more.

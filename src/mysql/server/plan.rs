@@ -1,0 +1,213 @@
+//! What becomes of the state that a text makes: what goes along with its client, what the server is asked for, what is told apart by name
+//! and keeps the client as long as it is there, and what keeps it until it leaves.
+
+use super::{Client, Server};
+use crate::mysql::held::Held;
+use crate::protocol::{ClientError, ClientSide, Intent, Out, PinReason, Pins, Settings};
+use crate::sql::mysql::holds::{self, Hold, Thing};
+use crate::sql::mysql::settings::{self, PREPARED, SCHEMA};
+use crate::sql::mysql::{self as sql, Dialect, mentions};
+
+/// Statements that SQL has prepared and that go with a client, and the bytes of their texts.
+const PREPARED_MAX: usize = 32;
+const PREPARED_BYTES_MAX: usize = 64 << 10;
+
+/// Of a text that is about to be sent.
+pub(super) struct Plan {
+    /// Without what goes along.
+    pub(super) intent: Intent,
+    /// Its reasons to pin of which the things themselves are told apart.
+    pub(super) told: Pins,
+    /// Names that the server is to be asked for.
+    pub(super) unread: Vec<String>,
+    pub(super) hold: Option<Hold>,
+}
+
+impl Server {
+    /// Of a text as its scan has found it. `is_one`: it is here to its end, and is one statement.
+    pub(super) fn plan(
+        &self,
+        text: &[u8],
+        is_one: bool,
+        mut intent: Intent,
+        client: &Client,
+    ) -> Result<Plan, ClientError> {
+        let pins = intent.pins_when_sent.and(intent.pins_when_done);
+        let may_hold = is_one && !Held::own(pins.and(intent.may_end)).is_empty();
+        let mut hold = if may_hold { holds::of(text) } else { None };
+        let mut told = hold.as_ref().map_or(Pins::NONE, Held::told_by);
+        let mut unread = None;
+        match &mut hold {
+            Some(Hold::Prepares { name, text }) => {
+                if !self.goes_along(name, text.as_deref(), client) {
+                    *text = None;
+                }
+                if text.is_some() {
+                    without(&mut intent, told);
+                }
+            }
+            Some(Hold::Executes(name)) => {
+                if let Some(prepared) = client.prepared_by_sql(name) {
+                    let dialect = self.dialect(client);
+                    let statement = sql::classify(prepared.as_bytes(), dialect)
+                        .or(sql::classify(prepared.as_bytes(), Dialect { ansi_quotes: true, ..dialect }));
+                    if statement.has_kill {
+                        return Err(ClientError::Unsupported { feature: "KILL" });
+                    }
+                    intent = statement.intent;
+                    unread = Some(readable(prepared.as_bytes(), true, &mut intent));
+                    // What it leaves is not told apart.
+                    told = Pins::NONE;
+                } else if !client.held.has_statement(name) && !client.has_opaque() {
+                    // There is none.
+                    intent = Intent::default();
+                }
+            }
+            Some(Hold::Begins(_) | Hold::Ends(_) | Hold::UserLocks(_) | Hold::NoUserLocks) | None => {}
+        }
+        let unread = unread.unwrap_or_else(|| readable(text, is_one, &mut intent));
+        Ok(Plan { intent, told, unread, hold })
+    }
+
+    /// The text is sent, if nothing must come first (then: false), and what keeps its client is known from here on.
+    pub(super) fn carry_out(
+        &mut self,
+        plan: &Plan,
+        text: &[u8],
+        client: &mut Client,
+        out: &mut Out,
+    ) -> Result<bool, ClientError> {
+        if !self.will_read(&plan.unread, client, out)
+            || !self.begin(plan.intent, Some((plan.told, text)), client, out)?
+        {
+            return Ok(false);
+        }
+        client.may_have_set(plan.unread.clone());
+        client.held.may_rename(text);
+        if let Some(Hold::UserLocks(names)) = &plan.hold {
+            client.held.may_lock(names);
+            self.settle_held(client);
+        }
+        Ok(true)
+    }
+
+    /// A statement that SQL prepares can be prepared on another connection.
+    fn goes_along(&self, name: &str, text: Option<&str>, client: &Client) -> bool {
+        let Some(text) = text else { return false };
+        let own = format!("{PREPARED}{name}");
+        let others = || client.settings().iter().filter(|(other, _)| other.starts_with(PREPARED) && *other != own);
+        let bytes = text.len() + others().map(|(_, text)| text.len()).sum::<usize>();
+        !self.has_moved && others().count() < PREPARED_MAX && bytes <= PREPARED_BYTES_MAX
+    }
+
+    /// A statement of the client's has succeeded.
+    pub(super) fn is_done(&mut self, hold: Hold, client: &mut Client) {
+        match hold {
+            Hold::Begins(things) => {
+                let things: Vec<Thing> = things.into_iter().map(|thing| self.placed(thing, client)).collect();
+                client.held.begin(things);
+            }
+            Hold::Ends(things) => {
+                for thing in things {
+                    // It may be another database's.
+                    if self.has_moved && matches!(thing, Thing::Table(None, _)) {
+                        continue;
+                    }
+                    if let Thing::Statement(name) = &thing {
+                        self.forget_prepared(name, client);
+                    }
+                    let thing = self.placed(thing, client);
+                    client.held.end(&[thing]);
+                }
+            }
+            Hold::NoUserLocks => client.held.end_user_locks(),
+            Hold::Prepares { name, text } => {
+                self.forget_prepared(&name, client);
+                client.held.end(&[Thing::Statement(name.clone())]);
+                match text {
+                    Some(text) => {
+                        let edit = |settings: &Settings| {
+                            settings.edited(|values| _ = values.insert(format!("{PREPARED}{name}"), text.clone()))
+                        };
+                        self.has_now(edit(&self.applied), edit(client.settings()), client);
+                    }
+                    None => client.held.begin([Thing::Statement(name)]),
+                }
+            }
+            Hold::UserLocks(_) | Hold::Executes(_) => {}
+        }
+        self.settle_held(client);
+    }
+
+    /// A statement of the client's has failed.
+    pub(super) fn has_failed(&mut self, hold: &Hold, client: &mut Client) {
+        if let Hold::Prepares { name, .. } = hold {
+            // So has the one of this name that was there.
+            self.forget_prepared(name, client);
+            client.held.end(&[Thing::Statement(name.clone())]);
+            self.settle_held(client);
+        }
+    }
+
+    fn forget_prepared(&mut self, name: &str, client: &mut Client) {
+        let name = format!("{PREPARED}{name}");
+        if client.settings().value(&name).is_some() {
+            let edit = |settings: &Settings| settings.edited(|values| _ = values.remove(&name));
+            self.has_now(edit(&self.applied), edit(client.settings()), client);
+        }
+    }
+
+    /// A table without its database is of the selected one.
+    fn placed(&self, thing: Thing, client: &Client) -> Thing {
+        match thing {
+            Thing::Table(None, name) => {
+                let database = client.settings().value(SCHEMA).unwrap_or(&self.options.database);
+                Thing::Table(Some(database.to_owned()), name)
+            }
+            other @ (Thing::Table(Some(_), _)
+            | Thing::UserLock(_)
+            | Thing::TableLocks
+            | Thing::InstanceLock
+            | Thing::Handler(_)
+            | Thing::Statement(_)) => other,
+        }
+    }
+
+    /// The client keeps its connection for what is there.
+    pub(super) fn settle_held(&self, client: &mut Client) {
+        let all = PinReason::ALL.into_iter().fold(Pins::NONE, |pins, reason| pins.and(Pins::of(reason)));
+        client.pins = client.pins.without(Held::own(all)).and(client.held.reasons());
+        self.settle_statements(client);
+    }
+}
+
+/// What a text may set, as far as the server can be asked for it: that is no reason to pin then.
+fn readable(text: &[u8], is_whole: bool, intent: &mut Intent) -> Vec<String> {
+    let pins = intent.pins_when_sent.and(intent.pins_when_done);
+    // Who keeps its connection for these will find all there.
+    let is_kept = [PinReason::OpaqueCode, PinReason::Unreadable].into_iter().any(|reason| pins.contains(reason));
+    let (mut names, mut known) = (Vec::new(), Pins::NONE);
+    if !is_whole || is_kept {
+        return names;
+    }
+    if pins.contains(PinReason::UserVariable)
+        && let Some(variables) = mentions::variables(text)
+    {
+        names.extend(variables);
+        known.add(PinReason::UserVariable);
+    }
+    if pins.contains(PinReason::Setting)
+        && let Some(settings) = settings::touched(text)
+    {
+        names.extend(settings);
+        known.add(PinReason::Setting);
+    }
+    without(intent, known);
+    names
+}
+
+/// These reasons to pin are none.
+fn without(intent: &mut Intent, reasons: Pins) {
+    intent.pins_when_sent = intent.pins_when_sent.without(reasons);
+    intent.pins_when_done = intent.pins_when_done.without(reasons);
+}
