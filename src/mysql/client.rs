@@ -15,7 +15,7 @@ use crate::protocol::{
     ClientError, ClientSide, Codec, Detached, Gate, Intent, Kill, Killed, PinCause, PinReason, PinRules, Pins,
     ServerError, Settings, Violation,
 };
-use crate::sql::mysql::settings::{NAMES, NO_SCHEMA, PREPARED, SCHEMA, is_no_setting};
+use crate::sql::mysql::settings::{Change, NAMES, NO_SCHEMA, PREPARED, SCHEMA, STATE_CHANGE, Value, is_no_setting};
 use crate::sql::mysql::{self as sql, KillKind, TEXT_BYTES_MAX};
 use mysql_common::constants::CapabilityFlags as Capabilities;
 use std::sync::Arc;
@@ -39,6 +39,8 @@ pub struct Client {
     /// What some of them are for.
     pub(super) unread: Unread,
     pub(super) held: Held,
+    /// It wants to be told whenever something of its session has changed.
+    pub(super) tracks_state: bool,
     pub(super) gate: Gate,
     pub(super) statements: Statements,
     statement_key: [u8; 16],
@@ -99,6 +101,7 @@ impl Client {
             pins: Pins::NONE,
             unread: Unread::default(),
             held: Held::default(),
+            tracks_state: false,
             gate: Gate::default(),
             statements: Statements::default(),
             statement_key: started.welcome.statement_key,
@@ -144,6 +147,14 @@ impl Client {
     /// Its next question for last values may come on the same connection.
     pub(super) fn may_ask_here(&self) -> bool {
         self.asks_last_values || self.is_busy_here || !self.pins.is_empty()
+    }
+
+    /// It has set these: whether it wants to be told of changes may be among them.
+    pub(super) fn track_state(&mut self, sets: &[Change]) {
+        let is_on = |value: &str| ["1", "ON", "'ON'", "TRUE"].iter().any(|on| on.eq_ignore_ascii_case(value));
+        for (_, value) in sets.iter().filter(|(name, _)| *name == STATE_CHANGE) {
+            self.tracks_state = matches!(value, Value::Written(value) if is_on(value));
+        }
     }
 
     /// It must keep its connection for these reasons, whatever it is that this text of its leaves there.

@@ -24,6 +24,8 @@ pub struct Held {
     unnamed_locks: bool,
     /// Whether locks of users are there, only the server can say.
     asks: bool,
+    /// A text was no statement, unless names are statements (Oracle's mode of MariaDB's): then it may be code that failed.
+    pub asks_mode: bool,
 }
 
 impl Held {
@@ -43,6 +45,7 @@ impl Held {
             Hold::Begins(things) => things.iter().fold(Pins::NONE, |pins, thing| pins.and(Pins::of(thing.reason()))),
             Hold::UserLocks(_) => Pins::of(PinReason::SessionLock),
             Hold::Prepares { .. } | Hold::Executes(_) => Pins::of(PinReason::PreparedStatement),
+            Hold::Unknown => Pins::of(PinReason::OpaqueCode),
             Hold::Ends(_) | Hold::NoUserLocks => Pins::NONE,
         }
     }
@@ -53,12 +56,15 @@ impl Held {
         self.asks = true;
     }
 
-    /// A text is sent that may give tables other names.
-    pub fn may_rename(&mut self, text: &[u8]) {
+    /// A text that may give tables other names.
+    pub fn may_rename(&self, text: &[u8]) -> bool {
         let may = |word: &[u8; 5]| text.windows(word.len()).any(|bytes| bytes.eq_ignore_ascii_case(word));
-        if self.things.iter().any(|thing| matches!(thing, Thing::Table(..))) && (may(b"alter") || may(b"renam")) {
-            self.unknown.add(PinReason::TemporaryObject);
-        }
+        self.things.iter().any(|thing| matches!(thing, Thing::Table(..))) && (may(b"alter") || may(b"renam"))
+    }
+
+    /// Nobody knows the names of tables any more.
+    pub fn lose_tables(&mut self) {
+        self.unknown.add(PinReason::TemporaryObject);
     }
 
     /// They are there.
@@ -117,7 +123,8 @@ impl Held {
     /// What the client keeps its connection for.
     pub fn reasons(&self) -> Pins {
         let locks = if self.unnamed_locks { Pins::of(PinReason::SessionLock) } else { Pins::NONE };
-        self.things.iter().fold(self.unknown.and(locks), |pins, thing| pins.and(Pins::of(thing.reason())))
+        let code = if self.asks_mode { Pins::of(PinReason::OpaqueCode) } else { Pins::NONE };
+        self.things.iter().fold(self.unknown.and(locks).and(code), |pins, thing| pins.and(Pins::of(thing.reason())))
     }
 
     /// Those whose causes are told apart, among these.
@@ -171,13 +178,14 @@ mod tests {
     fn tables_that_may_have_another_name() {
         let mut held = Held::default();
         let table = Thing::Table(None, "a".to_owned());
-        held.may_rename(b"ALTER TABLE a RENAME b");
+        assert!(!held.may_rename(b"ALTER TABLE a RENAME b"));
         held.begin([table.clone()]);
-        held.may_rename(b"SELECT 1");
+        assert!(!held.may_rename(b"SELECT 1"));
         held.end(std::slice::from_ref(&table));
         assert_eq!(held.reasons(), Pins::NONE);
         held.begin([table.clone()]);
-        held.may_rename(b"rename table a to b");
+        assert!(held.may_rename(b"rename table a to b"));
+        held.lose_tables();
         held.end(&[table]);
         assert_eq!(held.reasons(), Pins::of(PinReason::TemporaryObject));
     }

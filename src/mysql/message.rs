@@ -223,6 +223,12 @@ pub fn read_switch(payload: &[u8]) -> Option<(&[u8], &[u8])> {
     Some((name, reader.0))
 }
 
+/// What session trackers tell of (<https://dev.mysql.com/doc/refman/9.7/en/session-state-tracking.html>).
+pub mod tracker {
+    /// That something has changed, without a word of what.
+    pub const STATE: u8 = 2;
+}
+
 /// What an OK packet says, or what stands in its place at the end of rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct OkPacket<'a> {
@@ -267,6 +273,21 @@ impl<'a> OkPacket<'a> {
         if has_changes {
             frame::put_string(out, self.changes);
         }
+    }
+
+    /// What has changed, but for [`tracker::STATE`]; and whether that was there.
+    pub fn untold(&self) -> (Vec<u8>, bool) {
+        let (mut kept, mut is_told) = (Vec::new(), false);
+        let mut reader = Reader(self.changes);
+        while let (Some(kind), Some(change)) = (reader.byte(), reader.string()) {
+            if kind == tracker::STATE {
+                is_told = true;
+            } else {
+                kept.push(kind);
+                frame::put_string(&mut kept, change);
+            }
+        }
+        (kept, is_told)
     }
 
     /// Writes an EOF packet's payload.

@@ -47,10 +47,16 @@ pub struct Server {
     status: u16,
     /// An error has come since, and with it nobody said whether a transaction is open.
     in_doubt: bool,
+    /// What that statement may have changed of the session is seen to.
+    saw_changes: bool,
+    /// A statement that failed may have left something that nobody was told of: MariaDB says nothing of what a trigger has set by then.
+    is_soiled: bool,
     /// What the proxy has set.
     applied: Arc<Settings>,
     /// Something has undone it.
     settings_lost: bool,
+    /// The server tells of each statement whether it has changed something of the session.
+    tells_state: bool,
     owed: VecDeque<Owed>,
     /// Nothing is taken until everything owed has come.
     holding: bool,
@@ -119,8 +125,11 @@ impl Server {
             is_mariadb: version.to_ascii_lowercase().contains("mariadb"),
             status,
             in_doubt: false,
+            saw_changes: true,
+            is_soiled: false,
             applied: Arc::new(Settings::new([(NAMES, COLLATION.to_string())])),
             settings_lost: false,
+            tells_state: false,
             owed: VecDeque::new(),
             holding: false,
             sending: Rest::NONE,
@@ -182,6 +191,10 @@ impl ServerSide for Server {
             self.own_values = false;
             self.client = Some(client.id());
             self.prepared.disown();
+            if self.is_soiled {
+                self.reset_connection(sides.server);
+                self.settings_lost = true;
+            }
         }
         self.tidy(sides.server);
         self.prepare(client.settings(), sides.server);
@@ -229,7 +242,7 @@ impl ServerSide for Server {
             return self.roll_back(Failed::Told, out);
         }
         packet(out, &mut 0, |out| out.push(command::PING));
-        self.owe(Kind::Simple, true, Effect::Nothing);
+        self.owe(Kind::Simple, true, Effect::Probes { may_change: self.saw_changes });
         self.tally.questions += 1;
         true
     }

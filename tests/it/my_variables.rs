@@ -4,6 +4,39 @@
 use crate::harness::mysql::beside::{app, both_sides};
 use crate::harness::mysql::wire::MyWire;
 
+/// Scenario 110: what a trigger sets, or a procedure, is nobody else's either, and its client finds it.
+#[test]
+fn my_110_by_triggers_and_procedures() {
+    let setup = &[
+        "CREATE TABLE t (a INT NOT NULL)",
+        "CREATE PROCEDURE p() SET @a = 9",
+        "CREATE PROCEDURE q() SELECT 8 INTO @a",
+    ];
+    both_sides("my_110t", 3, setup, |sides| {
+        let mut root = sides.server.root();
+        for name in [&sides.name, &sides.twin] {
+            root.query(&format!("CREATE TRIGGER {name}.t1 BEFORE INSERT ON {name}.t FOR EACH ROW SET @a = NEW.a"));
+            let function = "RETURNS INT DETERMINISTIC NO SQL BEGIN SET @a = 7; RETURN 1; END";
+            root.query(&format!("CREATE FUNCTION {name}.f() {function}"));
+        }
+        for sql in [
+            "INSERT INTO t VALUES (5)",
+            "INSERT INTO t VALUES (6), (NULL)",
+            "INSERT INTO t VALUES (6), (nonsense)",
+            "CALL p()",
+            "CALL q()",
+            "SELECT f()",
+            "SET @b = f()",
+        ] {
+            let mut talk = sides.talk();
+            talk.all(&[sql, "SELECT @a", "BEGIN", sql, "COMMIT", "SELECT @a"]);
+            drop(talk);
+            let mut other = MyWire::connect(sides.proxy.address, &app().database(&sides.name)).unwrap();
+            assert_eq!(other.query("SELECT @a, @b"), [[None, None]], "{sql}");
+        }
+    });
+}
+
 /// What a variable can be set to.
 const VALUES: &[&str] = &[
     "5",

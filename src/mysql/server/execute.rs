@@ -117,7 +117,7 @@ impl Server {
             _ => Fate::Renumbered(here),
         };
         let text = text.as_deref().unwrap_or_default();
-        let mut plan = self.plan(text, !text.is_empty(), intent, client)?;
+        let mut plan = self.plan(text, !text.is_empty(), false, intent, client)?;
         if opens_cursor {
             plan.intent.pins_when_sent.add(PinReason::PreparedStatement);
             plan.told.add(PinReason::PreparedStatement);
@@ -140,11 +140,12 @@ impl Server {
         // What it does to a transaction is the server's to say.
         let effect = Effect::Statement {
             pins: Pins::NONE,
-            may_begin: true,
+            is_doubtful: true,
             loads_file: false,
             uses,
             releases: false,
             sets: None,
+            may_change: plan.may_change(),
             hold: plan.hold.map(Box::new),
         };
         self.owe_client(Kind::Query, effect);

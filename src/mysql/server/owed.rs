@@ -60,8 +60,9 @@ pub(super) enum Effect {
     Statement {
         /// Reasons to pin that hold once it is done.
         pins: Pins,
-        /// A transaction may be open behind its error, although none was before.
-        may_begin: bool,
+        /// Behind its error the server has to be asked: a transaction may be open although none was before, or something of the
+        /// session has changed.
+        is_doubtful: bool,
         /// It may ask for a file.
         loads_file: bool,
         /// The prepared statement that it executes, if something is kept for that on the server.
@@ -70,6 +71,8 @@ pub(super) enum Effect {
         releases: bool,
         /// What it sets, that goes along with its client.
         sets: Option<Box<[Change]>>,
+        /// It may change something of the session, which is seen to.
+        may_change: bool,
         /// What it leaves, or ends, by name.
         hold: Option<Box<Hold>>,
     },
@@ -105,6 +108,10 @@ pub(super) enum Effect {
     Guarded,
     /// What the client has set is known.
     Asks(Box<Question>),
+    /// What an error has left open is known; `may_change`: of the statement that failed.
+    Probes {
+        may_change: bool,
+    },
 }
 
 /// What is known of a statement before it has been prepared.

@@ -12,6 +12,9 @@ use crate::sql::mysql::{self as sql, Dialect, mentions};
 const PREPARED_MAX: usize = 32;
 const PREPARED_BYTES_MAX: usize = 64 << 10;
 
+/// ER_PARSE_ERROR
+const PARSE_ERROR: &str = "1064";
+
 /// Of a text that is about to be sent.
 pub(super) struct Plan {
     /// Without what goes along.
@@ -21,6 +24,16 @@ pub(super) struct Plan {
     /// Names that the server is to be asked for.
     pub(super) unread: Vec<String>,
     pub(super) hold: Option<Hold>,
+    /// Temporary tables may have other names behind it.
+    renames: bool,
+}
+
+impl Plan {
+    /// Something of the session may change, of which this says what.
+    pub(super) fn may_change(&self) -> bool {
+        let pins = self.intent.pins_when_sent.and(self.intent.pins_when_done);
+        self.renames || !self.unread.is_empty() || self.hold.is_some() || !pins.is_empty()
+    }
 }
 
 impl Server {
@@ -29,12 +42,18 @@ impl Server {
         &self,
         text: &[u8],
         is_one: bool,
+        is_unknown: bool,
         mut intent: Intent,
         client: &Client,
     ) -> Result<Plan, ClientError> {
         let pins = intent.pins_when_sent.and(intent.pins_when_done);
         let may_hold = is_one && !Held::own(pins.and(intent.may_end)).is_empty();
         let mut hold = if may_hold { holds::of(text) } else { None };
+        if is_one && is_unknown {
+            hold = Some(Hold::Unknown);
+            // Mostly it is a mistake, and no reason to expect that its client asks for last values.
+            (intent.asks_sequence, intent.draws_sequence) = (false, false);
+        }
         let mut told = hold.as_ref().map_or(Pins::NONE, Held::told_by);
         let mut unread = None;
         match &mut hold {
@@ -63,10 +82,10 @@ impl Server {
                     intent = Intent::default();
                 }
             }
-            Some(Hold::Begins(_) | Hold::Ends(_) | Hold::UserLocks(_) | Hold::NoUserLocks) | None => {}
+            Some(Hold::Begins(_) | Hold::Ends(_) | Hold::UserLocks(_) | Hold::NoUserLocks | Hold::Unknown) | None => {}
         }
         let unread = unread.unwrap_or_else(|| readable(text, is_one, &mut intent));
-        Ok(Plan { intent, told, unread, hold })
+        Ok(Plan { intent, told, unread, hold, renames: client.held.may_rename(text) })
     }
 
     /// The text is sent, if nothing must come first (then: false), and what keeps its client is known from here on.
@@ -83,7 +102,9 @@ impl Server {
             return Ok(false);
         }
         client.may_have_set(plan.unread.clone());
-        client.held.may_rename(text);
+        if plan.renames {
+            client.held.lose_tables();
+        }
         if let Some(Hold::UserLocks(names)) = &plan.hold {
             client.held.may_lock(names);
             self.settle_held(client);
@@ -134,18 +155,34 @@ impl Server {
                     None => client.held.begin([Thing::Statement(name)]),
                 }
             }
+            Hold::Unknown => client.pin(Pins::of(PinReason::OpaqueCode), b""),
             Hold::UserLocks(_) | Hold::Executes(_) => {}
         }
         self.settle_held(client);
     }
 
     /// A statement of the client's has failed.
-    pub(super) fn has_failed(&mut self, hold: &Hold, client: &mut Client) {
+    pub(super) fn has_failed(&mut self, hold: &Hold, code: &str, client: &mut Client) {
+        if *hold == Hold::Unknown {
+            let was_opaque = client.pins.contains(PinReason::OpaqueCode);
+            client.pins.add(PinReason::OpaqueCode);
+            client.held.asks_mode |= code == PARSE_ERROR && !was_opaque;
+        }
         if let Hold::Prepares { name, .. } = hold {
             // So has the one of this name that was there.
             self.forget_prepared(name, client);
             client.held.end(&[Thing::Statement(name.clone())]);
             self.settle_held(client);
+        }
+    }
+
+    /// A statement has changed something of the session, and its text does not say so: a trigger may have.
+    pub(super) fn has_changed_unseen(&mut self, client: &mut Client) {
+        if !client.has_opaque() {
+            client.pin(Pins::of(PinReason::UserVariable), b"");
+            // It may be what texts mean.
+            self.has_moved = true;
+            self.has_moved_unread = false;
         }
     }
 

@@ -34,6 +34,8 @@ pub(super) struct Question {
     names: Vec<String>,
     /// Of locks: whether they are this connection's.
     locks: Vec<String>,
+    /// Whether it is MariaDB in Oracle's mode.
+    mode: bool,
     columns: Vec<Column>,
     row: Vec<Option<Vec<u8>>>,
 }
@@ -43,6 +45,15 @@ struct Column {
     width: u32,
     kind: u8,
     flags: u16,
+}
+
+/// To a question.
+struct Answers {
+    values: Vec<(String, Answer)>,
+    /// Locks that are not there; `None`: who knows.
+    gone: Option<Vec<String>>,
+    /// Names are no statements.
+    is_plain_mode: bool,
 }
 
 /// What is known of a value.
@@ -57,9 +68,9 @@ enum Answer {
 }
 
 impl Question {
-    fn new<'a>(names: impl Iterator<Item = &'a str>, locks: impl Iterator<Item = &'a str>) -> Self {
+    fn new<'a>(names: impl Iterator<Item = &'a str>, locks: impl Iterator<Item = &'a str>, mode: bool) -> Self {
         let [names, locks] = [names.map(str::to_owned).collect(), locks.map(str::to_owned).collect()];
-        Self { names, locks, columns: Vec::new(), row: Vec::new() }
+        Self { names, locks, mode, columns: Vec::new(), row: Vec::new() }
     }
 
     /// Nothing is known, and nothing will be.
@@ -81,7 +92,9 @@ impl Question {
         };
         // Without a limit of its own it would have that of the session.
         let locks = self.locks.iter().map(|name| format!("IS_USED_LOCK('{name}')<=>CONNECTION_ID()"));
-        format!("SELECT {} LIMIT 1", self.names.iter().map(one).chain(locks).collect::<Vec<_>>().join(","))
+        let mode = self.mode.then(|| "INSTR(@@SESSION.sql_mode,'ORACLE')".to_owned());
+        let all: Vec<String> = self.names.iter().map(one).chain(locks).chain(mode).collect();
+        format!("SELECT {} LIMIT 1", all.join(","))
     }
 
     /// A column's definition has come.
@@ -112,8 +125,7 @@ impl Question {
         }
     }
 
-    /// Values by name, and the locks that are not there; `None`: who knows.
-    fn answers(self) -> (Vec<(String, Answer)>, Option<Vec<String>>) {
+    fn answers(self) -> Answers {
         let mut row = self.row.into_iter();
         let mut columns = self.columns.into_iter();
         let mut next = || Some((columns.next()?, row.next()?));
@@ -142,7 +154,8 @@ impl Question {
                 None => gone = None,
             }
         }
-        (answers, gone)
+        let is_plain_mode = self.mode && next().and_then(|(_, value)| value).is_some_and(|value| value == b"0");
+        Answers { values: answers, gone, is_plain_mode }
     }
 }
 
@@ -209,8 +222,8 @@ impl Server {
         let is_alone = client.pins.without(unread.reasons().and(held.reasons())).is_empty()
             && unread.unknown().is_empty()
             && held.is_only_asked();
-        let question = Question::new(unread.names(), held.asked());
-        if !is_alone || question.names.is_empty() && question.locks.is_empty() {
+        let question = Question::new(unread.names(), held.asked(), held.asks_mode);
+        if !is_alone || question.names.is_empty() && question.locks.is_empty() && !question.mode {
             return false;
         }
         let text = question.text(self);
@@ -237,7 +250,8 @@ impl Server {
 
     /// The server has answered, or refused to.
     pub(super) fn is_answered(&mut self, question: Question, client: &mut Client) {
-        let (answers, gone) = question.answers();
+        let asked_mode = question.mode;
+        let Answers { values: answers, gone, is_plain_mode } = question.answers();
         let (mut unknown, mut known) = (Pins::NONE, Vec::new());
         for (name, answer) in answers {
             match answer {
@@ -268,6 +282,12 @@ impl Server {
         self.has_now(edit(&self.applied), wanted, client);
         client.pins = client.pins.without(before).and(client.unread.reasons());
         client.held.is_answered(gone.as_deref());
+        if asked_mode {
+            client.held.asks_mode = false;
+            if is_plain_mode {
+                client.pins = client.pins.without(Pins::of(PinReason::OpaqueCode));
+            }
+        }
         self.settle_held(client);
         if std::mem::take(&mut self.has_moved_unread) && !client.pins.contains(PinReason::Setting) {
             self.has_moved = false;

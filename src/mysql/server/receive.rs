@@ -325,6 +325,41 @@ impl Server {
     ) -> Result<(), Violation> {
         let Some(owed) = self.owed.front() else { return Ok(()) };
         let ends_rows = read.payload.first() == Some(&mark::EOF);
+        let told = if ok.changes.is_empty() { None } else { Some(ok.untold()).filter(|(_, is_told)| *is_told) };
+        let is_seen = match &owed.effect {
+            Effect::Statement { may_change, .. } | Effect::Probes { may_change } => *may_change,
+            Effect::Nothing
+            | Effect::Prepares(_)
+            | Effect::PreparesAnew { .. }
+            | Effect::Fetches(_)
+            | Effect::Unloads(_)
+            | Effect::Applied(_)
+            | Effect::AppliedAtBest(_)
+            | Effect::Selected(_)
+            | Effect::Initialized
+            | Effect::Reset
+            | Effect::ClientReset
+            | Effect::Refuse(_)
+            | Effect::Guarded
+            | Effect::Asks(_) => true,
+        };
+        if let (Effect::Statement { sets: Some(sets), .. }, Some(client)) = (&owed.effect, client.as_deref_mut()) {
+            client.track_state(sets);
+        }
+        if let (Some(_), false, Some(client)) = (&told, is_seen, client.as_deref_mut()) {
+            self.has_changed_unseen(client);
+        }
+        let Some(owed) = self.owed.front() else { return Ok(()) };
+        // Who has not asked for that does not get it.
+        let told = told.filter(|_| client.as_deref().is_some_and(|client| !client.tracks_state));
+        let is_whole = told.is_none();
+        let ok = match &told {
+            Some((changes, _)) if changes.is_empty() => {
+                OkPacket { changes, status: ok.status & !status::STATE_CHANGED, ..ok }
+            }
+            Some((changes, _)) => OkPacket { changes, ..ok },
+            None => ok,
+        };
         if owed.stage == Stage::Described && ok.status & status::CURSOR_EXISTS == 0 {
             // A result without rows.
             self.status = ok.status;
@@ -346,6 +381,10 @@ impl Server {
                 }
                 false if !tracks => {
                     self.put(read.head, client.as_deref_mut(), out, |out| ok.write(mark::OK, false, out))
+                }
+                _ if !is_whole => {
+                    let mark = if ends_rows { mark::EOF } else { mark::OK };
+                    self.put(read.head, client.as_deref_mut(), out, |out| ok.write(mark, true, out))
                 }
                 _ => self.pass(read, client.as_deref_mut(), out),
             }
@@ -393,6 +432,7 @@ impl Server {
                 }
             }
             Effect::Applied(settings) => {
+                self.tells_state = true;
                 self.applied = settings;
                 self.settings_lost = false;
             }
@@ -412,6 +452,7 @@ impl Server {
                     client.unread = Unread::default();
                     client.unread.lose(client.pins);
                     client.held = Held::default();
+                    client.tracks_state = false;
                     client.insert_id = 0;
                     client.statements.clear();
                     client.forget_settings();
@@ -430,7 +471,11 @@ impl Server {
                 }
                 out.write(|out| packet(out, &mut 1, |out| message::client_error(&why, out)));
             }
-            Effect::Nothing | Effect::Initialized | Effect::Prepares(_) | Effect::PreparesAnew { .. } => {}
+            Effect::Nothing
+            | Effect::Probes { .. }
+            | Effect::Initialized
+            | Effect::Prepares(_)
+            | Effect::PreparesAnew { .. } => {}
         }
         Ok(())
     }
@@ -441,6 +486,8 @@ impl Server {
         self.foreign_values = false;
         self.prepared.clear();
         self.has_moved_unread = false;
+        self.tells_state = false;
+        self.is_soiled = false;
         self.failed = Failed::No;
     }
 
@@ -506,10 +553,12 @@ impl Server {
                 }
             }
             Effect::Guarded => return Err(Violation::UnexpectedReply(mark::ERROR)),
-            Effect::Statement { may_begin, uses, hold, .. } => {
-                self.in_doubt |= was_open || may_begin;
+            Effect::Statement { is_doubtful, uses, hold, may_change, .. } => {
+                self.in_doubt |= was_open || is_doubtful;
+                self.saw_changes = may_change;
+                self.is_soiled |= self.is_mariadb && is_doubtful && !may_change;
                 if let (Some(hold), Some(client)) = (hold, client.as_deref_mut()) {
-                    self.has_failed(&hold, client);
+                    self.has_failed(&hold, &error.code, client);
                 }
                 if let Some(number) = uses {
                     self.prepared.unload(number, false);
@@ -537,7 +586,9 @@ impl Server {
                 self.in_doubt |= was_open;
                 self.prepared.fail(number, error);
             }
-            Effect::Nothing | Effect::ClientReset | Effect::Refuse(_) => self.in_doubt |= was_open,
+            Effect::Nothing | Effect::Probes { .. } | Effect::ClientReset | Effect::Refuse(_) => {
+                self.in_doubt |= was_open;
+            }
         }
         Ok(())
     }

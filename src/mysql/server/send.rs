@@ -232,14 +232,19 @@ impl Server {
                     intent.pins_when_sent = intent.pins_when_sent.without(Pins::of(PinReason::Setting));
                     intent.pins_when_done = intent.pins_when_done.without(Pins::of(PinReason::Setting));
                 }
-                let plan = self.plan(body, is_whole && statement.statements == 1, intent, client)?;
+                let plan =
+                    self.plan(body, is_whole && statement.statements == 1, statement.is_unknown, intent, client)?;
                 if !self.carry_out(&plan, body, client, out)? {
                     return Ok(Fate::Waits);
                 }
+                let may_change = plan.may_change() || sets.is_some();
                 let effect = Effect::Statement {
                     pins: plan.intent.pins_when_done.without(plan.told),
+                    may_change,
                     hold: plan.hold.map(Box::new),
-                    may_begin: statement.statements != 1
+                    is_doubtful: may_change
+                        || plan.intent.draws_sequence
+                        || statement.statements != 1
                         || statement.may_end_transaction
                         || matches!(statement.command, Command::Begin),
                     loads_file: statement.is_load_local && client.sends_files(),
@@ -263,9 +268,17 @@ impl Server {
                 }
                 let sets = uses.map(|uses| uses.into());
                 self.holding |= sets.is_some();
-                let (uses, pins, hold) = (None, Pins::NONE, None);
-                let effect =
-                    Effect::Statement { pins, may_begin: false, loads_file: false, uses, releases: false, sets, hold };
+                let (uses, pins, hold, may_change) = (None, Pins::NONE, None, true);
+                let effect = Effect::Statement {
+                    pins,
+                    is_doubtful: false,
+                    loads_file: false,
+                    uses,
+                    releases: false,
+                    sets,
+                    may_change,
+                    hold,
+                };
                 (Kind::Simple, effect)
             }
             command::SET_OPTION => {

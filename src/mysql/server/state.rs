@@ -6,7 +6,8 @@ use crate::mysql::frame::packet;
 use crate::mysql::message::command;
 use crate::protocol::{ClientSide, Out, Settings};
 use crate::sql::mysql::settings::{
-    Change, ISOLATION, NAMES, NO_SCHEMA, PREPARED, READ_ONLY, RESULTS, SCHEMA, Value, is_no_setting, is_variable,
+    Change, ISOLATION, NAMES, NO_SCHEMA, PREPARED, READ_ONLY, RESULTS, SCHEMA, STATE_CHANGE, Value, is_no_setting,
+    is_variable,
 };
 use mysql_common::collations::{Collation, CollationId};
 use std::collections::BTreeMap;
@@ -15,10 +16,11 @@ use std::sync::Arc;
 impl Server {
     /// Gives the connection the settings that a client wants.
     pub(super) fn replay(&mut self, wanted: &Arc<Settings>, out: &mut Vec<u8>) {
-        if !self.settings_lost && self.applied == *wanted {
+        let is_same = !self.settings_lost && self.applied == *wanted;
+        if is_same && self.tells_state {
             return;
         }
-        self.tally.replays += 1;
+        self.tally.replays += u64::from(!is_same);
         let has = self.select(wanted, out);
         let leaves_more = has.iter().any(|(name, _)| is_no_setting(name) && wanted.value(name).is_none());
         if leaves_more && !self.settings_lost {
@@ -49,6 +51,10 @@ impl Server {
             difference.set = wanted.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
         }
         difference.set.retain(|(name, _)| name != SCHEMA);
+        if is_lost || !self.tells_state {
+            let tells = (STATE_CHANGE.to_owned(), "1".to_owned());
+            difference.set.push(tells);
+        }
         let (prepared, sets): (Vec<_>, Vec<_>) =
             difference.set.iter().partition(|(name, _)| name.starts_with(PREPARED));
         let (variables, others): (Vec<_>, Vec<_>) = sets.into_iter().partition(|(name, _)| is_variable(name));
@@ -122,7 +128,11 @@ impl Server {
 
     /// The client has set these on the connection.
     pub(super) fn has_set(&mut self, sets: &[Change], client: &mut Client) {
-        let edited = |settings: &Settings| settings.edited(|values| sets.iter().for_each(|set| edit(values, set)));
+        if sets.iter().any(|(name, _)| *name == STATE_CHANGE) {
+            self.tells_state = client.tracks_state;
+        }
+        let others = || sets.iter().filter(|(name, _)| *name != STATE_CHANGE);
+        let edited = |settings: &Settings| settings.edited(|values| others().for_each(|set| edit(values, set)));
         self.has_now(edited(&self.applied), edited(client.settings()), client);
     }
 

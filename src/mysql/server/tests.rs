@@ -17,8 +17,11 @@ const MODERN: Capabilities = Capabilities::CLIENT_DEPRECATE_EOF
     .union(Capabilities::CLIENT_SESSION_TRACK)
     .union(Capabilities::CLIENT_LOCAL_FILES);
 
+/// What is said behind a reset.
+const AS_NEW: &str = "SET NAMES utf8mb4 COLLATE utf8mb4_general_ci, SESSION session_track_state_change = 1";
+
 fn server() -> Server {
-    Server::new(Connected {
+    let mut server = Server::new(Connected {
         version: "9.7.4".into(),
         connection_id: 5,
         status: status::AUTOCOMMIT,
@@ -33,7 +36,9 @@ fn server() -> Server {
             max_prepared_statements: 2,
             statement_key: [0; 16],
         },
-    })
+    });
+    server.tells_state = true;
+    server
 }
 
 fn client(capabilities: Capabilities, id: u64) -> Client {
@@ -403,10 +408,17 @@ fn an_error_leaves_a_transaction_in_doubt() {
         let (mut heard, ping) = (Vec::new(), says(command::PING, b""));
         bench.client.detached(&ping, &mut heard).unwrap();
         assert_eq!(heard, packets(1, &[ok(mark::OK, AUTO)]));
-        // Outside of one there is no doubt.
-        bench.says(&says(command::QUERY, b"SELECT nonsense"));
-        bench.hears(&packets(1, &[err(1054)]));
-        assert_eq!(bench.server.status(), Status::Idle);
+        // Outside of one it is asked as well: what a statement that failed has changed is told behind it.
+        for (text, pins) in [("INSERT INTO t VALUES (1)", 1), ("SET @a = nonsense", 0)] {
+            bench.says(&says(command::QUERY, text.as_bytes()));
+            bench.hears(&packets(1, &[err(1054)]));
+            let before = bench.client.unread.unknown();
+            assert!(bench.server.probe(&mut asked));
+            let told = OkPacket { status: AUTO | status::STATE_CHANGED, changes: &[2, 1, b'1'], ..OkPacket::default() };
+            assert_eq!(bench.hears(&packets(1, &[ok_with(mark::OK, told)])), b"");
+            assert_eq!(bench.server.status(), Status::Idle);
+            assert_eq!(bench.client.unread.unknown().without(before).iter().count(), pins);
+        }
     });
 }
 
@@ -551,7 +563,7 @@ fn settings_pin_and_a_reset_ends_them() {
     assert_eq!(bench.server.status(), Status::Idle);
     // What the next one began with is put there first.
     bench.client = client(MODERN, 2);
-    assert_eq!(texts(&bench.attach()), ["SET NAMES utf8mb4 COLLATE utf8mb4_general_ci"]);
+    assert_eq!(texts(&bench.attach()), [AS_NEW]);
     assert!(bench.server.has_sent_nothing());
     bench.hears(&packets(1, &[ok(mark::OK, AUTO)]));
     assert_eq!(bench.server.status(), Status::Idle);
@@ -568,7 +580,7 @@ fn a_client_has_its_connection_made_as_new() {
     assert_eq!(bench.says(&both), says(command::RESET_CONNECTION, b""));
     bench.hears(&packets(1, &[ok(mark::OK, AUTO)]));
     assert!(bench.client.pins.is_empty());
-    assert_eq!(texts_of(&mut bench, b""), ["SET NAMES utf8mb4 COLLATE utf8mb4_general_ci"]);
+    assert_eq!(texts_of(&mut bench, b""), [AS_NEW]);
     assert_eq!(bench.hears(&packets(1, &[ok(mark::OK, AUTO)])), b"");
     assert_eq!(texts_of(&mut bench, b""), ["SELECT 1"]);
 }
@@ -609,7 +621,7 @@ fn a_clients_reset_brings_the_init_query_back() {
     bench.hears(&packets(1, &[ok(mark::OK, AUTO)]));
     assert_eq!(bench.server.status(), Status::Idle);
     bench.client = client(MODERN, 2);
-    assert_eq!(texts(&bench.attach()), ["SET a = 1", "SET NAMES utf8mb4 COLLATE utf8mb4_general_ci"]);
+    assert_eq!(texts(&bench.attach()), ["SET a = 1", AS_NEW]);
 }
 
 /// What a client's own statement has left it can ask for, in the same transaction.

@@ -51,6 +51,8 @@ pub enum Hold {
     },
     /// A statement of this name is executed.
     Executes(String),
+    /// It begins with no word that is known (see [`Statement::is_unknown`](super::Statement::is_unknown)).
+    Unknown,
 }
 
 impl Thing {

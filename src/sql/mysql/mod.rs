@@ -70,6 +70,8 @@ pub struct Statement {
     pub may_end_transaction: bool,
     /// `LOAD DATA LOCAL` or `LOAD XML LOCAL` is in it: the server may ask for a file.
     pub is_load_local: bool,
+    /// It begins with a word that begins no statement: a mistake, or in Oracle's mode of MariaDB's a procedure's name.
+    pub is_unknown: bool,
     /// A `KILL` is somewhere in it. It is [`Command::Kill`] too only if it is the whole text in every reading.
     pub has_kill: bool,
 }
@@ -185,6 +187,7 @@ impl Statement {
             command: if self.command == other.command { self.command } else { Command::Other },
             may_end_transaction: self.may_end_transaction || other.may_end_transaction,
             is_load_local: self.is_load_local || other.is_load_local,
+            is_unknown: self.is_unknown || other.is_unknown,
             has_kill: self.has_kill || other.has_kill,
         }
     }

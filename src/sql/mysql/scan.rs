@@ -453,7 +453,10 @@ impl<'a> Scan<'a> {
             | [_, Word::Colon, ..] => self.opaque(),
             words if is_harmless(words) => {}
             // In Oracle's mode it may be a procedure's name.
-            [Word::Name, ..] if self.dialect.mariadb => self.opaque(),
+            [Word::Name, ..] if self.dialect.mariadb => {
+                self.found.is_unknown = true;
+                self.opaque();
+            }
             // A syntax error, or a statement that nobody here knows.
             _ => intent.pins_when_done.add(PinReason::OpaqueCode),
         }

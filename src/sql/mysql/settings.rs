@@ -35,6 +35,9 @@ pub fn is_no_setting(name: &str) -> bool {
     is_variable(name) || name.starts_with(PREPARED)
 }
 
+/// Whether the server tells of each statement whether it has changed something of the session. The proxy has it on.
+pub const STATE_CHANGE: &str = "session_track_state_change";
+
 /// Longer texts are not looked at.
 const SET_BYTES_MAX: usize = 1024;
 /// Nor are those that assign more.
@@ -101,7 +104,7 @@ const FOLLOWED: &[&str] = &[
     "read_rnd_buffer_size",
     "session_track_gtids",
     "session_track_schema",
-    "session_track_state_change",
+    STATE_CHANGE,
     "session_track_system_variables",
     "sort_buffer_size",
     "sql_auto_is_null",
@@ -140,7 +143,8 @@ pub fn touched(text: &[u8]) -> Option<Vec<String>> {
     let mut names = Vec::new();
     for tokens in assignments(&tokens) {
         if tokens.first()?.kind != Kind::UserVariable {
-            names.push(target(tokens)?.name.to_owned());
+            let name = Some(target(tokens)?.name).filter(|name| *name != STATE_CHANGE)?;
+            names.push(name.to_owned());
         }
     }
     Some(names)

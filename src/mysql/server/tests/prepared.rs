@@ -382,7 +382,7 @@ fn behind_a_failure_and_behind_a_reset() {
     assert_eq!(bench.pinned(), Pins::NONE);
     bench.says(&says(command::RESET_CONNECTION, b""));
     bench.hears(&done());
-    assert_eq!(texts_of(&mut bench, b""), ["SET NAMES utf8mb4 COLLATE utf8mb4_general_ci"]);
+    assert_eq!(texts_of(&mut bench, b""), [AS_NEW]);
     bench.hears(&done());
     assert_eq!(refused(&mut bench, &execute(number, b"")).0, 1243);
 }

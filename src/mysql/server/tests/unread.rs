@@ -74,8 +74,7 @@ fn user_variables_go_with_their_client() {
         assert_eq!(bench.attach(), b"");
         // Another client has a connection as new, and then the first one what it had.
         let one = std::mem::replace(&mut bench.client, client(MODERN, 2));
-        let names = "SET NAMES utf8mb4 COLLATE utf8mb4_general_ci";
-        assert_eq!(texts(&bench.attach()), ["", names]);
+        assert_eq!(texts(&bench.attach()), ["", AS_NEW]);
         bench.hears(&[packets(1, &[ok(mark::OK, AUTO)]), packets(1, &[ok(mark::OK, AUTO)])].concat());
         bench.client = one;
         assert_eq!(texts(&bench.attach()), ["SET @a = -7"]);
@@ -168,5 +167,107 @@ fn modes_by_expressions() {
         assert_eq!(bench.verify().len(), 1);
         bench.answered(&[typed(253, 0, 99)], &[Some(told)]);
         assert_eq!((bench.client.pins, bench.server.has_moved), (expected, !expected.is_empty()));
+    }
+}
+
+/// An OK whose trackers tell this.
+fn tells(changes: &[u8]) -> Vec<u8> {
+    let status = AUTO | status::STATE_CHANGED;
+    let mut out = Vec::new();
+    OkPacket { status, changes, ..OkPacket::default() }.write(mark::OK, true, &mut out);
+    out
+}
+
+const STATE: &[u8] = &[2, 1, b'1'];
+const SCHEMA: &[u8] = &[1, 2, 1, b'x'];
+
+/// The server tells that something has changed, of which the text says nothing: a trigger may have done it.
+#[test]
+fn what_no_text_says_keeps_the_connection() {
+    let mut bench = Bench::new(MODERN, usize::MAX);
+    let insert = says(command::QUERY, b"INSERT INTO t VALUES (1)");
+    bench.says(&insert);
+    assert_eq!(bench.hears(&packets(1, &[tells(STATE)])), packets(1, &[ok(mark::OK, AUTO)]));
+    assert_eq!((bench.client.pins, bench.verify().len()), (PINNED, 0));
+    // Where the text says it, that is known.
+    for text in
+        ["SET @a = 1", "SET time_zone = SYSTEM", "CREATE TEMPORARY TABLE a (b INT)", "PREPARE s FROM 'SELECT 1'"]
+    {
+        let mut bench = Bench::new(MODERN, usize::MAX);
+        bench.says(&says(command::QUERY, text.as_bytes()));
+        bench.hears(&packets(1, &[tells(STATE)]));
+        assert!(bench.client.unread.unknown().is_empty() && !bench.server.has_moved, "{text}");
+    }
+}
+
+/// MariaDB says nothing of what a trigger has set in a statement that then failed.
+#[test]
+fn behind_a_failed_change_another_client_has_a_new_connection() {
+    for (is_mariadb, text, expected) in [
+        (true, "INSERT INTO t VALUES (1)", &["", AS_NEW][..]),
+        (true, "SELECT nonsense", &[]),
+        (false, "INSERT INTO t VALUES (1)", &[]),
+    ] {
+        let mut bench = Bench::new(MODERN, usize::MAX);
+        bench.server.is_mariadb = is_mariadb;
+        bench.says(&says(command::QUERY, text.as_bytes()));
+        bench.hears(&packets(1, &[err(1048)]));
+        if bench.server.probe(&mut Vec::new()) {
+            bench.hears(&packets(1, &[ok(mark::OK, AUTO)]));
+        }
+        assert_eq!(texts(&bench.attach()), [""; 0]);
+        bench.client = client(MODERN, 2);
+        assert_eq!(texts(&bench.attach()), expected, "{text}");
+    }
+}
+
+/// Who has asked for that is told, and nobody else; the rest is told as it was.
+#[test]
+fn who_asks_is_told_of_changes() {
+    let both = [STATE, SCHEMA].concat();
+    for (asks, changes, expected) in [
+        (false, STATE, ok(mark::OK, AUTO)),
+        (false, SCHEMA, tells(SCHEMA)),
+        (false, &both, tells(SCHEMA)),
+        (true, &both, tells(&both)),
+    ] {
+        let mut bench = Bench::new(MODERN, usize::MAX);
+        if asks {
+            bench.does("SET session_track_state_change = 1");
+        }
+        bench.says(&says(command::QUERY, b"SET @a = 1"));
+        assert_eq!(bench.hears(&packets(1, &[tells(changes)])), packets(1, &[expected]));
+        // No setting of the client's is what the proxy has on anyway.
+        assert_eq!(bench.value("session_track_state_change"), None);
+    }
+    // Who turns it off does so until another client comes, or this one comes back.
+    let mut bench = Bench::new(MODERN, usize::MAX);
+    bench.does("SET session_track_state_change = 0");
+    assert_eq!(texts(&bench.attach()), ["SET SESSION session_track_state_change = 1"]);
+}
+
+/// A mistake of MariaDB's client's keeps nobody, unless names are statements there.
+#[test]
+fn a_text_that_is_no_statement() {
+    const OPAQUE: Pins = Pins::of(PinReason::OpaqueCode);
+    for (code, asked, told, expected) in
+        [(1064, 1, "0", Pins::NONE), (1064, 1, "9", OPAQUE), (1305, 0, "", OPAQUE), (0, 0, "", OPAQUE)]
+    {
+        let mut bench = Bench::new(MODERN, usize::MAX);
+        bench.server.is_mariadb = true;
+        bench.says(&says(command::QUERY, b"SELEC 1"));
+        bench.hears(&packets(1, &[if code == 0 { ok(mark::OK, AUTO) } else { err(code) }]));
+        if bench.server.status() == Status::InTransaction {
+            let mut ping = Vec::new();
+            assert!(bench.server.probe(&mut ping));
+            bench.hears(&packets(1, &[ok(mark::OK, AUTO)]));
+        }
+        assert_eq!(bench.client.pins, OPAQUE);
+        let asks = bench.verify();
+        assert_eq!(asks, ["SELECT INSTR(@@SESSION.sql_mode,'ORACLE') LIMIT 1"][..asked]);
+        if asked == 1 {
+            bench.answered(&[typed(8, 0, 20)], &[Some(told)]);
+        }
+        assert_eq!((bench.client.pins, bench.verify().len()), (expected, 0), "{code} {told}");
     }
 }
