@@ -407,8 +407,9 @@ impl Server {
                 self.is_as_new();
                 self.own_values = false;
                 if let Some(client) = client {
-                    // Whatever database there is stays.
-                    client.pins = if self.has_moved { Pins::of(PinReason::Setting) } else { Pins::NONE };
+                    // Whatever database there is stays, and what no reset undoes.
+                    let moved = if self.has_moved { Pins::of(PinReason::Setting) } else { Pins::NONE };
+                    client.pins = client.pins.lasting().and(moved);
                     client.unread = Unread::default();
                     client.unread.lose(client.pins);
                     client.held = Held::default();
