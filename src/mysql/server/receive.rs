@@ -368,8 +368,8 @@ impl Server {
         let Some(Owed { effect, .. }) = self.pop() else { return Ok(()) };
         match effect {
             Effect::Statement { pins, uses, releases, sets, hold, .. } => {
-                if let (Some(sets), Some(client)) = (sets, client.as_deref_mut()) {
-                    self.has_set(&sets, client);
+                if let Some(sets) = sets {
+                    self.has_set(&sets, client.as_deref_mut());
                 }
                 self.ended |= releases;
                 if let Some(number) = uses.filter(|_| ok.status & status::CURSOR_EXISTS == 0) {
@@ -507,8 +507,11 @@ impl Server {
                 }
             }
             Effect::Guarded => return Err(Violation::UnexpectedReply(mark::ERROR)),
-            Effect::Statement { may_begin, uses, hold, .. } => {
+            Effect::Statement { may_begin, uses, hold, sets, .. } => {
                 self.in_doubt |= was_open || may_begin;
+                if let Some(sets) = sets.filter(|_| STOPPED.contains(&error.code.as_str())) {
+                    self.may_have_set(&sets);
+                }
                 if let (Some(hold), Some(client)) = (hold, client.as_deref_mut()) {
                     self.has_failed(&hold, client);
                 }
@@ -569,6 +572,9 @@ impl Server {
 
 /// The database was told to stop: ER_QUERY_INTERRUPTED.
 const INTERRUPTED: &str = "1317";
+
+/// What else stops a statement that may be done by then: ER_QUERY_TIMEOUT, MariaDB's ER_STATEMENT_TIMEOUT.
+const STOPPED: [&str; 3] = [INTERRUPTED, "3024", "1969"];
 
 /// What a packet is that begins so.
 fn role(owed: &Owed, first: u8, head: Head) -> Result<Role, Violation> {

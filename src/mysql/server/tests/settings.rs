@@ -174,3 +174,68 @@ fn a_database_behind_statements_is_not_followed() {
     bench.hears(&done());
     assert_eq!(bench.client.pins, Pins::of(PinReason::Setting));
 }
+
+/// Whose client has gone before the answer came: what that says is known nevertheless.
+#[test]
+fn a_database_whose_client_has_gone() {
+    for select in [says(command::QUERY, b"USE other"), says(command::INIT_DB, b"other")] {
+        let mut bench = Bench::new(MODERN, usize::MAX);
+        assert_eq!(bench.says(&select), select);
+        assert_eq!(bench.server.receive(&done(), None, &mut Out::new()), Ok(done().len()));
+        let mut reset = Vec::new();
+        bench.server.reset(&mut reset);
+        assert_eq!(bench.server.receive(&done(), None, &mut Out::new()), Ok(done().len()));
+        assert_eq!(bench.server.status(), Status::Idle);
+        bench.client = client(MODERN, 2);
+        assert_eq!(bench.replays(), ["orders".to_owned(), format!("SET {NAMES}")]);
+    }
+}
+
+/// One that was interrupted may have been done.
+#[test]
+fn what_was_interrupted_is_set_anew() {
+    let mut bench = Bench::new(MODERN, usize::MAX);
+    bench.says(&says(command::QUERY, b"SET time_zone = '+00:00', sql_notes = 0"));
+    bench.hears(&packets(1, &[err(1317)]));
+    bench.client = client(MODERN, 2);
+    let back = |name: &str| format!("SESSION {name} = @@GLOBAL.{name}");
+    assert_eq!(bench.replays(), [format!("SET {}, {}", back("sql_notes"), back("time_zone"))]);
+    for text in ["USE other", "SET NAMES gbk"] {
+        let mut bench = Bench::new(MODERN, usize::MAX);
+        bench.says(&says(command::QUERY, text.as_bytes()));
+        bench.hears(&packets(1, &[err(1317)]));
+        bench.client = client(MODERN, 2);
+        assert_eq!(bench.replays(), [if text == "USE other" { "orders".to_owned() } else { format!("SET {NAMES}") }]);
+    }
+}
+
+/// Behind an `init_query` the default is another value than that of a client that says nothing.
+#[test]
+fn the_default_is_not_what_the_init_query_has_set() {
+    let mut bench = Bench::new(MODERN, usize::MAX);
+    let init = "SET time_zone = '+02:00'";
+    bench.server.initialize(&init.into(), &mut Vec::new());
+    bench.hears(&done());
+    bench.sets("SET time_zone = DEFAULT");
+    let one = std::mem::replace(&mut bench.client, client(MODERN, 2));
+    let back = "SET SESSION time_zone = @@GLOBAL.time_zone";
+    assert_eq!(bench.replays(), [back.to_owned(), init.to_owned(), format!("SET {NAMES}")]);
+    bench.client = one;
+    assert_eq!(bench.replays(), ["SET SESSION time_zone = DEFAULT"]);
+}
+
+/// Modes that are there already are not added to a list without end.
+#[test]
+fn modes_are_added_once() {
+    let mut bench = Bench::new(MODERN, usize::MAX);
+    for _ in 0..3 {
+        bench.sets("SET sql_mode = CONCAT(@@sql_mode, ',STRICT_ALL_TABLES, no_zero_date')");
+        bench.sets("SET sql_mode = CONCAT(@@sql_mode, ',,NO_ZERO_DATE,STRICT_TRANS_TABLES,')");
+    }
+    let mode = bench.client.settings().value("sql_mode").map(str::to_owned);
+    let modes = "CONCAT(@@GLOBAL.sql_mode, ',STRICT_ALL_TABLES,no_zero_date,STRICT_TRANS_TABLES')";
+    assert_eq!(mode.as_deref(), Some(modes));
+    bench.sets("SET sql_mode = 'no_zero_date'");
+    bench.sets("SET sql_mode = CONCAT(@@sql_mode, ',NO_ZERO_DATE,STRICT_ALL_TABLES')");
+    assert_eq!(bench.client.settings().value("sql_mode"), Some("'no_zero_date,STRICT_ALL_TABLES'"));
+}
