@@ -411,6 +411,7 @@ impl Server {
                     let moved = if self.has_moved { Pins::of(PinReason::Setting) } else { Pins::NONE };
                     client.pins = client.pins.lasting().and(moved);
                     client.unread = Unread::default();
+                    client.charset_unknown = false;
                     client.unread.lose(client.pins);
                     client.held = Held::default();
                     client.insert_id = 0;

@@ -239,3 +239,26 @@ fn modes_are_added_once() {
     bench.sets("SET sql_mode = CONCAT(@@sql_mode, ',NO_ZERO_DATE,STRICT_ALL_TABLES')");
     assert_eq!(bench.client.settings().value("sql_mode"), Some("'no_zero_date,STRICT_ALL_TABLES'"));
 }
+
+/// In what character set texts are read is not known behind a `SET` that is not followed: what looks like a string may be none.
+#[test]
+fn texts_in_another_character_set() {
+    for set in ["SET character_set_client = gbk", "SET CHARACTER SET gbk", "SET NAMES gbk, @a = 1"] {
+        let mut bench = Bench::new(MODERN, usize::MAX);
+        bench.says(&says(command::QUERY, set.as_bytes()));
+        bench.hears(&done());
+        assert!(bench.client.pins.can_be_reset());
+        bench.says(&says(command::QUERY, b"SELECT '\xBF\\'; SET ROLE admin; -- '"));
+        assert!(!bench.client.pins.can_be_reset(), "{set}");
+    }
+    // Because of a statement that is not ASCII.
+    let mut bench = Bench::new(MODERN, usize::MAX);
+    bench.says(&says(command::STMT_PREPARE, "SELECT 'ä'".as_bytes()));
+    bench.hears(&packets(1, &[vec![0, 9, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0], column()]));
+    bench.says(&says(command::STMT_PREPARE, b"SET NAMES gbk"));
+    bench.hears(&packets(1, &[vec![0, 8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]]));
+    bench.says(&says(command::STMT_EXECUTE, &[2, 0, 0, 0, 0, 1, 0, 0, 0]));
+    bench.hears(&done());
+    bench.says(&says(command::QUERY, b"SELECT '\xBF\\'; SET ROLE admin; -- '"));
+    assert!(!bench.client.pins.can_be_reset());
+}
