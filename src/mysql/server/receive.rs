@@ -491,7 +491,7 @@ impl Server {
         let was_open = self.status & (status::IN_TRANSACTION | status::AUTOCOMMIT) != status::AUTOCOMMIT;
         let Some(Owed { effect, .. }) = self.pop() else { return Ok(()) };
         match effect {
-            Effect::Selected(_) if client.is_some() => {
+            Effect::Selected(_) if client.is_some() && NO_DATABASE.contains(&error.code.as_str()) => {
                 client.into_iter().for_each(|client| client.lose_schema(error.clone()));
             }
             Effect::Applied(_) | Effect::Selected(_) | Effect::Reset => {
@@ -573,6 +573,9 @@ impl Server {
 
 /// The database was told to stop: ER_QUERY_INTERRUPTED.
 const INTERRUPTED: &str = "1317";
+
+/// There is no such database, or none for this user: ER_BAD_DB_ERROR, ER_DBACCESS_DENIED_ERROR. Another connection would be told the same.
+const NO_DATABASE: [&str; 2] = ["1049", "1044"];
 
 /// What else stops a statement that may be done by then: ER_QUERY_TIMEOUT, MariaDB's ER_STATEMENT_TIMEOUT.
 const STOPPED: [&str; 3] = [INTERRUPTED, "3024", "1969"];

@@ -262,3 +262,17 @@ fn texts_in_another_character_set() {
     bench.says(&says(command::QUERY, b"SELECT '\xBF\\'; SET ROLE admin; -- '"));
     assert!(!bench.client.pins.can_be_reset());
 }
+
+/// That the server could not select it now does not mean that it is gone.
+#[test]
+fn a_database_that_can_not_be_selected_now() {
+    for (code, is_gone) in [(1049, true), (1044, true), (1205, false), (1053, false), (1105, false)] {
+        let mut bench = Bench::new(MODERN, usize::MAX);
+        bench.sets("USE other");
+        bench.server = server();
+        assert_eq!(texts(&bench.attach()), ["other"]);
+        assert_eq!(bench.hears(&packets(1, &[err(code)])), b"");
+        assert_eq!(bench.client.without_schema().is_some(), is_gone, "{code}");
+        assert_eq!(bench.server.attach_failure().is_none(), is_gone, "{code}");
+    }
+}
