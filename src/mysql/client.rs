@@ -41,6 +41,8 @@ pub struct Client {
     pub(super) held: Held,
     /// It wants to be told whenever something of its session has changed.
     pub(super) tracks_state: bool,
+    /// One of its settings on the connection that keeps it, and not of those that go with it, may say in what its texts are written.
+    pub(super) charset_unknown: bool,
     pub(super) gate: Gate,
     pub(super) statements: Statements,
     statement_key: [u8; 16],
@@ -102,6 +104,7 @@ impl Client {
             unread: Unread::default(),
             held: Held::default(),
             tracks_state: false,
+            charset_unknown: false,
             gate: Gate::default(),
             statements: Statements::default(),
             statement_key: started.welcome.statement_key,
@@ -252,6 +255,7 @@ impl Client {
     pub(super) fn is_multibyte_unsafe(&self) -> bool {
         let sets = ["big5", "sjis", "gbk", "cp932", "gb18030", "default"];
         match self.charset() {
+            _ if self.charset_unknown => true,
             // Of these, by the ids of their collations.
             Ok(id) => matches!(id, 1 | 84 | 13 | 88 | 28 | 87 | 95 | 96 | 248..=250),
             Err(name) => sets.iter().any(|set| set.eq_ignore_ascii_case(name)),
@@ -272,6 +276,7 @@ impl Client {
     /// Its character set is one of the forms of UTF-8.
     pub(super) fn is_utf8(&self) -> bool {
         match self.charset() {
+            _ if self.charset_unknown => false,
             Ok(id) => matches!(id, 33 | 45 | 46 | 76 | 83 | 192..=215 | 223..=247 | 255),
             Err(name) => name.get(..4).is_some_and(|begins| begins.eq_ignore_ascii_case("utf8")),
         }
@@ -418,6 +423,7 @@ impl ClientSide for Client {
         self.pins = Pins::NONE;
         self.unread = Unread::default();
         self.held = Held::default();
+        self.charset_unknown = false;
         self.gate.settle(Pins::NONE);
     }
 

@@ -181,10 +181,15 @@ impl Pins {
 
     /// A reset of the connection undoes all of it. Else it must be closed behind its client.
     pub const fn can_be_reset(self) -> bool {
+        self.lasting().is_empty()
+    }
+
+    /// Those that say so.
+    pub const fn lasting(self) -> Self {
         let lasting = Self::of(PinReason::ServerProcess)
             .and(Self::of(PinReason::OpaqueCode))
             .and(Self::of(PinReason::Unreadable));
-        self.common(lasting).is_empty()
+        self.common(lasting)
     }
 
     /// A reset undoes some of it. State inside the process stays as it is, and values of sequences are guarded otherwise.

@@ -36,6 +36,7 @@ mod my_handshake;
 mod my_held;
 mod my_kill;
 mod my_kills;
+mod my_leftovers;
 mod my_login;
 mod my_packets;
 mod my_prepared;

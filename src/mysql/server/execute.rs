@@ -19,8 +19,12 @@ impl Server {
         client: &mut Client,
         out: &mut Out,
     ) -> Result<Fate, ClientError> {
-        let coming = self.owed.iter().filter(|owed| matches!(owed.effect, Effect::Prepares(_))).count();
-        if !client.statements.has_room(coming + 1, text.len()) {
+        let coming = self.owed.iter().filter_map(|owed| {
+            let Effect::Prepares(preparing) = &owed.effect else { return None };
+            Some(preparing.text.as_ref().map_or(0, |text| text.len()))
+        });
+        let (statements, bytes) = coming.fold((1, text.len()), |(count, bytes), more| (count + 1, bytes + more));
+        if !client.statements.has_room(statements, bytes) {
             return Err(Statements::are_full());
         }
         let mut intent = self.read(text, head, client)?.intent;

@@ -105,6 +105,7 @@ impl Server {
         if plan.renames {
             client.held.lose_tables();
         }
+        client.charset_unknown |= may_set_charset(text, plan.intent);
         if let Some(Hold::UserLocks(names)) = &plan.hold {
             client.held.may_lock(names);
             self.settle_held(client);
@@ -216,6 +217,12 @@ impl Server {
         client.pins = client.pins.without(Held::own(all)).and(client.held.reasons());
         self.settle_statements(client);
     }
+}
+
+/// A text that keeps its client for what it sets may set what texts are written in.
+fn may_set_charset(text: &[u8], intent: Intent) -> bool {
+    let has = |word: &[u8]| text.windows(word.len()).any(|part| part.eq_ignore_ascii_case(word));
+    intent.pins_when_sent.and(intent.pins_when_done).contains(PinReason::Setting) && (has(b"char") || has(b"names"))
 }
 
 /// What a text may set, as far as the server can be asked for it: that is no reason to pin then.

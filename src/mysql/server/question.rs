@@ -17,6 +17,9 @@ const VALUE_BYTES_MAX: usize = 16 << 10;
 const VARIABLES_MAX: usize = 128;
 const VARIABLE_BYTES_MAX: usize = 64 << 10;
 
+/// What is asked of each.
+const VARIABLE_COLUMNS: usize = 4;
+
 /// Types of columns, as the server numbers them.
 const LONGLONG: u8 = 8;
 const DOUBLE: u8 = 5;
@@ -97,8 +100,16 @@ impl Question {
         format!("SELECT {} LIMIT 1", all.join(","))
     }
 
+    /// A server that sends more is not listened to.
+    fn columns_max(&self) -> usize {
+        VARIABLE_COLUMNS * self.names.len() + self.locks.len() + usize::from(self.mode)
+    }
+
     /// A column's definition has come.
     pub(super) fn column(&mut self, payload: &[u8]) {
+        if self.columns.len() == self.columns_max() {
+            return;
+        }
         let mut reader = Reader(payload);
         let column = (|| {
             for _ in 0..6 {
@@ -114,7 +125,7 @@ impl Question {
     /// The row has come.
     pub(super) fn row(&mut self, payload: &[u8]) {
         let mut reader = Reader(payload);
-        while !reader.0.is_empty() {
+        while !reader.0.is_empty() && self.row.len() < self.columns_max() {
             if reader.0.first() == Some(&0xFB) {
                 reader.0 = reader.0.get(1..).unwrap_or_default();
                 self.row.push(None);

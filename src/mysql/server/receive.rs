@@ -407,8 +407,8 @@ impl Server {
         let Some(Owed { effect, .. }) = self.pop() else { return Ok(()) };
         match effect {
             Effect::Statement { pins, uses, releases, sets, hold, .. } => {
-                if let (Some(sets), Some(client)) = (sets, client.as_deref_mut()) {
-                    self.has_set(&sets, client);
+                if let Some(sets) = sets {
+                    self.has_set(&sets, client.as_deref_mut());
                 }
                 self.ended |= releases;
                 if let Some(number) = uses.filter(|_| ok.status & status::CURSOR_EXISTS == 0) {
@@ -447,9 +447,11 @@ impl Server {
                 self.is_as_new();
                 self.own_values = false;
                 if let Some(client) = client {
-                    // Whatever database there is stays.
-                    client.pins = if self.has_moved { Pins::of(PinReason::Setting) } else { Pins::NONE };
+                    // Whatever database there is stays, and what no reset undoes.
+                    let moved = if self.has_moved { Pins::of(PinReason::Setting) } else { Pins::NONE };
+                    client.pins = client.pins.lasting().and(moved);
                     client.unread = Unread::default();
+                    client.charset_unknown = false;
                     client.unread.lose(client.pins);
                     client.held = Held::default();
                     client.tracks_state = false;
@@ -536,7 +538,7 @@ impl Server {
         let was_open = self.status & (status::IN_TRANSACTION | status::AUTOCOMMIT) != status::AUTOCOMMIT;
         let Some(Owed { effect, .. }) = self.pop() else { return Ok(()) };
         match effect {
-            Effect::Selected(_) if client.is_some() => {
+            Effect::Selected(_) if client.is_some() && NO_DATABASE.contains(&error.code.as_str()) => {
                 client.into_iter().for_each(|client| client.lose_schema(error.clone()));
             }
             Effect::Applied(_) | Effect::Selected(_) | Effect::Reset => {
@@ -553,10 +555,13 @@ impl Server {
                 }
             }
             Effect::Guarded => return Err(Violation::UnexpectedReply(mark::ERROR)),
-            Effect::Statement { is_doubtful, uses, hold, may_change, .. } => {
+            Effect::Statement { is_doubtful, uses, hold, may_change, sets, .. } => {
                 self.in_doubt |= was_open || is_doubtful;
                 self.saw_changes = may_change;
                 self.is_soiled |= self.is_mariadb && is_doubtful && !may_change;
+                if let Some(sets) = sets.filter(|_| STOPPED.contains(&error.code.as_str())) {
+                    self.may_have_set(&sets);
+                }
                 if let (Some(hold), Some(client)) = (hold, client.as_deref_mut()) {
                     self.has_failed(&hold, &error.code, client);
                 }
@@ -619,6 +624,12 @@ impl Server {
 
 /// The database was told to stop: ER_QUERY_INTERRUPTED.
 const INTERRUPTED: &str = "1317";
+
+/// There is no such database, or none for this user: ER_BAD_DB_ERROR, ER_DBACCESS_DENIED_ERROR. Another connection would be told the same.
+const NO_DATABASE: [&str; 2] = ["1049", "1044"];
+
+/// What else stops a statement that may be done by then: ER_QUERY_TIMEOUT, MariaDB's ER_STATEMENT_TIMEOUT.
+const STOPPED: [&str; 3] = [INTERRUPTED, "3024", "1969"];
 
 /// What a packet is that begins so.
 fn role(owed: &Owed, first: u8, head: Head) -> Result<Role, Violation> {

@@ -126,14 +126,29 @@ impl Server {
         format!("@@GLOBAL.{global}")
     }
 
-    /// The client has set these on the connection.
-    pub(super) fn has_set(&mut self, sets: &[Change], client: &mut Client) {
+    /// The client has set these on the connection. It may have gone since: no reset undoes what database it has selected.
+    pub(super) fn has_set(&mut self, sets: &[Change], client: Option<&mut Client>) {
         if sets.iter().any(|(name, _)| *name == STATE_CHANGE) {
-            self.tells_state = client.tracks_state;
+            self.tells_state = client.as_deref().is_some_and(|client| client.tracks_state);
         }
+        let has_init = self.init.is_some();
         let others = || sets.iter().filter(|(name, _)| *name != STATE_CHANGE);
-        let edited = |settings: &Settings| settings.edited(|values| others().for_each(|set| edit(values, set)));
-        self.has_now(edited(&self.applied), edited(client.settings()), client);
+        let edited =
+            |settings: &Settings| settings.edited(|values| others().for_each(|set| edit(values, set, has_init)));
+        let applied = edited(&self.applied);
+        match client {
+            Some(client) => self.has_now(applied, edited(client.settings()), client),
+            None => self.applied = Arc::new(applied),
+        }
+    }
+
+    /// Nobody knows whether the client has set these: whoever gets the connection has them set.
+    pub(super) fn may_have_set(&mut self, sets: &[Change]) {
+        let (tracking, others): (Vec<_>, Vec<_>) = sets.iter().partition(|(name, _)| *name == STATE_CHANGE);
+        self.tells_state &= tracking.is_empty();
+        // Nobody wants this value.
+        let unknown = |(name, _): &Change| ((*name).to_owned(), NO_SCHEMA.to_owned());
+        self.applied = Arc::new(self.applied.edited(|values| values.extend(others.into_iter().map(unknown))));
     }
 
     /// What a login with this collation does to character sets. One that the server does not know is its default
@@ -174,18 +189,19 @@ impl Server {
         let text = format!("SET SESSION last_insert_id = {}", client.insert_id);
         out.write(|out| {
             // MariaDB keeps warnings until a statement uses a table.
-            self.query(b"SELECT 1 FROM (SELECT 1) t LIMIT 0", Effect::Nothing, out);
+            self.query(b"SELECT 1 FROM (SELECT 1) t LIMIT 0", Effect::Guarded, out);
             self.query(text.as_bytes(), Effect::Guarded, out);
         });
     }
 }
 
-/// A setting becomes what it is set to.
-fn edit(values: &mut BTreeMap<String, String>, (name, value): &Change) {
+/// A setting becomes what it is set to. `has_init`: what it was at the login may be another value than the default.
+fn edit(values: &mut BTreeMap<String, String>, (name, value): &Change, has_init: bool) {
     if *name == NAMES {
         values.remove(RESULTS);
     }
     let value = match value {
+        Value::Default if has_init && *name != SCHEMA => "DEFAULT".to_owned(),
         Value::Default => {
             values.remove(*name);
             return;
@@ -193,9 +209,21 @@ fn edit(values: &mut BTreeMap<String, String>, (name, value): &Change) {
         Value::Written(value) => value.clone(),
         Value::Appended(more) => match values.get(*name).and_then(|known| known.rsplit_once('\'')) {
             // A string, or one that was appended.
-            Some((begins, ends)) => format!("{begins}{more}'{ends}"),
-            None => format!("CONCAT(@@GLOBAL.{name}, '{more}')"),
+            Some((begins, ends)) => format!("{}'{ends}", appended(begins, more)),
+            None => format!("CONCAT(@@GLOBAL.{name}, '{}')", appended("", more)),
         },
     };
     values.insert((*name).to_owned(), value);
+}
+
+/// Modes behind others, as far as they are new: a client may say the same again and again.
+fn appended(known: &str, more: &str) -> String {
+    let (begins, list) = known.split_at(known.rfind('\'').map_or(0, |quote| quote + 1));
+    let mut modes: Vec<&str> = list.split(',').collect();
+    for mode in more.split(',').map(str::trim).filter(|mode| !mode.is_empty()) {
+        if !modes.iter().any(|known| known.trim().eq_ignore_ascii_case(mode)) {
+            modes.push(mode);
+        }
+    }
+    format!("{begins}{}", modes.join(","))
 }

@@ -610,6 +610,19 @@ fn a_database_outlives_a_reset() {
     assert!(bench.server.attach_failure().is_some());
 }
 
+/// Nor does it bring a role back, or how many statements a text may have: whoever gets the connection would have that.
+#[test]
+fn what_lasts_outlives_a_clients_reset() {
+    for (command, body) in [(command::QUERY, &b"SET ROLE admin"[..]), (command::SET_OPTION, &[0, 0][..])] {
+        let mut bench = Bench::new(MODERN, usize::MAX);
+        bench.says(&says(command, body));
+        bench.hears(&packets(1, &[ok(mark::OK, AUTO)]));
+        bench.says(&says(command::RESET_CONNECTION, b""));
+        bench.hears(&packets(1, &[ok(mark::OK, AUTO)]));
+        assert!(!bench.client.pins.can_be_reset(), "{body:?}");
+    }
+}
+
 /// What every client is to find is there behind a client's own reset, too.
 #[test]
 fn a_clients_reset_brings_the_init_query_back() {

@@ -386,3 +386,16 @@ fn behind_a_failure_and_behind_a_reset() {
     bench.hears(&done());
     assert_eq!(refused(&mut bench, &execute(number, b"")).0, 1243);
 }
+
+/// Those that the server has not prepared yet count as well.
+#[test]
+fn a_pipeline_of_statements_has_the_same_limit() {
+    let mut bench = Bench::new(MODERN, usize::MAX);
+    let text = |number: usize| format!("SELECT {number:08} '{}'", "x".repeat((1 << 20) - 64));
+    let kept = (64 << 20) / text(0).len();
+    for number in 0..kept {
+        let prepare = says(PREPARE, text(number).as_bytes());
+        assert_eq!(bench.says(&prepare).len(), prepare.len());
+    }
+    assert!(bench.says(&says(PREPARE, text(kept).as_bytes())) == says(command::PING, b""));
+}

@@ -176,3 +176,105 @@ fn a_database_behind_statements_is_not_followed() {
     bench.hears(&done());
     assert_eq!(bench.client.pins, Pins::of(PinReason::Setting));
 }
+
+/// Whose client has gone before the answer came: what that says is known nevertheless.
+#[test]
+fn a_database_whose_client_has_gone() {
+    for select in [says(command::QUERY, b"USE other"), says(command::INIT_DB, b"other")] {
+        let mut bench = Bench::new(MODERN, usize::MAX);
+        assert_eq!(bench.says(&select), select);
+        assert_eq!(bench.server.receive(&done(), None, &mut Out::new()), Ok(done().len()));
+        let mut reset = Vec::new();
+        bench.server.reset(&mut reset);
+        assert_eq!(bench.server.receive(&done(), None, &mut Out::new()), Ok(done().len()));
+        assert_eq!(bench.server.status(), Status::Idle);
+        bench.client = client(MODERN, 2);
+        assert_eq!(bench.replays(), ["orders".to_owned(), format!("SET {NAMES}")]);
+    }
+}
+
+/// One that was interrupted may have been done.
+#[test]
+fn what_was_interrupted_is_set_anew() {
+    let mut bench = Bench::new(MODERN, usize::MAX);
+    bench.says(&says(command::QUERY, b"SET time_zone = '+00:00', sql_notes = 0"));
+    bench.hears(&packets(1, &[err(1317)]));
+    bench.client = client(MODERN, 2);
+    let back = |name: &str| format!("SESSION {name} = @@GLOBAL.{name}");
+    assert_eq!(bench.replays(), [format!("SET {}, {}", back("sql_notes"), back("time_zone"))]);
+    for text in ["USE other", "SET NAMES gbk"] {
+        let mut bench = Bench::new(MODERN, usize::MAX);
+        bench.says(&says(command::QUERY, text.as_bytes()));
+        bench.hears(&packets(1, &[err(1317)]));
+        bench.client = client(MODERN, 2);
+        assert_eq!(bench.replays(), [if text == "USE other" { "orders".to_owned() } else { format!("SET {NAMES}") }]);
+    }
+}
+
+/// Behind an `init_query` the default is another value than that of a client that says nothing.
+#[test]
+fn the_default_is_not_what_the_init_query_has_set() {
+    let mut bench = Bench::new(MODERN, usize::MAX);
+    let init = "SET time_zone = '+02:00'";
+    bench.server.initialize(&init.into(), &mut Vec::new());
+    bench.hears(&done());
+    bench.sets("SET time_zone = DEFAULT");
+    let one = std::mem::replace(&mut bench.client, client(MODERN, 2));
+    let back = "SET SESSION time_zone = @@GLOBAL.time_zone";
+    assert_eq!(bench.replays(), [back.to_owned(), init.to_owned(), format!("SET {NAMES}")]);
+    bench.client = one;
+    assert_eq!(bench.replays(), ["SET SESSION time_zone = DEFAULT"]);
+}
+
+/// Modes that are there already are not added to a list without end.
+#[test]
+fn modes_are_added_once() {
+    let mut bench = Bench::new(MODERN, usize::MAX);
+    for _ in 0..3 {
+        bench.sets("SET sql_mode = CONCAT(@@sql_mode, ',STRICT_ALL_TABLES, no_zero_date')");
+        bench.sets("SET sql_mode = CONCAT(@@sql_mode, ',,NO_ZERO_DATE,STRICT_TRANS_TABLES,')");
+    }
+    let mode = bench.client.settings().value("sql_mode").map(str::to_owned);
+    let modes = "CONCAT(@@GLOBAL.sql_mode, ',STRICT_ALL_TABLES,no_zero_date,STRICT_TRANS_TABLES')";
+    assert_eq!(mode.as_deref(), Some(modes));
+    bench.sets("SET sql_mode = 'no_zero_date'");
+    bench.sets("SET sql_mode = CONCAT(@@sql_mode, ',NO_ZERO_DATE,STRICT_ALL_TABLES')");
+    assert_eq!(bench.client.settings().value("sql_mode"), Some("'no_zero_date,STRICT_ALL_TABLES'"));
+}
+
+/// In what character set texts are read is not known behind a `SET` that is not followed: what looks like a string may be none.
+#[test]
+fn texts_in_another_character_set() {
+    for set in ["SET character_set_client = gbk", "SET CHARACTER SET gbk", "SET NAMES gbk, @a = 1"] {
+        let mut bench = Bench::new(MODERN, usize::MAX);
+        bench.says(&says(command::QUERY, set.as_bytes()));
+        bench.hears(&done());
+        assert!(bench.client.pins.can_be_reset());
+        bench.says(&says(command::QUERY, b"SELECT '\xBF\\'; SET ROLE admin; -- '"));
+        assert!(!bench.client.pins.can_be_reset(), "{set}");
+    }
+    // Because of a statement that is not ASCII.
+    let mut bench = Bench::new(MODERN, usize::MAX);
+    bench.says(&says(command::STMT_PREPARE, "SELECT 'ä'".as_bytes()));
+    bench.hears(&packets(1, &[vec![0, 9, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0], column()]));
+    bench.says(&says(command::STMT_PREPARE, b"SET NAMES gbk"));
+    bench.hears(&packets(1, &[vec![0, 8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]]));
+    bench.says(&says(command::STMT_EXECUTE, &[2, 0, 0, 0, 0, 1, 0, 0, 0]));
+    bench.hears(&done());
+    bench.says(&says(command::QUERY, b"SELECT '\xBF\\'; SET ROLE admin; -- '"));
+    assert!(!bench.client.pins.can_be_reset());
+}
+
+/// That the server could not select it now does not mean that it is gone.
+#[test]
+fn a_database_that_can_not_be_selected_now() {
+    for (code, is_gone) in [(1049, true), (1044, true), (1205, false), (1053, false), (1105, false)] {
+        let mut bench = Bench::new(MODERN, usize::MAX);
+        bench.sets("USE other");
+        bench.server = server();
+        assert_eq!(texts(&bench.attach()), ["other"]);
+        assert_eq!(bench.hears(&packets(1, &[err(code)])), b"");
+        assert_eq!(bench.client.without_schema().is_some(), is_gone, "{code}");
+        assert_eq!(bench.server.attach_failure().is_none(), is_gone, "{code}");
+    }
+}
