@@ -1,5 +1,6 @@
 //! The machine with both of its sides played by hand: bytes in, bytes out, whole and in pieces.
 
+mod attributes;
 mod prepared;
 mod settings;
 mod unread;
@@ -10,7 +11,6 @@ use crate::mysql::frame::{Reader, put_number, put_string};
 use crate::mysql::message::{OkPacket, error, mark};
 use crate::protocol::{CancelKey, Detached, Kill, Killed, Login, PinReason, Pins, Welcome};
 use crate::sql::mysql::TEXT_BYTES_MAX;
-use mysql_common::constants::CapabilityFlags as Capabilities;
 use proptest::prelude::{any, prop_assert, proptest};
 
 const MODERN: Capabilities = Capabilities::CLIENT_DEPRECATE_EOF
@@ -22,6 +22,8 @@ fn server() -> Server {
         version: "9.7.4".into(),
         connection_id: 5,
         status: status::AUTOCOMMIT,
+        capabilities: Capabilities::empty(),
+        extended: Extended::empty(),
         options: ConnectOptions {
             user: "app".into(),
             database: "orders".into(),
@@ -52,6 +54,7 @@ fn client(capabilities: Capabilities, id: u64) -> Client {
             statement_key: [0; 16],
         },
         capabilities,
+        extended: Extended::empty(),
         application: String::new(),
         compression: None,
     })
