@@ -40,6 +40,7 @@ impl Protocol for MySql {
     const NAME: &'static str = "mysql";
     const DIRECT_TLS: Option<&'static [u8]> = None;
     const SERVER_SPEAKS_FIRST: bool = true;
+    const KILLS_BY_NUMBER: bool = true;
     type Accept = accept::Accept;
     type Connect = connect::Connect;
     type Cancel = cancel::Cancel;
