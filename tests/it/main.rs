@@ -34,6 +34,7 @@ mod my_burst;
 mod my_compression;
 mod my_extended;
 mod my_failures;
+mod my_files;
 mod my_handshake;
 mod my_held;
 mod my_kill;

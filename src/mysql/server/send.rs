@@ -283,8 +283,11 @@ impl Server {
                         Command::Commit(End { release: true, .. }) | Command::Rollback(End { release: true, .. })
                     ),
                 };
-                // What comes behind it is read, and shared, under what it sets.
-                self.holding |= matches!(effect, Effect::Statement { sets: Some(_), .. });
+                // What comes behind it is read, and shared, under what it sets; or it is a file.
+                self.holding |= matches!(
+                    effect,
+                    Effect::Statement { sets: Some(_), .. } | Effect::Statement { loads_file: true, .. }
+                );
                 (Kind::Query, effect)
             }
             command::INIT_DB => {

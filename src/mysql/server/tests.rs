@@ -478,6 +478,23 @@ fn a_file_of_the_clients() {
         let ping = says(command::PING, b"");
         assert_eq!(bench.says(&ping), ping);
     });
+    // Sent before the server has asked for it, with what comes behind it.
+    in_pieces(|piece| {
+        let mut bench = Bench::new(MODERN, piece);
+        let load = says(command::QUERY, b"LOAD DATA LOCAL INFILE 'f' INTO TABLE t");
+        let content = packets(2, &[b"1\n".to_vec(), b"".to_vec()]);
+        let ping = says(command::PING, b"");
+        assert_eq!(bench.says(&[&load[..], &content, &ping].concat()), load);
+        bench.hears(&packets(1, &[b"\xFBf".to_vec()]));
+        assert_eq!(bench.says(b""), content);
+        bench.hears(&packets(4, &[ok(mark::OK, AUTO)]));
+        assert_eq!(bench.says(b""), ping);
+        // It wants none.
+        bench.hears(&packets(1, &[ok(mark::OK, AUTO)]));
+        assert_eq!(bench.says(&[&load[..], &ping].concat()), load);
+        bench.hears(&packets(1, &[err(1146)]));
+        assert_eq!(bench.says(b""), ping);
+    });
     // Nobody has asked for one.
     let mut bench = Bench::new(MODERN, usize::MAX);
     bench.says(&says(command::QUERY, b"SELECT 1"));
