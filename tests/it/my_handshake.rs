@@ -69,6 +69,8 @@ fn my_003_numbers_and_challenges() {
 #[test]
 fn my_005_what_was_never_offered() {
     both_sides("my_005", 4, &["CREATE TABLE t (i int, g point)"], |sides| {
+        // Who comes first is greeted before the server has been asked what it is.
+        sides.talk();
         let [direct, proxied] = [sides.server.address(), sides.proxy.address]
             .map(|address| MyWire::open(address).unwrap().greeting().clone());
         // What lies between a client and the proxy is theirs alone.
