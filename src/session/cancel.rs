@@ -108,7 +108,7 @@ impl CancelKeys {
         let (instance, bits) = if lot.is_some() { (0, ID_BITS) } else { (self.instance << NUMBER_BITS, NUMBER_BITS) };
         let mut number = lot.unwrap_or_else(own);
         let process_id = loop {
-            let process_id = instance | number % (1 << bits);
+            let process_id = instance | (number % (1 << bits));
             if process_id != 0 && !known.contains_key(&process_id) {
                 break process_id;
             }
