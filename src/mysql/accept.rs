@@ -5,6 +5,7 @@
 //! client that must use TLS proves nothing without it; no password in the clear is asked for without it; an unknown user's login
 //! takes the same path as a known one's; what comes behind a request for TLS in the same breath ends the login.
 
+use super::capabilities::{Capabilities, Extended, fixed, offered};
 use super::compress::Algorithm;
 use super::frame::{self, Head, packet};
 use super::message::{self, ClientResponse, OkPacket, mark, status};
@@ -14,7 +15,7 @@ use crate::protocol::{
     Proof, Question, Secured, Settings, Step, TlsOffer, Violation, Welcome,
 };
 use crate::sql::mysql::settings::NAMES;
-use mysql_common::constants::{CapabilityFlags as Capabilities, StatusFlags};
+use mysql_common::constants::StatusFlags;
 use mysql_common::packets::{AuthSwitchRequest, HandshakePacket};
 use mysql_common::proto::MySerialize;
 use std::mem;
@@ -29,38 +30,6 @@ const VERSION_UNKNOWN: &str = "8.0.0";
 /// utf8mb4_general_ci, which every server has; a client says its own.
 const COLLATION: u8 = 45;
 
-/// What every client may use. What it does not know it leaves out.
-const OFFERED: Capabilities = Capabilities::CLIENT_LONG_PASSWORD
-    .union(Capabilities::CLIENT_FOUND_ROWS)
-    .union(Capabilities::CLIENT_LONG_FLAG)
-    .union(Capabilities::CLIENT_CONNECT_WITH_DB)
-    .union(Capabilities::CLIENT_ODBC)
-    .union(Capabilities::CLIENT_COMPRESS)
-    .union(Capabilities::CLIENT_LOCAL_FILES)
-    .union(Capabilities::CLIENT_IGNORE_SPACE)
-    .union(Capabilities::CLIENT_PROTOCOL_41)
-    .union(Capabilities::CLIENT_INTERACTIVE)
-    .union(Capabilities::CLIENT_TRANSACTIONS)
-    .union(Capabilities::CLIENT_SECURE_CONNECTION)
-    .union(Capabilities::CLIENT_MULTI_STATEMENTS)
-    .union(Capabilities::CLIENT_MULTI_RESULTS)
-    .union(Capabilities::CLIENT_PS_MULTI_RESULTS)
-    .union(Capabilities::CLIENT_PLUGIN_AUTH)
-    .union(Capabilities::CLIENT_CONNECT_ATTRS)
-    .union(Capabilities::CLIENT_PLUGIN_AUTH_LENENC_CLIENT_DATA)
-    .union(Capabilities::CLIENT_SESSION_TRACK)
-    .union(Capabilities::CLIENT_DEPRECATE_EOF)
-    .union(Capabilities::CLIENT_ZSTD_COMPRESSION_ALGORITHM);
-
-/// Decided at a login for good, and so a part of the pool's key.
-pub(super) const FIXED: &[(Capabilities, &str)] = &[
-    (Capabilities::CLIENT_FOUND_ROWS, "found_rows"),
-    (Capabilities::CLIENT_IGNORE_SPACE, "ignore_space"),
-    (Capabilities::CLIENT_INTERACTIVE, "interactive"),
-    (Capabilities::CLIENT_LOCAL_FILES, "local_files"),
-    (Capabilities::CLIENT_MULTI_STATEMENTS, "multi_statements"),
-];
-
 /// A session that begins.
 #[derive(Debug)]
 pub struct Started {
@@ -70,6 +39,8 @@ pub struct Started {
     pub welcome: Welcome,
     /// What both sides can do.
     pub capabilities: Capabilities,
+    /// The same of what is MariaDB's own.
+    pub extended: Extended,
     /// What it says that its program is.
     pub application: String,
     /// How its packets are compressed from here on. `None`: as they are already, or not at all.
@@ -101,7 +72,7 @@ enum State {
     /// Waits for the response, over TLS or not.
     Greeted(Option<Secured>),
     /// Waits for the COM_CHANGE_USER of a client with these capabilities.
-    Changing(Capabilities),
+    Changing(Capabilities, Extended),
     /// SSLRequest has come.
     StartingTls,
     /// Waits for [`Answer::Credentials`].
@@ -126,6 +97,7 @@ enum State {
 struct Known {
     login: Login,
     capabilities: Capabilities,
+    extended: Extended,
     application: String,
     compression: Option<Algorithm>,
     plugin: Plugin,
@@ -144,8 +116,8 @@ impl Accept {
     }
 
     /// A client that logs in again, with the capabilities that it has.
-    pub fn again(capabilities: Capabilities, options: AcceptOptions) -> Self {
-        Self { options, state: State::Changing(capabilities), sequence: 0, is_again: true }
+    pub fn again(capabilities: Capabilities, extended: Extended, options: AcceptOptions) -> Self {
+        Self { options, state: State::Changing(capabilities, extended), sequence: 0, is_again: true }
     }
 
     /// [`Handshake::step`](crate::protocol::Handshake::step), without the client's machine built of it.
@@ -164,7 +136,7 @@ impl Accept {
                     (0, State::Greeted(None), None)
                 }
                 State::Greeted(tls) => self.response(tls, rest, out)?,
-                State::Changing(capabilities) => self.change(capabilities, rest, out)?,
+                State::Changing(capabilities, extended) => self.change(capabilities, extended, rest, out)?,
                 State::StartingTls if rest.is_empty() => (0, State::StartingTls, Some(Step::StartTls)),
                 State::StartingTls => return Err(Violation::PlaintextAfterTlsRequest.into()),
                 State::Known(known) => {
@@ -234,9 +206,10 @@ impl Accept {
             (State::StartingTls, Answer::TlsStarted(tls)) => State::Greeted(Some(tls)),
             (State::Known(known), Answer::Credentials(credentials)) => State::MayProve(known, credentials),
             (State::Judging(known, _), Answer::Judged(verdict)) => State::Judged(known, verdict),
-            (State::Proven(Known { login, capabilities, application, compression, .. }), Answer::Welcome(welcome)) => {
-                State::Welcomed(Started { login, welcome, capabilities, application, compression })
-            }
+            (
+                State::Proven(Known { login, capabilities, extended, application, compression, .. }),
+                Answer::Welcome(welcome),
+            ) => State::Welcomed(Started { login, welcome, capabilities, extended, application, compression }),
             (state, _) => state,
         };
     }
@@ -248,7 +221,7 @@ impl Accept {
             State::StartingTls | State::Ended => (),
             State::Start
             | State::Greeted(_)
-            | State::Changing(_)
+            | State::Changing(..)
             | State::Switched(_)
             | State::Known(_)
             | State::MayProve(..)
@@ -270,6 +243,11 @@ impl Accept {
         challenge(self.options.greeting.challenges.get(which).copied().unwrap_or_default())
     }
 
+    /// What this client may use.
+    fn offered(&self) -> (Capabilities, Extended) {
+        offered(self.options.greeting.version.as_deref())
+    }
+
     fn offers_tls(&self) -> bool {
         matches!(self.options.tls, TlsOffer::Required | TlsOffer::Optional)
     }
@@ -277,6 +255,7 @@ impl Accept {
     fn greet(&mut self, out: &mut Vec<u8>) {
         let tls = if self.offers_tls() { Capabilities::CLIENT_SSL } else { Capabilities::empty() };
         let version = self.options.greeting.version.clone().unwrap_or_else(|| VERSION_UNKNOWN.into());
+        let (usual, extended) = self.offered();
         let challenge = self.challenge(0);
         let (first, second) = challenge.split_first_chunk::<8>().map_or(([0; 8], &[][..]), |(a, b)| (*a, b));
         let greeting = HandshakePacket::new(
@@ -286,11 +265,12 @@ impl Accept {
             first,
             // With the zero byte that has always been there.
             Some([second, b"\0"].concat()),
-            OFFERED | tls,
+            usual | tls,
             COLLATION,
             StatusFlags::SERVER_STATUS_AUTOCOMMIT,
             Some(Plugin::CachingSha2.name().as_bytes()),
-        );
+        )
+        .with_mariadb_ext_capabilities(extended);
         packet(out, &mut self.sequence, |out| greeting.serialize(out));
     }
 
@@ -331,17 +311,24 @@ impl Accept {
         if self.options.tls == TlsOffer::Required && tls.is_none() {
             return Err(self.refused(ClientError::TlsRequired, out));
         }
-        let capabilities = response.capabilities & OFFERED;
-        let known = self.introduced(ClientResponse { capabilities, ..response }, tls, out)?;
+        let (usual, extended) = self.offered();
+        let (capabilities, extended) = (response.capabilities & usual, response.extended & extended);
+        let known = self.introduced(ClientResponse { capabilities, extended, ..response }, tls, out)?;
         Ok((len, State::Known(known), None))
     }
 
     /// COM_CHANGE_USER.
-    fn change(&mut self, capabilities: Capabilities, input: &[u8], out: &mut Vec<u8>) -> Result<Moved, HandshakeError> {
+    fn change(
+        &mut self,
+        capabilities: Capabilities,
+        extended: Extended,
+        input: &[u8],
+        out: &mut Vec<u8>,
+    ) -> Result<Moved, HandshakeError> {
         let Some((len, payload)) = self.next(input)? else {
-            return Ok((0, State::Changing(capabilities), Some(Step::NeedInput)));
+            return Ok((0, State::Changing(capabilities, extended), Some(Step::NeedInput)));
         };
-        let Some(response) = ClientResponse::read_again(payload, capabilities) else {
+        let Some(response) = ClientResponse::read_again(payload, capabilities, extended) else {
             let broken = Violation::MalformedFrame(message::command::CHANGE_USER);
             self.refused(ClientError::Protocol(broken), out);
             return Err(broken.into());
@@ -361,12 +348,12 @@ impl Accept {
         if response.user.is_empty() {
             return Err(self.refused(ClientError::NoUserName, out));
         }
-        let fixed = FIXED.iter().filter(|(flag, _)| response.capabilities.contains(*flag));
+        let fixed = fixed(response.capabilities, response.extended);
         let login = Login {
             user: response.user.to_owned(),
             database: response.database.to_owned(),
             baseline: Arc::new(Settings::new([(NAMES, response.collation.to_string())])),
-            fixed: fixed.map(|(_, name)| ((*name).to_owned(), "on".to_owned())).collect(),
+            fixed: fixed.map(|name| (name.to_owned(), "on".to_owned())).collect(),
             keys: None,
         };
         let wants = |flag| response.capabilities.contains(flag) && !self.is_again;
@@ -380,6 +367,7 @@ impl Accept {
         Ok(Known {
             login,
             capabilities: response.capabilities,
+            extended: response.extended,
             application: response.program.to_owned(),
             compression,
             plugin: response.plugin.map_or(Plugin::Native, Plugin::of),

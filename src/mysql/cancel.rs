@@ -22,8 +22,9 @@ enum State {
 }
 
 impl Cancel {
-    /// Stops what the connection of this number does.
+    /// Stops what the connection of this number does. What clients have fixed at their logins is of no use for that.
     pub fn new(connection_id: u32, options: ConnectOptions) -> Self {
+        let options = ConnectOptions { fixed: Vec::new(), ..options };
         Self { connection_id, state: State::LoggingIn(Box::new(Connect::new(options))) }
     }
 }

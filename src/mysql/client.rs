@@ -4,6 +4,8 @@
 //! is, and then answered with one error.
 
 use super::accept::{Started, told_status};
+use super::attributes::{self, Unreadable};
+use super::capabilities::{Capabilities, Extended};
 use super::compress::{Algorithm, Compression};
 use super::frame::{self, HEAD_BYTES, packet};
 use super::held::Held;
@@ -17,7 +19,6 @@ use crate::protocol::{
 };
 use crate::sql::mysql::settings::{Change, NAMES, NO_SCHEMA, PREPARED, SCHEMA, STATE_CHANGE, Value, is_no_setting};
 use crate::sql::mysql::{self as sql, KillKind, TEXT_BYTES_MAX};
-use mysql_common::constants::CapabilityFlags as Capabilities;
 use std::sync::Arc;
 
 /// A client.
@@ -25,6 +26,7 @@ use std::sync::Arc;
 pub struct Client {
     id: u64,
     capabilities: Capabilities,
+    pub(super) extended: Extended,
     /// What it began with.
     baseline: Arc<Settings>,
     /// Until its stream has been told.
@@ -94,6 +96,7 @@ impl Client {
         Self {
             id: started.welcome.client_id,
             capabilities: started.capabilities,
+            extended: started.extended,
             baseline: Arc::clone(&started.login.baseline),
             compression: started.compression,
             settings: Arc::clone(&started.login.baseline),
@@ -236,6 +239,26 @@ impl Client {
         self.capabilities
     }
 
+    /// The same of what is MariaDB's own.
+    pub(super) fn extended(&self) -> Extended {
+        self.extended
+    }
+
+    /// It puts attributes ahead of its texts, and between the parameters of its statements.
+    pub(super) fn has_attributes(&self) -> bool {
+        self.capabilities.contains(Capabilities::CLIENT_QUERY_ATTRIBUTES)
+    }
+
+    /// Bytes of the attributes ahead of a command's body, which is `len` bytes long.
+    pub(super) fn attributes(&self, command: u8, body: &[u8], len: usize) -> Result<usize, Unreadable> {
+        if command == command::QUERY && self.has_attributes() { attributes::block(body, len) } else { Ok(0) }
+    }
+
+    /// It may execute a statement with many sets of parameters at once.
+    pub(super) fn sends_bulks(&self) -> bool {
+        self.extended.contains(Extended::MARIADB_CLIENT_STMT_BULK_OPERATIONS)
+    }
+
     /// It understands session trackers.
     pub(super) fn tracks(&self) -> bool {
         self.capabilities.contains(Capabilities::CLIENT_SESSION_TRACK)
@@ -360,7 +383,10 @@ impl ClientSide for Client {
             // It must not stand in line behind what it is to stop. As on a connection, so much is looked at as must be here.
             let read = (HEAD_BYTES + head.len.min(TEXT_BYTES_MAX)).min(rest.len());
             let body = rest.get(HEAD_BYTES + 1..read).unwrap_or_default();
-            if let Some((kind, id)) = killed_by(command, body).filter(|_| head.is_last()) {
+            // Attributes that can't be read are told so on a connection.
+            let block = self.attributes(command, body, head.len - 1).unwrap_or_default();
+            let text = body.get(block..).unwrap_or_default();
+            if let Some((kind, id)) = killed_by(command, text).filter(|_| head.is_last()) {
                 match self.kills(kind, id) {
                     None => return Ok((at, Detached::NeedInput)),
                     Some(Ok(())) => self.dropping = Dropping::Packet(Some(self.ok())),

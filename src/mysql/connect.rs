@@ -6,12 +6,11 @@
 //! the clear without TLS or a local socket, nor over TLS to somebody who has not shown who it is; without TLS
 //! `caching_sha2_password` falls back on the RSA key that the server shows.
 
-use super::accept::FIXED;
+use super::capabilities::{Capabilities, Extended, NEEDED, wanted};
 use super::frame::{self, packet, put_string};
 use super::message::{self, OkPacket, ServerGreeting, mark};
 use super::password::{self, CHALLENGE_BYTES, ED25519, Plugin};
 use crate::protocol::{Answer, ConnectOptions, HandshakeError, LoginSecret, Password, Step, Violation};
-use mysql_common::constants::CapabilityFlags as Capabilities;
 use std::mem;
 
 /// Bytes of any packet before the login is done.
@@ -20,22 +19,6 @@ const PACKET_BYTES_MAX: usize = 64 << 10;
 const LONGEST_PACKET: u32 = 1 << 30;
 /// utf8mb4_general_ci: every server has it. What a client wants is set when it gets the connection.
 pub(super) const COLLATION: u8 = 45;
-
-/// What is always wanted of a server.
-const NEEDED: Capabilities = Capabilities::CLIENT_PROTOCOL_41
-    .union(Capabilities::CLIENT_SECURE_CONNECTION)
-    .union(Capabilities::CLIENT_PLUGIN_AUTH)
-    .union(Capabilities::CLIENT_SESSION_TRACK)
-    .union(Capabilities::CLIENT_DEPRECATE_EOF);
-/// What is used beside that.
-const USED: Capabilities = NEEDED
-    .union(Capabilities::CLIENT_LONG_PASSWORD)
-    .union(Capabilities::CLIENT_LONG_FLAG)
-    .union(Capabilities::CLIENT_TRANSACTIONS)
-    .union(Capabilities::CLIENT_MULTI_RESULTS)
-    .union(Capabilities::CLIENT_PS_MULTI_RESULTS)
-    .union(Capabilities::CLIENT_CONNECT_ATTRS)
-    .union(Capabilities::CLIENT_PLUGIN_AUTH_LENENC_CLIENT_DATA);
 
 /// A login that was done.
 #[derive(Debug)]
@@ -46,6 +29,10 @@ pub struct Connected {
     pub connection_id: u32,
     /// As the server said it last.
     pub status: u16,
+    /// What both sides can do.
+    pub capabilities: Capabilities,
+    /// The same of what is MariaDB's own.
+    pub extended: Extended,
     /// The login, for who has to come again: to kill what this connection does.
     pub options: ConnectOptions,
 }
@@ -80,6 +67,7 @@ struct Greeted {
     plugin: Plugin,
     is_tls: bool,
     capabilities: Capabilities,
+    extended: Extended,
 }
 
 /// How far the proof has come.
@@ -119,7 +107,7 @@ impl Connect {
                         // Nobody may put in words of a server's before TLS has started.
                         return Err(Violation::PlaintextAfterTlsRequest.into());
                     } else {
-                        packet(out, &mut self.sequence, |out| response_head(greeted.capabilities, out));
+                        packet(out, &mut self.sequence, |out| response_head(&greeted, out));
                         State::StartingTls(greeted)
                     }
                 }
@@ -144,6 +132,8 @@ impl Connect {
                             version: greeted.version,
                             connection_id: greeted.connection_id,
                             status: ok.status,
+                            capabilities: greeted.capabilities,
+                            extended: greeted.extended,
                             options: self.options.clone(),
                         };
                         return Ok((taken, Step::Done(connected)));
@@ -189,8 +179,11 @@ impl Connect {
         if self.options.tls && !has.contains(Capabilities::CLIENT_SSL) {
             return Err(HandshakeError::TlsDeclined);
         }
-        let fixed = FIXED.iter().filter(|(_, name)| self.options.fixed.iter().any(|(fixed, _)| fixed == name));
-        let mut wanted = fixed.fold(USED, |all, (flag, _)| all | *flag);
+        let (mut wanted, extended) = wanted(&self.options.fixed);
+        if (extended & !greeting.extended).contains(Extended::MARIADB_CLIENT_EXTENDED_METADATA) {
+            // The clients it is for would read columns otherwise than it writes them.
+            return Err(HandshakeError::UnsupportedMethod("an older version than clients have been told of"));
+        }
         // Servers take what is said before TLS begins, and nothing that is said behind.
         wanted.set(Capabilities::CLIENT_SSL, self.options.tls);
         wanted.set(Capabilities::CLIENT_CONNECT_WITH_DB, !self.options.database.is_empty());
@@ -201,6 +194,7 @@ impl Connect {
             plugin: Plugin::of(greeting.plugin),
             is_tls: false,
             capabilities: has & wanted,
+            extended: greeting.extended & extended,
         })
     }
 
@@ -217,7 +211,7 @@ impl Connect {
         let flags = greeted.capabilities;
         let options = &self.options;
         packet(out, &mut self.sequence, |out| {
-            response_head(flags, out);
+            response_head(greeted, out);
             out.extend_from_slice(options.user.as_bytes());
             out.push(0);
             if flags.contains(Capabilities::CLIENT_PLUGIN_AUTH_LENENC_CLIENT_DATA) {
@@ -336,11 +330,12 @@ impl Connect {
 }
 
 /// What SSLRequest and the response begin with.
-fn response_head(flags: Capabilities, out: &mut Vec<u8>) {
-    out.extend_from_slice(&flags.bits().to_le_bytes());
+fn response_head(greeted: &Greeted, out: &mut Vec<u8>) {
+    out.extend_from_slice(&greeted.capabilities.bits().to_le_bytes());
     out.extend_from_slice(&LONGEST_PACKET.to_le_bytes());
     out.push(COLLATION);
-    out.extend_from_slice(&[0; 23]);
+    out.extend_from_slice(&[0; 19]);
+    out.extend_from_slice(&greeted.extended.bits().to_le_bytes());
 }
 
 /// Plugins that servers ask for.

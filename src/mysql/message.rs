@@ -3,10 +3,10 @@
 //! What is read here is read with every length checked: it comes from strangers (`docs/decisions/0006`). What ends a reply comes out
 //! again as another client can read it. <https://dev.mysql.com/doc/dev/mysql-server/latest/PAGE_PROTOCOL.html>
 
+use super::capabilities::{Capabilities, Extended};
 use super::frame::{self, Reader};
 use super::password::CHALLENGE_BYTES;
 use crate::protocol::{ClientError, ServerError, Violation};
-use mysql_common::constants::CapabilityFlags as Capabilities;
 
 /// The first byte of what ends a reply.
 pub mod mark {
@@ -62,6 +62,8 @@ pub mod command {
     pub const STMT_FETCH: u8 = 0x1C;
     /// As a new connection.
     pub const RESET_CONNECTION: u8 = 0x1F;
+    /// MariaDB's: a statement is executed with many sets of parameters.
+    pub const STMT_BULK_EXECUTE: u8 = 0xFA;
 }
 
 /// Status flags of OK and EOF packets.
@@ -98,6 +100,8 @@ pub struct ServerGreeting<'a> {
     pub connection_id: u32,
     /// What it can do.
     pub capabilities: Capabilities,
+    /// The same of what is MariaDB's own.
+    pub extended: Extended,
     /// The first bytes of its challenge.
     pub challenge: [u8; CHALLENGE_BYTES],
     /// The plugin that the challenge is for; may be empty.
@@ -121,12 +125,13 @@ impl<'a> ServerGreeting<'a> {
         reader.bytes(3)?;
         let capabilities = Capabilities::from_bits_retain(u32::from(reader.u16()?) << 16 | u32::from(low));
         let challenge_bytes = usize::from(reader.byte()?);
-        reader.bytes(10)?;
+        reader.bytes(6)?;
+        let extended = extended(capabilities, reader.u32()?);
         // With a zero byte behind it, which is counted.
         let second = reader.bytes(challenge_bytes.saturating_sub(8).max(13))?;
         let challenge = *[first, second].concat().first_chunk()?;
         let plugin = memchr::memchr(0, reader.0).and_then(|end| reader.0.get(..end)).unwrap_or(reader.0);
-        Some(Self { version, connection_id, capabilities, challenge, plugin })
+        Some(Self { version, connection_id, capabilities, extended, challenge, plugin })
     }
 }
 
@@ -135,6 +140,8 @@ impl<'a> ServerGreeting<'a> {
 pub struct ClientResponse<'a> {
     /// What it can do, or would like to.
     pub capabilities: Capabilities,
+    /// The same of what is MariaDB's own.
+    pub extended: Extended,
     /// Its collation.
     pub collation: u16,
     /// Its user.
@@ -160,7 +167,8 @@ impl<'a> ClientResponse<'a> {
         // The longest packet it takes.
         reader.u32()?;
         let collation = reader.byte()?.into();
-        reader.bytes(23)?;
+        reader.bytes(19)?;
+        let extended = extended(capabilities, reader.u32()?);
         let user = std::str::from_utf8(reader.cstr()?).ok()?;
         let answer = if capabilities.contains(Capabilities::CLIENT_PLUGIN_AUTH_LENENC_CLIENT_DATA) {
             reader.string()?
@@ -174,12 +182,12 @@ impl<'a> ClientResponse<'a> {
         let database = if has_database { std::str::from_utf8(reader.cstr()?).ok()? } else { "" };
         let (plugin, program) = plugin_and_program(&mut reader, capabilities)?;
         let zstd_level = reader.byte().unwrap_or_default();
-        Some(Self { capabilities, collation, user, answer, database, plugin, program, zstd_level })
+        Some(Self { capabilities, extended, collation, user, answer, database, plugin, program, zstd_level })
     }
 
     /// Reads the same of COM_CHANGE_USER, by a client with these capabilities
     /// (<https://dev.mysql.com/doc/dev/mysql-server/latest/page_protocol_com_change_user.html>).
-    pub fn read_again(payload: &'a [u8], capabilities: Capabilities) -> Option<Self> {
+    pub fn read_again(payload: &'a [u8], capabilities: Capabilities, extended: Extended) -> Option<Self> {
         let mut reader = Reader(payload);
         reader.byte().filter(|command| *command == command::CHANGE_USER)?;
         let user = std::str::from_utf8(reader.cstr()?).ok()?;
@@ -188,8 +196,14 @@ impl<'a> ClientResponse<'a> {
         let database = std::str::from_utf8(reader.cstr()?).ok()?;
         let collation = if reader.0.is_empty() { 0 } else { reader.u16()? };
         let (plugin, program) = plugin_and_program(&mut reader, capabilities)?;
-        Some(Self { capabilities, collation, user, answer, database, plugin, program, zstd_level: 0 })
+        Some(Self { capabilities, extended, collation, user, answer, database, plugin, program, zstd_level: 0 })
     }
+}
+
+/// MariaDB's own capabilities are those of who leaves out MySQL's first.
+fn extended(usual: Capabilities, bytes: u32) -> Extended {
+    let is_mariadb = !usual.contains(Capabilities::CLIENT_LONG_PASSWORD);
+    if is_mariadb { Extended::from_bits_retain(bytes) } else { Extended::empty() }
 }
 
 /// What a client's answer ends with: its plugin, and the name of its program.
@@ -300,6 +314,12 @@ impl<'a> OkPacket<'a> {
 
 /// The payload of an EOF packet, or of an OK packet at the end of rows, by its length.
 pub const EOF_BYTES: usize = 5;
+
+/// MariaDB tells how far a long statement has come, in what looks like an error of this number
+/// (<https://mariadb.com/kb/en/progress-reporting/>). The reply follows.
+pub fn is_progress(payload: &[u8]) -> bool {
+    payload.starts_with(&[mark::ERROR, 0xFF, 0xFF])
+}
 
 /// Writes an ERR packet's payload.
 pub fn error(code: u16, state: &str, message: &str, out: &mut Vec<u8>) {

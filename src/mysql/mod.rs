@@ -10,10 +10,13 @@
 //! The manual: <https://dev.mysql.com/doc/dev/mysql-server/latest/PAGE_PROTOCOL.html>.
 
 pub mod accept;
+pub mod attributes;
 pub mod cancel;
+pub mod capabilities;
 pub mod client;
 pub mod compress;
 pub mod connect;
+pub mod execute;
 pub mod frame;
 pub mod held;
 pub mod message;
@@ -37,6 +40,7 @@ impl Protocol for MySql {
     const NAME: &'static str = "mysql";
     const DIRECT_TLS: Option<&'static [u8]> = None;
     const SERVER_SPEAKS_FIRST: bool = true;
+    const KILLS_BY_NUMBER: bool = true;
     type Accept = accept::Accept;
     type Connect = connect::Connect;
     type Cancel = cancel::Cancel;
@@ -48,7 +52,7 @@ impl Protocol for MySql {
     }
 
     fn accept_again(client: client::Client, options: AcceptOptions) -> Option<accept::Accept> {
-        Some(accept::Accept::again(client.capabilities(), options))
+        Some(accept::Accept::again(client.capabilities(), client.extended(), options))
     }
 
     fn connect(options: ConnectOptions) -> connect::Connect {

@@ -17,7 +17,9 @@ mod state;
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 mod tests;
 
+use super::attributes;
 use super::cancel::Cancel;
+use super::capabilities::{Capabilities, Extended, is_mariadb};
 use super::client::Client;
 use super::connect::{COLLATION, Connected};
 use super::frame::packet;
@@ -43,6 +45,12 @@ pub struct Server {
     options: ConnectOptions,
     connection_id: u32,
     is_mariadb: bool,
+    /// It expects query attributes ahead of every text. So only clients that send them get the connection: it is in the pool's key.
+    has_attributes: bool,
+    /// It tells how far long statements have come, for such clients as want to know that.
+    tells_progress: bool,
+    /// It executes a statement with many sets of parameters.
+    takes_bulks: bool,
     /// As the server said it last.
     status: u16,
     /// An error has come since, and with it nobody said whether a transaction is open.
@@ -62,6 +70,8 @@ pub struct Server {
     holding: bool,
     /// The rest of a packet of the client's.
     sending: Rest,
+    /// Behind that, which is dropped, a ping goes to the server, and this comes of its answer.
+    instead: Option<Effect>,
     /// The rest of a packet of the server's.
     receiving: Rest,
     /// The client sends a file, up to an empty packet.
@@ -117,12 +127,15 @@ impl Rest {
 impl Server {
     /// A connection that has just logged in.
     pub fn new(connected: Connected) -> Self {
-        let Connected { version, connection_id, status, options } = connected;
+        let Connected { version, connection_id, status, capabilities, extended, options } = connected;
         let prepared = Prepared::new(options.max_prepared_statements);
         Self {
             options,
             connection_id,
-            is_mariadb: version.to_ascii_lowercase().contains("mariadb"),
+            is_mariadb: is_mariadb(&version),
+            has_attributes: capabilities.contains(Capabilities::CLIENT_QUERY_ATTRIBUTES),
+            tells_progress: extended.contains(Extended::MARIADB_CLIENT_PROGRESS),
+            takes_bulks: extended.contains(Extended::MARIADB_CLIENT_STMT_BULK_OPERATIONS),
             status,
             in_doubt: false,
             saw_changes: true,
@@ -133,6 +146,7 @@ impl Server {
             owed: VecDeque::new(),
             holding: false,
             sending: Rest::NONE,
+            instead: None,
             receiving: Rest::NONE,
             file: File::None,
             client: None,
@@ -163,6 +177,9 @@ impl Server {
     fn query(&mut self, text: &[u8], effect: Effect, out: &mut Vec<u8>) {
         packet(out, &mut 0, |out| {
             out.push(command::QUERY);
+            if self.has_attributes {
+                out.extend_from_slice(&attributes::NONE);
+            }
             out.extend_from_slice(text);
         });
         self.owe(Kind::Query, true, effect);

@@ -54,8 +54,8 @@ pub struct Statement {
     pub parameters: u16,
     /// What executing it intends.
     pub intent: Intent,
-    /// The types of its parameters, two bytes for each, as the client sent them last.
-    pub types: Option<Arc<[u8]>>,
+    /// The types of its parameters, as the client sent them last.
+    pub types: Option<Arc<[[u8; 2]]>>,
 }
 
 /// All of a client's prepared statements.
@@ -118,6 +118,14 @@ impl Statements {
         self.by_number.get_mut(&number)
     }
 
+    /// The types of one's parameters, as the client has sent them.
+    pub fn remember(&mut self, number: u32, types: impl Iterator<Item = [u8; 2]> + Clone) {
+        let Some(statement) = self.by_number.get_mut(&number) else { return };
+        if !statement.types.as_ref().is_some_and(|known| types.clone().eq(known.iter().copied())) {
+            statement.types = Some(types.collect());
+        }
+    }
+
     /// All of them, by their numbers.
     pub fn iter(&self) -> impl Iterator<Item = (u32, &Statement)> {
         self.by_number.iter().map(|(number, statement)| (*number, statement))
@@ -152,35 +160,6 @@ impl Statements {
     /// There are some that are on one connection alone.
     pub fn has_unkept(&self) -> bool {
         self.unkept > 0
-    }
-}
-
-/// An EXECUTE's parts, behind its command
-/// (<https://dev.mysql.com/doc/dev/mysql-server/latest/page_protocol_com_stmt_execute.html>).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Execute<'a> {
-    /// It asks for a cursor.
-    pub opens_cursor: bool,
-    /// Everything up to the byte that says whether types follow. Empty: there are no parameters.
-    pub front: &'a [u8],
-    /// Types follow: these. Values come behind them.
-    pub types: Option<&'a [u8]>,
-}
-
-impl<'a> Execute<'a> {
-    /// Of a statement with so many parameters. `None`: it is too short.
-    pub fn read(body: &'a [u8], parameters: u16) -> Option<Self> {
-        // Number, flags, iterations.
-        const FIXED_BYTES: usize = 9;
-        let opens_cursor = *body.get(4)? != 0;
-        if parameters == 0 {
-            return Some(Self { opens_cursor, front: b"", types: None });
-        }
-        let parameters = usize::from(parameters);
-        let (front, rest) = body.split_at_checked(FIXED_BYTES + parameters.div_ceil(8))?;
-        let (follow, rest) = rest.split_first()?;
-        let types = if *follow == 0 { None } else { Some(rest.get(..parameters * 2)?) };
-        Some(Self { opens_cursor, front, types })
     }
 }
 
@@ -238,20 +217,5 @@ mod tests {
         for other in [others[0], others[1], id.under(8), id.with_cursor()] {
             assert_ne!(id, other);
         }
-    }
-
-    #[test]
-    fn an_execute_is_read_as_far_as_its_types() {
-        let read = |body: &'static [u8], parameters| Execute::read(body, parameters);
-        let plain = b"\x01\0\0\0\x00\x01\0\0\0";
-        assert_eq!(read(plain, 0), Some(Execute { opens_cursor: false, front: b"", types: None }));
-        let typed = b"\x01\0\0\0\x01\x01\0\0\0\0\x01\x03\0\x0f\0values";
-        let types = Some(&b"\x03\0\x0f\0"[..]);
-        assert_eq!(read(typed, 2), Some(Execute { opens_cursor: true, front: &typed[..10], types }));
-        let without = b"\x01\0\0\0\x00\x01\0\0\0\0\0\0values";
-        assert_eq!(read(without, 9), Some(Execute { opens_cursor: false, front: &without[..11], types: None }));
-        assert_eq!(read(&typed[..14], 2), None);
-        assert_eq!(read(&typed[..10], 2), None);
-        assert_eq!(read(b"\x01\0\0", 0), None);
     }
 }

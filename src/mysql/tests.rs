@@ -303,7 +303,8 @@ fn again(core: &Core, plugin: &str, answer: &[u8]) -> (Accept, String, [u8; 20])
     let tls = Some(Secured::default());
     let options = AcceptOptions { tls: core.tls, direct_tls: tls, nonce: [0; 18], greeting };
     let capabilities = mysql_common::constants::CapabilityFlags::CLIENT_PLUGIN_AUTH;
-    let (mut server, mut out) = (Accept::again(capabilities, options), Vec::new());
+    let (mut server, mut out) =
+        (Accept::again(capabilities, super::capabilities::Extended::empty(), options), Vec::new());
     let request = change_user(plugin, answer);
     for end in 0..request.len() {
         assert!(matches!(server.step_inner(&request[..end], &mut out).unwrap(), (0, Step::NeedInput)));

@@ -32,6 +32,7 @@ impl Protocol for Postgres {
     const NAME: &'static str = "postgres";
     const DIRECT_TLS: Option<&'static [u8]> = Some(b"postgresql");
     const SERVER_SPEAKS_FIRST: bool = false;
+    const KILLS_BY_NUMBER: bool = false;
     type Accept = accept::Accept;
     type Connect = connect::Connect;
     type Cancel = cancel::Cancel;

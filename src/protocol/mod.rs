@@ -33,6 +33,8 @@ pub trait Protocol: 'static {
     const DIRECT_TLS: Option<&'static [u8]>;
     /// A client says nothing before it has been greeted.
     const SERVER_SPEAKS_FIRST: bool;
+    /// Clients of one user stop one another by their numbers alone, without a secret.
+    const KILLS_BY_NUMBER: bool;
     /// Logs a client in: we play the server.
     type Accept: Handshake<Output = Accepted<Self::Client>>;
     /// Logs in at a database: we play the client.

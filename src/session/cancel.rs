@@ -16,7 +16,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use tokio::sync::{mpsc, oneshot};
 
-/// Bits of a virtual process id that number the session; it has 31, since drivers take it for a signed number.
+/// Bits of a virtual process id, since drivers take it for a signed number.
+const ID_BITS: u32 = 31;
+/// Those that number the session.
 const NUMBER_BITS: u32 = 21;
 /// Bytes of a secret, as many as PostgreSQL's own on protocol 3.2.
 const SECRET_BYTES: usize = 32;
@@ -87,22 +89,30 @@ impl CancelKeys {
     }
 
     /// A new key for a client of this worker. It cancels nothing before [`IssuedKey::told`]. `None`: there are as many
-    /// clients as there are numbers.
-    pub(super) fn issue(self: &Arc<Self>, client_id: u64, worker: usize) -> Option<(IssuedKey, CancelKey)> {
+    /// clients as there are numbers. `lot`: drawn by lot, it is what the process id begins from, and shall be nobody's behind another
+    /// proxy either, where it would be taken for that one's own client: no secret tells them apart. Of 10,000 clients there, that one of
+    /// them has just this number is as likely as 1 in 200,000.
+    pub(super) fn issue(
+        self: &Arc<Self>,
+        client_id: u64,
+        worker: usize,
+        lot: Option<u32>,
+    ) -> Option<(IssuedKey, CancelKey)> {
         let secret: [u8; SECRET_BYTES] = rand::random();
-        let numbers = 1_u32 << NUMBER_BITS;
         let mut known = self.lock();
-        if known.len() >= numbers as usize / 2 {
+        if known.len() >= (1 << NUMBER_BITS) / 2 {
             return None;
         }
         // The client's own number, where it is free, so that logs and process ids agree.
-        let mut number = u32::try_from(client_id % u64::from(numbers)).unwrap_or_default();
+        let own = || u32::try_from(client_id % (1 << NUMBER_BITS)).unwrap_or_default();
+        let (instance, bits) = if lot.is_some() { (0, ID_BITS) } else { (self.instance << NUMBER_BITS, NUMBER_BITS) };
+        let mut number = lot.unwrap_or_else(own);
         let process_id = loop {
-            let process_id = (self.instance << NUMBER_BITS) | number;
+            let process_id = instance | (number % (1 << bits));
             if process_id != 0 && !known.contains_key(&process_id) {
                 break process_id;
             }
-            number = (number + 1) % numbers;
+            number = number.wrapping_add(1);
         };
         known.insert(process_id, Known { secret: Box::default(), owner: None, client_id, worker });
         drop(known);
@@ -360,7 +370,7 @@ mod tests {
     #[test]
     fn a_key_is_good_for_as_much_as_was_told_and_as_long_as_its_client_is_here() {
         let (keys, _orders) = CancelKeys::new(0, 2);
-        let (issued, key) = keys.issue(7, 1).unwrap();
+        let (issued, key) = keys.issue(7, 1, None).unwrap();
         assert_eq!((key.process_id, key.secret.len()), (7, SECRET_BYTES));
         // Not told yet: nothing matches, not even nothing.
         assert_eq!(keys.find(&key), None);
@@ -385,7 +395,7 @@ mod tests {
     #[test]
     fn who_may_stop_whom() {
         let (keys, _orders) = CancelKeys::new(0, 2);
-        let clients = [1, 2, 3, 4].map(|id| keys.issue(id, 1).unwrap());
+        let clients = [1, 2, 3, 4].map(|id| keys.issue(id, 1, None).unwrap());
         assert_eq!(keys.find_owned(2, 1), Err(Killed::NoSuchClient));
         clients[0].0.told(b"", owner("app"));
         assert_eq!(keys.find_owned(2, 1), Err(Killed::NoSuchClient));
@@ -404,13 +414,20 @@ mod tests {
     fn process_ids_are_positive_never_taken_twice_and_carry_the_instance() {
         let (keys, _orders) = CancelKeys::new(1023, 1);
         let top = u64::from((1_u32 << NUMBER_BITS) - 1);
-        let issued: Vec<_> = [1, 1, top, top, 2].iter().map(|id| keys.issue(*id, 0).unwrap()).collect();
+        let issued: Vec<_> = [1, 1, top, top, 2].iter().map(|id| keys.issue(*id, 0, None).unwrap()).collect();
         let ids: Vec<u32> = issued.iter().map(|(_, key)| key.process_id).collect();
         let base = 1023 << NUMBER_BITS;
         assert_eq!(ids, [base | 1, base | 2, base | u32::try_from(top).unwrap(), base, base | 3]);
         assert!(ids.iter().all(|id| i32::try_from(*id).is_ok()));
+        // By lot.
+        let (keys, _orders) = CancelKeys::new(0, 1);
+        let top = (1 << ID_BITS) - 1;
+        let issued: Vec<_> =
+            [77, top, u32::MAX, 77, 1 << ID_BITS].iter().map(|lot| keys.issue(1, 0, Some(*lot)).unwrap()).collect();
+        let ids: Vec<u32> = issued.iter().map(|(_, key)| key.process_id).collect();
+        assert_eq!(ids, [77, top, 1, 78, 2]);
         // Process id 0 means none.
         let (keys, _orders) = CancelKeys::new(0, 1);
-        assert_eq!(keys.issue(u64::from(1_u32 << NUMBER_BITS), 0).unwrap().1.process_id, 1);
+        assert_eq!(keys.issue(u64::from(1_u32 << NUMBER_BITS), 0, None).unwrap().1.process_id, 1);
     }
 }

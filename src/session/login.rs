@@ -311,7 +311,8 @@ async fn arrive<P: Protocol>(
         presence.encrypted();
     }
     // Until the client has proven itself the key cancels nothing.
-    let Some((issued, cancel_key)) = endpoint.cancel_keys.issue(client_id, worker.number()) else {
+    let lot = P::KILLS_BY_NUMBER.then(rand::random);
+    let Some((issued, cancel_key)) = endpoint.cancel_keys.issue(client_id, worker.number(), lot) else {
         return Err(Stop::Refused(ClientError::Internal));
     };
     let greeting = endpoint.hello(&cancel_key);

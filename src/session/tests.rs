@@ -106,7 +106,7 @@ impl Fixture {
     fn client(&mut self) -> (Peer, JoinHandle<End>) {
         self.clients += 1;
         let (ours, theirs) = tokio::io::duplex(PIPE_BYTES);
-        let (issued, cancel_key) = self.endpoint.cancel_keys.issue(self.clients, 0).unwrap();
+        let (issued, cancel_key) = self.endpoint.cancel_keys.issue(self.clients, 0, None).unwrap();
         let login = Login {
             user: "app".into(),
             database: "app".into(),

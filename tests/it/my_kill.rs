@@ -270,3 +270,24 @@ fn my_041_as_somebody_else() {
         assert!(wire.value("SELECT USER()").starts_with("app@"));
     }
 }
+
+/// Scenario 72: behind a balancer, a `KILL` may come to another proxy. Its number is nobody's there.
+#[test]
+fn my_072_another_proxy() {
+    for server in servers() {
+        let [one, other] = [0; 2].map(|_| crate::harness::proxy::start(&my_config(server, 4)));
+        let mut clients: Vec<_> = (0..20).map(|_| MyWire::connect(one.address, &app()).unwrap()).collect();
+        let mut others: Vec<_> = (0..20).map(|_| MyWire::connect(other.address, &app()).unwrap()).collect();
+        let mut asker = MyWire::connect(other.address, &app()).unwrap();
+        for client in &clients {
+            let id = client.greeting().connection_id;
+            for kill in [format!("KILL QUERY {id}"), format!("KILL {id}")] {
+                let error = asker.error(&kill);
+                assert_eq!((error.code, error.message), (1094, format!("Unknown thread id: {id}")));
+            }
+        }
+        for client in clients.iter_mut().chain(&mut others) {
+            assert_eq!(client.value("SELECT 1"), "1");
+        }
+    }
+}

@@ -29,7 +29,7 @@ fn my_031_a_password_in_the_clear() {
         let clear = [APP_PASSWORD.as_bytes(), &[0]].concat();
         for (plugin, shown) in [(CLEAR, &clear[..]), ("sha256_password", &clear), (CLEAR, b"")] {
             let mut wire = MyWire::open(proxy.address).unwrap();
-            wire.respond(&login, 0, plugin, shown);
+            wire.respond(&login, plugin, shown);
             let switch = wire.receive();
             assert!(switch.payload.starts_with(b"\xFEcaching_sha2_password\0"), "{plugin}: {switch:?}");
             wire.send_next(&clear);
@@ -38,7 +38,7 @@ fn my_031_a_password_in_the_clear() {
         }
         // Nor is there a key to seal it with.
         let mut wire = MyWire::open(proxy.address).unwrap();
-        wire.respond(&login, 0, CACHING_SHA2, &[0x02]);
+        wire.respond(&login, CACHING_SHA2, &[0x02]);
         assert_eq!(wire.receive().error().unwrap().code, 1045);
         wire.until_closed();
     });
@@ -53,7 +53,7 @@ fn my_036_an_old_answer_to_a_new_challenge() {
             for is_old in [true, false] {
                 let mut wire = MyWire::open(proxy.address).unwrap();
                 let first = wire.greeting().scramble;
-                wire.respond(&login, 0, begins, &[7; 20]);
+                wire.respond(&login, begins, &[7; 20]);
                 // Strict about its number, too.
                 let switch = wire.receive();
                 let second = switch.payload.strip_prefix(b"\xFEcaching_sha2_password\0").unwrap();

@@ -248,6 +248,12 @@ fn my_067_numbers_of_connections() {
         assert!(listed.iter().any(|row| row[0].as_ref() == Some(&own)), "{listed:?}");
         let seen = format!("SELECT COUNT(*) FROM information_schema.processlist WHERE id = {own} AND db = '{name}'");
         assert_eq!(server.root().value(&seen), "1");
+        // Whoever takes it for one of the proxy's stops nobody.
+        let mut other = MyWire::connect(proxy.address, &app().database(name)).unwrap();
+        for kill in [format!("KILL QUERY {own}"), format!("KILL {own}")] {
+            assert_eq!(other.error(&kill).code, 1094);
+        }
+        assert_eq!(wire.value("SELECT CONNECTION_ID()"), own);
     });
 }
 

@@ -1,12 +1,15 @@
 //! Commands for prepared statements: each is sent with the server's number, once the server has its statement.
 
 use super::owed::{Effect, Kind, Preparing};
+use super::plan::Plan;
 use super::prepared::{Load, Located};
-use super::send::{Fate, Typed, pinning, statement_number};
+use super::send::{Fate, Rewritten, pinning, statement_number};
 use super::{Client, Server};
+use crate::mysql::attributes;
+use crate::mysql::execute::{Bulk, Execute, Front, Unwritable};
 use crate::mysql::frame::{Head, PIECE_BYTES};
 use crate::mysql::message::command;
-use crate::mysql::statement::{Execute, Statements};
+use crate::mysql::statement::Statements;
 use crate::protocol::{ClientError, ClientSide, Out, PinReason, Pins};
 use std::sync::Arc;
 
@@ -59,6 +62,7 @@ impl Server {
             _ if !is_known && is_answered => Err(self.unknown_statement(number, command)),
             _ if !is_known => Ok(Fate::Dropped),
             command::STMT_EXECUTE => self.execute(number, body, head, client, out),
+            command::STMT_BULK_EXECUTE => self.execute_bulk(number, body, head, client, out),
             command::STMT_SEND_LONG_DATA => Ok(self.send_piece(number, client, out)),
             command::STMT_CLOSE => {
                 client.statements.remove(number);
@@ -89,8 +93,12 @@ impl Server {
         let Some(statement) = client.statements.find(number) else { return Ok(Fate::Dropped) };
         let (intent, parameters, text) = (statement.intent, statement.parameters, statement.text.clone());
         let id = statement.id.under(client.label());
+        let execute = Execute::read(body, parameters, client.has_attributes());
+        if execute.is_none() && client.has_attributes() {
+            let is_whole = head.len == body.len() + 1;
+            return Err(if is_whole { self.malformed() } else { attributes::TOO_LONG });
+        }
         // What is too short is the server's to refuse.
-        let execute = Execute::read(body, parameters);
         let opens_cursor = execute.is_some_and(|execute| execute.opens_cursor);
         if !opens_cursor {
             self.prepared.leave_cursor(number);
@@ -106,20 +114,16 @@ impl Server {
                 return Err(error);
             }
         };
-        let types = execute.and_then(|execute| execute.types);
-        let fate = match execute {
-            // Another client's may be there, or none.
-            Some(Execute { types: None, front, .. }) if !front.is_empty() => {
-                let has_values = body.len() > front.len() + 1;
-                let known = client.statements.find(number).and_then(|statement| statement.types.clone());
-                let types = known.ok_or_else(|| self.types_missing(has_values))?;
-                if !head.is_last() || head.len + types.len() >= PIECE_BYTES {
-                    return Err(ClientError::Unsupported { feature: "an EXECUTE of 16 MiB without types" });
-                }
-                Fate::Typed(Typed { number: here, front: front.len(), types })
-            }
-            _ => Fate::Renumbered(here),
+        let known = client.statements.find(number).and_then(|statement| statement.types.as_deref());
+        let front = match execute {
+            Some(execute) => execute.elsewhere(body, parameters, known, self.has_attributes),
+            None => Ok(None),
         };
+        let front = front.map_err(|why| match why {
+            Unwritable::Malformed => self.malformed(),
+            Unwritable::TypesMissing(has_values) => self.types_missing(command::STMT_EXECUTE, has_values),
+        })?;
+        let fate = rewritten(here, front, head)?;
         let text = text.as_deref().unwrap_or_default();
         let mut plan = self.plan(text, !text.is_empty(), false, intent, client)?;
         if opens_cursor {
@@ -132,14 +136,62 @@ impl Server {
         if opens_cursor {
             client.pin_for_command(Pins::of(PinReason::PreparedStatement));
         }
-        if let (Some(types), Some(statement)) = (types, client.statements.find_mut(number))
-            && statement.types.as_deref() != Some(types)
+        if let Some(Execute { types: Some(types), count, .. }) = execute
+            && count >= usize::from(parameters)
         {
-            statement.types = Some(types.into());
+            // Attributes stand behind the parameters.
+            client.statements.remember(number, types.iter().take(parameters.into()));
         }
         if opens_cursor {
             self.prepared.load(number, id, Load::Cursor);
         }
+        self.owe_execution(number, plan);
+        Ok(fate)
+    }
+
+    /// Many sets of parameters at once.
+    fn execute_bulk(
+        &mut self,
+        number: u32,
+        body: &[u8],
+        head: Head,
+        client: &mut Client,
+        out: &mut Out,
+    ) -> Result<Fate, ClientError> {
+        let Some(statement) = client.statements.find(number) else { return Ok(Fate::Dropped) };
+        let (intent, parameters, text) = (statement.intent, statement.parameters, statement.text.clone());
+        let here = match self.locate(number, false, client, out) {
+            Located::At(here) => here,
+            Located::Asked => return Ok(Fate::Waits),
+            Located::Unknown => return Err(self.unknown_statement(number, command::STMT_BULK_EXECUTE)),
+            Located::Fails(error) => {
+                self.prepared.forget_failure(number, self.has_moved);
+                self.settle_statements(client);
+                return Err(error);
+            }
+        };
+        // What is too short is the server's to refuse.
+        let bulk = Bulk::read(body, parameters);
+        let known = client.statements.find(number).and_then(|statement| statement.types.as_deref());
+        if bulk.is_some_and(|bulk| bulk.types.is_none()) && known.is_none() && parameters > 0 {
+            // Another client's may be there, or none.
+            return Err(self.types_missing(command::STMT_BULK_EXECUTE, true));
+        }
+        let fate = rewritten(here, bulk.and_then(|bulk| bulk.elsewhere(known)), head)?;
+        let text = text.as_deref().unwrap_or_default();
+        let plan = self.plan(text, !text.is_empty(), intent, client)?;
+        if !self.carry_out(&plan, text, client, out)? {
+            return Ok(Fate::Waits);
+        }
+        if let Some(types) = bulk.and_then(|bulk| bulk.types) {
+            client.statements.remember(number, types.iter());
+        }
+        self.owe_execution(number, plan);
+        Ok(fate)
+    }
+
+    /// The client is owed what comes of it.
+    fn owe_execution(&mut self, number: u32, plan: Plan) {
         let uses = self.prepared.laden(number).map(|_| number);
         // What it does to a transaction is the server's to say.
         let effect = Effect::Statement {
@@ -153,7 +205,6 @@ impl Server {
             hold: plan.hold.map(Box::new),
         };
         self.owe_client(Kind::Query, effect);
-        Ok(fate)
     }
 
     /// A piece of a long parameter. Nobody answers it: what is wrong with it the EXECUTE is told.
@@ -196,4 +247,13 @@ impl Server {
             None => Fate::Pinged,
         }
     }
+}
+
+/// With the server's number, and with another front if it needs one.
+fn rewritten(number: u32, front: Option<Front>, head: Head) -> Result<Fate, ClientError> {
+    let Some(Front { taken, written }) = front else { return Ok(Fate::Renumbered(number)) };
+    if !head.is_last() || head.len + written.len() >= PIECE_BYTES {
+        return Err(ClientError::Unsupported { feature: "an EXECUTE of 16 MiB without types" });
+    }
+    Ok(Fate::Rewritten(Rewritten { number, taken, front: written }))
 }

@@ -364,7 +364,7 @@ impl Server {
     pub(super) fn unknown_statement(&self, number: u32, command: u8) -> ClientError {
         let given_to = match command {
             _ if !self.is_mariadb => "mysql_stmt_precheck",
-            command::STMT_EXECUTE => "mysqld_stmt_execute",
+            command::STMT_EXECUTE | command::STMT_BULK_EXECUTE => "mysqld_stmt_execute",
             command::STMT_RESET => "mysqld_stmt_reset",
             _ => "mysqld_stmt_fetch",
         };
@@ -378,9 +378,10 @@ impl Server {
     }
 
     /// What the server says to who executes a statement and has never told it the types of its parameters.
-    pub(super) fn types_missing(&self, has_values: bool) -> ClientError {
+    pub(super) fn types_missing(&self, command: u8, has_values: bool) -> ClientError {
+        let to = if command == command::STMT_EXECUTE { "mysqld_stmt_execute" } else { "mysqld_stmt_bulk_execute" };
         if self.is_mariadb || has_values {
-            message::as_server(1210, "HY000", "Incorrect arguments to mysqld_stmt_execute".to_owned())
+            message::as_server(1210, "HY000", format!("Incorrect arguments to {to}"))
         } else {
             self.malformed()
         }

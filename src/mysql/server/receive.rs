@@ -296,6 +296,11 @@ impl Server {
                 let ok = OkPacket::read(read.payload).ok_or_else(malformed)?;
                 self.ok(ok, read, client, passes, out)?;
             }
+            Role::Error if self.tells_progress && message::is_progress(read.payload) => {
+                if passes {
+                    self.pass(read, client, out);
+                }
+            }
             Role::Error => self.error(read, client, passes, out)?,
             Role::File => {
                 let may = self
@@ -404,7 +409,7 @@ impl Server {
             }
             return Ok(());
         }
-        let Some(Owed { effect, .. }) = self.pop() else { return Ok(()) };
+        let Some(Owed { effect, added, .. }) = self.pop() else { return Ok(()) };
         match effect {
             Effect::Statement { pins, uses, releases, sets, hold, .. } => {
                 if let Some(sets) = sets {
@@ -471,7 +476,8 @@ impl Server {
                 if !matches!(*why, ClientError::Server(_) | ClientError::TransactionTooLong { .. }) {
                     self.refused.push_back((*why).clone());
                 }
-                out.write(|out| packet(out, &mut 1, |out| message::client_error(&why, out)));
+                let mut sequence = read.head.sequence.wrapping_add(added);
+                out.write(|out| packet(out, &mut sequence, |out| message::client_error(&why, out)));
             }
             Effect::Nothing
             | Effect::Probes { .. }

@@ -3,15 +3,15 @@
 //! Texts are read up to a length, and classified; everything else passes by its length. A command that must not reach the
 //! server is replaced by a ping, in whose place the client gets its error.
 
-use super::owed::{Effect, Kind};
+use super::owed::{Effect, Kind, Owed};
 use super::{Client, File, OWED_MAX, Rest, Server};
+use crate::mysql::attributes::{self, Unreadable};
 use crate::mysql::client::killed_by;
 use crate::mysql::frame::{self, HEAD_BYTES, Head, packet};
 use crate::mysql::message::{command, status};
 use crate::protocol::{ClientError, ClientSide, Intent, Out, PinReason, Pins, Violation};
 use crate::sql::mysql::settings::{self, Change, NAMES, SCHEMA, Value};
 use crate::sql::mysql::{self as sql, Command, Dialect, End, KillKind, TEXT_BYTES_MAX};
-use std::sync::Arc;
 
 /// Reasons to pin that may come to nothing: last values are kept until the client has asked, or has let go of them.
 const UNCERTAIN: Pins = Pins::of(PinReason::Sequence);
@@ -28,8 +28,8 @@ pub(super) enum Fate {
     Passes,
     /// It passes with the server's number for its statement.
     Renumbered(u32),
-    /// It is an EXECUTE without types, and passes with some.
-    Typed(Typed),
+    /// It passes with other words at its front.
+    Rewritten(Rewritten),
     /// Nothing of it reaches the server, and nobody answers it.
     Dropped,
     /// A ping goes in its place, and is answered in the same way.
@@ -38,12 +38,14 @@ pub(super) enum Fate {
     Waits,
 }
 
-/// What is put into an EXECUTE.
-pub(super) struct Typed {
+/// What is put into the execution of a statement.
+pub(super) struct Rewritten {
+    /// The server's.
     pub(super) number: u32,
-    /// Where in its body, behind the command, the byte stands that says whether types follow.
-    pub(super) front: usize,
-    pub(super) types: Arc<[u8]>,
+    /// So many bytes of its body, behind the command, are left out.
+    pub(super) taken: usize,
+    /// In their place comes the number, and this.
+    pub(super) front: Vec<u8>,
 }
 
 impl Server {
@@ -105,14 +107,26 @@ impl Server {
                 break;
             }
             out.write(|out| self.tidy(out));
-            match self.command(command, body, head, client, out) {
+            let (block, fate) = match client.attributes(command, body, head.len - 1) {
+                Ok(block) => {
+                    // The same without its attributes, which say nothing of what it does.
+                    let text = body.get(block..).unwrap_or_default();
+                    (block, self.command(command, text, Head { len: head.len - block, ..head }, client, out))
+                }
+                Err(Unreadable::Malformed) => (0, Err(self.malformed())),
+                Err(Unreadable::TooLong) => (0, Err(attributes::TOO_LONG)),
+            };
+            match fate {
                 Ok(Fate::Waits) => break,
+                Ok(Fate::Passes) if block > 0 && !self.has_attributes => {
+                    at += self.forward_blanked(at, head, block, out);
+                }
                 Ok(Fate::Passes) => {
                     self.forward_packet(at, head, true, out);
                     at += HEAD_BYTES;
                 }
                 Ok(Fate::Renumbered(number)) => at += self.forward_renumbered(at, head, number, out),
-                Ok(Fate::Typed(typed)) => at += self.forward_typed(head, &typed, body, out),
+                Ok(Fate::Rewritten(rewritten)) => at += self.forward_rewritten(head, command, &rewritten, out),
                 Ok(Fate::Dropped) => {
                     self.forward_packet(at, head, false, out);
                     at += HEAD_BYTES;
@@ -130,12 +144,21 @@ impl Server {
         Ok(at.min(input.len()))
     }
 
-    /// Nothing of the packet reaches the server.
+    /// Nothing of the packet reaches the server. What the client is told is numbered behind its last piece.
     fn ping_instead(&mut self, head: Head, effect: Effect, out: &mut Out) {
         self.sending = Rest { left: head.len, follows: !head.is_last(), passes: false };
+        if head.is_last() {
+            self.ping(head.sequence, effect, out);
+        } else {
+            self.instead = Some(effect);
+        }
+    }
+
+    /// In place of a packet, whose last piece had this number.
+    fn ping(&mut self, last: u8, effect: Effect, out: &mut Out) {
         out.write(|out| packet(out, &mut 0, |out| out.push(command::PING)));
         self.tally.requests += 1;
-        self.owe(Kind::Simple, false, effect);
+        self.owed.push_back(Owed { added: last, ..Owed::new(Kind::Simple, false, effect) });
     }
 
     /// The packet passes with another number behind its command. Bytes taken.
@@ -147,21 +170,26 @@ impl Server {
         HEAD_BYTES + NUMBERED_BYTES
     }
 
-    /// An EXECUTE passes with the types that it does not say again. Bytes taken.
-    fn forward_typed(&mut self, head: Head, typed: &Typed, body: &[u8], out: &mut Out) -> usize {
-        let front = body.get(size_of::<u32>()..typed.front).unwrap_or_default();
+    /// A text passes with blanks in place of the attributes ahead of it, which this server does not know: so its pieces stay what they
+    /// are, however long it is. Bytes taken.
+    fn forward_blanked(&mut self, at: usize, head: Head, block: usize, out: &mut Out) -> usize {
+        out.pass(at..at + HEAD_BYTES + 1);
+        out.write(|out| out.resize(out.len() + block, b' '));
+        self.sending = Rest { left: head.len - 1 - block, follows: !head.is_last(), passes: true };
+        HEAD_BYTES + 1 + block
+    }
+
+    /// An execution passes with another front, of a packet of a single piece. Bytes taken.
+    fn forward_rewritten(&mut self, head: Head, command: u8, rewritten: &Rewritten, out: &mut Out) -> usize {
+        let Rewritten { number, taken, front } = rewritten;
         out.write(|out| {
-            frame::put_head(out, Head { len: head.len + typed.types.len(), ..head });
-            out.push(command::STMT_EXECUTE);
-            out.extend_from_slice(&typed.number.to_le_bytes());
+            frame::put_head(out, Head { len: head.len - taken + size_of::<u32>() + front.len(), ..head });
+            out.push(command);
+            out.extend_from_slice(&number.to_le_bytes());
             out.extend_from_slice(front);
-            out.push(1);
-            out.extend_from_slice(&typed.types);
         });
-        // The command, and the byte that said that there are none.
-        let taken = 1 + typed.front + 1;
-        self.sending = Rest { left: head.len - taken, follows: false, passes: true };
-        HEAD_BYTES + taken
+        self.sending = Rest { left: head.len - 1 - taken, follows: false, passes: true };
+        HEAD_BYTES + 1 + taken
     }
 
     /// The head passes; the rest of its piece follows.
@@ -184,6 +212,11 @@ impl Server {
         }
         let Some(head) = frame::head(rest) else { return 0 };
         self.forward_packet(at, head, self.sending.passes, out);
+        if head.is_last()
+            && let Some(effect) = self.instead.take()
+        {
+            self.ping(head.sequence, effect, out);
+        }
         HEAD_BYTES
     }
 
@@ -255,8 +288,11 @@ impl Server {
                         Command::Commit(End { release: true, .. }) | Command::Rollback(End { release: true, .. })
                     ),
                 };
-                // What comes behind it is read, and shared, under what it sets.
-                self.holding |= matches!(effect, Effect::Statement { sets: Some(_), .. });
+                // What comes behind it is read, and shared, under what it sets; or it is a file.
+                self.holding |= matches!(
+                    effect,
+                    Effect::Statement { sets: Some(_), .. } | Effect::Statement { loads_file: true, .. }
+                );
                 (Kind::Query, effect)
             }
             command::INIT_DB => {
@@ -293,6 +329,9 @@ impl Server {
             command::STATISTICS => (Kind::Text, Effect::Nothing),
             command::FIELD_LIST => (Kind::FieldList, Effect::Nothing),
             command::STMT_PREPARE => return self.prepare_statement(body, head, client, out),
+            command::STMT_BULK_EXECUTE if !(client.sends_bulks() && self.takes_bulks) => {
+                return Err(ClientError::UnknownCommand);
+            }
             _ if uses_statement(command) => return self.use_statement(command, body, head, client, out),
             command::CHANGE_USER if self.owed.is_empty() => {
                 client.logs_in_again = true;
@@ -418,7 +457,8 @@ pub(in crate::mysql) fn begins(head: Head, rest: &[u8]) -> Option<u8> {
 /// So much of a command decides what becomes of it.
 fn read_bytes(command: u8) -> usize {
     match command {
-        command::QUERY | command::STMT_PREPARE | command::STMT_EXECUTE | command::INIT_DB => TEXT_BYTES_MAX,
+        command::QUERY | command::STMT_PREPARE | command::INIT_DB => TEXT_BYTES_MAX,
+        command::STMT_EXECUTE | command::STMT_BULK_EXECUTE => TEXT_BYTES_MAX,
         command::PROCESS_KILL => 1 + size_of::<u32>(),
         _ if uses_statement(command) => 1 + size_of::<u32>(),
         _ => 0,
@@ -446,6 +486,7 @@ fn uses_statement(command: u8) -> bool {
     matches!(
         command,
         command::STMT_EXECUTE
+            | command::STMT_BULK_EXECUTE
             | command::STMT_CLOSE
             | command::STMT_SEND_LONG_DATA
             | command::STMT_RESET

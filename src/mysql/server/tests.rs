@@ -1,5 +1,6 @@
 //! The machine with both of its sides played by hand: bytes in, bytes out, whole and in pieces.
 
+mod attributes;
 mod prepared;
 mod settings;
 mod unread;
@@ -10,7 +11,6 @@ use crate::mysql::frame::{Reader, put_number, put_string};
 use crate::mysql::message::{OkPacket, error, mark};
 use crate::protocol::{CancelKey, Detached, Kill, Killed, Login, PinReason, Pins, Welcome};
 use crate::sql::mysql::TEXT_BYTES_MAX;
-use mysql_common::constants::CapabilityFlags as Capabilities;
 use proptest::prelude::{any, prop_assert, proptest};
 
 const MODERN: Capabilities = Capabilities::CLIENT_DEPRECATE_EOF
@@ -25,6 +25,8 @@ fn server() -> Server {
         version: "9.7.4".into(),
         connection_id: 5,
         status: status::AUTOCOMMIT,
+        capabilities: Capabilities::empty(),
+        extended: Extended::empty(),
         options: ConnectOptions {
             user: "app".into(),
             database: "orders".into(),
@@ -57,6 +59,7 @@ fn client(capabilities: Capabilities, id: u64) -> Client {
             statement_key: [0; 16],
         },
         capabilities,
+        extended: Extended::empty(),
         application: String::new(),
         compression: None,
     })
@@ -486,6 +489,23 @@ fn a_file_of_the_clients() {
         assert_eq!(bench.says(&packets(3, &[b"2\n".to_vec(), b"".to_vec()])), b"");
         let ping = says(command::PING, b"");
         assert_eq!(bench.says(&ping), ping);
+    });
+    // Sent before the server has asked for it, with what comes behind it.
+    in_pieces(|piece| {
+        let mut bench = Bench::new(MODERN, piece);
+        let load = says(command::QUERY, b"LOAD DATA LOCAL INFILE 'f' INTO TABLE t");
+        let content = packets(2, &[b"1\n".to_vec(), b"".to_vec()]);
+        let ping = says(command::PING, b"");
+        assert_eq!(bench.says(&[&load[..], &content, &ping].concat()), load);
+        bench.hears(&packets(1, &[b"\xFBf".to_vec()]));
+        assert_eq!(bench.says(b""), content);
+        bench.hears(&packets(4, &[ok(mark::OK, AUTO)]));
+        assert_eq!(bench.says(b""), ping);
+        // It wants none.
+        bench.hears(&packets(1, &[ok(mark::OK, AUTO)]));
+        assert_eq!(bench.says(&[&load[..], &ping].concat()), load);
+        bench.hears(&packets(1, &[err(1146)]));
+        assert_eq!(bench.says(b""), ping);
     });
     // Nobody has asked for one.
     let mut bench = Bench::new(MODERN, usize::MAX);

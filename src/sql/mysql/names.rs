@@ -2,7 +2,8 @@
 //!
 //! Keywords, and the functions that MySQL 9.7 and MariaDB 10.11 have built in, as these servers answered when each was called
 //! (1305 if it is free for a user's function), with what later MariaDB versions add under names like nobody's. Those that
-//! do something to the connection (`GET_LOCK`) are told apart by the scan. Loadable functions are left out, whoever made them.
+//! do something to the connection (`GET_LOCK`) are told apart by the scan. Loadable functions are left out, whoever made them,
+//! but for the one by which a statement reads what its client has told beside it.
 //! A stored function of a built-in one's name can only be called with its database's name in front, or, for the few that the
 //! parser itself knows (`count (x)`, with the blank), in a way that is not seen here.
 
@@ -80,7 +81,7 @@ const MYSQL: &[&str] = &[
     "from_vector", "full", "general", "geomcollection", "geometry", "grouping", "groups", "gtid_subset",
     "gtid_subtract", "hash", "invisible", "is_uuid", "is_visible_dd_object", "json_duality_object",
     "json_schema_validation_report", "json_storage_free", "json_storage_size", "lateral", "list", "mbrcoveredby",
-    "mbrcovers", "member", "merge", "modify", "nested", "next", "of", "only", "ordinality", "partitions", "path",
+    "mbrcovers", "member", "merge", "modify", "mysql_query_attribute_string", "nested", "next", "of", "only", "ordinality", "partitions", "path",
     "privileges", "ps_current_thread_id", "ps_thread_id", "qualify", "quick", "regexp_like", "roles_graphml",
     "rollup", "rtree", "share", "source_pos_wait", "st_buffer_strategy", "st_collect", "st_frechetdistance",
     "st_geohash", "st_geomcollfromtxt", "st_hausdorffdistance", "st_isvalid", "st_latfromgeohash", "st_latitude",

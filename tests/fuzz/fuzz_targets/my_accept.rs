@@ -22,13 +22,14 @@ fuzz_target!(|data: &[u8]| {
         2 => TlsOffer::Off,
         _ => TlsOffer::LocalSocket,
     };
-    let at_once = play(offer, &[input]);
+    let version = if control & 4 == 0 { "9.7.4" } else { "5.5.5-10.11.19-MariaDB" };
+    let at_once = play(offer, version, &[input]);
     let (first, rest) = input.split_at(usize::from(cut).min(input.len()));
-    assert_eq!(at_once, play(offer, &[first, rest]));
+    assert_eq!(at_once, play(offer, version, &[first, rest]));
 });
 
-fn play(tls: TlsOffer, pieces: &[&[u8]]) -> (Vec<u8>, String) {
-    let greeting = Greeting { version: Some("9.7.4".into()), connection_id: 7, challenges: [[1; 20], [200; 20]] };
+fn play(tls: TlsOffer, version: &str, pieces: &[&[u8]]) -> (Vec<u8>, String) {
+    let greeting = Greeting { version: Some(version.into()), connection_id: 7, challenges: [[1; 20], [200; 20]] };
     let mut accept = Accept::new(AcceptOptions { tls, direct_tls: None, nonce: [7; 18], greeting });
     let (mut input, mut out, mut is_known, mut is_tls) = (Vec::new(), Vec::new(), false, false);
     for piece in pieces {

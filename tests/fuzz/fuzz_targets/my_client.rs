@@ -5,6 +5,7 @@
 use libfuzzer_sys::fuzz_target;
 use mysql_common::constants::CapabilityFlags;
 use sluicegate::mysql::accept::Started;
+use sluicegate::mysql::capabilities::Extended;
 use sluicegate::mysql::client::Client;
 use sluicegate::protocol::{
     CancelKey, ClientError, ClientSide, Detached, Login, Parameters, Settings, Violation, Welcome,
@@ -18,12 +19,13 @@ fuzz_target!(|data: &[u8]| {
     let Some((&[cut, refusals], input)) = data.split_first_chunk() else {
         return;
     };
-    let at_once = play(refusals, &[input]);
+    let attributes = if cut & 1 == 0 { CapabilityFlags::empty() } else { CapabilityFlags::CLIENT_QUERY_ATTRIBUTES };
+    let at_once = play(refusals, attributes, &[input]);
     let pieces: Vec<&[u8]> = input.chunks(usize::from(cut).max(1)).collect();
-    assert_eq!(at_once, play(refusals, &pieces));
+    assert_eq!(at_once, play(refusals, attributes, &pieces));
 });
 
-fn play(mut refusals: u8, pieces: &[&[u8]]) -> (Vec<u8>, Result<bool, Violation>) {
+fn play(mut refusals: u8, attributes: CapabilityFlags, pieces: &[&[u8]]) -> (Vec<u8>, Result<bool, Violation>) {
     let mut client = Client::new(&Started {
         login: Login {
             user: "user".into(),
@@ -38,7 +40,8 @@ fn play(mut refusals: u8, pieces: &[&[u8]]) -> (Vec<u8>, Result<bool, Violation>
             client_id: 1,
             statement_key: [0; 16],
         },
-        capabilities: CapabilityFlags::CLIENT_SESSION_TRACK,
+        capabilities: CapabilityFlags::CLIENT_SESSION_TRACK | attributes,
+        extended: Extended::empty(),
         application: String::new(),
         compression: None,
     });

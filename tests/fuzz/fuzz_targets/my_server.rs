@@ -7,10 +7,11 @@
 use libfuzzer_sys::fuzz_target;
 use mysql_common::constants::CapabilityFlags;
 use sluicegate::mysql::accept::Started;
+use sluicegate::mysql::capabilities::Extended;
 use sluicegate::mysql::client::Client;
 use sluicegate::mysql::connect::Connected;
 use sluicegate::mysql::frame::{self, HEAD_BYTES, Reader};
-use sluicegate::mysql::message::{OkPacket, command, mark, status};
+use sluicegate::mysql::message::{self, OkPacket, command, mark, status};
 use sluicegate::mysql::server::Server;
 use sluicegate::protocol::{
     CancelKey, ClientError, ClientSide, ConnectOptions, Login, Out, Parameters, ServerSide, Settings, Sides, Status,
@@ -60,6 +61,8 @@ struct Books {
     wants_file: bool,
     /// As the server said it last.
     status: u16,
+    /// What looks like an error may say how far it has come.
+    tells_progress: bool,
 }
 
 struct Reply {
@@ -114,8 +117,11 @@ impl Books {
 
     fn reply(&mut self, payload: &[u8]) {
         let Some(Reply { command, part }) = self.owed.front_mut() else { return };
+        if self.tells_progress && message::is_progress(payload) {
+            return;
+        }
         let first = payload.first().copied().unwrap_or(0xFA);
-        let is_result = matches!(*command, command::QUERY | command::STMT_EXECUTE);
+        let is_result = matches!(*command, command::QUERY | command::STMT_EXECUTE | command::STMT_BULK_EXECUTE);
         let is_ok = match part {
             Part::First => first == mark::OK || !is_result && first == mark::EOF,
             Part::Rows => first == mark::EOF,
@@ -170,10 +176,21 @@ fn take_packet(bytes: &mut Vec<u8>) -> Option<Vec<u8>> {
 
 impl World {
     fn new(control: u8) -> Self {
+        // A pool's clients all have them, or none has.
+        let attributes =
+            if control & 16 == 0 { CapabilityFlags::empty() } else { CapabilityFlags::CLIENT_QUERY_ATTRIBUTES };
+        let extended = if control & 32 == 0 {
+            Extended::empty()
+        } else {
+            Extended::MARIADB_CLIENT_STMT_BULK_OPERATIONS | Extended::MARIADB_CLIENT_PROGRESS
+        };
         let mut server = Server::new(Connected {
             version: if control & 1 == 0 { "9.7.4".into() } else { "5.5.5-10.11.19-MariaDB".into() },
             connection_id: 5,
             status: status::AUTOCOMMIT,
+            // A server that does not know them gets blanks.
+            capabilities: if control & 64 == 0 { attributes } else { CapabilityFlags::empty() },
+            extended,
             options: ConnectOptions {
                 user: "u".into(),
                 database: if control & 2 == 0 { "d".into() } else { String::new() },
@@ -186,7 +203,7 @@ impl World {
                 statement_key: [0; 16],
             },
         });
-        let mut books = Books::default();
+        let mut books = Books { tells_progress: control & 32 != 0, ..Books::default() };
         if control & 4 != 0 {
             let mut to_server = Vec::new();
             server.initialize(&"SET time_zone = '+00:00'".into(), &mut to_server);
@@ -196,11 +213,13 @@ impl World {
             | CapabilityFlags::CLIENT_SESSION_TRACK
             | CapabilityFlags::CLIENT_LOCAL_FILES;
         let clients = [
-            client(1, "45", modern),
+            client(1, "45", modern | attributes, extended),
             client(
                 2,
                 "8",
-                if control & 8 == 0 { CapabilityFlags::empty() } else { CapabilityFlags::CLIENT_LOCAL_FILES },
+                attributes
+                    | if control & 8 == 0 { CapabilityFlags::empty() } else { CapabilityFlags::CLIENT_LOCAL_FILES },
+                extended,
             ),
         ];
         let (client_tail, server_tail, to_client) = (Vec::new(), Vec::new(), Vec::new());
@@ -300,7 +319,7 @@ impl World {
     }
 }
 
-fn client(client_id: u64, collation: &str, capabilities: CapabilityFlags) -> Client {
+fn client(client_id: u64, collation: &str, capabilities: CapabilityFlags, extended: Extended) -> Client {
     Client::new(&Started {
         login: Login {
             user: "u".into(),
@@ -316,6 +335,7 @@ fn client(client_id: u64, collation: &str, capabilities: CapabilityFlags) -> Cli
             statement_key: [0; 16],
         },
         capabilities,
+        extended,
         application: String::new(),
         compression: None,
     })

@@ -4,7 +4,7 @@ use super::*;
 use crate::mysql::statement::LATEST;
 
 /// What the server answers to a PREPARE.
-fn prepared(number: u32, columns: u16, parameters: u16) -> Vec<u8> {
+pub(super) fn prepared(number: u32, columns: u16, parameters: u16) -> Vec<u8> {
     let mut out = vec![0];
     out.extend_from_slice(&number.to_le_bytes());
     out.extend_from_slice(&columns.to_le_bytes());
@@ -13,12 +13,12 @@ fn prepared(number: u32, columns: u16, parameters: u16) -> Vec<u8> {
     out
 }
 
-fn for_statement(command: u8, number: u32, body: &[u8]) -> Vec<u8> {
+pub(super) fn for_statement(command: u8, number: u32, body: &[u8]) -> Vec<u8> {
     says(command, &[&number.to_le_bytes(), body].concat())
 }
 
 /// Without parameters, or with what stands behind the flags.
-fn execute(number: u32, body: &[u8]) -> Vec<u8> {
+pub(super) fn execute(number: u32, body: &[u8]) -> Vec<u8> {
     for_statement(command::STMT_EXECUTE, number, &[&[0, 1, 0, 0, 0], body].concat())
 }
 
@@ -26,11 +26,11 @@ fn with_cursor(number: u32) -> Vec<u8> {
     for_statement(command::STMT_EXECUTE, number, &[1, 1, 0, 0, 0])
 }
 
-fn done() -> Vec<u8> {
+pub(super) fn done() -> Vec<u8> {
     packets(1, &[ok(mark::OK, AUTO)])
 }
 
-fn rows(status: u16) -> Vec<u8> {
+pub(super) fn rows(status: u16) -> Vec<u8> {
     packets(1, &[count(1), column(), row("1"), ok(mark::EOF, status)])
 }
 
@@ -43,7 +43,7 @@ const FETCH: u8 = command::STMT_FETCH;
 
 impl Bench {
     /// The client prepares a text, which the server does under this number: what the client is told.
-    fn prepares(&mut self, text: &str, number: u32, parameters: u16) -> u32 {
+    pub(super) fn prepares(&mut self, text: &str, number: u32, parameters: u16) -> u32 {
         assert_eq!(self.says(&says(PREPARE, text.as_bytes())), says(PREPARE, text.as_bytes()));
         let columns = vec![column(); usize::from(parameters) + 1];
         let told = self.hears(&packets(1, &[vec![prepared(number, 1, parameters)], columns].concat()));
@@ -51,7 +51,7 @@ impl Bench {
     }
 
     /// The server does what it was asked to prepare, which the client does not see.
-    fn prepares_hidden(&mut self, number: u32, parameters: u16) {
+    pub(super) fn prepares_hidden(&mut self, number: u32, parameters: u16) {
         let columns = vec![column(); usize::from(parameters)];
         assert_eq!(self.hears(&packets(1, &[vec![prepared(number, 0, parameters)], columns].concat())), b"");
     }

@@ -7,7 +7,7 @@
 //! more results follow, or that no index was used. At that point the server has not told the proxy yet; the packet behind the rows
 //! is compared whole.
 
-use super::wire::{COM_QUERY, COM_STMT_EXECUTE, COM_STMT_PREPARE, MyError, MyLogin, MyWire, Packet};
+use super::wire::{COM_STMT_EXECUTE, COM_STMT_PREPARE, MyError, MyLogin, MyWire, Packet};
 use super::{MyServer, database, servers};
 use crate::harness::proxy::{ProxyHandle, config, start};
 use sluicegate::demo::servers::{APP, APP_PASSWORD};
@@ -102,7 +102,14 @@ impl Talk {
 
     /// The same, apart from what `mask` takes away.
     pub fn same_but(&mut self, sql: &str, mask: impl Fn(Packet) -> Packet) -> Vec<Packet> {
-        self.compared(sql, &[&[COM_QUERY], sql.as_bytes()].concat(), mask)
+        self.same_with(&[0, 1], sql, mask)
+    }
+
+    /// The same, with query attributes of whom that is for.
+    pub fn same_with(&mut self, attributes: &[u8], sql: &str, mask: impl Fn(Packet) -> Packet) -> Vec<Packet> {
+        let [twin, name] = [&self.twin, &self.name].map(|name| sql.replace("{db}", name));
+        let payloads = [self.direct.text_with(attributes, &twin), self.proxied.text_with(attributes, &name)];
+        self.commands(sql, &payloads, mask).1
     }
 
     pub fn all(&mut self, script: &[&str]) {

@@ -44,6 +44,7 @@ pub mod capability {
     pub const SESSION_TRACK: u32 = 1 << 23;
     pub const DEPRECATE_EOF: u32 = 1 << 24;
     pub const ZSTD: u32 = 1 << 26;
+    pub const QUERY_ATTRIBUTES: u32 = 1 << 27;
     /// What the client here has unless a test says otherwise.
     pub const USUAL: u32 = LONG_PASSWORD
         | LONG_FLAG
@@ -53,6 +54,14 @@ pub mod capability {
         | MULTI_RESULTS
         | PLUGIN_AUTH
         | DEPRECATE_EOF;
+}
+
+/// MariaDB's own.
+pub mod extended {
+    pub const PROGRESS: u32 = 1;
+    pub const BULK: u32 = 1 << 2;
+    pub const METADATA: u32 = 1 << 3;
+    pub const CACHED_METADATA: u32 = 1 << 4;
 }
 
 pub const NATIVE: &str = "mysql_native_password";
@@ -75,6 +84,7 @@ pub const COM_STMT_CLOSE: u8 = 0x19;
 pub const COM_STMT_RESET: u8 = 0x1A;
 pub const COM_SET_OPTION: u8 = 0x1B;
 pub const COM_STMT_FETCH: u8 = 0x1C;
+pub const COM_STMT_BULK_EXECUTE: u8 = 0xFA;
 
 /// As hard as it should try.
 const ZSTD_LEVEL: u8 = 3;
@@ -145,6 +155,8 @@ pub struct MyLogin {
     /// The one to begin with; none: the server's.
     pub plugin: Option<String>,
     pub capabilities: u32,
+    /// MariaDB's own: of who leaves out LONG_PASSWORD.
+    pub extended: u32,
     pub collation: u8,
     /// Of its program: names and values, one after another.
     pub attributes: Vec<String>,
@@ -154,7 +166,8 @@ impl MyLogin {
     pub fn new(user: &str, password: &str) -> Self {
         let (user, password) = (user.to_owned(), password.to_owned());
         let (capabilities, collation, attributes) = (capability::USUAL, COLLATION, Vec::new());
-        Self { user, password, database: None, ca_file: None, plugin: None, capabilities, collation, attributes }
+        let (database, ca_file, plugin, extended) = (None, None, None, 0);
+        Self { user, password, database, ca_file, plugin, capabilities, extended, collation, attributes }
     }
 
     pub fn database(self, name: &str) -> Self {
@@ -175,6 +188,11 @@ impl MyLogin {
 
     pub fn with(self, capabilities: u32) -> Self {
         Self { capabilities: self.capabilities | capabilities, ..self }
+    }
+
+    /// As clients of MariaDB's do.
+    pub fn extended(self, extended: u32) -> Self {
+        Self { extended, ..self.without(capability::LONG_PASSWORD) }
     }
 
     pub fn without(self, capabilities: u32) -> Self {
@@ -323,14 +341,9 @@ impl MyWire {
 
     /// Answers the greeting; all packets that come of it are in [`MyWire::login`], also when it fails.
     pub fn log_in(&mut self, login: &MyLogin) -> Result<(), MyError> {
-        self.log_in_as_mariadb(login, 0)
-    }
-
-    /// The same, with capabilities of MariaDB's own in the four bytes that are for them.
-    pub fn log_in_as_mariadb(&mut self, login: &MyLogin, extended: u32) -> Result<(), MyError> {
         let plugin = login.plugin.clone().unwrap_or_else(|| self.greeting.plugin.clone());
         let mut nonce = self.greeting.scramble;
-        self.respond(login, extended, &plugin, &proof(&plugin, login, &nonce));
+        self.respond(login, &plugin, &proof(&plugin, login, &nonce));
         self.prove(login, &mut nonce)?;
         if self.capabilities & (capability::COMPRESS | capability::ZSTD) != 0 {
             let zstd = (self.capabilities & capability::COMPRESS == 0).then_some(ZSTD_LEVEL.into());
@@ -348,8 +361,8 @@ impl MyWire {
     }
 
     /// The response to the greeting, with this plugin and proof; what comes of it is not read.
-    pub fn respond(&mut self, login: &MyLogin, extended: u32, plugin: &str, proof: &[u8]) {
-        let (packet, front) = self.response(login, extended, plugin, proof);
+    pub fn respond(&mut self, login: &MyLogin, plugin: &str, proof: &[u8]) {
+        let (packet, front) = self.response(login, plugin, proof);
         if let Some(ca_file) = &login.ca_file {
             assert_ne!(self.greeting.capabilities & capability::SSL, 0, "no TLS there: {:?}", self.greeting);
             self.send_next(&packet[..front]);
@@ -361,12 +374,12 @@ impl MyWire {
     /// The bytes of the response to the greeting, of one that knows the password.
     pub fn response_bytes(&mut self, login: &MyLogin) -> Vec<u8> {
         let (plugin, nonce) = (self.greeting.plugin.clone(), self.greeting.scramble);
-        let (packet, _) = self.response(login, 0, &plugin, &proof(&plugin, login, &nonce));
+        let (packet, _) = self.response(login, &plugin, &proof(&plugin, login, &nonce));
         framed(&mut 1, &packet)
     }
 
     /// The response, and how much of it goes ahead of TLS.
-    fn response(&mut self, login: &MyLogin, extended: u32, plugin: &str, proof: &[u8]) -> (Vec<u8>, usize) {
+    fn response(&mut self, login: &MyLogin, plugin: &str, proof: &[u8]) -> (Vec<u8>, usize) {
         self.capabilities = login.capabilities;
         if login.ca_file.is_some() {
             self.capabilities |= capability::SSL;
@@ -381,7 +394,7 @@ impl MyWire {
         packet.extend(0x0400_0000_u32.to_le_bytes()); // the longest packet it would take
         packet.push(login.collation);
         packet.extend([0; 19]);
-        packet.extend(extended.to_le_bytes());
+        packet.extend(login.extended.to_le_bytes());
         let front = packet.len();
         packet.extend(login.user.as_bytes());
         packet.push(0);
@@ -533,7 +546,19 @@ impl MyWire {
 
     /// Sends a query and gives all packets of its reply, of all of its results. A request for a local file ends it too.
     pub fn reply(&mut self, sql: &str) -> Vec<Packet> {
-        self.command(&[&[COM_QUERY], sql.as_bytes()].concat())
+        self.command(&self.text(sql))
+    }
+
+    /// The command for a text.
+    pub fn text(&self, sql: &str) -> Vec<u8> {
+        self.text_with(&[0, 1], sql)
+    }
+
+    /// With these attributes ahead of it, where they are known.
+    pub fn text_with(&self, attributes: &[u8], sql: &str) -> Vec<u8> {
+        let both = self.capabilities & self.greeting.capabilities;
+        let attributes = if both & capability::QUERY_ATTRIBUTES == 0 { &[] } else { attributes };
+        [&[COM_QUERY], attributes, sql.as_bytes()].concat()
     }
 
     /// Sends a command and gives all packets of its reply, in whatever form that comes.
@@ -551,7 +576,7 @@ impl MyWire {
     pub fn reply_to(&mut self, command: u8) -> Vec<Packet> {
         let mut packets = Vec::new();
         match command {
-            COM_QUERY | COM_STMT_EXECUTE => while self.result(&mut packets) {},
+            COM_QUERY | COM_STMT_EXECUTE | COM_STMT_BULK_EXECUTE => while self.result(&mut packets) {},
             // A column begins with a short length.
             COM_FIELD_LIST | COM_STMT_FETCH => while self.receive_into(&mut packets) < 0xFE {},
             COM_STMT_PREPARE if self.receive_into(&mut packets) == 0 => {
@@ -578,7 +603,12 @@ impl MyWire {
 
     /// Reads one result; whether another one follows.
     pub fn result(&mut self, packets: &mut Vec<Packet>) -> bool {
-        let first = self.receive();
+        let mut first = self.receive();
+        // How far it has come: the reply follows.
+        while first.payload.starts_with(&[0xFF, 0xFF, 0xFF]) {
+            packets.push(first);
+            first = self.receive();
+        }
         packets.push(first.clone());
         match first.first() {
             0x00 => return status(&first, 1) & MORE_RESULTS != 0,
@@ -640,7 +670,7 @@ impl MyWire {
 
     fn named(&mut self, sql: &str) -> (Vec<String>, Vec<Vec<Option<String>>>) {
         let mut packets = Vec::new();
-        self.send(&[&[COM_QUERY], sql.as_bytes()].concat());
+        self.send(&self.text(sql));
         assert!(!self.result(&mut packets), "more than one result: {packets:?}");
         let mut packets = packets.into_iter();
         let first = packets.next().unwrap();
