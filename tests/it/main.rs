@@ -32,6 +32,7 @@ mod my_binary;
 mod my_burst;
 mod my_compression;
 mod my_failures;
+mod my_full;
 mod my_handshake;
 mod my_held;
 mod my_kill;
