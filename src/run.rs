@@ -10,15 +10,18 @@ mod logins;
 mod reload;
 
 use crate::admin::{self, Readiness};
-use crate::auth::AuthError;
-use crate::config::{AuthQueryConfig, Config, ConfigErrors, ConnectionLimit, Engine, TargetAddress, TargetGroupConfig};
+use crate::auth::{self, AuthError};
+use crate::config::{
+    AuthQueryConfig, Config, ConfigErrors, ConnectionLimit, EndpointConfig, EndpointTls, Engine, TargetAddress,
+    TargetGroupConfig,
+};
 use crate::listener::{Arrival, BindError, Doors, Workers};
 use crate::metrics::{EndpointName, GroupMetrics, GroupName, Metrics};
 use crate::mysql::MySql;
 use crate::net::Way;
 use crate::net::tls::{self, TlsError};
 use crate::pool::{self, Dial, Pools};
-use crate::protocol::Protocol;
+use crate::protocol::{PasswordKey, Protocol};
 use crate::session::{Access, CancelKeys, Orders, Worker};
 use crate::topology::{
     self, Account, CONTROL_CONNECTIONS_MAX, Control, ControlError, Lookup, Postgres, Prober, Target,
@@ -130,7 +133,9 @@ async fn serve(
     }
     // One process is all there is so far; several would each get a number of their own.
     let (cancel_keys, orders) = CancelKeys::new(0, workers);
-    let shared = Shared { access: Arc::clone(&access), clients: Arc::default(), cancel_keys, statement_key };
+    let password_key = password_key(&config)?;
+    let shared =
+        Shared { access: Arc::clone(&access), clients: Arc::default(), cancel_keys, statement_key, password_key };
     let mut endpoints = Vec::new();
     for (number, endpoint) in config.endpoints.iter().enumerate() {
         let place = config.target_groups.iter().position(|group| group.name == endpoint.target_group);
@@ -232,6 +237,16 @@ async fn serve(
     }
     tracing::info!("down");
     Ok(())
+}
+
+/// A key for passwords without TLS, the same at all endpoints, if there is one to which they could come. Only a restart changes that.
+fn password_key(config: &Config) -> Result<Option<Arc<PasswordKey>>, RunError> {
+    let speaks = |endpoint: &EndpointConfig| {
+        config.target_groups.iter().any(|group| group.name == endpoint.target_group && group.engine == Engine::MySql)
+    };
+    let takes = |endpoint: &EndpointConfig| endpoint.tls != EndpointTls::Required && speaks(endpoint);
+    let is_needed = config.endpoints.iter().any(takes);
+    Ok(if is_needed { Some(Arc::new(auth::password_key()?)) } else { None })
 }
 
 /// Slots for so many threads.

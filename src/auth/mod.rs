@@ -15,10 +15,11 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use aws_lc_rs::rsa::{KeySize, PrivateDecryptingKey};
 use aws_lc_rs::{hmac, rand};
 
 use crate::config::{AccessKeyConfig, AuthMethod, DatabaseAuth, EndpointConfig, IamConfig, Secret, UserConfig};
-use crate::protocol::{Challenge, ClientError, Credentials, Knowledge, Password, Proof, ScramSecret};
+use crate::protocol::{Challenge, ClientError, Credentials, Knowledge, Password, PasswordKey, Proof, ScramSecret};
 use iam::{Claim, Iam, is_token};
 use users::Users;
 
@@ -50,6 +51,13 @@ impl Signer {
     pub fn token(&self, host: &str, port: u16, user: &str) -> Option<Password> {
         make_token(&self.keys, host, port, user, &self.region, SystemTime::now()).map(Password::new)
     }
+}
+
+/// A new key for passwords that come without TLS. Takes a tenth of a second, or several: not for a login's path.
+pub fn password_key() -> Result<PasswordKey, AuthError> {
+    // As long as those that MySQL's servers make for themselves.
+    let key = PrivateDecryptingKey::generate(KeySize::Rsa2048).map_err(|_| AuthError::Random)?;
+    PasswordKey::new(key).map_err(|_| AuthError::Random)
 }
 
 /// How the proxy logs in at a database for a user.

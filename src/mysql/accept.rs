@@ -2,8 +2,10 @@
 //! (<https://dev.mysql.com/doc/dev/mysql-server/latest/page_protocol_connection_phase.html>).
 //!
 //! Greets, starts TLS if the client asks for it, reads its response, has it prove who it is, and welcomes it. Promises: a
-//! client that must use TLS proves nothing without it; no password in the clear is asked for without it; an unknown user's login
+//! client that must use TLS proves nothing without it; no password in the clear is asked for, or taken, without it; an unknown user's login
 //! takes the same path as a known one's; what comes behind a request for TLS in the same breath ends the login.
+
+mod proof;
 
 use super::capabilities::{Capabilities, Extended, fixed, offered};
 use super::compress::Algorithm;
@@ -11,13 +13,14 @@ use super::frame::{self, Head, packet};
 use super::message::{self, ClientResponse, OkPacket, mark, status};
 use super::password::{CHALLENGE_BYTES, Plugin, challenge};
 use crate::protocol::{
-    AcceptOptions, Accepted, Answer, Challenge, ClientError, Credentials, HandshakeError, Knowledge, Login, Password,
-    Proof, Question, Secured, Settings, Step, TlsOffer, Violation, Welcome,
+    AcceptOptions, Accepted, Answer, ClientError, Credentials, HandshakeError, Knowledge, Login, Password, Question,
+    Secured, Settings, Step, TlsOffer, Violation, Welcome,
 };
 use crate::sql::mysql::settings::NAMES;
 use mysql_common::constants::StatusFlags;
-use mysql_common::packets::{AuthSwitchRequest, HandshakePacket};
+use mysql_common::packets::HandshakePacket;
 use mysql_common::proto::MySerialize;
+use proof::Expected;
 use std::mem;
 use std::sync::Arc;
 
@@ -53,9 +56,11 @@ pub struct Started {
 /// Changing ──COM_CHANGE_USER──▶ Known
 /// Start ──greeting──▶ Greeted ──SSLRequest──▶ StartingTls ──TlsStarted──▶ Greeted
 ///    Greeted ──response──▶ Known ──Credentials──┬─certificate──────────────────────────▶ Judged
-///                                               ├─challenge answered───────────────────▶ Judged
-///                                               ├─challenge anew──▶ Challenged ──answer──▶ Judged
+///                                               ├─challenge answered───────────────────▶ Judged or Doubted
+///                                               ├─challenge anew──▶ Challenged ──answer──▶ Judged or Doubted
 ///                                               └─password asked──▶ Asked ──▶ Judging ──▶ Judged
+///    Doubted ──password───────────────────────────▶ Judged
+///    Doubted ──key wanted──▶ KeyShown ──password──▶ Judged
 ///    Judged ──▶ Proven ──Welcome──▶ Ended
 /// ```
 pub struct Accept {
@@ -78,14 +83,18 @@ enum State {
     /// Waits for [`Answer::Credentials`].
     Known(Known),
     MayProve(Known, Credentials),
-    /// Another challenge has been sent, for this plugin; whether an answer that is right lets the client in.
-    Challenged(Known, Plugin, Password, bool),
+    /// Another challenge has been sent.
+    Challenged(Known, Expected),
+    /// The answer to a challenge was wrong: the password itself has been asked for, or a request for our key may come.
+    Doubted(Known, Expected),
+    /// Our key has been sent, for the password to be put under it.
+    KeyShown(Known, Expected),
     /// A challenge has been sent to who is to say the password itself, once it has answered.
     Switched(Known),
     /// The password itself has been asked for.
     Asked(Known),
-    /// Waits for [`Answer::Judged`].
-    Judging(Known, Password),
+    /// Waits for [`Answer::Judged`]: whether its answer is its password, or a token that is good.
+    Judging(Known),
     Judged(Known, Result<(), ClientError>),
     /// Waits for [`Answer::Welcome`].
     Proven(Known),
@@ -101,7 +110,7 @@ struct Known {
     application: String,
     compression: Option<Algorithm>,
     plugin: Plugin,
-    /// What its plugin has answered to the last challenge.
+    /// What its plugin has answered to the last challenge, or said itself. Empty: it has no password.
     answer: Password,
     tls: Option<Secured>,
 }
@@ -148,13 +157,19 @@ impl Accept {
                     (0, State::Known(known), Some(Step::Ask(question)))
                 }
                 State::MayProve(known, credentials) => self.ask_for_proof(known, credentials, out)?,
-                State::Challenged(known, plugin, password, may) => match self.next(rest)? {
-                    None => (0, State::Challenged(known, plugin, password, may), Some(Step::NeedInput)),
-                    Some((len, answer)) => {
-                        let holds = plugin.holds(&self.challenge(1), &password, answer);
-                        let known = Known { plugin, answer: Password::new(answer), ..known };
-                        (len, self.proven_by_challenge(known, holds && may, out), None)
+                State::Challenged(known, expected) => match self.next(rest)? {
+                    None => (0, State::Challenged(known, expected), Some(Step::NeedInput)),
+                    Some((len, said)) => {
+                        (len, self.answered(Known { answer: answer(said), ..known }, expected, out), None)
                     }
+                },
+                State::Doubted(known, expected) => match self.next(rest)? {
+                    None => (0, State::Doubted(known, expected), Some(Step::NeedInput)),
+                    Some((len, said)) => (len, self.said(known, expected, said, out), None),
+                },
+                State::KeyShown(known, expected) => match self.next(rest)? {
+                    None => (0, State::KeyShown(known, expected), Some(Step::NeedInput)),
+                    Some((len, sealed)) => (len, self.proven_by_password(known, &expected, sealed), None),
                 },
                 State::Switched(known) => match self.next(rest)? {
                     None => (0, State::Switched(known), Some(Step::NeedInput)),
@@ -162,17 +177,19 @@ impl Accept {
                 },
                 State::Asked(known) => match self.next(rest)? {
                     None => (0, State::Asked(known), Some(Step::NeedInput)),
-                    Some((len, password)) => {
-                        let password = Password::new(password.strip_suffix(b"\0").unwrap_or(password));
-                        (len, State::Judging(known, password), None)
-                    }
+                    Some((len, said)) => (len, proof::said_itself(known, said), None),
                 },
-                State::Judging(known, password) => {
-                    let question = Question::Password { user: known.login.user.clone(), password: password.clone() };
-                    (0, State::Judging(known, password), Some(Step::Ask(question)))
+                State::Judging(known) => {
+                    let question =
+                        Question::Password { user: known.login.user.clone(), password: known.answer.clone() };
+                    (0, State::Judging(known), Some(Step::Ask(question)))
                 }
                 State::Judged(known, Ok(())) => (0, State::Proven(known), None),
-                State::Judged(_, Err(error)) => return Err(self.refused(error, out)),
+                State::Judged(known, Err(error)) => {
+                    let has_shown = !known.answer.expose().is_empty();
+                    packet(out, &mut self.sequence, |out| message::login_refused(&error, has_shown, out));
+                    return Err(HandshakeError::Refused(error));
+                }
                 State::Proven(known) => {
                     let question = Question::Welcome(known.login.clone());
                     (0, State::Proven(known), Some(Step::Ask(question)))
@@ -200,18 +217,46 @@ impl Accept {
         if is_open { whole.saturating_sub(input.len()).max(1) } else { usize::MAX }
     }
 
+    /// [`Handshake::doubts`](crate::protocol::Handshake::doubts).
+    pub fn doubts(&self) -> Option<&str> {
+        match &self.state {
+            State::Doubted(known, _) | State::KeyShown(known, _) => Some(&known.login.user),
+            State::Start
+            | State::Greeted(_)
+            | State::Changing(..)
+            | State::StartingTls
+            | State::Known(_)
+            | State::MayProve(..)
+            | State::Challenged(..)
+            | State::Switched(_)
+            | State::Asked(_)
+            | State::Judging(_)
+            | State::Judged(..)
+            | State::Proven(_)
+            | State::Welcomed(_)
+            | State::Ended => None,
+        }
+    }
+
     /// [`Handshake::answer`](crate::protocol::Handshake::answer). An answer to what was not asked is ignored.
     pub fn answer(&mut self, answer: Answer) {
         self.state = match (mem::replace(&mut self.state, State::Ended), answer) {
             (State::StartingTls, Answer::TlsStarted(tls)) => State::Greeted(Some(tls)),
             (State::Known(known), Answer::Credentials(credentials)) => State::MayProve(known, credentials),
-            (State::Judging(known, _), Answer::Judged(verdict)) => State::Judged(known, verdict),
+            (State::Judging(known), Answer::Judged(verdict)) => State::Judged(known, verdict),
             (
                 State::Proven(Known { login, capabilities, extended, application, compression, .. }),
                 Answer::Welcome(welcome),
             ) => State::Welcomed(Started { login, welcome, capabilities, extended, application, compression }),
             (state, _) => state,
         };
+    }
+
+    /// [`Handshake::pass_over`](crate::protocol::Handshake::pass_over): the number of what comes next is that of what is behind it.
+    pub fn pass_over(&mut self, input: &[u8]) {
+        if let Some(head) = frame::head(input) {
+            self.sequence = head.sequence.wrapping_add(1);
+        }
     }
 
     /// [`Handshake::refuse`](crate::protocol::Handshake::refuse). Writes nothing if the login has ended, or if the
@@ -227,7 +272,9 @@ impl Accept {
             | State::MayProve(..)
             | State::Challenged(..)
             | State::Asked(_)
-            | State::Judging(..)
+            | State::Doubted(..)
+            | State::KeyShown(..)
+            | State::Judging(_)
             | State::Judged(..)
             | State::Proven(_)
             | State::Welcomed(_) => packet(out, &mut self.sequence, |out| message::client_error(error, out)),
@@ -371,96 +418,15 @@ impl Accept {
             application: response.program.to_owned(),
             compression,
             plugin: response.plugin.map_or(Plugin::Native, Plugin::of),
-            answer: Password::new(response.answer),
+            answer: answer(response.answer),
             tls,
         })
     }
+}
 
-    fn ask_for_proof(
-        &mut self,
-        known: Known,
-        credentials: Credentials,
-        out: &mut Vec<u8>,
-    ) -> Result<Moved, HandshakeError> {
-        let Credentials { proof, known: exists } = credentials;
-        let is_secure = known.tls.is_some() || self.options.tls == TlsOffer::LocalSocket;
-        let state = match proof {
-            Proof::Challenge(Challenge { password, weaker }) => match (&known.plugin, weaker) {
-                (Plugin::Native, Some(_)) | (Plugin::CachingSha2, _) => {
-                    let may = exists && (known.plugin == Plugin::CachingSha2 || weaker == Some(true));
-                    if self.is_again {
-                        // It has answered to a challenge of long ago.
-                        let plugin = known.plugin.clone();
-                        self.switch(&plugin, out);
-                        State::Challenged(known, plugin, password, may)
-                    } else {
-                        let holds = known.plugin.holds(&self.challenge(0), &password, known.answer.expose());
-                        self.proven_by_challenge(known, holds && may, out)
-                    }
-                }
-                (Plugin::Native | Plugin::Clear | Plugin::Other(_), _) => {
-                    self.switch(&Plugin::CachingSha2, out);
-                    State::Challenged(known, Plugin::CachingSha2, password, exists)
-                }
-            },
-            // Also of users who do not exist: nobody learns who does.
-            Proof::Password if !is_secure => return Err(self.refused(ClientError::PasswordInClear, out)),
-            Proof::Password => match known.plugin {
-                Plugin::CachingSha2 if self.is_again => {
-                    self.switch(&Plugin::CachingSha2, out);
-                    State::Switched(known)
-                }
-                Plugin::Clear if !known.answer.expose().is_empty() && !self.is_again => {
-                    let shown = known.answer.expose();
-                    let password = Password::new(shown.strip_suffix(b"\0").unwrap_or(shown));
-                    State::Judging(known, password)
-                }
-                Plugin::CachingSha2 => self.ask_for_password(known, out),
-                Plugin::Clear | Plugin::Native | Plugin::Other(_) => {
-                    self.switch(&Plugin::Clear, out);
-                    State::Asked(known)
-                }
-            },
-            Proof::Certificate(names) => {
-                let shown = known.tls.as_ref().map_or(&[][..], |tls| &tls.client_names);
-                let holds = exists && names.iter().any(|name| shown.contains(name));
-                let user = known.login.user.clone();
-                State::Judged(known, if holds { Ok(()) } else { Err(ClientError::CertificateRefused { user }) })
-            }
-            // Nothing here can be checked against them.
-            Proof::Scram(_) | Proof::Md5(_) => {
-                let user = known.login.user.clone();
-                State::Judged(known, Err(ClientError::LoginRefused { user }))
-            }
-        };
-        Ok((0, state, None))
-    }
-
-    /// "Full authentication" of caching_sha2_password: over TLS that is the password as it is.
-    fn ask_for_password(&mut self, known: Known, out: &mut Vec<u8>) -> State {
-        packet(out, &mut self.sequence, |out| out.extend_from_slice(&[mark::MORE, 4]));
-        State::Asked(known)
-    }
-
-    /// Another plugin, with another challenge.
-    fn switch(&mut self, plugin: &Plugin, out: &mut Vec<u8>) {
-        let challenge = [&self.challenge(1)[..], b"\0"].concat();
-        let request = AuthSwitchRequest::new(plugin.name().as_bytes(), challenge);
-        packet(out, &mut self.sequence, |out| request.serialize(out));
-    }
-
-    /// The answer that its plugin has given last is right, or not.
-    fn proven_by_challenge(&mut self, known: Known, holds: bool, out: &mut Vec<u8>) -> State {
-        if !holds {
-            let user = known.login.user.clone();
-            return State::Judged(known, Err(ClientError::LoginRefused { user }));
-        }
-        if known.plugin == Plugin::CachingSha2 && !known.answer.expose().is_empty() {
-            // "Fast authentication": that was all.
-            packet(out, &mut self.sequence, |out| out.extend_from_slice(&[mark::MORE, 3]));
-        }
-        State::Judged(known, Ok(()))
-    }
+/// What a plugin has answered. One zero byte is what some send for an empty password.
+fn answer(said: &[u8]) -> Password {
+    Password::new(if said == b"\0" { b"" } else { said })
 }
 
 /// The status that a client is told at its login.

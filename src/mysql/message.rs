@@ -349,6 +349,16 @@ pub fn client_error(error: &ClientError, out: &mut Vec<u8>) {
     self::error(code, state, &words(error), out);
 }
 
+/// What a client is told whose proof was wrong; whether it has shown a password at all.
+pub fn login_refused(error: &ClientError, has_shown: bool, out: &mut Vec<u8>) {
+    if !matches!(error, ClientError::LoginRefused { .. }) {
+        return client_error(error, out);
+    }
+    let (code, state) = code(error);
+    let used = if has_shown { "YES" } else { "NO" };
+    self::error(code, state, &format!("{} (using password: {used})", words(error)), out);
+}
+
 /// Number and SQLSTATE of what the proxy tells a client (`docs/OPERATIONS.md`).
 fn code(error: &ClientError) -> (u16, &'static str) {
     match error {

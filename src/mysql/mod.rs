@@ -76,8 +76,16 @@ impl Handshake for accept::Accept {
         self.wanted(input)
     }
 
+    fn doubts(&self) -> Option<&str> {
+        self.doubts()
+    }
+
     fn answer(&mut self, answer: Answer) {
         self.answer(answer);
+    }
+
+    fn pass_over(&mut self, input: &[u8]) {
+        self.pass_over(input);
     }
 
     fn refuse(&mut self, error: &ClientError, out: &mut Vec<u8>) {

@@ -3,7 +3,9 @@
 //! Both sides compute the same answer from the password, so a client's is compared with what it must be, in constant time.
 //! `mysql_common` does the hashing, ed25519-dalek signs, aws-lc-rs does the RSA: `mysql_common` 0.37 panics where a server's key is none.
 
-use crate::protocol::Password;
+use crate::protocol::{Password, PasswordKey};
+use aws_lc_rs::constant_time::verify_slices_are_equal;
+use aws_lc_rs::digest::{SHA256, SHA256_OUTPUT_LEN, digest};
 use aws_lc_rs::rsa::{OAEP_SHA1_MGF1SHA1, OaepPublicEncryptingKey, PublicEncryptingKey};
 use ed25519_dalek::hazmat::{self, ExpandedSecretKey};
 use ed25519_dalek::{Digest, Sha512, VerifyingKey};
@@ -13,6 +15,8 @@ use rustls_pki_types::pem::PemObject;
 
 /// Bytes of a challenge.
 pub const CHALLENGE_BYTES: usize = 20;
+/// Bytes of `caching_sha2_password`'s answer to one.
+pub const ANSWER_BYTES: usize = SHA256_OUTPUT_LEN;
 
 /// How a login is proven.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,8 +64,7 @@ impl Plugin {
 
     /// Whether this is the answer to the challenge.
     pub fn holds(&self, challenge: &[u8; CHALLENGE_BYTES], password: &Password, shown: &[u8]) -> bool {
-        self.answer(challenge, password)
-            .is_some_and(|answer| aws_lc_rs::constant_time::verify_slices_are_equal(&answer, shown).is_ok())
+        self.answer(challenge, password).is_some_and(|answer| verify_slices_are_equal(&answer, shown).is_ok())
     }
 }
 
@@ -70,12 +73,27 @@ impl Plugin {
 pub fn sealed(password: &Password, challenge: &[u8; CHALLENGE_BYTES], key: &[u8]) -> Option<Vec<u8>> {
     let key = SubjectPublicKeyInfoDer::from_pem_slice(key).ok()?;
     let key = OaepPublicEncryptingKey::new(PublicEncryptingKey::from_der(&key).ok()?).ok()?;
-    let password = [password.expose(), b"\0"].concat();
-    let mixed: Vec<u8> = password.iter().zip(challenge.iter().cycle()).map(|(a, b)| a ^ b).collect();
+    let mixed = mixed(&[password.expose(), b"\0"].concat(), challenge);
     let mut sealed = vec![0; key.ciphertext_size()];
     let written = key.encrypt(&OAEP_SHA1_MGF1SHA1, &mixed, &mut sealed, None).ok()?.len();
     sealed.truncate(written);
     Some(sealed)
+}
+
+/// What a client has put under our key, with the zero byte behind it. `None`: that was nothing.
+pub fn unsealed(sealed: &[u8], challenge: &[u8; CHALLENGE_BYTES], key: &PasswordKey) -> Option<Password> {
+    Some(Password::new(mixed(key.opened(sealed)?.expose(), challenge)))
+}
+
+/// A password and a challenge into one, or apart again.
+fn mixed(password: &[u8], challenge: &[u8; CHALLENGE_BYTES]) -> Vec<u8> {
+    password.iter().zip(challenge.iter().cycle()).map(|(a, b)| a ^ b).collect()
+}
+
+/// Whether this is the password. Takes the same time for all that is not, also if it is longer or shorter.
+pub fn is_same(password: &Password, shown: &[u8]) -> bool {
+    let [a, b] = [password.expose(), shown].map(|bytes| digest(&SHA256, bytes));
+    verify_slices_are_equal(a.as_ref(), b.as_ref()).is_ok()
 }
 
 /// MariaDB's plugin, as it is called on the wire.

@@ -1,15 +1,19 @@
 //! Both sides of a login against each other, and what neither must take.
 
+mod full;
+
 use super::accept::Accept;
 use super::connect::{Connect, Connected};
 use super::frame;
 use super::password::Plugin;
 use crate::protocol::{
     AcceptOptions, Accepted, Answer, CancelKey, Challenge, ClientError, ConnectOptions, Credentials, Greeting,
-    HandshakeError, Login, LoginSecret, Parameters, Password, Proof, Question, Secured, Step, TlsOffer, Welcome,
+    HandshakeError, Login, LoginSecret, Parameters, Password, PasswordKey, Proof, Question, Secured, Step, TlsOffer,
+    Welcome,
 };
+use aws_lc_rs::rsa::{KeySize, PrivateDecryptingKey};
 use proptest::prelude::{any, proptest};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// What the core would answer.
 #[derive(Clone)]
@@ -44,7 +48,17 @@ fn options(password: &str) -> ConnectOptions {
 
 fn accept(core: &Core) -> Accept {
     let greeting = Greeting { version: Some("9.7.4".into()), connection_id: 7, challenges: [[1; 20], [200; 20]] };
-    Accept::new(AcceptOptions { tls: core.tls, direct_tls: None, nonce: [0; 18], greeting })
+    Accept::new(AcceptOptions { tls: core.tls, direct_tls: None, nonce: [0; 18], greeting, password_key: Some(key()) })
+}
+
+/// One for all tests: it takes a while.
+fn key() -> Arc<PasswordKey> {
+    static KEY: OnceLock<Arc<PasswordKey>> = OnceLock::new();
+    let made = || {
+        let private = PrivateDecryptingKey::generate(KeySize::Rsa2048).unwrap();
+        Arc::new(PasswordKey::new(private).unwrap())
+    };
+    Arc::clone(KEY.get_or_init(made))
 }
 
 #[derive(Debug)]
@@ -301,7 +315,7 @@ fn change_user(plugin: &str, answer: &[u8]) -> Vec<u8> {
 fn again(core: &Core, plugin: &str, answer: &[u8]) -> (Accept, String, [u8; 20]) {
     let greeting = Greeting { version: None, connection_id: 7, challenges: [[1; 20], [200; 20]] };
     let tls = Some(Secured::default());
-    let options = AcceptOptions { tls: core.tls, direct_tls: tls, nonce: [0; 18], greeting };
+    let options = AcceptOptions { tls: core.tls, direct_tls: tls, nonce: [0; 18], greeting, password_key: Some(key()) };
     let capabilities = mysql_common::constants::CapabilityFlags::CLIENT_PLUGIN_AUTH;
     let (mut server, mut out) =
         (Accept::again(capabilities, super::capabilities::Extended::empty(), options), Vec::new());

@@ -571,6 +571,7 @@ mod tests {
                 direct_tls: None,
                 nonce: [7; 18],
                 greeting: crate::protocol::Greeting::default(),
+                password_key: None,
             });
             let users = vec![("u", ScramSecret::derive(b"pw", b"saltsaltsaltsalt", ROUNDS))];
             Self {
@@ -752,6 +753,7 @@ mod tests {
                 direct_tls: Some(tls),
                 nonce: [7; 18],
                 greeting: crate::protocol::Greeting::default(),
+                password_key: None,
             };
             core.accept = Accept::new(options);
         } else {
@@ -928,6 +930,7 @@ mod tests {
             direct_tls: None,
             nonce: [0; 18],
             greeting: crate::protocol::Greeting::default(),
+            password_key: None,
         });
         let mut out = Vec::new();
         let ssl = request(request_code::SSL, b"");

@@ -8,6 +8,7 @@ mod codec;
 mod error;
 mod intent;
 mod out;
+mod password_key;
 mod pinning;
 mod scram_secret;
 mod settings;
@@ -16,6 +17,7 @@ pub use codec::Codec;
 pub use error::{ClientError, ErrorKind, HandshakeError, Meaning, ServerError, Violation};
 pub use intent::{Clears, Intent, PinReason, Pins};
 pub use out::{Out, Sides};
+pub use password_key::PasswordKey;
 pub use pinning::{Fingerprint, Gate, PinBudget, PinCause, PinPlace, PinPolicy, PinRules};
 pub use scram_secret::{ITERATIONS, SALT_BYTES, ScramSecret};
 pub use settings::{Difference, Parameters, Settings};
@@ -69,6 +71,8 @@ pub struct AcceptOptions {
     pub nonce: [u8; 18],
     /// Said before the client says anything, where the protocol has it so.
     pub greeting: Greeting,
+    /// For a password that comes without TLS, where the protocol has such a thing. `None`: none is taken so.
+    pub password_key: Option<Arc<PasswordKey>>,
 }
 
 /// What a client is greeted with by a server that speaks first.
@@ -231,8 +235,16 @@ pub trait Handshake {
         usize::MAX
     }
 
+    /// A proof was wrong, and the peer may still show the password itself: for whom. That was a guess, whether or not it goes on.
+    fn doubts(&self) -> Option<&str> {
+        None
+    }
+
     /// Answers the last [`Step::Ask`] or confirms [`Step::StartTls`]; then call `step` again.
     fn answer(&mut self, answer: Answer);
+
+    /// The peer has said this, and nobody will look at it: what it is told next, by [`refuse`](Self::refuse), comes behind it.
+    fn pass_over(&mut self, _input: &[u8]) {}
 
     /// Ends the login with an error in the peer's own words (a client's login only; does nothing at a database).
     fn refuse(&mut self, error: &ClientError, out: &mut Vec<u8>);

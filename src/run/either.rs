@@ -8,7 +8,7 @@ use crate::net::quiet::Quiet;
 use crate::net::rate::Rate;
 use crate::pool::Pools;
 use crate::postgres::Postgres;
-use crate::protocol::{Protocol, TlsOffer};
+use crate::protocol::{PasswordKey, Protocol, TlsOffer};
 use crate::session::{self, Access, CancelKeys, Endpoint, Greetings, Rules, Visitor, Worker};
 use crate::topology::Lookup;
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -53,6 +53,7 @@ pub(super) struct Shared {
     pub(super) clients: Arc<Clients>,
     pub(super) cancel_keys: Arc<CancelKeys>,
     pub(super) statement_key: [u8; 16],
+    pub(super) password_key: Option<Arc<PasswordKey>>,
 }
 
 /// What clients of an endpoint are served by.
@@ -121,6 +122,7 @@ fn made<P: Protocol>(
         cancel_keys: Arc::clone(&shared.cancel_keys),
         version: Arc::clone(&group.version),
         statement_key: shared.statement_key,
+        password_key: shared.password_key.clone(),
     }
 }
 

@@ -18,8 +18,8 @@ use crate::pool::line::Ask;
 use crate::pool::{Borrow, Lease, PoolKey, PoolUse, Pools};
 use crate::protocol::{
     AcceptOptions, Accepted, Answer, CancelKey, ClientError, ClientSide, Credentials, Greeting, Handshake,
-    HandshakeError, Knowledge, Login, LoginSecret, Parameters, Protocol, Question, Secured, ServerSide, Settings,
-    Status, Step, TlsOffer, Violation, Welcome,
+    HandshakeError, Knowledge, Login, LoginSecret, Parameters, PasswordKey, Protocol, Question, Secured, ServerSide,
+    Settings, Status, Step, TlsOffer, Violation, Welcome,
 };
 use crate::topology::{FoundUser, Lookup, LookupError};
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -75,6 +75,8 @@ pub struct Endpoint<P: Protocol> {
     pub version: Arc<ArcSwapOption<Arc<str>>>,
     /// See [`Welcome::statement_key`].
     pub statement_key: [u8; 16],
+    /// See [`AcceptOptions::password_key`].
+    pub password_key: Option<Arc<PasswordKey>>,
 }
 
 impl<P: Protocol> Endpoint<P> {
@@ -123,6 +125,8 @@ pub struct Visitor {
 enum Stop {
     /// The client left, or was cut off; nobody need be told.
     Quiet,
+    /// It has shown a wrong proof, and left before it was told so.
+    Doubted(ClientError),
     /// It asked to cancel a query, and that was done, or there was none.
     Cancel,
     /// It asked to cancel a query with a key that nobody has.
@@ -153,6 +157,16 @@ impl From<HandshakeError> for Stop {
 }
 
 impl Stop {
+    /// The same, if the client has shown something wrong by then and is asked for more.
+    fn of_one_who(self, machine: &impl Handshake) -> Self {
+        match (self, machine.doubts()) {
+            (Self::Quiet | Self::Network(_), Some(user)) => {
+                Self::Doubted(ClientError::LoginRefused { user: user.to_owned() })
+            }
+            (stop, _) => stop,
+        }
+    }
+
     /// What is counted; nothing for a cancel request.
     fn reason(&self) -> Option<LoginRefusal> {
         Some(match self {
@@ -162,7 +176,7 @@ impl Stop {
             Self::Broken(_) | Self::Refused(ClientError::NoUserName) => LoginRefusal::Protocol,
             Self::Refused(ClientError::TlsRequired | ClientError::PasswordInClear) => LoginRefusal::TlsRequired,
             Self::Refused(ClientError::Replication) => LoginRefusal::Replication,
-            Self::Refused(ClientError::LoginRefused { .. }) => LoginRefusal::Password,
+            Self::Refused(ClientError::LoginRefused { .. }) | Self::Doubted(_) => LoginRefusal::Password,
             Self::Refused(ClientError::TokenRefused { .. }) => LoginRefusal::Token,
             Self::Refused(ClientError::CertificateRefused { .. }) => LoginRefusal::Certificate,
             Self::Refused(
@@ -192,6 +206,7 @@ impl Stop {
         let left_out = (left_out > 0).then_some(left_out);
         match self {
             Self::Quiet => debug!("left before logging in"),
+            Self::Doubted(error) => info!(kind = error.kind().name(), %error, "a wrong password, and left"),
             Self::Cancel => debug!("cancel request"),
             Self::UnknownKey => debug!("cancel request with a key that nobody has"),
             Self::Refused(error) => info!(kind = error.kind().name(), %error, left_out, "login refused"),
@@ -316,7 +331,13 @@ async fn arrive<P: Protocol>(
         return Err(Stop::Refused(ClientError::Internal));
     };
     let greeting = endpoint.hello(&cancel_key);
-    let machine = P::accept(AcceptOptions { tls, direct_tls: direct_tls?, nonce: rand::random(), greeting });
+    let machine = P::accept(AcceptOptions {
+        tls,
+        direct_tls: direct_tls?,
+        nonce: rand::random(),
+        greeting,
+        password_key: endpoint.password_key.clone(),
+    });
     let client_id = ClientId { number: client_id, logins: 0 };
     let entrance = Entrance { stream, machine, input: Vec::new(), out: Vec::new(), issued, cancel_key, client_id };
     log_in(worker, endpoint, (access, deadline), entrance, (refusal, pending), presence).await
@@ -345,6 +366,7 @@ async fn come_again<P: Protocol>(
         direct_tls: stream.is_tls().then(|| secured(&access, &stream)),
         nonce: rand::random(),
         greeting: endpoint.hello(&cancel_key),
+        password_key: endpoint.password_key.clone(),
     };
     let Some(machine) = P::accept_again(client, options) else { return Err(Stop::Quiet) };
     let entrance = Entrance { stream, machine, input, out, issued, cancel_key, client_id };
@@ -391,7 +413,7 @@ async fn log_in<P: Protocol>(
     let beside = (presence, refusal, &tries);
     let proving = prove::<P>(endpoint, &access, beside, &mut machine, &mut stream, &mut input, &mut out);
     let login = match tokio::time::timeout_at(deadline, proving).await {
-        Ok(login) => login?,
+        Ok(login) => login.map_err(|stop| stop.of_one_who(&machine))?,
         Err(_) => return Err(Stop::Refused(refuse::<P>(&mut machine, &mut stream, ClientError::LoginTimeout).await)),
     };
     drop(pending);
@@ -541,21 +563,32 @@ async fn prove<P: Protocol>(
     let mut looked_up = None;
     // Whether a proof may be what comes next; and whether a try is held for a question to the database.
     let (mut has_asked, mut holds_try) = (false, false);
+    // Whether it has shown something wrong, and may still show something right.
+    let mut is_doubted = false;
     loop {
         // Before the step, which judges: nobody learns whether a proof would have been good when no try is left.
         if has_asked && !tries.take() {
+            machine.pass_over(input);
             return Err(tell::<P>(machine, stream, out, ClientError::TooManyFailedLogins).await);
         }
         let step = machine.step(input, out);
+        let (was_doubted, doubts) = (is_doubted, machine.doubts());
+        is_doubted |= doubts.is_some();
         match step.as_ref().err().is_some_and(is_guess) {
             // One is enough for both.
             true if has_asked && holds_try => tries.give_back(),
             true if has_asked => {}
             true => _ = tries.take(),
+            // It has learnt whether its guess was right: if it goes now, that has cost it as much.
+            false if has_asked && doubts.is_some() && !holds_try => holds_try = true,
             false if has_asked => tries.give_back(),
             false => {}
         }
-        if let Err(HandshakeError::Refused(ClientError::LoginRefused { user })) = &step {
+        let refused = match &step {
+            Err(HandshakeError::Refused(ClientError::LoginRefused { user })) => Some(user.as_str()),
+            Ok(_) | Err(_) => doubts,
+        };
+        if let Some(user) = refused.filter(|_| !was_doubted) {
             Access::refused(&endpoint.access, user);
             if let Some(lookup) = &endpoint.lookup {
                 lookup.proof_failed(user);

@@ -82,6 +82,7 @@ impl Fixture {
             cancel_keys,
             version: Arc::default(),
             statement_key: [0; 16],
+            password_key: None,
         };
         Self { worker, endpoint, logins, clients: 0 }
     }

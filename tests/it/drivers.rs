@@ -19,6 +19,7 @@ mod said;
 mod table;
 mod with_mysql_async;
 mod with_sqlx;
+mod with_sqlx_mysql;
 mod with_tokio_postgres;
 
 use std::cell::OnceCell;
@@ -27,6 +28,8 @@ use std::time::Duration;
 
 use sluicegate::demo::servers::{APP, APP_PASSWORD};
 
+use crate::harness::forward::Forwarder;
+use crate::harness::mysql::compressed::has_frames;
 use crate::harness::programs::{Ended, SOURCES, java_class, node, odbc_file, python_file, run};
 use crate::harness::proxy::{ProxyHandle, config, set};
 use crate::harness::{each_with, servers};
@@ -149,6 +152,11 @@ impl Driver {
         if self.variant.is_empty() { self.name.to_owned() } else { format!("{}, {}", self.name, self.variant) }
     }
 
+    /// It wants its packets compressed.
+    fn is_compressed(&self) -> bool {
+        self.variant.to_lowercase().contains("compress")
+    }
+
     /// Runs so many clients against this address, as processes of their own where they can be.
     fn run(&self, address: SocketAddr, database: &str, clients: u32) -> Said {
         if let How::Rust(run) = self.how {
@@ -218,7 +226,7 @@ fn check(test: &str, driver: &Driver) {
         // None of the zones that drivers ask for.
         "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET timezone = %L', current_database(), 'Europe/Berlin'); END $$",
     ];
-    let digest = OnceCell::new();
+    let first = OnceCell::new();
     each_with(
         &format!("driver_{test}"),
         &setup,
@@ -230,7 +238,7 @@ fn check(test: &str, driver: &Driver) {
         |server, database, proxy| {
             let newest = std::ptr::eq(server, servers().last().unwrap());
             let clients = if newest { CLIENTS } else { CLIENTS_OF_OLD };
-            let row = compare(driver, server.address(), database, proxy, clients, &digest);
+            let row = compare(driver, server.address(), database, proxy, clients, &first);
             if newest {
                 TABLE.check(&row);
             }
@@ -245,12 +253,17 @@ fn compare(
     database: &str,
     proxy: &ProxyHandle,
     clients: u32,
-    digest: &OnceCell<String>,
+    first: &OnceCell<Vec<String>>,
 ) -> Row {
     let direct = driver.run(server, database, PROCESSES);
-    let digest = digest.get_or_init(|| direct.digest(PROCESSES).to_owned());
-    assert_eq!(direct.digest(PROCESSES), digest, "the server makes a difference");
-    let proxied = driver.run(proxy.address, database, clients);
+    let digest = direct.digest(PROCESSES);
+    same(first.get_or_init(|| direct.lines[&0].clone()), &direct.lines[&0], "the server makes a difference");
+    let between = driver.is_compressed().then(|| Forwarder::recording(proxy.address));
+    let proxied = driver.run(between.as_ref().map_or(proxy.address, |between| between.address), database, clients);
+    let told = between.map(|between| between.recorded()).unwrap_or_default();
+    // Each client comes twice; what stops a query may be without.
+    let framed = told.iter().filter(|told| has_frames(told)).count();
+    assert!(told.is_empty() || framed >= 2 * clients as usize, "{}: {framed} are compressed", driver.title());
     assert!(proxied.failures.is_empty(), "{:#?}", proxied.failures);
     if let (Some(direct), Some(proxied)) = (direct.lines.get(&0), proxied.lines.get(&0)) {
         same(direct, proxied, "direct and through the proxy");
@@ -270,7 +283,7 @@ fn compare(
         errors,
         portions: driver.portions,
         cancel: driver.cancel,
-        digest: digest.clone(),
+        digest: digest.to_owned(),
     }
 }
 

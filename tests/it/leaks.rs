@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::SystemTime;
 
-use sluicegate::auth::{Authenticator, Keys, Rotating, make_token};
+use sluicegate::auth::{Authenticator, Keys, Rotating, make_token, password_key};
 use sluicegate::config::{Config, Secret};
 use sluicegate::demo::servers::{APP, APP_PASSWORD, Feature, Installation, MONITOR, Options, PostgresServer};
 use sluicegate::protocol::{
@@ -97,6 +97,7 @@ fn no_debug_form_shows_a_secret() {
         format!("{config:#?}{authenticator:#?}{secret:#?}{secret}{password:#?}{keys:#?}{scram:#?}{signing:#?}");
     dump += &format!("{proofs:#?}{credentials:#?}{question:#?}{secrets:#?}{rotating:#?}{:#?}", options.secret);
     dump += &format!("{:#?}", Answer::Credentials(credentials[0].clone()));
+    assert_eq!(format!("{:#?}", password_key().unwrap()), "PasswordKey(***)");
     // The bytes as numbers, too: a derived form prints an array so.
     let numbers = |text: &str| text.bytes().map(|byte| byte.to_string()).collect::<Vec<_>>().join(", ");
     let flat = dump.split_whitespace().collect::<Vec<_>>().join(" ");

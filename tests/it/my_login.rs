@@ -62,7 +62,8 @@ fn my_036_an_old_answer_to_a_new_challenge() {
                 wire.send_next(&proof(CACHING_SHA2, &login, if is_old { &first } else { &second }));
                 let answer = wire.receive();
                 if is_old {
-                    assert_eq!(answer.error().unwrap().code, 1045, "{begins}");
+                    // It may still say its password.
+                    assert_eq!(answer.payload[..], [1, 4], "{begins}");
                 } else {
                     assert_eq!((&answer.payload[..], wire.receive().first()), (&[1, 3][..], 0), "{begins}");
                     assert_eq!(wire.value("SELECT 'in'"), "in");

@@ -179,7 +179,7 @@ impl Server {
         }
         let fate = rewritten(here, bulk.and_then(|bulk| bulk.elsewhere(known)), head)?;
         let text = text.as_deref().unwrap_or_default();
-        let plan = self.plan(text, !text.is_empty(), intent, client)?;
+        let plan = self.plan(text, !text.is_empty(), false, intent, client)?;
         if !self.carry_out(&plan, text, client, out)? {
             return Ok(Fate::Waits);
         }

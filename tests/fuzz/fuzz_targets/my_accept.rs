@@ -8,9 +8,9 @@ use sluicegate::mysql::accept::Accept;
 use sluicegate::mysql::frame;
 use sluicegate::protocol::{
     AcceptOptions, Accepted, Answer, CancelKey, Challenge, ClientError, Credentials, Greeting, Parameters, Password,
-    Proof, Question, ScramSecret, Secured, Step, TlsOffer, Welcome,
+    PasswordKey, Proof, Question, ScramSecret, Secured, Step, TlsOffer, Welcome,
 };
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 fuzz_target!(|data: &[u8]| {
     let Some((&[control, cut], input)) = data.split_first_chunk() else {
@@ -30,7 +30,8 @@ fuzz_target!(|data: &[u8]| {
 
 fn play(tls: TlsOffer, version: &str, pieces: &[&[u8]]) -> (Vec<u8>, String) {
     let greeting = Greeting { version: Some(version.into()), connection_id: 7, challenges: [[1; 20], [200; 20]] };
-    let mut accept = Accept::new(AcceptOptions { tls, direct_tls: None, nonce: [7; 18], greeting });
+    let password_key = Some(key());
+    let mut accept = Accept::new(AcceptOptions { tls, direct_tls: None, nonce: [7; 18], greeting, password_key });
     let (mut input, mut out, mut is_known, mut is_tls) = (Vec::new(), Vec::new(), false, false);
     for piece in pieces {
         let mut unread = *piece;
@@ -91,6 +92,12 @@ fn play(tls: TlsOffer, version: &str, pieces: &[&[u8]]) -> (Vec<u8>, String) {
     }
     check_packets(&out);
     (out, String::new())
+}
+
+/// One for all runs: what is made of it is the same each time.
+fn key() -> Arc<PasswordKey> {
+    static KEY: OnceLock<Arc<PasswordKey>> = OnceLock::new();
+    Arc::clone(KEY.get_or_init(|| Arc::new(sluicegate::auth::password_key().unwrap())))
 }
 
 /// Ways to prove it, each for some names.

@@ -41,6 +41,7 @@ fn play(tls: TlsOffer, direct: bool, pieces: &[&[u8]]) -> (Vec<u8>, String) {
         direct_tls: direct.then(secured),
         nonce: [7; 18],
         greeting: sluicegate::protocol::Greeting::default(),
+        password_key: None,
     });
     let (mut input, mut out) = (Vec::new(), Vec::new());
     for piece in pieces {

@@ -13,6 +13,7 @@ use crate::harness::proxy::{set, start};
 use super::program;
 use super::table::Table;
 use super::with_mysql_async::MySqlAsync;
+use super::with_sqlx_mysql::Sqlx;
 use super::{CONTROL_CONNECTIONS, Driver, How, SHARED, compare, drivers};
 
 /// Fewer than PostgreSQL's: there are two servers that speak differently.
@@ -32,6 +33,10 @@ const fn talkative(name: &'static str, how: How, portions: &'static str, cancel:
     Driver { connections: TALKATIVE, ..plain(name, how, portions, cancel) }
 }
 
+const fn client_of_python(variant: &'static str) -> Driver {
+    Driver { variant, ..talkative("mysqlclient", How::Python("mysqlclient"), "`SSCursor`", KILL) }
+}
+
 const fn connector_python(variant: &'static str) -> Driver {
     let how = How::Python("mysql_connector");
     Driver { variant, ..talkative("mysql-connector-python", how, "`fetchmany`", KILL) }
@@ -45,18 +50,34 @@ const fn connector_j(variant: &'static str, cancel: &'static str) -> Driver {
     Driver { variant, ..talkative("mariadb-java-client", How::Java("MyProgram"), "`setFetchSize`", cancel) }
 }
 
+const fn command_line(name: &'static str, program: fn() -> String, variant: &'static str) -> Driver {
+    Driver { variant, ..talkative(name, How::CommandLine(program), "`--quick`", "Ctrl-C") }
+}
+
+const MYSQL: &str = "mysql, the command line";
+const MARIADB: &str = "mariadb, the command line";
+
 drivers! {
-    mysql_command_line: talkative("mysql, the command line", How::CommandLine(mysql), "`--quick`", "Ctrl-C"),
-    mariadb_command_line: talkative("mariadb, the command line", How::CommandLine(mariadb), "`--quick`", "Ctrl-C"),
+    mysql_command_line: command_line(MYSQL, mysql, ""),
+    mysql_command_line_zlib: command_line(MYSQL, mysql, "--compression-algorithms=zlib"),
+    mysql_command_line_zstd: command_line(MYSQL, mysql, "--compression-algorithms=zstd"),
+    mariadb_command_line: command_line(MARIADB, mariadb, ""),
+    mariadb_command_line_zlib: command_line(MARIADB, mariadb, "--compress"),
     pymysql: talkative("PyMySQL", How::Python("pymysql"), "`SSCursor`", KILL),
-    mysqlclient: talkative("mysqlclient", How::Python("mysqlclient"), "`SSCursor`", KILL),
+    mysqlclient: client_of_python(""),
+    mysqlclient_zlib: client_of_python("compress=True"),
     mysql_connector: connector_python(""),
     mysql_connector_prepared: connector_python("prepared cursor"),
     mysql2_query: mysql2("query"),
     mysql2_execute: mysql2("execute"),
+    mysql2_query_zlib: mysql2("query, compress: true"),
+    mysql2_execute_zlib: mysql2("execute, compress: true"),
     mysql_async: plain("mysql_async", How::Rust(program::run::<MySqlAsync>), "none: a stream", KILL),
+    sqlx_mysql: plain("sqlx-mysql", How::Rust(program::run::<Sqlx>), "none: a stream", "the server's time limit"),
     connector_j_defaults: connector_j("", "`cancel()`"),
     connector_j_server_prepared: connector_j("useServerPrepStmts=true", "`cancel()`"),
+    connector_j_zlib: connector_j("useCompression=true", "`cancel()`"),
+    connector_j_server_prepared_zlib: connector_j("useServerPrepStmts=true&useCompression=true", "`cancel()`"),
     connector_j_rewritten: connector_j("rewriteBatchedStatements=true and query timeout", "`setQueryTimeout`"),
 }
 
@@ -76,8 +97,8 @@ fn mariadb() -> String {
 /// Each server's own command line: neither has the other's plugins for passwords.
 fn is_for(driver: &Driver, flavour: Flavour) -> bool {
     match driver.name {
-        "mysql, the command line" => flavour == Flavour::MySql,
-        "mariadb, the command line" => flavour == Flavour::MariaDb,
+        MYSQL => flavour == Flavour::MySql,
+        MARIADB => flavour == Flavour::MariaDb,
         _ => true,
     }
 }
@@ -107,7 +128,7 @@ fn check(test: &str, driver: &Driver) {
          FROM digits a, digits b, digits c, digits d) AS x"
             .to_owned(),
     ];
-    let digest = OnceCell::new();
+    let first = OnceCell::new();
     for server in servers().filter(|server| is_for(driver, server.flavour())) {
         let flavour = server.flavour();
         let name = database(server, &format!("driver_{test}_{flavour:?}").to_lowercase(), &setup);
@@ -118,7 +139,7 @@ fn check(test: &str, driver: &Driver) {
             Flavour::MySql => (&OF_MYSQL, CLIENTS),
             Flavour::MariaDb => (&OF_MARIADB, CLIENTS_OF_MARIADB),
         };
-        table.check(&compare(driver, server.address(), &name, &proxy, clients, &digest));
+        table.check(&compare(driver, server.address(), &name, &proxy, clients, &first));
     }
 }
 

@@ -56,6 +56,8 @@ fn value(kind: &str, text: &str) -> Value {
 /// The same for all drivers.
 fn shown(kind: &str, value: &Value) -> String {
     match value {
+        // sqlx takes MariaDB's for a BLOB, by its collation.
+        Value::Bytes(json) if kind == "JSON" => Value::Json(serde_json::from_slice(json).unwrap()).to_string(),
         Value::Bytes(bytes) => hex(bytes),
         // MariaDB has no type of its own for it.
         Value::Text(text) if kind == "JSON" => Value::Json(text.parse().unwrap()).to_string(),

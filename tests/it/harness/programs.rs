@@ -142,15 +142,6 @@ pub fn java(source: &str) -> Command {
     command
 }
 
-/// The same with MariaDB's driver.
-pub fn java_mariadb(source: &str) -> Command {
-    let mut command = Command::new(provisioned("JAVA"));
-    command.env_clear().env("PATH", "/usr/bin:/bin").env("LC_ALL", "C.UTF-8");
-    command.args(["-XX:+UseSerialGC", "-Xmx128m", "-Dfile.encoding=UTF-8", "-cp", &provisioned("MARIADB_JDBC")]);
-    command.arg(format!("{SOURCES}/java/{source}"));
-    command
-}
-
 /// Java with the JDBC drivers of PostgreSQL and MariaDB and HikariCP, about to run a class that is compiled from a file of `tests/it/java`.
 pub fn java_class(class: &str) -> Command {
     static COMPILED: Once = Once::new();

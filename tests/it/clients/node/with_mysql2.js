@@ -1,12 +1,13 @@
-// mysql2: its `query`, which puts parameters into the text, or its `execute`, which prepares, as the variant says; streams; KILL QUERY.
+// mysql2: its `query`, which puts parameters into the text, or its `execute`, which prepares, as the variant says, and compressed if it says so;
+// streams; KILL QUERY.
 'use strict'
 
 const { main, config, variant, BEFORE_CANCEL_MS } = require('./program.js')
 const mysql = require('mysql2/promise')
 const { version } = require('mysql2/package.json')
 
-const way = variant === 'execute' ? 'execute' : 'query'
-const options = { ...config, rowsAsArray: true, supportBigNumbers: true }
+const way = variant.startsWith('execute') ? 'execute' : 'query'
+const options = { ...config, rowsAsArray: true, supportBigNumbers: true, compress: variant.includes('compress') }
 
 class MySql2 {
   async open () {

@@ -1,5 +1,5 @@
 """A command line, mysql or mariadb (COMMAND_LINE is what starts it), as a script uses it: statements go in, rows as text come out, and
-Ctrl-C stops a query. Parameters are put into the text."""
+Ctrl-C stops a query. Parameters are put into the text. The variant is options more."""
 
 import datetime
 import decimal
@@ -31,6 +31,7 @@ class CommandLine(mysql_dbapi.MySql):
 
     def open(self):
         command = [*COMMAND_LINE, "--protocol=tcp", "--batch", "--skip-column-names", "--force", "--unbuffered", "--quick"]
+        command += shlex.split(program.VARIANT)
         command += ["--max-allowed-packet=64M", "--default-character-set=utf8mb4", "--database", program.DATABASE]
         command += ["--host", program.HOST, "--port", str(program.PORT), "--user", program.USER]
         environment = {**os.environ, "MYSQL_PWD": program.PASSWORD}

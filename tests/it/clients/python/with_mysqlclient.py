@@ -1,4 +1,4 @@
-"""mysqlclient, over libmariadb: parameters are put into the text; rows by an unbuffered cursor."""
+"""mysqlclient, over libmariadb: parameters are put into the text; rows by an unbuffered cursor. Compressed, if the variant says so."""
 
 import importlib.metadata
 
@@ -14,7 +14,8 @@ class MySqlClient(mysql_dbapi.MySql):
 
     def connect(self):
         # libmariadb wants TLS unless told otherwise.
-        return MySQLdb.connect(database=program.DATABASE, charset="utf8mb4", ssl=False, **program.DSN)
+        options = {"compress": True} if "compress" in program.VARIANT else {}
+        return MySQLdb.connect(database=program.DATABASE, charset="utf8mb4", ssl=False, **options, **program.DSN)
 
     def stream(self, sql):
         cursor = self.connection.cursor(MySQLdb.cursors.SSCursor)

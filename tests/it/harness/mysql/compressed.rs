@@ -122,3 +122,15 @@ impl<S: Read + Write> Write for Compressed<S> {
         self.stream.flush()
     }
 }
+
+/// Whether a server has said its greeting and the OK of a login, and everything else in frames.
+pub fn has_frames(mut told: &[u8]) -> bool {
+    let mut is_in = false;
+    while let [a, b, c, number, first, ..] = *told {
+        let head = if is_in { 7 } else { 4 };
+        let Some(rest) = told.get(head + u32::from_le_bytes([a, b, c, 0]) as usize..) else { return false };
+        is_in |= number > 1 && first == 0;
+        told = rest;
+    }
+    is_in && told.is_empty()
+}

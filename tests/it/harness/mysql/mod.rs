@@ -2,7 +2,7 @@
 //! and replicas. Whatever goes wrong fails the test.
 
 pub mod beside;
-mod compressed;
+pub mod compressed;
 pub mod wire;
 
 use std::ops::Deref;

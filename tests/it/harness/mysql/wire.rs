@@ -414,6 +414,12 @@ impl MyWire {
         (packet, front)
     }
 
+    /// Behind a response of the test's own: answers what is asked until it is OK.
+    pub fn prove_from(&mut self, login: &MyLogin) -> Result<(), MyError> {
+        let mut nonce = self.greeting.scramble;
+        self.prove(login, &mut nonce)
+    }
+
     /// Behind a COM_CHANGE_USER: answers what is asked until it is OK.
     pub fn changed(&mut self, login: &MyLogin) -> Result<(), MyError> {
         self.prove(login, &mut [0; 20])
@@ -438,15 +444,18 @@ impl MyWire {
                 [0x01, 0x03] => {}
                 // It must have the password itself.
                 [0x01, 0x04] => {
-                    let mut password = [login.password.as_bytes(), &[0]].concat();
-                    if login.ca_file.is_none() {
+                    let password = if login.ca_file.is_none() {
                         self.send_next(&[0x02]);
                         let key = self.receive();
-                        assert_eq!(key.first(), 0x01, "the server's key: {key:?}");
                         self.login.push(key.clone());
-                        password.iter_mut().zip(nonce.iter().cycle()).for_each(|(byte, other)| *byte ^= other);
-                        password = encrypted(&key.payload[1..], &password);
-                    }
+                        if let Some(error) = key.error() {
+                            return Err(error);
+                        }
+                        assert_eq!(key.first(), 0x01, "the server's key: {key:?}");
+                        sealed(&key.payload[1..], &login.password, nonce)
+                    } else {
+                        [login.password.as_bytes(), &[0]].concat()
+                    };
                     self.send_next(&password);
                 }
                 _ => panic!("during the login: {packet:?}"),
@@ -770,11 +779,14 @@ pub fn proof(plugin: &str, login: &MyLogin, nonce: &[u8; 20]) -> Vec<u8> {
     once.as_ref().iter().zip(with_nonce.as_ref()).map(|(a, b)| a ^ b).collect()
 }
 
-fn encrypted(key: &[u8], bytes: &[u8]) -> Vec<u8> {
+/// The password, and the zero byte behind it, under the key that a server has shown.
+pub fn sealed(key: &[u8], password: &str, nonce: &[u8; 20]) -> Vec<u8> {
+    let bytes = [password.as_bytes(), &[0]].concat();
+    let bytes: Vec<u8> = bytes.iter().zip(nonce.iter().cycle()).map(|(byte, other)| byte ^ other).collect();
     let der = SubjectPublicKeyInfoDer::from_pem_slice(key).unwrap();
     let key = OaepPublicEncryptingKey::new(PublicEncryptingKey::from_der(&der).unwrap()).unwrap();
     let mut out = vec![0; key.ciphertext_size()];
-    key.encrypt(&OAEP_SHA1_MGF1SHA1, bytes, &mut out, None).unwrap().to_vec()
+    key.encrypt(&OAEP_SHA1_MGF1SHA1, &bytes, &mut out, None).unwrap().to_vec()
 }
 
 /// The status in an OK packet (after its first byte and two numbers) or an EOF packet (after three bytes).
