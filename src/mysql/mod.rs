@@ -14,6 +14,8 @@ pub mod cancel;
 pub mod client;
 pub mod compress;
 pub mod connect;
+mod dropping;
+mod failed;
 pub mod frame;
 pub mod held;
 pub mod message;

@@ -6,7 +6,7 @@ use super::send::{Fate, Typed, pinning, statement_number};
 use super::{Client, Server};
 use crate::mysql::frame::{Head, PIECE_BYTES};
 use crate::mysql::message::command;
-use crate::mysql::statement::{Execute, Statements};
+use crate::mysql::statement::{Boundary, Execute, Statements};
 use crate::protocol::{ClientError, ClientSide, Out, PinReason, Pins};
 use std::sync::Arc;
 
@@ -23,7 +23,8 @@ impl Server {
         if !client.statements.has_room(coming + 1, text.len()) {
             return Err(Statements::are_full());
         }
-        let mut intent = self.read(text, head, client)?.intent;
+        let statement = self.read(text, head, client)?;
+        let (mut intent, boundary) = (statement.intent, Boundary::of(&statement));
         intent.pins_when_sent = intent.pins_when_sent.and(intent.pins_when_done);
         let is_whole = head.len == text.len() + 1;
         if !is_whole && !self.begin(pinning(PinReason::LargeStatement), None, client, out)? {
@@ -31,7 +32,7 @@ impl Server {
         }
         let text_kept = is_whole.then(|| Arc::from(text));
         let under = client.label();
-        let preparing = Preparing { id: client.statement_id(text), under, text: text_kept, intent };
+        let preparing = Preparing { id: client.statement_id(text), under, text: text_kept, intent, boundary };
         self.owe_client(Kind::Prepare, Effect::Prepares(Box::new(preparing)));
         Ok(Fate::Passes)
     }
@@ -84,7 +85,7 @@ impl Server {
     ) -> Result<Fate, ClientError> {
         let Some(statement) = client.statements.find(number) else { return Ok(Fate::Dropped) };
         let (intent, parameters, text) = (statement.intent, statement.parameters, statement.text.clone());
-        let id = statement.id.under(client.label());
+        let (id, boundary) = (statement.id.under(client.label()), statement.boundary);
         // What is too short is the server's to refuse.
         let execute = Execute::read(body, parameters);
         let opens_cursor = execute.is_some_and(|execute| execute.opens_cursor);
@@ -141,6 +142,7 @@ impl Server {
         let effect = Effect::Statement {
             pins: Pins::NONE,
             may_begin: true,
+            boundary,
             loads_file: false,
             uses,
             releases: false,

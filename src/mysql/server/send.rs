@@ -6,8 +6,10 @@
 use super::owed::{Effect, Kind};
 use super::{Client, File, OWED_MAX, Rest, Server};
 use crate::mysql::client::killed_by;
+use crate::mysql::failed::Next;
 use crate::mysql::frame::{self, HEAD_BYTES, Head, packet};
 use crate::mysql::message::{command, status};
+use crate::mysql::statement::Boundary;
 use crate::protocol::{ClientError, ClientSide, Intent, Out, PinReason, Pins, Violation};
 use crate::sql::mysql::settings::{self, Change, NAMES, SCHEMA, Value};
 use crate::sql::mysql::{self as sql, Command, Dialect, End, KillKind, TEXT_BYTES_MAX};
@@ -105,6 +107,7 @@ impl Server {
                 break;
             }
             out.write(|out| self.tidy(out));
+            let owed = self.owed.len();
             match self.command(command, body, head, client, out) {
                 Ok(Fate::Waits) => break,
                 Ok(Fate::Passes) => {
@@ -126,13 +129,14 @@ impl Server {
                     at += HEAD_BYTES;
                 }
             }
+            self.is_sending_owed = self.owed.len() > owed && self.owed.back().is_some_and(|owed| !owed.hidden);
         }
         Ok(at.min(input.len()))
     }
 
     /// Nothing of the packet reaches the server.
     fn ping_instead(&mut self, head: Head, effect: Effect, out: &mut Out) {
-        self.sending = Rest { left: head.len, follows: !head.is_last(), passes: false };
+        self.sending = Rest::of(head, false);
         out.write(|out| packet(out, &mut 0, |out| out.push(command::PING)));
         self.tally.requests += 1;
         self.owe(Kind::Simple, false, effect);
@@ -143,7 +147,7 @@ impl Server {
         const NUMBERED_BYTES: usize = 1 + size_of::<u32>();
         out.pass(at..at + HEAD_BYTES + 1);
         out.put(&number.to_le_bytes());
-        self.sending = Rest { left: head.len - NUMBERED_BYTES, follows: !head.is_last(), passes: true };
+        self.sending = Rest { left: head.len - NUMBERED_BYTES, ..Rest::of(head, true) };
         HEAD_BYTES + NUMBERED_BYTES
     }
 
@@ -160,7 +164,7 @@ impl Server {
         });
         // The command, and the byte that said that there are none.
         let taken = 1 + typed.front + 1;
-        self.sending = Rest { left: head.len - taken, follows: false, passes: true };
+        self.sending = Rest { left: head.len - taken, ..Rest::of(head, true) };
         HEAD_BYTES + taken
     }
 
@@ -169,7 +173,7 @@ impl Server {
         if passes {
             out.pass(at..at + HEAD_BYTES);
         }
-        self.sending = Rest { left: head.len, follows: !head.is_last(), passes };
+        self.sending = Rest::of(head, passes);
     }
 
     /// Bytes taken of the rest of a packet.
@@ -212,7 +216,8 @@ impl Server {
         if let Some((kind, id)) = killed_by(command, body).filter(|_| head.is_last()) {
             return self.kill(kind, id, client);
         }
-        if let Some(why) = self.refused_as_failed(command, body, head, client) {
+        // A ROLLBACK reaches the server all the same, as there is one.
+        if let Next::Fails(why) = client.failed.next(command, body) {
             return Err(why);
         }
         if let Some(error) = client.without_schema().filter(|_| !may_select(command, body)) {
@@ -236,12 +241,14 @@ impl Server {
                 if !self.carry_out(&plan, body, client, out)? {
                     return Ok(Fate::Waits);
                 }
+                self.is_xa |= statement.has_xa;
                 let effect = Effect::Statement {
                     pins: plan.intent.pins_when_done.without(plan.told),
                     hold: plan.hold.map(Box::new),
                     may_begin: statement.statements != 1
                         || statement.may_end_transaction
                         || matches!(statement.command, Command::Begin),
+                    boundary: Boundary::of(&statement),
                     loads_file: statement.is_load_local && client.sends_files(),
                     uses: None,
                     sets: sets.map(Vec::into_boxed_slice),
@@ -263,9 +270,16 @@ impl Server {
                 }
                 let sets = uses.map(|uses| uses.into());
                 self.holding |= sets.is_some();
-                let (uses, pins, hold) = (None, Pins::NONE, None);
-                let effect =
-                    Effect::Statement { pins, may_begin: false, loads_file: false, uses, releases: false, sets, hold };
+                let effect = Effect::Statement {
+                    pins: Pins::NONE,
+                    may_begin: false,
+                    boundary: Boundary::None,
+                    loads_file: false,
+                    uses: None,
+                    releases: false,
+                    sets,
+                    hold: None,
+                };
                 (Kind::Simple, effect)
             }
             command::SET_OPTION => {

@@ -29,7 +29,7 @@ const LATIN1: Dialect = Dialect { utf8: false, ..MYSQL };
 const UNSURE: Dialect = Dialect { unsure: true, ..MYSQL };
 
 fn reading(statement: Statement) -> String {
-    let Statement { intent, statements, command, may_end_transaction, is_load_local, has_kill } = statement;
+    let Statement { intent, statements, command, may_end_transaction, is_load_local, has_kill, has_xa } = statement;
     let mut text = statements.to_string();
     for pin in intent.pins_when_sent.iter() {
         write!(text, " !{pin}").unwrap();
@@ -46,6 +46,7 @@ fn reading(statement: Statement) -> String {
         (may_end_transaction, "ends"),
         (is_load_local, "local"),
         (has_kill, "kill"),
+        (has_xa, "xa"),
     ] {
         if is {
             write!(text, " {word}").unwrap();
@@ -356,12 +357,12 @@ fn transactions() {
         ("/*!40000 BEGIN */", "1 ends Begin"),
         ("COMMIT AND CHAIN", &format!("1 ends {chain}")),
         ("START REPLICA", "1 ends"),
-        ("XA START 'x'", "1 ends"),
-        ("XA COMMIT 'x'", "1 ends"),
+        ("XA START 'x'", "1 ends xa"),
+        ("XA COMMIT 'x'", "1 ends xa"),
         ("BEGIN; SELECT 1", "2 ends"),
         ("ALTER TABLE t RENAME u", "1 ends"),
         ("LOAD INDEX INTO CACHE t", "1 draws ends"),
-        ("ROLLBACK WORK TO SAVEPOINT a", "1"),
+        ("ROLLBACK WORK TO SAVEPOINT a", "1 RollbackTo"),
     ]);
     for (sql, expected) in [
         ("COMMIT", Command::Commit(End::default())),
