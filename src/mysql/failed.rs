@@ -82,7 +82,12 @@ mod tests {
         let untold = || Failed::Untold(ClientError::TransactionLost);
         check(
             untold(),
-            &[("SELECT 1", lost()), ("BEGIN", refused()), ("XA START 'x'", refused()), ("/* so */ rollback;", Next::Ends)],
+            &[
+                ("SELECT 1", lost()),
+                ("BEGIN", refused()),
+                ("XA START 'x'", refused()),
+                ("/* so */ rollback;", Next::Ends),
+            ],
         );
         check(untold(), &[("COMMIT", lost()), ("SELECT 1", Next::Passes)]);
         check(untold(), &[("ROLLBACK", Next::Ends), ("COMMIT", Next::Passes)]);

@@ -24,8 +24,8 @@ use super::failed::Failed;
 use super::frame::{Head, packet};
 use super::message::{command, status};
 use crate::protocol::{
-    AttachFailure, ClientError, ClientSide, ConnectOptions, Loss, Out, Parameters, ServerError, ServerSide, Settings, Sides,
-    Status, Tally, Violation,
+    AttachFailure, ClientError, ClientSide, ConnectOptions, Loss, Out, Parameters, ServerError, ServerSide, Settings,
+    Sides, Status, Tally, Violation,
 };
 use crate::sql::mysql::settings::NAMES;
 use owed::{Effect, Kind, Owed};

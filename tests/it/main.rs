@@ -31,6 +31,7 @@ mod model;
 mod my_binary;
 mod my_burst;
 mod my_compression;
+mod my_deaths;
 mod my_failures;
 mod my_handshake;
 mod my_held;

@@ -214,7 +214,11 @@ fn my_103_lost_within_a_transaction() {
                         one.send(b"\x03INSERT INTO t SELECT SLEEP(600)");
                     }
                     if killed {
-                        let own = if runs { running(server, name, "SLEEP(600)") } else { one.value("SELECT CONNECTION_ID()") };
+                        let own = if runs {
+                            running(server, name, "SLEEP(600)")
+                        } else {
+                            one.value("SELECT CONNECTION_ID()")
+                        };
                         server.root().query(&format!("KILL {own}"));
                     } else {
                         if runs {
@@ -222,7 +226,8 @@ fn my_103_lost_within_a_transaction() {
                         }
                         forwarder.cut();
                     }
-                    let told = if runs { one.receive_from(1).error().unwrap() } else { one.error("INSERT INTO t VALUES (2)") };
+                    let told =
+                        if runs { one.receive_from(1).error().unwrap() } else { one.error("INSERT INTO t VALUES (2)") };
                     is_rolled_back(&told);
                     for sql in ["INSERT INTO t VALUES (3)", "BEGIN", "SELECT 1"] {
                         assert_eq!(one.error(sql).code, 1213, "{sql}");

@@ -452,7 +452,10 @@ impl Server {
 
     /// The client is told this. The server's own words are nobody's refusal, and a transaction that failed was counted when it did.
     pub(super) fn count_refused(&mut self, why: &ClientError) {
-        if !matches!(why, ClientError::Server(_) | ClientError::TransactionTooLong { .. } | ClientError::TransactionLost) {
+        if !matches!(
+            why,
+            ClientError::Server(_) | ClientError::TransactionTooLong { .. } | ClientError::TransactionLost
+        ) {
             self.refused.push_back(why.clone());
         }
     }

@@ -27,7 +27,10 @@ impl Bench {
     fn lose(&mut self, expected: Loss) -> Vec<(u8, String)> {
         let (mut out, has_more) = (Vec::new(), !self.client_tail.is_empty());
         assert_eq!(self.server.lose(&mut self.client, has_more, &mut out), expected);
-        assert!(expected == Loss::Session || self.server.status() == Status::Ended, "it must not be given to anybody else");
+        assert!(
+            expected == Loss::Session || self.server.status() == Status::Ended,
+            "it must not be given to anybody else"
+        );
         self.client.let_go();
         error_codes(&out)
     }
@@ -190,7 +193,9 @@ fn in_the_middle_of_a_command() {
 #[test]
 fn in_the_middle_of_a_file() {
     let load = b"LOAD DATA LOCAL INFILE 'f' INTO TABLE t";
-    for (pieces, number) in [(vec![], 3), (packets(2, &[b"a,b".to_vec()]), 4), (packets(2, &[b"a,b".to_vec()])[..5].to_vec(), 4)] {
+    for (pieces, number) in
+        [(vec![], 3), (packets(2, &[b"a,b".to_vec()]), 4), (packets(2, &[b"a,b".to_vec()])[..5].to_vec(), 4)]
+    {
         let mut bench = Bench::new(MODERN, usize::MAX);
         bench.says(&says(command::QUERY, load));
         let asked = packets(1, &[[&[mark::LOCAL_FILE], &b"f"[..]].concat()]);
