@@ -61,11 +61,16 @@ pub enum Boundary {
 impl Boundary {
     /// By what was read of the text.
     pub fn of(statement: &sql::Statement) -> Self {
-        match statement.command {
-            Command::Begin => Self::Begins,
-            Command::Commit(End { chain: false, .. }) | Command::Rollback(End { chain: false, .. }) => Self::Ends,
-            _ if statement.statements == 1 && !statement.may_end_transaction => Self::None,
-            _ => Self::Maybe,
+        let command = statement.command;
+        if matches!(command, Command::Begin) {
+            Self::Begins
+        } else if let Command::Commit(End { chain: false, .. }) | Command::Rollback(End { chain: false, .. }) = command
+        {
+            Self::Ends
+        } else if statement.statements == 1 && !statement.may_end_transaction {
+            Self::None
+        } else {
+            Self::Maybe
         }
     }
 }

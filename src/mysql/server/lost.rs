@@ -60,23 +60,24 @@ impl Server {
     fn answer_owed(&mut self, is_known: bool, knows: &mut Failed, client: &mut Client, out: &mut Vec<u8>) -> bool {
         let (mut owed, mut is_told) = (std::mem::take(&mut self.owed), false);
         while let Some(Owed { effect, hidden, .. }) = owed.pop_front() {
-            let why = match effect {
-                Effect::Refuse(why) => *why,
-                Effect::Fails(failed) => {
-                    *knows = failed;
-                    continue;
+            if let Effect::Fails(failed) = effect {
+                *knows = failed;
+                continue;
+            }
+            if hidden {
+                continue;
+            }
+            if let Effect::Prepares(_) = effect {
+                client.statements.failed();
+            }
+            let why = match (effect, std::mem::replace(knows, Failed::Told)) {
+                (Effect::Refuse(why), before) => {
+                    *knows = before;
+                    *why
                 }
-                _ if hidden => continue,
-                effect => {
-                    if let Effect::Prepares(_) = effect {
-                        client.statements.failed();
-                    }
-                    match std::mem::replace(knows, Failed::Told) {
-                        _ if !is_known => ClientError::OutcomeUnknown,
-                        Failed::Untold(why) => why,
-                        Failed::No | Failed::Told => ClientError::TransactionRefused,
-                    }
-                }
+                _ if !is_known => ClientError::OutcomeUnknown,
+                (_, Failed::Untold(why)) => why,
+                (_, Failed::No | Failed::Told) => ClientError::TransactionRefused,
             };
             if !std::mem::replace(&mut is_told, true) {
                 self.refused.push_back(why.clone());

@@ -137,10 +137,9 @@ pub fn classify(text: &[u8], dialect: Dialect) -> Statement {
 pub fn kill(text: &[u8]) -> Option<(KillKind, u64)> {
     let is_word = |at: usize| text.get(at..at + 4).is_some_and(|word| word.eq_ignore_ascii_case(b"kill"));
     let may_be = text.len() <= KILL_BYTES_MAX && memchr::memchr2_iter(b'k', b'K', text).any(is_word);
-    match if may_be { command(text) } else { Command::Other } {
-        Command::Kill { kind, id: Some(id) } if kind != KillKind::Other => Some((kind, id)),
-        _ => None,
-    }
+    let read = if may_be { command(text) } else { Command::Other };
+    let Command::Kill { kind, id: Some(id) } = read else { return None };
+    (kind != KillKind::Other).then_some((kind, id))
 }
 
 /// What a text does that is short and one statement, whichever server reads it.
