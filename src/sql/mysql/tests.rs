@@ -94,7 +94,6 @@ fn what_leaves_nothing() {
         "DESCRIBE t",
         "EXPLAIN SELECT 1",
         "SAVEPOINT a",
-        "ROLLBACK TO a",
         "RELEASE SAVEPOINT a",
         "SET GLOBAL max_connections = 10",
         "SET @@global.max_connections = 10",
@@ -362,6 +361,7 @@ fn transactions() {
         ("BEGIN; SELECT 1", "2 ends"),
         ("ALTER TABLE t RENAME u", "1 ends"),
         ("LOAD INDEX INTO CACHE t", "1 draws ends"),
+        ("ROLLBACK TO a", "1 RollbackTo"),
         ("ROLLBACK WORK TO SAVEPOINT a", "1 RollbackTo"),
     ]);
     for (sql, expected) in [
