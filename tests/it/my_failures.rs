@@ -272,7 +272,10 @@ fn my_103_state_that_is_lost() {
         // What goes with its client goes with it here as well.
         let mut one = client(proxy, name);
         one.query("SET @a = 1, time_zone = '+05:00'");
+        one.query("BEGIN");
         forwarder.cut();
+        is_rolled_back(&one.error("DO 1"));
+        one.query("ROLLBACK");
         assert_eq!(one.value("SELECT CONCAT(@a, @@time_zone)"), "1+05:00");
     });
 }
