@@ -7,6 +7,8 @@ use super::accept::{Started, told_status};
 use super::attributes::{self, Unreadable};
 use super::capabilities::{Capabilities, Extended};
 use super::compress::{Algorithm, Compression};
+use super::dropping::Dropping;
+use super::failed::{Failed, Next};
 use super::frame::{self, HEAD_BYTES, packet};
 use super::held::Held;
 use super::message::{self, OkPacket, command, mark};
@@ -57,7 +59,8 @@ pub struct Client {
     /// answer to what it asks next.
     pub(super) sequence: u8,
     pub(super) ended: bool,
-    dropping: Dropping,
+    pub(super) dropping: Option<Box<Dropping>>,
+    pub(super) failed: Failed,
     /// As it was greeted.
     connection_id: u32,
     killing: Killing,
@@ -77,17 +80,6 @@ enum Killing {
     /// The proxy does it.
     Asked,
     Done(Killed),
-}
-
-/// What is read over of the client's input.
-#[derive(Debug, Default)]
-enum Dropping {
-    #[default]
-    Nothing,
-    /// A piece of a packet, and those that follow it; then comes this payload in answer, if any.
-    Packet(Option<Vec<u8>>),
-    /// The rest of a piece.
-    Rest { left: usize, is_last: bool, sequence: u8, answer: Option<Vec<u8>> },
 }
 
 impl Client {
@@ -116,7 +108,8 @@ impl Client {
             insert_id: 0,
             sequence: 1,
             ended: false,
-            dropping: Dropping::Nothing,
+            dropping: None,
+            failed: Failed::No,
             connection_id: started.welcome.cancel_key.process_id,
             killing: Killing::Nothing,
             logs_in_again: false,
@@ -196,6 +189,12 @@ impl Client {
             self.unread.add(names);
             self.pins = self.pins.and(self.unread.reasons());
         }
+    }
+
+    /// Something of it is on its connection and nowhere else, but for what it would let go of in a moment.
+    pub(super) fn is_bound(&self) -> bool {
+        let pins = self.pins();
+        !pins.is_empty() && !pins.are_for_a_moment()
     }
 
     /// It has set something.
@@ -306,36 +305,18 @@ impl Client {
     }
 
     /// Reads over what is to be read over; bytes taken.
-    fn drop_packet(&mut self, input: &[u8], out: &mut Vec<u8>) -> usize {
-        let mut at = 0;
-        loop {
-            let rest = input.get(at..).unwrap_or_default();
-            match std::mem::take(&mut self.dropping) {
-                Dropping::Nothing => return at,
-                Dropping::Packet(answer) => {
-                    let Some(head) = frame::head(rest) else {
-                        self.dropping = Dropping::Packet(answer);
-                        return at;
-                    };
-                    at += HEAD_BYTES;
-                    let (is_last, sequence) = (head.is_last(), head.sequence);
-                    self.dropping = Dropping::Rest { left: head.len, is_last, sequence, answer };
-                }
-                Dropping::Rest { left, is_last, sequence, answer } => {
-                    let taken = left.min(rest.len());
-                    at += taken;
-                    if taken < left {
-                        self.dropping = Dropping::Rest { left: left - taken, is_last, sequence, answer };
-                        return at;
-                    }
-                    if !is_last {
-                        self.dropping = Dropping::Packet(answer);
-                    } else if let Some(answer) = answer {
-                        packet(out, &mut sequence.wrapping_add(1), |out| out.extend_from_slice(&answer));
-                    }
-                }
-            }
+    fn drop_input(&mut self, input: &[u8], out: &mut Vec<u8>) -> usize {
+        let Some(dropping) = &mut self.dropping else { return 0 };
+        let (taken, is_done) = dropping.advance(input, out);
+        if is_done {
+            self.dropping = None;
         }
+        taken
+    }
+
+    /// The request at the head of its input is read over, and answered with this, if anything.
+    fn drop_request(&mut self, answer: Option<Vec<u8>>) {
+        self.dropping = Some(Box::new(Dropping::packet(answer)));
     }
 
     /// The statement that this packet names is one of its own.
@@ -348,10 +329,6 @@ impl Client {
         let mut answer = Vec::new();
         OkPacket { status: self.status, ..OkPacket::default() }.write(mark::OK, self.tracks(), &mut answer);
         answer
-    }
-
-    fn is_dropping(&self) -> bool {
-        !matches!(self.dropping, Dropping::Nothing)
     }
 }
 
@@ -368,12 +345,12 @@ impl ClientSide for Client {
     fn detached(&mut self, input: &[u8], out: &mut Vec<u8>) -> Result<(usize, Detached), Violation> {
         let mut at = 0;
         loop {
-            at += self.drop_packet(input.get(at..).unwrap_or_default(), out);
+            at += self.drop_input(input.get(at..).unwrap_or_default(), out);
             if self.ended {
                 return Ok((at, Detached::Ended));
             }
             let rest = input.get(at..).unwrap_or_default();
-            let Some(head) = frame::head(rest).filter(|_| !self.is_dropping()) else {
+            let Some(head) = frame::head(rest).filter(|_| self.dropping.is_none()) else {
                 return Ok((at, Detached::NeedInput));
             };
             if head.len == 0 || head.sequence != 0 {
@@ -389,10 +366,21 @@ impl ClientSide for Client {
             if let Some((kind, id)) = killed_by(command, text).filter(|_| head.is_last()) {
                 match self.kills(kind, id) {
                     None => return Ok((at, Detached::NeedInput)),
-                    Some(Ok(())) => self.dropping = Dropping::Packet(Some(self.ok())),
+                    Some(Ok(())) => self.drop_request(Some(self.ok())),
                     Some(Err(why)) => self.refuse(&why, out),
                 }
                 continue;
+            }
+            match self.failed.next(command, body) {
+                Next::Passes => {}
+                Next::Ends => {
+                    self.drop_request(Some(self.ok()));
+                    continue;
+                }
+                Next::Fails(why) => {
+                    self.refuse(&why, out);
+                    continue;
+                }
             }
             match command {
                 command::QUIT => {
@@ -403,14 +391,14 @@ impl ClientSide for Client {
                     self.logs_in_again = true;
                     return Ok((at, Detached::NeedInput));
                 }
-                command::PING => self.dropping = Dropping::Packet(Some(self.ok())),
+                command::PING => self.drop_request(Some(self.ok())),
                 command::STMT_CLOSE => {
                     let number = statement_number(rest.get(HEAD_BYTES + 1..).unwrap_or_default());
                     number.into_iter().for_each(|number| self.statements.remove(number));
-                    self.dropping = Dropping::Packet(None);
+                    self.drop_request(None);
                 }
                 // Nothing is kept for it on any connection.
-                command::STMT_RESET if self.knows(rest) => self.dropping = Dropping::Packet(Some(self.ok())),
+                command::STMT_RESET if self.knows(rest) => self.drop_request(Some(self.ok())),
                 _ => return Ok((at, Detached::NeedServer(Intent::default()))),
             }
         }
@@ -420,7 +408,7 @@ impl ClientSide for Client {
     fn refuse(&mut self, error: &ClientError, _: &mut Vec<u8>) {
         let mut answer = Vec::new();
         message::client_error(error, &mut answer);
-        self.dropping = Dropping::Packet(Some(answer));
+        self.drop_request(Some(answer));
     }
 
     fn end(&mut self, error: &ClientError, out: &mut Vec<u8>) {

@@ -397,7 +397,7 @@ fn code(error: &ClientError) -> (u16, &'static str) {
         ClientError::TooManyStatements { .. } => (1461, "42000"),
         ClientError::Unsupported { .. } => (1235, "42000"),
         ClientError::UnknownCommand => (1047, "08S01"),
-        ClientError::TransactionRefused => (1213, "40001"),
+        ClientError::TransactionRefused | ClientError::TransactionLost => (1213, "40001"),
         ClientError::Killed => (1927, "70100"),
         ClientError::Cancelled | ClientError::QueryTooLong { .. } | ClientError::TransactionTooLong { .. } => {
             (1317, "70100")

@@ -5,7 +5,7 @@
 //! connection is reset. Triggers, and functions that statements call without naming them, are not seen: see [`crate::sql`].
 
 mod execute;
-mod failed;
+mod lost;
 mod owed;
 mod plan;
 mod prepared;
@@ -22,14 +22,14 @@ use super::cancel::Cancel;
 use super::capabilities::{Capabilities, Extended, is_mariadb};
 use super::client::Client;
 use super::connect::{COLLATION, Connected};
-use super::frame::packet;
+use super::failed::Failed;
+use super::frame::{Head, packet};
 use super::message::{command, status};
 use crate::protocol::{
-    AttachFailure, ClientError, ClientSide, ConnectOptions, Out, Parameters, ServerError, ServerSide, Settings, Sides,
-    Status, Tally, Violation,
+    AttachFailure, ClientError, ClientSide, ConnectOptions, Loss, Out, Parameters, ServerError, ServerSide, Settings,
+    Sides, Status, Tally, Violation,
 };
 use crate::sql::mysql::settings::NAMES;
-use failed::Failed;
 use owed::{Effect, Kind, Owed};
 use prepared::Prepared;
 use std::collections::VecDeque;
@@ -72,6 +72,8 @@ pub struct Server {
     sending: Rest,
     /// Behind that, which is dropped, a ping goes to the server, and this comes of its answer.
     instead: Option<Effect>,
+    /// The reply that is owed last is its.
+    is_sending_owed: bool,
     /// The rest of a packet of the server's.
     receiving: Rest,
     /// The client sends a file, up to an empty packet.
@@ -89,9 +91,14 @@ pub struct Server {
     has_moved_unread: bool,
     init: Option<Arc<str>>,
     ended: bool,
+    /// It has ended the connection in the middle of something, and the client has not been told.
+    lost: bool,
     attach_failure: Option<AttachFailure>,
     explanation: Option<ClientError>,
-    failed: Failed,
+    /// The transaction is rolled back as soon as it is known that it is open. Its client has been told.
+    must_roll_back: bool,
+    /// The transaction may be one of XA, which may outlive the connection.
+    is_xa: bool,
     tally: Tally,
     refused: VecDeque<ClientError>,
 }
@@ -114,10 +121,17 @@ struct Rest {
     follows: bool,
     /// It is passed on, or dropped.
     passes: bool,
+    /// The number of its piece.
+    sequence: u8,
 }
 
 impl Rest {
-    const NONE: Self = Self { left: 0, follows: false, passes: false };
+    const NONE: Self = Self { left: 0, follows: false, passes: false, sequence: 0 };
+
+    /// Of the packet, or piece, that begins so.
+    const fn of(head: Head, passes: bool) -> Self {
+        Self { left: head.len, follows: !head.is_last(), passes, sequence: head.sequence }
+    }
 
     const fn is_none(self) -> bool {
         self.left == 0 && !self.follows
@@ -147,6 +161,7 @@ impl Server {
             holding: false,
             sending: Rest::NONE,
             instead: None,
+            is_sending_owed: false,
             receiving: Rest::NONE,
             file: File::None,
             client: None,
@@ -157,16 +172,27 @@ impl Server {
             has_moved_unread: false,
             init: None,
             ended: false,
+            lost: false,
             attach_failure: None,
             explanation: None,
-            failed: Failed::No,
+            must_roll_back: false,
+            is_xa: false,
             tally: Tally::default(),
             refused: VecDeque::new(),
         }
     }
 
     fn in_transaction(&self) -> bool {
-        self.status & status::IN_TRANSACTION != 0 || self.in_doubt || self.failed.is_so()
+        self.status & status::IN_TRANSACTION != 0 || self.in_doubt
+    }
+
+    /// Rolls the transaction back, of which the client knows this then. False: something is under way, or nothing is open.
+    fn roll_back(&mut self, failed: Failed, out: &mut Vec<u8>) -> bool {
+        if self.is_owing() || self.needs_client() || !self.in_transaction() {
+            return false;
+        }
+        self.query(b"ROLLBACK", Effect::Fails(failed), out);
+        true
     }
 
     fn owe(&mut self, kind: Kind, hidden: bool, effect: Effect) {
@@ -231,7 +257,7 @@ impl ServerSide for Server {
     }
 
     fn status(&self) -> Status {
-        if self.ended {
+        if self.ended || self.lost {
             Status::Ended
         } else if self.is_owing() {
             Status::Owing
@@ -255,7 +281,7 @@ impl ServerSide for Server {
         if !self.in_doubt || self.is_owing() || self.needs_client() {
             return false;
         }
-        if matches!(self.failed, Failed::Soon) {
+        if std::mem::take(&mut self.must_roll_back) {
             return self.roll_back(Failed::Told, out);
         }
         packet(out, &mut 0, |out| out.push(command::PING));
@@ -337,6 +363,10 @@ impl ServerSide for Server {
 
     fn fail_transaction(&mut self, why: ClientError, out: &mut Vec<u8>) -> bool {
         self.roll_back(Failed::Untold(why), out)
+    }
+
+    fn lose(&mut self, client: &mut Client, has_more: bool, out: &mut Vec<u8>) -> Loss {
+        self.lose_connection(client, has_more, out)
     }
 
     fn tally(&mut self) -> Tally {

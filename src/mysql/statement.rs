@@ -4,6 +4,7 @@
 //! statement is known to that connection alone (`server/prepared.rs`). <https://dev.mysql.com/doc/dev/mysql-server/latest/page_protocol_command_phase_ps.html>
 
 use crate::protocol::{ClientError, Intent, keyed_hash};
+use crate::sql::mysql::{self as sql, Command, End};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -43,6 +44,37 @@ impl Id {
     }
 }
 
+/// What a text does to the transaction that is open, as far as it says so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Boundary {
+    /// Nothing, whether it succeeds or fails.
+    #[default]
+    None,
+    /// It begins another.
+    Begins,
+    /// It ends it, and begins none.
+    Ends,
+    /// It may end it, or begin one.
+    Maybe,
+}
+
+impl Boundary {
+    /// By what was read of the text.
+    pub fn of(statement: &sql::Statement) -> Self {
+        let command = statement.command;
+        if matches!(command, Command::Begin) {
+            Self::Begins
+        } else if let Command::Commit(End { chain: false, .. }) | Command::Rollback(End { chain: false, .. }) = command
+        {
+            Self::Ends
+        } else if statement.statements == 1 && !statement.may_end_transaction {
+            Self::None
+        } else {
+            Self::Maybe
+        }
+    }
+}
+
 /// A prepared statement of a client's.
 #[derive(Debug)]
 pub struct Statement {
@@ -54,6 +86,8 @@ pub struct Statement {
     pub parameters: u16,
     /// What executing it intends.
     pub intent: Intent,
+    /// What that does to a transaction.
+    pub boundary: Boundary,
     /// The types of its parameters, as the client sent them last.
     pub types: Option<Arc<[[u8; 2]]>>,
 }
@@ -170,7 +204,14 @@ mod tests {
 
     fn statement(text: Option<&[u8]>) -> Statement {
         let id = Id::of(&[0; 16], text.unwrap_or_default());
-        Statement { id, text: text.map(Arc::from), parameters: 0, intent: Intent::default(), types: None }
+        Statement {
+            id,
+            text: text.map(Arc::from),
+            parameters: 0,
+            intent: Intent::default(),
+            boundary: Boundary::None,
+            types: None,
+        }
     }
 
     #[test]

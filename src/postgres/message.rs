@@ -149,6 +149,7 @@ fn sqlstate(error: &ClientError, fatal: bool) -> &str {
         ClientError::TooManyStatements { .. } | ClientError::TooManyNames { .. } => "54000",
         ClientError::Unsupported { .. } => "0A000",
         ClientError::TransactionRefused => "25P02",
+        ClientError::TransactionLost => "40001",
         ClientError::Protocol(_) | ClientError::UnknownCommand => "08P01",
         ClientError::Internal => "XX000",
     }
@@ -184,7 +185,10 @@ fn hint(error: &ClientError) -> Option<&'static str> {
         }
         ClientError::PinRefused { reason } | ClientError::PinLimit { reason, .. } => Some(without_pin(*reason)),
         ClientError::TooManyNames { .. } => Some("Send it in several queries."),
-        ClientError::TransactionRefused => Some("The BEGIN was refused. Send ROLLBACK, and begin anew."),
+        ClientError::TransactionRefused => {
+            Some("There is no such transaction at the database. Send ROLLBACK, and begin anew.")
+        }
+        ClientError::TransactionLost => Some("Send ROLLBACK, and run the transaction again from its beginning."),
         ClientError::TooManyStatements { .. } => Some("Close (DEALLOCATE) those that are no longer needed."),
         ClientError::QueryTooLong { .. } => Some("Make the query faster, or raise query_timeout of the target group."),
         ClientError::TransactionTooLong { .. } => {

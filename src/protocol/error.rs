@@ -307,6 +307,9 @@ pub enum ClientError {
     /// The server connection was lost while replies were owed.
     #[error("the connection to the database was lost; the statement may or may not have been committed")]
     OutcomeUnknown,
+    /// The server connection was lost, and with it a transaction that nothing can have committed.
+    #[error("the database failed over; this transaction was rolled back, run it again")]
+    TransactionLost,
     /// The server connection was lost, and with it what lived on it.
     #[error("the connection to the database was lost, and with it the state of this session")]
     StateLost,
@@ -482,9 +485,8 @@ impl ClientError {
             | Self::TooManyPools { .. } => ErrorKind::Pool,
             Self::TargetLogin { .. } | Self::InitQuery { .. } | Self::Server(_) => ErrorKind::Server,
             Self::LookupFailed { .. } => ErrorKind::Server,
-            Self::NoWriter { .. } | Self::ConnectionsLost { .. } | Self::OutcomeUnknown | Self::StateLost => {
-                ErrorKind::Network
-            }
+            Self::NoWriter { .. } | Self::ConnectionsLost { .. } => ErrorKind::Network,
+            Self::OutcomeUnknown | Self::TransactionLost | Self::StateLost => ErrorKind::Network,
             Self::GoingDown | Self::Internal => ErrorKind::Proxy,
         }
     }

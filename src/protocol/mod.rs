@@ -609,6 +609,13 @@ pub trait ServerSide {
     /// request gets these words, then it is as behind any error. Does nothing (false) unless that can be done now.
     fn fail_transaction(&mut self, why: ClientError, out: &mut Vec<u8>) -> bool;
 
+    /// The connection is gone, and its client, which is not pinned, has something under way. Says to the client what became of that,
+    /// in the places of the answers that will not come, and leaves it as one without a connection. `has_more`: the client has sent
+    /// more than was taken. The connection is of no use afterwards.
+    fn lose(&mut self, _client: &mut Self::Client, _has_more: bool, _out: &mut Vec<u8>) -> Loss {
+        Loss::Session
+    }
+
     /// What has been counted since the last call.
     fn tally(&mut self) -> Tally;
 
@@ -617,6 +624,17 @@ pub trait ServerSide {
 
     /// A polite goodbye, if the connection is in a state to take one.
     fn terminate(&self, out: &mut Vec<u8>);
+}
+
+/// What goes with a connection that is lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Loss {
+    /// Nothing: all that the client has asked for on it has been answered.
+    Nothing,
+    /// What was under way. The client has been told, or will be when it asks for something next, and goes on.
+    Work,
+    /// The client can't go on, and nothing has been said to it.
+    Session,
 }
 
 /// Why a connection can't be used by a client.

@@ -8,7 +8,7 @@ use super::{ATTEMPTS_MAX, End, FAREWELL, HIGH_WATER, Holding, Session};
 use crate::config::PoolMode;
 use crate::net::{Stream, packed};
 use crate::pool::{Lease, ServerConn};
-use crate::protocol::{ClientError, ClientSide, Out, Protocol, ServerSide, Status, Violation};
+use crate::protocol::{ClientError, ClientSide, Loss, Out, Protocol, ServerSide, Status, Violation};
 use std::io::{self, IoSlice};
 use std::task::{Context, Poll};
 
@@ -92,33 +92,72 @@ impl<P: Protocol> Session<P> {
 
     /// The server's connection is at its end.
     fn server_lost(&mut self) -> Result<(), End> {
+        if self.client.pins().are_for_a_moment() {
+            self.client.let_go_of_last_values();
+        }
         let Holding::Lease(lease) = &mut self.holding else { return Ok(()) };
-        match lease.connection.machine.status() {
-            Status::Ended => Err(End::ServerEnded),
+        let machine = &mut lease.connection.machine;
+        let is_pinned = !self.client.pins().is_empty();
+        match machine.status() {
             _ if self.said_goodbye => Err(End::Goodbye),
             // Everything the client asked for has been answered, and nothing of it was on this connection.
             _ if self.resetting => {
                 self.lost_in_reset();
                 Ok(())
             }
-            // Nothing of the client's has been sent.
-            Status::Owing if lease.connection.machine.has_sent_nothing() && self.client.pins().is_empty() => {
-                self.attempts += 1;
-                self.drop_lease();
-                self.look_again = true;
-                if self.attempts > ATTEMPTS_MAX {
-                    self.refuse(&ClientError::ConnectionsLost { group: self.pools.group().to_owned() });
-                }
+            Status::Ended if is_pinned => Err(End::ServerEnded),
+            Status::Idle if is_pinned => Err(self.end(&ClientError::StateLost)),
+            Status::Owing if machine.has_sent_nothing() && is_pinned => Err(self.end(&ClientError::StateLost)),
+            Status::InTransaction if is_pinned && !machine.needs_client() => Err(self.end(&ClientError::StateLost)),
+            Status::InTransaction | Status::Owing if is_pinned => Err(self.end(&ClientError::OutcomeUnknown)),
+            Status::Owing if machine.has_sent_nothing() => {
+                self.lost_unsent();
                 Ok(())
             }
-            Status::Idle if self.client.pins().is_empty() => {
+            Status::Idle => {
                 self.drop_lease();
                 self.look_again = true;
                 Ok(())
             }
-            Status::Idle => Err(self.end(&ClientError::StateLost)),
-            Status::Owing if lease.connection.machine.has_sent_nothing() => Err(self.end(&ClientError::StateLost)),
-            Status::InTransaction | Status::Owing => Err(self.end(&ClientError::OutcomeUnknown)),
+            status @ (Status::InTransaction | Status::Owing | Status::Ended) => self.lost_at_work(status),
+        }
+    }
+
+    /// Nothing of the client's has been sent.
+    fn lost_unsent(&mut self) {
+        self.attempts += 1;
+        self.drop_lease();
+        self.look_again = true;
+        if self.attempts > ATTEMPTS_MAX {
+            self.refuse(&ClientError::ConnectionsLost { group: self.pools.group().to_owned() });
+        }
+    }
+
+    /// The client, which is not pinned, had something under way: it goes on without that if its protocol knows how.
+    fn lost_at_work(&mut self, status: Status) -> Result<(), End> {
+        let Holding::Lease(lease) = &mut self.holding else { return Ok(()) };
+        let machine = &mut lease.connection.machine;
+        let loss = machine.lose(&mut self.client, !self.tail.is_empty(), &mut self.to_client);
+        while let Some(error) = machine.refused() {
+            tracing::info!(kind = error.kind().name(), %error, "a database connection was lost; its client goes on");
+            self.tally.told(&error);
+        }
+        match loss {
+            Loss::Session if status == Status::Ended => return Err(End::ServerEnded),
+            Loss::Session => return Err(self.end(&ClientError::OutcomeUnknown)),
+            Loss::Nothing => self.lost_unsent(),
+            Loss::Work => {
+                self.tally.lost();
+                self.watch.handle.note_answers(1);
+                self.watch.handle.note_transaction_end();
+                self.attempts = 0;
+                self.drop_lease();
+                self.look_again = true;
+            }
+        }
+        match self.violation {
+            Some(violation) => Err(self.end(&ClientError::Protocol(violation))),
+            None => Ok(()),
         }
     }
 
@@ -160,7 +199,7 @@ impl<P: Protocol> Session<P> {
         }
         let status = connection.machine.status();
         if status == Status::Ended {
-            return Err(End::ServerEnded);
+            return self.server_lost().map(|()| true);
         }
         // COPY data end with a word of the client's, which is not listened to any more: no answer comes before it.
         let is_answered = status != Status::Owing || connection.machine.awaits_client();

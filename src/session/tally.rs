@@ -193,6 +193,11 @@ impl Tally {
     pub(super) fn refused(&mut self, error: &ClientError) {
         self.requests(1);
         self.told(error);
+        self.lost();
+    }
+
+    /// What was asked for is not answered by the database any more.
+    pub(super) fn lost(&mut self) {
         if let Some(exchange) = self.exchange.take() {
             self.endpoint.query_response_latency.observe(exchange.asked.elapsed());
         }

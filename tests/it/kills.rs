@@ -13,8 +13,8 @@ mod states;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{self, ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -25,10 +25,10 @@ use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use sluicegate::demo::servers::{APP, Feature, PostgresServer};
 use sluicegate::net::tls::self_signed;
-use socket2::SockRef;
 
 use crate::harness::levels::{Levels, open_files};
 use crate::harness::proxy::{ProxyHandle, config, set, start};
+use crate::harness::vanish::{KILLS, Kill, Socket};
 use crate::harness::wire::{Frame, Login, PATIENCE, Wire, authenticate, below, kinds, query, read_frame};
 use crate::harness::{database, server};
 use bystanders::BYSTANDERS;
@@ -39,29 +39,12 @@ const TIMES: usize = 5;
 const TIMES_IN_TURN: usize = 3;
 /// At the same time.
 const KILLERS: usize = 6;
-/// A client that stalls does so for less than this before it goes.
-const STALL_MAX_MS: usize = 120;
 /// Of the proxy's own, for its questions.
 const OWN_CONNECTIONS: u32 = 2;
 /// Places for clients at each endpoint: more than are ever there at once, few enough that lost ones are missed.
 const MAX_CLIENTS: usize = 64;
 /// Files that come and go by themselves: the proxy's own questions and those to it.
 const FILES_BESIDE: usize = 8;
-
-/// How a client goes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Kill {
-    /// TCP reset: the machine is gone, or somebody in between has had enough.
-    Reset,
-    /// Closed without a Terminate, as by the kernel behind a `kill -9`.
-    Close,
-    /// Its writing side only; it reads until the proxy closes, which the proxy must.
-    HalfClose,
-    /// Neither reads nor writes for a while; then reset.
-    Stall,
-}
-
-const KILLS: [Kill; 4] = [Kill::Reset, Kill::Close, Kill::HalfClose, Kill::Stall];
 
 #[test]
 fn clients_that_vanish_in_every_state() {
@@ -364,39 +347,11 @@ impl<'a> Victim<'a> {
 
     fn kill(self, how: Kill, random: &mut u64) {
         let Self { carrier, let_go } = self;
-        let let_go = || let_go.into_iter().for_each(|let_go| let_go());
-        let reset = |carrier: Carrier| {
-            SockRef::from(carrier.socket()).set_linger(Some(Duration::ZERO)).unwrap();
-            drop(carrier);
-        };
-        match how {
-            Kill::Reset => reset(carrier),
-            Kill::Close => drop(carrier),
-            Kill::Stall => {
-                thread::sleep(Duration::from_millis(below(random, STALL_MAX_MS) as u64));
-                reset(carrier);
-            }
-            Kill::HalfClose => {
-                let mut socket = carrier.socket();
-                // One that the proxy has closed already can't be shut down.
-                let _ = socket.shutdown(Shutdown::Write);
-                let_go();
-                let mut buffer = vec![0; 1 << 16];
-                loop {
-                    match socket.read(&mut buffer) {
-                        Ok(0) => return,
-                        Ok(_) => {}
-                        Err(error) if error.kind() == ErrorKind::ConnectionReset => return,
-                        Err(error) => panic!("half-closed, and not closed by the proxy: {error}"),
-                    }
-                }
-            }
-        }
-        let_go();
+        how.carry_out(carrier, random, || let_go.into_iter().for_each(|let_go| let_go()));
     }
 }
 
-impl Carrier {
+impl Socket for Carrier {
     fn socket(&self) -> &TcpStream {
         match self {
             Self::Plain(socket) => socket,

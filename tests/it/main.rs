@@ -32,6 +32,7 @@ mod my_attributes;
 mod my_binary;
 mod my_burst;
 mod my_compression;
+mod my_deaths;
 mod my_extended;
 mod my_failures;
 mod my_files;

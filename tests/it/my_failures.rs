@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::harness::forward::Forwarder;
 use crate::harness::measure::eventually;
 use crate::harness::mysql::beside::{app, each, each_with, my_config};
-use crate::harness::mysql::wire::{MyWire, Packet, framed};
+use crate::harness::mysql::wire::{MyError, MyWire, Packet, capability};
 use crate::harness::mysql::{Flavour, MyServer, database, servers};
 use crate::harness::proxy::{ProxyHandle, set, start};
 use sluicegate::demo::servers::APP;
@@ -62,44 +62,99 @@ fn my_055_lost_before_an_answer() {
         one.query("DO 1");
         forwarder.hold(true);
         one.send(b"\x03INSERT INTO t VALUES (1)");
-        let mut root = server.root();
-        while root.value(&format!("SELECT COUNT(*) FROM {name}.t")) != "1" {
-            std::thread::yield_now();
-        }
+        until_committed(server, name, "1");
         forwarder.cut();
-        let error = one.receive().error().unwrap();
-        assert_eq!((error.code, error.state.as_str()), (1158, "08S01"), "{error}");
-        one.until_closed();
-        assert_eq!(client(proxy, name).value("SELECT COUNT(*) FROM t"), "1");
+        is_unknown(&one.receive_from(1));
+        // The session goes on, over another connection.
+        assert_eq!(one.value("SELECT COUNT(*) FROM t"), "1");
+        // One that waits for the answers of a pipeline gets all of them.
+        forwarder.hold(true);
+        one.send(b"\x03INSERT INTO t VALUES (2)");
+        one.send(b"\x03INSERT INTO t VALUES (3)");
+        until_committed(server, name, "3");
+        forwarder.cut();
+        is_unknown(&one.receive_from(1));
+        is_unknown(&one.receive_from(1));
+        assert_eq!(one.value("SELECT GROUP_CONCAT(i ORDER BY i) FROM t"), "1,2,3");
+    });
+    // The server itself ends it, in its own words.
+    each("my_055_kill", 4, TABLE, |server, name, proxy| {
+        let mut one = client(proxy, name);
+        for round in 1..4 {
+            one.send(format!("\x03INSERT INTO t SELECT {} + SLEEP(600)", 10 * round).as_bytes());
+            kill(server, name, "SLEEP(600)");
+            is_unknown(&one.receive_from(1));
+            // Nobody knows: MySQL ends the SLEEP, and may have done the rest by the time that it ends the connection.
+            assert!(one.value("SELECT COUNT(*) FROM t").parse::<usize>().unwrap() <= round);
+        }
+        eventually(proxy, &[("database_connections_currently_in_transaction", 0.0)]);
     });
 }
 
-/// A result breaks off: what was said is whole, and an error stands where the next row would, or nothing does.
+/// Ends the connection on which a statement runs, of which this is a part.
+fn kill(server: &MyServer, name: &str, part: &str) {
+    let number = running(server, name, part);
+    server.root().query(&format!("KILL {number}"));
+}
+
+fn until_committed(server: &MyServer, name: &str, rows: &str) {
+    let mut root = server.root();
+    while root.value(&format!("SELECT COUNT(*) FROM {name}.t")) != rows {
+        std::thread::yield_now();
+    }
+}
+
+/// Nobody knows what has become of it.
+fn is_unknown(told: &Packet) {
+    let error = told.error().unwrap();
+    assert_eq!((error.code, error.state.as_str()), (1158, "08S01"), "{error}");
+    assert!(error.message.contains("may or may not"), "{error}");
+}
+
+/// It is known to have been rolled back.
+fn is_rolled_back(error: &MyError) {
+    assert_eq!((error.code, error.state.as_str()), (1213, "40001"), "{error}");
+    assert!(error.message.contains("this transaction was rolled back"), "{error}");
+}
+
+/// A result breaks off: what was said is whole, and an error stands where the next row would. In the middle of a packet there is no
+/// place for one, and the session ends.
 #[test]
 fn my_056_lost_in_the_middle_of_a_result() {
     each("my_056", 4, TABLE, |server, name, proxy| {
         // More than a server keeps back, and then it stops.
         let sql = "SELECT REPEAT('x', 30000) UNION ALL SELECT REPEAT('y', 30000) UNION ALL SELECT SLEEP(600)";
-        let mut one = client(proxy, name);
-        one.send(&[b"\x03", sql.as_bytes()].concat());
-        let number = running(server, name, "SLEEP(600)");
-        server.root().query(&format!("KILL {number}"));
-        let (packets, is_torn) = whole(&one.rest());
-        println!("{packets:?} {is_torn}");
-        assert!(packets.iter().all(|packet| packet.first() != 0xFE), "{packets:?}");
-        let error = packets.last().and_then(Packet::error).map(|error| error.code);
-        assert!(is_torn || matches!(error, Some(1158 | 1317 | 1927 | 1053)), "{packets:?}");
-        // An error behind rows is no end of the session.
-        let mut one = client(proxy, name);
-        one.send(&[b"\x03", sql.as_bytes()].concat());
-        let number = running(server, name, "SLEEP(600)");
-        server.root().query(&format!("KILL QUERY {number}"));
-        while !matches!(one.receive().first(), 0xFE | 0xFF) {}
-        assert_eq!(one.value("SELECT 'goes on'"), "goes on");
+        // It ends the connection, or the statement alone.
+        for kill in ["KILL", "KILL QUERY"] {
+            let mut one = client(proxy, name);
+            one.send(&[b"\x03", sql.as_bytes()].concat());
+            let number = running(server, name, "SLEEP(600)");
+            server.root().query(&format!("{kill} {number}"));
+            one.begin_reply();
+            let last = loop {
+                let packet = one.receive();
+                if matches!(packet.first(), 0xFE | 0xFF) {
+                    break packet;
+                }
+            };
+            if kill == "KILL" {
+                is_unknown(&last);
+            }
+            assert_eq!(one.value("SELECT 'goes on'"), "goes on");
+        }
         eventually(proxy, &[("database_connections_currently_in_transaction", 0.0)]);
     });
     each_forwarded("my_056_cut", |server, name, proxy, forwarder| {
-        let mut one = client(proxy, name);
+        let login = app().database(name).with(capability::MULTI_STATEMENTS);
+        let mut one = MyWire::connect(proxy.address, &login).unwrap();
+        one.send(b"\x03SELECT 'whole'; SELECT SLEEP(600)");
+        running(server, name, "SLEEP(600)");
+        one.begin_reply();
+        assert!(one.result(&mut Vec::new()), "there is more");
+        forwarder.cut();
+        is_unknown(&one.receive());
+        assert_eq!(one.value("SELECT 'goes on'"), "goes on");
+        // Within a packet.
         one.send(b"\x03SELECT REPEAT('x', 30000) UNION ALL SELECT SLEEP(600)");
         running(server, name, "SLEEP(600)");
         forwarder.cut();
@@ -142,20 +197,86 @@ fn my_057_idle_connections_that_are_ended() {
     }
 }
 
-/// The server is lost within a transaction: its client is told once, and nothing is run outside of it.
+/// The connection is lost within a transaction: its client is told, and nothing runs outside of the transaction until it has ended it.
 #[test]
 fn my_103_lost_within_a_transaction() {
-    each_forwarded("my_103", |_, name, proxy, forwarder| {
+    for last in ["ROLLBACK", "COMMIT"] {
+        each_forwarded("my_103", |server, name, proxy, forwarder| {
+            let mut one = client(proxy, name);
+            one.query("INSERT INTO t VALUES (9)");
+            for begin in [&["BEGIN"][..], &["SET autocommit = 0", "SELECT * FROM t"]] {
+                // Idle, and in the middle of a statement; cut off, and killed at the server.
+                for (runs, killed) in [(false, false), (true, false), (false, true), (true, true)] {
+                    println!("{begin:?}, {runs}, {killed}");
+                    begin.iter().for_each(|sql| drop(one.query(sql)));
+                    one.query("INSERT INTO t VALUES (1)");
+                    if runs {
+                        one.send(b"\x03INSERT INTO t SELECT SLEEP(600)");
+                    }
+                    if killed {
+                        let own = if runs {
+                            running(server, name, "SLEEP(600)")
+                        } else {
+                            one.value("SELECT CONNECTION_ID()")
+                        };
+                        server.root().query(&format!("KILL {own}"));
+                    } else {
+                        if runs {
+                            running(server, name, "SLEEP(600)");
+                        }
+                        forwarder.cut();
+                    }
+                    let told =
+                        if runs { one.receive_from(1).error().unwrap() } else { one.error("INSERT INTO t VALUES (2)") };
+                    is_rolled_back(&told);
+                    for sql in ["INSERT INTO t VALUES (3)", "BEGIN", "SELECT 1"] {
+                        assert_eq!(one.error(sql).code, 1213, "{sql}");
+                    }
+                    assert_eq!(one.error("ROLLBACK TO a").code, 1305);
+                    let ended = one.reply(last)[0].error().map(|error| error.code);
+                    assert_eq!(ended, (last == "COMMIT").then_some(1213));
+                    one.query("SET autocommit = 1");
+                    assert_eq!(one.value("SELECT GROUP_CONCAT(i) FROM t"), "9");
+                }
+            }
+            // It is as good as ever.
+            for sql in ["BEGIN", "INSERT INTO t VALUES (1)", "COMMIT"] {
+                one.query(sql);
+            }
+            assert_eq!(one.value("SELECT COUNT(*) FROM t"), "2");
+            eventually(proxy, &[("database_connections_currently_in_transaction", 0.0)]);
+        });
+    }
+}
+
+/// What a client has on its connection beside a transaction is lost with it, and the session ends.
+#[test]
+fn my_103_state_that_is_lost() {
+    each_forwarded("my_103_state", |server, name, proxy, forwarder| {
+        for state in ["CREATE TEMPORARY TABLE mine (i int)", "DO GET_LOCK('my_103', 0)"] {
+            for begin in ["DO 1", "BEGIN"] {
+                let mut one = client(proxy, name);
+                one.query(state);
+                one.query(begin);
+                forwarder.cut();
+                let error = one.receive_from(1).error().unwrap();
+                assert_eq!((error.code, error.state.as_str()), (1053, "08S01"), "{state}, {begin}: {error}");
+                one.until_closed();
+            }
+        }
+        // The server may take a moment to see that it is gone.
+        let mut root = server.root();
+        while root.value("SELECT IS_FREE_LOCK('my_103')") != "1" {
+            std::thread::yield_now();
+        }
+        // What goes with its client goes with it here as well.
         let mut one = client(proxy, name);
+        one.query("SET @a = 1, time_zone = '+05:00'");
         one.query("BEGIN");
-        one.query("INSERT INTO t VALUES (1)");
         forwarder.cut();
-        one.send_as_far_as_it_goes(&framed(&mut 0, b"\x03INSERT INTO t VALUES (2)"));
-        let (packets, _) = whole(&one.rest());
-        let [told] = &packets[..] else { panic!("{packets:?}") };
-        let error = told.error().unwrap();
-        assert_eq!((told.sequence, error.code, error.state.as_str()), (1, 1158, "08S01"), "{error}");
-        assert_eq!(client(proxy, name).value("SELECT COUNT(*) FROM t"), "0");
+        is_rolled_back(&one.error("DO 1"));
+        one.query("ROLLBACK");
+        assert_eq!(one.value("SELECT CONCAT(@a, @@time_zone)"), "1+05:00");
     });
 }
 
@@ -164,20 +285,24 @@ fn my_103_lost_within_a_transaction() {
 fn my_104_a_commit_without_an_answer() {
     each_forwarded("my_104", |server, name, proxy, forwarder| {
         let mut one = client(proxy, name);
-        one.query("BEGIN");
-        one.query("INSERT INTO t VALUES (1)");
-        forwarder.hold(true);
-        one.send(b"\x03COMMIT");
-        let mut root = server.root();
-        while root.value(&format!("SELECT COUNT(*) FROM {name}.t")) != "1" {
-            std::thread::yield_now();
+        let mut rows = 0;
+        // Alone, and behind a statement in one pipeline: of neither anything is known.
+        for pipeline in [&["COMMIT"][..], &["INSERT INTO t VALUES (10)", "COMMIT"], &["CREATE TABLE u (i int)"]] {
+            rows += pipeline.len().min(2);
+            one.query("BEGIN");
+            one.query(&format!("INSERT INTO t VALUES ({rows})"));
+            forwarder.hold(true);
+            pipeline.iter().for_each(|sql| one.send(&[b"\x03", sql.as_bytes()].concat()));
+            until_committed(server, name, &rows.to_string());
+            forwarder.cut();
+            pipeline.iter().for_each(|_| is_unknown(&one.receive_from(1)));
+            if pipeline[0].starts_with("CREATE") {
+                // Whether that has ended the transaction nobody knows, nor may the client.
+                assert_eq!(one.error("SELECT 1").code, 1213);
+                one.query("ROLLBACK");
+            }
+            assert_eq!(one.value("SELECT COUNT(*) FROM t"), rows.to_string());
         }
-        forwarder.cut();
-        let error = one.receive().error().unwrap();
-        assert_eq!((error.code, error.state.as_str()), (1158, "08S01"), "{error}");
-        assert!(error.message.contains("may or may not"), "{error}");
-        one.until_closed();
-        assert_eq!(client(proxy, name).value("SELECT COUNT(*) FROM t"), "1");
     });
 }
 

@@ -9,7 +9,7 @@ use crate::mysql::attributes;
 use crate::mysql::execute::{Bulk, Execute, Front, Unwritable};
 use crate::mysql::frame::{Head, PIECE_BYTES};
 use crate::mysql::message::command;
-use crate::mysql::statement::Statements;
+use crate::mysql::statement::{Boundary, Statements};
 use crate::protocol::{ClientError, ClientSide, Out, PinReason, Pins};
 use std::sync::Arc;
 
@@ -30,7 +30,8 @@ impl Server {
         if !client.statements.has_room(statements, bytes) {
             return Err(Statements::are_full());
         }
-        let mut intent = self.read(text, head, client)?.intent;
+        let statement = self.read(text, head, client)?;
+        let (mut intent, boundary) = (statement.intent, Boundary::of(&statement));
         intent.pins_when_sent = intent.pins_when_sent.and(intent.pins_when_done);
         let is_whole = head.len == text.len() + 1;
         if !is_whole && !self.begin(pinning(PinReason::LargeStatement), None, client, out)? {
@@ -38,7 +39,7 @@ impl Server {
         }
         let text_kept = is_whole.then(|| Arc::from(text));
         let under = client.label();
-        let preparing = Preparing { id: client.statement_id(text), under, text: text_kept, intent };
+        let preparing = Preparing { id: client.statement_id(text), under, text: text_kept, intent, boundary };
         self.owe_client(Kind::Prepare, Effect::Prepares(Box::new(preparing)));
         Ok(Fate::Passes)
     }
@@ -92,7 +93,7 @@ impl Server {
     ) -> Result<Fate, ClientError> {
         let Some(statement) = client.statements.find(number) else { return Ok(Fate::Dropped) };
         let (intent, parameters, text) = (statement.intent, statement.parameters, statement.text.clone());
-        let id = statement.id.under(client.label());
+        let (id, boundary) = (statement.id.under(client.label()), statement.boundary);
         let execute = Execute::read(body, parameters, client.has_attributes());
         if execute.is_none() && client.has_attributes() {
             let is_whole = head.len == body.len() + 1;
@@ -145,7 +146,7 @@ impl Server {
         if opens_cursor {
             self.prepared.load(number, id, Load::Cursor);
         }
-        self.owe_execution(number, plan);
+        self.owe_execution(number, boundary, plan);
         Ok(fate)
     }
 
@@ -160,6 +161,7 @@ impl Server {
     ) -> Result<Fate, ClientError> {
         let Some(statement) = client.statements.find(number) else { return Ok(Fate::Dropped) };
         let (intent, parameters, text) = (statement.intent, statement.parameters, statement.text.clone());
+        let boundary = statement.boundary;
         let here = match self.locate(number, false, client, out) {
             Located::At(here) => here,
             Located::Asked => return Ok(Fate::Waits),
@@ -186,17 +188,18 @@ impl Server {
         if let Some(types) = bulk.and_then(|bulk| bulk.types) {
             client.statements.remember(number, types.iter());
         }
-        self.owe_execution(number, plan);
+        self.owe_execution(number, boundary, plan);
         Ok(fate)
     }
 
     /// The client is owed what comes of it.
-    fn owe_execution(&mut self, number: u32, plan: Plan) {
+    fn owe_execution(&mut self, number: u32, boundary: Boundary, plan: Plan) {
         let uses = self.prepared.laden(number).map(|_| number);
         // What it does to a transaction is the server's to say.
         let effect = Effect::Statement {
             pins: Pins::NONE,
             is_doubtful: true,
+            boundary,
             loads_file: false,
             uses,
             releases: false,

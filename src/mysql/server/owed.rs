@@ -1,7 +1,8 @@
 //! The replies owed: their forms, and what they change once they have come.
 
 use super::question::Question;
-use crate::mysql::statement::Id;
+use crate::mysql::failed::Failed;
+use crate::mysql::statement::{Boundary, Id};
 use crate::protocol::{ClientError, Intent, Pins, Settings};
 use crate::sql::mysql::holds::Hold;
 use crate::sql::mysql::settings::Change;
@@ -63,6 +64,8 @@ pub(super) enum Effect {
         /// Behind its error the server has to be asked: a transaction may be open although none was before, or something of the
         /// session has changed.
         is_doubtful: bool,
+        /// What it says that it does to the transaction.
+        boundary: Boundary,
         /// It may ask for a file.
         loads_file: bool,
         /// The prepared statement that it executes, if something is kept for that on the server.
@@ -102,6 +105,8 @@ pub(super) enum Effect {
     Reset,
     /// The same, asked for by the client.
     ClientReset,
+    /// The client's transaction is rolled back without its doing, and this is what it knows of that.
+    Fails(Failed),
     /// In place of a request that was refused.
     Refuse(Box<ClientError>),
     /// Last values are the client's own from here on.
@@ -124,6 +129,7 @@ pub(super) struct Preparing {
     pub(super) text: Option<Arc<[u8]>>,
     /// Of executing it.
     pub(super) intent: Intent,
+    pub(super) boundary: Boundary,
 }
 
 impl Owed {

@@ -4,7 +4,6 @@
 //! read it so: an older one wants EOF packets behind columns and rows, and one without session trackers must not see any. Where
 //! a packet was added, those behind it are numbered anew.
 
-use super::failed::Failed;
 use super::owed::{Effect, Kind, Owed, Preparing, Stage};
 use super::{Client, File, Rest, Server};
 use crate::mysql::frame::{self, HEAD_BYTES, Head, PIECE_BYTES, Reader, packet};
@@ -12,7 +11,7 @@ use crate::mysql::held::Held;
 use crate::mysql::message::{self, OkPacket, mark, status};
 use crate::mysql::statement::Statement;
 use crate::mysql::unread::Unread;
-use crate::protocol::{AttachFailure, ClientError, Out, PinReason, Pins, Violation};
+use crate::protocol::{AttachFailure, ClientError, Out, PinReason, Pins, ServerError, Violation};
 
 /// Bytes of a packet that is read whole: the end of a result, with what trackers tell.
 const READ_BYTES_MAX: usize = 1 << 20;
@@ -57,6 +56,9 @@ impl Server {
     ) -> Result<usize, Violation> {
         let mut at = 0;
         loop {
+            if self.lost {
+                return Ok(input.len());
+            }
             let rest = input.get(at..).unwrap_or_default();
             if self.receiving.left > 0 {
                 let taken = self.receiving.left.min(rest.len());
@@ -118,7 +120,7 @@ impl Server {
         }
     }
 
-    /// Nothing is owed: a server that ends the connection says so, if it says anything. A client that keeps the connection is told, as
+    /// Nothing is owed: a server that ends the connection says so, if it says anything. A client that can't do without it is told, as
     /// an answer to what it asks next.
     fn unasked(
         &mut self,
@@ -131,16 +133,20 @@ impl Server {
         if payload.first() != Some(&mark::ERROR) {
             return Err(Violation::UnexpectedReply(payload.first().copied().unwrap_or_default()));
         }
-        self.ended = true;
-        if let Some(client) = client {
-            out.write(|out| packet(out, &mut client.sequence, |out| out.extend_from_slice(payload)));
+        match client {
+            Some(client) if client.is_bound() => {
+                self.ended = true;
+                out.write(|out| packet(out, &mut client.sequence, |out| out.extend_from_slice(payload)));
+            }
+            Some(_) => self.lost = true,
+            None => self.ended = true,
         }
         Ok(at + rest.len())
     }
 
     /// The head passes, numbered as the client counts; its piece follows.
     fn begin_packet(&mut self, at: usize, head: Head, passes: bool, client: Option<&mut Client>, out: &mut Out) {
-        self.receiving = Rest { left: head.len, follows: !head.is_last(), passes };
+        self.receiving = Rest::of(head, passes);
         if !passes {
             return;
         }
@@ -344,6 +350,7 @@ impl Server {
             | Effect::Initialized
             | Effect::Reset
             | Effect::ClientReset
+            | Effect::Fails(_)
             | Effect::Refuse(_)
             | Effect::Guarded
             | Effect::Asks(_) => true,
@@ -372,9 +379,8 @@ impl Server {
         }
         self.status = ok.status;
         self.in_doubt = false;
-        if matches!(self.failed, Failed::Soon) {
-            self.failed = Failed::No;
-        }
+        self.must_roll_back = false;
+        self.is_xa &= self.in_transaction();
         let has_more = ok.status & status::MORE_RESULTS != 0;
         if passes {
             let (tracks, deprecates) =
@@ -471,11 +477,13 @@ impl Server {
                     self.is_answered(*question, client);
                 }
             }
-            Effect::Refuse(why) => {
-                // The server's own words are nobody's refusal, and a transaction that failed was counted when it did.
-                if !matches!(*why, ClientError::Server(_) | ClientError::TransactionTooLong { .. }) {
-                    self.refused.push_back((*why).clone());
+            Effect::Fails(failed) => {
+                if let Some(client) = client {
+                    client.failed = failed;
                 }
+            }
+            Effect::Refuse(why) => {
+                self.count_refused(&why);
                 let mut sequence = read.head.sequence.wrapping_add(added);
                 out.write(|out| packet(out, &mut sequence, |out| message::client_error(&why, out)));
             }
@@ -496,16 +504,25 @@ impl Server {
         self.has_moved_unread = false;
         self.tells_state = false;
         self.is_soiled = false;
-        self.failed = Failed::No;
+    }
+
+    /// The client is told this. The server's own words are nobody's refusal, and a transaction that failed was counted when it did.
+    pub(super) fn count_refused(&mut self, why: &ClientError) {
+        if !matches!(
+            why,
+            ClientError::Server(_) | ClientError::TransactionTooLong { .. } | ClientError::TransactionLost
+        ) {
+            self.refused.push_back(why.clone());
+        }
     }
 
     /// The server has prepared a statement under this number: what its client is told.
     fn is_prepared(&mut self, effect: Effect, number: u32, parameters: u16, client: Option<&mut Client>) -> u32 {
         match (effect, client) {
             (Effect::Prepares(preparing), Some(client)) => {
-                let Preparing { id, under, text, intent } = *preparing;
+                let Preparing { id, under, text, intent, boundary } = *preparing;
                 let is_shared = text.is_some() && !self.has_moved;
-                let own = client.statements.insert(Statement { id, text, parameters, intent, types: None });
+                let own = client.statements.insert(Statement { id, text, parameters, intent, boundary, types: None });
                 if is_shared {
                     self.prepared.share(id.under(under), number);
                 } else {
@@ -528,13 +545,16 @@ impl Server {
         out: &mut Out,
     ) -> Result<(), Violation> {
         let error = message::server_error(read.payload).ok_or(Violation::MalformedFrame(mark::ERROR))?;
+        let is_bound = client.as_deref().is_none_or(Client::is_bound);
+        if error.is_fatal && !is_bound && self.owed.front().is_some_and(|owed| is_lost_with(&owed.effect, &error)) {
+            self.lost = true;
+            return Ok(());
+        }
         self.ended |= error.is_fatal;
         if passes {
             let why = self.explanation.take_if(|_| error.code == INTERRUPTED);
-            if matches!(why, Some(ClientError::TransactionTooLong { .. })) && self.status & status::IN_TRANSACTION != 0
-            {
-                self.failed = Failed::Soon;
-            }
+            self.must_roll_back |= matches!(why, Some(ClientError::TransactionTooLong { .. }))
+                && self.status & status::IN_TRANSACTION != 0;
             match why {
                 Some(why) => self.put(read.head, client.as_deref_mut(), out, |out| message::client_error(&why, out)),
                 None => self.pass(read, client.as_deref_mut(), out),
@@ -597,6 +617,8 @@ impl Server {
                 self.in_doubt |= was_open;
                 self.prepared.fail(number, error);
             }
+            // XA knows no such ROLLBACK.
+            Effect::Fails(_) => self.in_doubt |= was_open,
             Effect::Nothing | Effect::Probes { .. } | Effect::ClientReset | Effect::Refuse(_) => {
                 self.in_doubt |= was_open;
             }
@@ -628,6 +650,15 @@ impl Server {
     }
 }
 
+/// An error with which the connection ends takes with it what was asked for, rather than to be the answer to that. What the proxy
+/// puts on a connection it can put on another one; and who must change the password must be told so.
+fn is_lost_with(effect: &Effect, error: &ServerError) -> bool {
+    let is_own = matches!(effect, Effect::Applied(_) | Effect::Selected(_) | Effect::Reset | Effect::Initialized);
+    !is_own && error.code != PASSWORD_EXPIRED
+}
+
+/// ER_MUST_CHANGE_PASSWORD
+const PASSWORD_EXPIRED: &str = "1820";
 /// The database was told to stop: ER_QUERY_INTERRUPTED.
 const INTERRUPTED: &str = "1317";
 

@@ -7,8 +7,10 @@ use super::owed::{Effect, Kind, Owed};
 use super::{Client, File, OWED_MAX, Rest, Server};
 use crate::mysql::attributes::{self, Unreadable};
 use crate::mysql::client::killed_by;
+use crate::mysql::failed::Next;
 use crate::mysql::frame::{self, HEAD_BYTES, Head, packet};
 use crate::mysql::message::{command, status};
+use crate::mysql::statement::Boundary;
 use crate::protocol::{ClientError, ClientSide, Intent, Out, PinReason, Pins, Violation};
 use crate::sql::mysql::settings::{self, Change, NAMES, SCHEMA, Value};
 use crate::sql::mysql::{self as sql, Command, Dialect, End, KillKind, TEXT_BYTES_MAX};
@@ -107,6 +109,7 @@ impl Server {
                 break;
             }
             out.write(|out| self.tidy(out));
+            let owed = self.owed.len();
             let (block, fate) = match client.attributes(command, body, head.len - 1) {
                 Ok(block) => {
                     // The same without its attributes, which say nothing of what it does.
@@ -140,13 +143,14 @@ impl Server {
                     at += HEAD_BYTES;
                 }
             }
+            self.is_sending_owed = self.owed.len() > owed && self.owed.back().is_some_and(|owed| !owed.hidden);
         }
         Ok(at.min(input.len()))
     }
 
     /// Nothing of the packet reaches the server. What the client is told is numbered behind its last piece.
     fn ping_instead(&mut self, head: Head, effect: Effect, out: &mut Out) {
-        self.sending = Rest { left: head.len, follows: !head.is_last(), passes: false };
+        self.sending = Rest::of(head, false);
         if head.is_last() {
             self.ping(head.sequence, effect, out);
         } else {
@@ -166,7 +170,7 @@ impl Server {
         const NUMBERED_BYTES: usize = 1 + size_of::<u32>();
         out.pass(at..at + HEAD_BYTES + 1);
         out.put(&number.to_le_bytes());
-        self.sending = Rest { left: head.len - NUMBERED_BYTES, follows: !head.is_last(), passes: true };
+        self.sending = Rest { left: head.len - NUMBERED_BYTES, ..Rest::of(head, true) };
         HEAD_BYTES + NUMBERED_BYTES
     }
 
@@ -175,7 +179,7 @@ impl Server {
     fn forward_blanked(&mut self, at: usize, head: Head, block: usize, out: &mut Out) -> usize {
         out.pass(at..at + HEAD_BYTES + 1);
         out.write(|out| out.resize(out.len() + block, b' '));
-        self.sending = Rest { left: head.len - 1 - block, follows: !head.is_last(), passes: true };
+        self.sending = Rest { left: head.len - 1 - block, ..Rest::of(head, true) };
         HEAD_BYTES + 1 + block
     }
 
@@ -188,7 +192,7 @@ impl Server {
             out.extend_from_slice(&number.to_le_bytes());
             out.extend_from_slice(front);
         });
-        self.sending = Rest { left: head.len - 1 - taken, follows: false, passes: true };
+        self.sending = Rest { left: head.len - 1 - taken, ..Rest::of(head, true) };
         HEAD_BYTES + 1 + taken
     }
 
@@ -197,7 +201,7 @@ impl Server {
         if passes {
             out.pass(at..at + HEAD_BYTES);
         }
-        self.sending = Rest { left: head.len, follows: !head.is_last(), passes };
+        self.sending = Rest::of(head, passes);
     }
 
     /// Bytes taken of the rest of a packet.
@@ -245,7 +249,8 @@ impl Server {
         if let Some((kind, id)) = killed_by(command, body).filter(|_| head.is_last()) {
             return self.kill(kind, id, client);
         }
-        if let Some(why) = self.refused_as_failed(command, body, head, client) {
+        // A ROLLBACK reaches the server all the same, as there is one.
+        if let Next::Fails(why) = client.failed.next(command, body) {
             return Err(why);
         }
         if let Some(error) = client.without_schema().filter(|_| !may_select(command, body)) {
@@ -270,6 +275,7 @@ impl Server {
                 if !self.carry_out(&plan, body, client, out)? {
                     return Ok(Fate::Waits);
                 }
+                self.is_xa |= statement.has_xa;
                 let may_change = plan.may_change() || sets.is_some();
                 let effect = Effect::Statement {
                     pins: plan.intent.pins_when_done.without(plan.told),
@@ -280,6 +286,7 @@ impl Server {
                         || statement.statements != 1
                         || statement.may_end_transaction
                         || matches!(statement.command, Command::Begin),
+                    boundary: Boundary::of(&statement),
                     loads_file: statement.is_load_local && client.sends_files(),
                     uses: None,
                     sets: sets.map(Vec::into_boxed_slice),
@@ -304,16 +311,16 @@ impl Server {
                 }
                 let sets = uses.map(|uses| uses.into());
                 self.holding |= sets.is_some();
-                let (uses, pins, hold, may_change) = (None, Pins::NONE, None, true);
                 let effect = Effect::Statement {
-                    pins,
+                    pins: Pins::NONE,
                     is_doubtful: false,
+                    boundary: Boundary::None,
                     loads_file: false,
-                    uses,
+                    uses: None,
                     releases: false,
                     sets,
-                    may_change,
-                    hold,
+                    may_change: true,
+                    hold: None,
                 };
                 (Kind::Simple, effect)
             }

@@ -33,6 +33,8 @@ pub const TEXT_BYTES_MAX: usize = 1 << 20;
 
 /// A `KILL` is shorter.
 const KILL_BYTES_MAX: usize = 256;
+/// What ends a transaction is shorter, with whatever comments there are.
+const COMMAND_BYTES_MAX: usize = 4 << 10;
 
 /// Versions that a text's executable comments may ask for, so that each of them is tried. Dumps have up to four.
 const VERSIONS_MAX: usize = 8;
@@ -74,6 +76,8 @@ pub struct Statement {
     pub is_unknown: bool,
     /// A `KILL` is somewhere in it. It is [`Command::Kill`] too only if it is the whole text in every reading.
     pub has_kill: bool,
+    /// A statement of `XA` is in it: what it prepares outlives its connection.
+    pub has_xa: bool,
 }
 
 /// What a single statement does, as far as it matters to who keeps its connection.
@@ -90,6 +94,8 @@ pub enum Command {
     Commit(End),
     /// `ROLLBACK`; not to a savepoint.
     Rollback(End),
+    /// `ROLLBACK TO` a savepoint.
+    RollbackTo,
     /// `KILL`
     Kill {
         /// What is killed.
@@ -133,10 +139,19 @@ pub fn classify(text: &[u8], dialect: Dialect) -> Statement {
 pub fn kill(text: &[u8]) -> Option<(KillKind, u64)> {
     let is_word = |at: usize| text.get(at..at + 4).is_some_and(|word| word.eq_ignore_ascii_case(b"kill"));
     let may_be = text.len() <= KILL_BYTES_MAX && memchr::memchr2_iter(b'k', b'K', text).any(is_word);
+    let read = if may_be { command(text) } else { Command::Other };
+    let Command::Kill { kind, id: Some(id) } = read else { return None };
+    (kind != KillKind::Other).then_some((kind, id))
+}
+
+/// What a text does that is short and one statement, whichever server reads it.
+pub fn command(text: &[u8]) -> Command {
+    if text.len() > COMMAND_BYTES_MAX {
+        return Command::Other;
+    }
     let dialects = [false, true].map(|mariadb| Dialect { mariadb, unsure: true, ..Dialect::default() });
-    let [one, other] = dialects.map(|dialect| if may_be { classify(text, dialect).command } else { Command::Other });
-    let Command::Kill { kind, id: Some(id) } = one else { return None };
-    (one == other && kind != KillKind::Other).then_some((kind, id))
+    let [one, other] = dialects.map(|dialect| classify(text, dialect).command);
+    if one == other { one } else { Command::Other }
 }
 
 /// Reads the beginning of a text that goes on: what can't be seen may do anything, a `KILL` among it.
@@ -189,6 +204,7 @@ impl Statement {
             is_load_local: self.is_load_local || other.is_load_local,
             is_unknown: self.is_unknown || other.is_unknown,
             has_kill: self.has_kill || other.has_kill,
+            has_xa: self.has_xa || other.has_xa,
         }
     }
 }

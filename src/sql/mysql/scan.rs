@@ -379,6 +379,7 @@ impl<'a> Scan<'a> {
         self.found.statements = self.found.statements.saturating_add(1);
         self.found.command = if now.is_prefixed { Command::Other } else { command(&now.head) };
         self.found.may_end_transaction |= may_end_transaction(now.head.words(), now.seen);
+        self.found.has_xa |= now.seen.contains(Word::Xa);
         self.verb(&now);
     }
 
@@ -523,7 +524,7 @@ fn command(head: &Head) -> Command {
     match words {
         [Word::Begin] | [Word::Begin, Word::Work] | [Word::Start, Word::Transaction, ..] => Command::Begin,
         [Word::Commit, rest @ ..] => Command::Commit(end(rest)),
-        [Word::Rollback, Word::To, ..] | [Word::Rollback, Word::Work, Word::To, ..] => Command::Other,
+        [Word::Rollback, Word::To, ..] | [Word::Rollback, Word::Work, Word::To, ..] => Command::RollbackTo,
         [Word::Rollback, rest @ ..] => Command::Rollback(end(rest)),
         [Word::Kill, rest @ ..] => kill(rest, head),
         [Word::Use, ..] => Command::Use,

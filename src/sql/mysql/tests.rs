@@ -29,7 +29,7 @@ const LATIN1: Dialect = Dialect { utf8: false, ..MYSQL };
 const UNSURE: Dialect = Dialect { unsure: true, ..MYSQL };
 
 fn reading(statement: Statement) -> String {
-    let Statement { intent, statements, command, may_end_transaction, is_load_local, is_unknown: _, has_kill } =
+    let Statement { intent, statements, command, may_end_transaction, is_load_local, is_unknown: _, has_kill, has_xa } =
         statement;
     let mut text = statements.to_string();
     for pin in intent.pins_when_sent.iter() {
@@ -47,6 +47,7 @@ fn reading(statement: Statement) -> String {
         (may_end_transaction, "ends"),
         (is_load_local, "local"),
         (has_kill, "kill"),
+        (has_xa, "xa"),
     ] {
         if is {
             write!(text, " {word}").unwrap();
@@ -94,7 +95,6 @@ fn what_leaves_nothing() {
         "DESCRIBE t",
         "EXPLAIN SELECT 1",
         "SAVEPOINT a",
-        "ROLLBACK TO a",
         "RELEASE SAVEPOINT a",
         "SET GLOBAL max_connections = 10",
         "SET @@global.max_connections = 10",
@@ -357,12 +357,13 @@ fn transactions() {
         ("/*!40000 BEGIN */", "1 ends Begin"),
         ("COMMIT AND CHAIN", &format!("1 ends {chain}")),
         ("START REPLICA", "1 ends"),
-        ("XA START 'x'", "1 ends"),
-        ("XA COMMIT 'x'", "1 ends"),
+        ("XA START 'x'", "1 ends xa"),
+        ("XA COMMIT 'x'", "1 ends xa"),
         ("BEGIN; SELECT 1", "2 ends"),
         ("ALTER TABLE t RENAME u", "1 ends"),
         ("LOAD INDEX INTO CACHE t", "1 draws ends"),
-        ("ROLLBACK WORK TO SAVEPOINT a", "1"),
+        ("ROLLBACK TO a", "1 RollbackTo"),
+        ("ROLLBACK WORK TO SAVEPOINT a", "1 RollbackTo"),
     ]);
     for (sql, expected) in [
         ("COMMIT", Command::Commit(End::default())),

@@ -14,9 +14,10 @@ use sluicegate::mysql::frame::{self, HEAD_BYTES, Reader};
 use sluicegate::mysql::message::{self, OkPacket, command, mark, status};
 use sluicegate::mysql::server::Server;
 use sluicegate::protocol::{
-    CancelKey, ClientError, ClientSide, ConnectOptions, Login, Out, Parameters, ServerSide, Settings, Sides, Status,
-    Violation, Welcome,
+    CancelKey, ClientError, ClientSide, ConnectOptions, Login, Loss, Out, Parameters, ServerSide, Settings, Sides,
+    Status, Violation, Welcome,
 };
+use sluicegate::sql::mysql::settings::{NO_SCHEMA, SCHEMA};
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -262,6 +263,7 @@ impl World {
                 self.books.sent(&to_server);
             }
             (12, _) => self.server.explain_cancel(ClientError::Cancelled),
+            (13, Some(client)) => return self.lose(client),
             _ => {}
         }
         if self.server.attach_failure().is_some() {
@@ -272,12 +274,41 @@ impl World {
             self.books.check_idle();
             assert!(self.to_client.is_empty(), "idle, and the client has the half of a packet");
             if let Some(client) = self.attached.filter(|client| !self.clients[*client].has_ended()) {
-                assert_eq!(self.server.settings(), self.clients[client].settings(), "idle with another's settings");
+                let [has, wanted] = [self.server.settings(), self.clients[client].settings()];
+                // Who has lost its database may use none before it has selected another: it gets a connection with whichever.
+                let is_lost = wanted.value(SCHEMA) == Some(NO_SCHEMA);
+                let seen = |settings: &Settings| settings.edited(|values| _ = is_lost.then(|| values.remove(SCHEMA)));
+                assert_eq!(seen(has), seen(wanted), "idle with another's settings");
             }
         }
         self.server.tally();
         while self.server.refused().is_some() {}
         Ok(())
+    }
+
+    /// The connection is gone. A client that goes on has whole packets, and can be without one.
+    fn lose(&mut self, client: usize) -> Result<(), Violation> {
+        let gone = Err(Violation::MalformedFrame(0));
+        let is_pinned = !self.clients[client].pins().is_empty();
+        if is_pinned || self.server.status() == Status::Idle || self.server.has_sent_nothing() {
+            return gone;
+        }
+        let (mut told, has_more) = (Vec::new(), !self.client_tail.is_empty());
+        let loss = self.server.lose(&mut self.clients[client], has_more, &mut told);
+        assert!(loss != Loss::Session || told.is_empty());
+        if loss == Loss::Session {
+            return gone;
+        }
+        assert!(self.to_client.is_empty(), "there is no place for an error in the middle of a packet");
+        assert_ne!(self.server.status(), Status::Idle, "nobody else may get it");
+        self.clients[client].let_go();
+        let (taken, _) = self.clients[client].detached(&self.client_tail, &mut told)?;
+        assert!(taken <= self.client_tail.len());
+        while let Some(payload) = take_packet(&mut told) {
+            assert!(matches!(payload.first(), Some(&(mark::ERROR | mark::OK))));
+        }
+        assert!(told.is_empty(), "half a packet");
+        gone
     }
 
     fn reset(&mut self) {

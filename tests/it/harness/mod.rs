@@ -21,6 +21,7 @@ pub mod measure;
 pub mod mysql;
 pub mod programs;
 pub mod proxy;
+pub mod vanish;
 pub mod wire;
 
 use std::net::SocketAddr;

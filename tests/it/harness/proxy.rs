@@ -67,6 +67,12 @@ impl ProxyHandle {
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
     }
 
+    /// Sends it SIGKILL, and waits for its end.
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
     /// The process.
     pub fn id(&self) -> u32 {
         self.child.id()

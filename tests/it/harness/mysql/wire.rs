@@ -19,6 +19,7 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
 use super::compressed::Compressed;
 use crate::harness::proxy::keeps_secrets;
+use crate::harness::vanish::Socket;
 use crate::harness::wire::PATIENCE;
 
 /// What a client can do, as bits of the handshake.
@@ -476,15 +477,6 @@ impl MyWire {
         self.stream.as_mut().unwrap()
     }
 
-    /// What is below it, and below TLS.
-    pub fn socket(&self) -> &TcpStream {
-        match self.stream.as_ref().unwrap() {
-            Stream::Plain(stream) => stream,
-            Stream::Tls(stream) => &stream.sock,
-            Stream::Compressed(_) => panic!("what is below frames is not asked for"),
-        }
-    }
-
     /// Writes these bytes and nothing else.
     pub fn send_raw(&mut self, bytes: &[u8]) {
         let stream = self.stream().both();
@@ -701,6 +693,17 @@ impl MyWire {
         let rows = packets.map(|packet| strings(packet.payload).collect::<Vec<_>>()).collect::<Vec<_>>();
         assert!(rows.iter().all(|row| row.len() == columns), "{rows:?}");
         (names, rows)
+    }
+}
+
+impl Socket for MyWire {
+    /// What is below it, and below TLS.
+    fn socket(&self) -> &TcpStream {
+        match self.stream.as_ref().unwrap() {
+            Stream::Plain(stream) => stream,
+            Stream::Tls(stream) => &stream.sock,
+            Stream::Compressed(_) => panic!("what is below frames is not asked for"),
+        }
     }
 }
 
