@@ -9,6 +9,7 @@
 
 mod known;
 mod parameters;
+mod results;
 mod steps;
 mod texts;
 mod twins;
@@ -165,8 +166,8 @@ fn leaves_nothing(sides: &Sides<'_>) -> Result<(), String> {
     let mut clients: Vec<MyWire> = (0..CONNECTIONS).map(|_| connect()).collect();
     // So that each of them has one.
     clients.iter_mut().for_each(|client| _ = client.query("BEGIN"));
-    direct.query("BEGIN");
     for client in &mut clients {
+        direct.query("BEGIN");
         for text in texts::LEFT {
             let [one, other] = [(&mut direct, &sides.twin), (&mut *client, &sides.name)].map(|(wire, name)| {
                 let packets = wire.reply(&text.replace("{c}", "0").replace("{db}", name));
@@ -176,10 +177,11 @@ fn leaves_nothing(sides: &Sides<'_>) -> Result<(), String> {
                 return Err(format!("left behind: {text}{}", twins::difference(&one, &other)));
             }
         }
-    }
-    let locks: Vec<_> = clients.iter_mut().map(|client| client.query("SELECT RELEASE_ALL_LOCKS()")).collect();
-    if locks.iter().any(|rows| rows[0][0].as_deref() != Some("0")) {
-        return Err(format!("locks are left behind: {locks:?}"));
+        if client.value("SELECT RELEASE_ALL_LOCKS()") != "0" {
+            return Err("locks are left behind".to_owned());
+        }
+        client.query("ROLLBACK");
+        direct.query("ROLLBACK");
     }
     let disagreements = sides.proxy.metric("sluicegate_disagreements_total");
     let log = sides.proxy.log();

@@ -198,7 +198,9 @@ pub const WILD: &[&str] = &[
     "CALL sets('p{n}')",
     "SELECT @a, @b, @c, @d, @p, @f",
     "SELECT @a",
-    "SELECT @a, @b + 1, CHARSET(@a), COLLATION(@d), COERCIBILITY(@a), LENGTH(@a), HEX(@d)",
+    "SELECT @a, @b + 1, LENGTH(@a), HEX(@d)",
+    "SET @a = 'text {n}'; SELECT CHARSET(@a), COLLATION(@a), COERCIBILITY(@a)",
+    "SET @d = _latin1'\\xE4' COLLATE latin1_german1_ci; SELECT CHARSET(@d), COLLATION(@d), COERCIBILITY(@d)",
     "SELECT @`a b`, @q, @Q, @nothing",
     "SELECT @a IS NULL, @a = 'text {n}'",
     "INSERT INTO t{c} (v, n) VALUES (LEFT(@a, 10), {n})",
@@ -437,7 +439,7 @@ pub const PREPARED: &[&str] = &[
 pub const LEFT: &[&str] = &[
     "SHOW SESSION VARIABLES WHERE Variable_name NOT IN ('pseudo_thread_id', 'timestamp', 'rand_seed1', 'rand_seed2', \
      'gtid_executed', 'gtid_binlog_pos', 'gtid_binlog_state', 'gtid_current_pos', 'last_gtid', 'error_count', \
-     'warning_count') AND Variable_name NOT LIKE 'innodb%'",
+     'warning_count', 'statement_id') AND Variable_name NOT LIKE 'innodb%'",
     "SELECT @a, @b, @c, @d, @p, @f, @q, @`a b`, @@timestamp > 1100000000",
     "SELECT DATABASE(), CURRENT_ROLE(), LAST_INSERT_ID(), @@innodb_lock_wait_timeout",
     "SELECT * FROM tmp",

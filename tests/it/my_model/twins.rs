@@ -51,6 +51,7 @@ pub struct Twins {
 /// A prepared statement.
 #[derive(Clone, Default)]
 struct Slot {
+    text: String,
     /// The server's, and the proxy's.
     numbers: Both<u32>,
     parameters: usize,
@@ -92,7 +93,7 @@ impl Twins {
             }
             Step::State => {
                 for text in texts::STATE {
-                    self.does(&Step::Queries(vec![(*text).to_owned()]), waits)?;
+                    self.says(text, waits)?;
                 }
                 return self.does(&Step::Ping, waits);
             }
@@ -102,7 +103,17 @@ impl Twins {
         let shown = step.to_string();
         self.may_keep |= keeps.iter().any(|word| shown.contains(word));
         let Some(sent) = self.sent(step) else { return Ok(()) };
-        self.exchange(step, &sent, waits)
+        self.exchange(step, &sent, waits)?;
+        match (step, self.client.logins[0].collation) {
+            // Behind it MySQL has its own default and not that of the login, which the proxy brings back.
+            (Step::ResetConnection, 8) => self.says("SET NAMES latin1 COLLATE latin1_swedish_ci", waits),
+            (Step::ResetConnection, _) => self.says("SET NAMES utf8mb4 COLLATE utf8mb4_general_ci", waits),
+            _ => Ok(()),
+        }
+    }
+
+    fn says(&mut self, text: &str, waits: &mut dyn FnMut()) -> Result<(), String> {
+        self.does(&Step::Queries(vec![text.to_owned()]), waits)
     }
 
     fn exchange(&mut self, step: &Step, sent: &Sent, waits: &mut dyn FnMut()) -> Result<(), String> {
@@ -121,12 +132,17 @@ impl Twins {
             until_answered(proxied, waits);
         }
         let found = replies(proxied);
+        let prepared = match step {
+            Step::Execute { slot, .. } | Step::Fetch { slot, .. } => self.slots[*slot].text.clone(),
+            _ => String::new(),
+        };
         let mut outcome = Ok(());
         for (at, (told, found)) in told.into_iter().zip(found).enumerate() {
             self.learn(step, [&told, &found]);
             let text = match step {
                 Step::Queries(texts) => texts[at].as_str(),
-                _ => "",
+                Step::Prepare { text, .. } => text,
+                _ => &prepared,
             };
             let before = self.status;
             if let Some(status) = last_status(&told, self.client.logins[0].capabilities) {
@@ -157,14 +173,14 @@ impl Twins {
     /// What the replies say that is used later.
     fn learn(&mut self, step: &Step, replies: Both<&Vec<Packet>>) {
         match step {
-            Step::Prepare { slot, .. } => {
+            Step::Prepare { slot, text } => {
                 self.slots[*slot] = Slot::default();
                 let [Some(direct), Some(proxied)] = replies.map(|packets| packets.first()) else { return };
                 if direct.first() == 0 && proxied.first() == 0 {
                     let number = |packet: &Packet| u32::from_le_bytes(packet.payload[1..5].try_into().unwrap());
                     let parameters = u16::from_le_bytes(direct.payload[7..9].try_into().unwrap()).into();
                     let numbers = [number(direct), number(proxied)];
-                    self.slots[*slot] = Slot { numbers, parameters, ..Slot::default() };
+                    self.slots[*slot] = Slot { text: text.clone(), numbers, parameters, ..Slot::default() };
                 }
             }
             Step::ResetConnection => self.slots = [(); SLOTS].map(|()| Slot::default()),
