@@ -34,7 +34,7 @@ const CONNECTIONS: usize = 3;
 /// Steps that are shown as they were, if fewer of them show no difference.
 const SHOWN: usize = 60;
 /// How long fewer steps are tried.
-const SHRINKS_FOR: Duration = Duration::from_secs(90);
+const SHRINKS_FOR: Duration = Duration::from_secs(40);
 
 /// Levels in metrics are up to 50 ms old.
 const LOOKS_EVERY: Duration = Duration::from_millis(60);
@@ -202,7 +202,13 @@ fn shrunk(server: &MyServer, done: Vec<Done>, difference: String) -> Failure {
         best = attempt(server, done[done.len().saturating_sub(length)..].to_vec()).err();
         length *= 4;
     }
-    let Some(mut best) = best else { return (done[done.len().saturating_sub(SHOWN)..].to_vec(), difference) };
+    let Some(mut best) = best else {
+        // It does not come again: all that this client has done of late, and what the others did at the end.
+        let (last, end) = (done.last().unwrap().0, done.len().saturating_sub(SHOWN));
+        let shown = done.into_iter().enumerate().filter(|(at, (client, _))| *client == last || *at > end);
+        let shown: Vec<Done> = shown.map(|(_, step)| step).collect();
+        return (shown[shown.len().saturating_sub(2 * SHOWN)..].to_vec(), difference);
+    };
     let mut chunk = best.0.len().div_ceil(2);
     while chunk > 0 && !is_over() {
         let mut at = 0;

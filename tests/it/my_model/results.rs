@@ -1,34 +1,44 @@
 //! Results, as far as masks must look into them.
 
-use std::ops::Range;
-
 use bytes::{Buf, Bytes};
 
 use crate::harness::mysql::wire::{Packet, length};
 
-/// One of a reply's: where in it its columns are, and its rows.
+/// A result of a reply.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shape {
-    pub columns: Range<usize>,
-    pub rows: Range<usize>,
+    /// What comes ahead of rows: how many columns, and those, or all there is.
+    pub head: Vec<Packet>,
+    pub rows: Vec<Packet>,
+    pub end: Vec<Packet>,
 }
 
-/// All results with columns.
-pub fn shapes(packets: &[Packet]) -> Vec<Shape> {
-    let (mut at, mut shapes) = (0, Vec::new());
-    while let Some(first) = packets.get(at) {
-        at += 1;
-        if matches!(first.first(), 0x00 | 0xFB..) {
-            continue;
+/// All of them.
+pub fn shapes(packets: Vec<Packet>) -> Vec<Shape> {
+    let (mut packets, mut shapes) = (packets.into_iter().peekable(), Vec::new());
+    while let Some(first) = packets.next() {
+        let columns = if matches!(first.first(), 0x00 | 0xFB..) { 0 } else { usize::from(first.first()) };
+        let mut head = vec![first];
+        let (mut rows, mut end) = (Vec::new(), Vec::new());
+        if columns > 0 {
+            head.extend(packets.by_ref().take(columns));
+            head.extend(packets.next_if(|packet| is_end(packet) && packet.payload.len() == 5));
+            rows.extend(std::iter::from_fn(|| packets.next_if(|packet| !is_end(packet))));
+            end.extend(packets.next());
         }
-        let columns = at..(at + usize::from(first.first())).min(packets.len());
-        at = columns.end;
-        at += usize::from(packets.get(at).is_some_and(|packet| is_end(packet) && packet.payload.len() == 5));
-        let begins = at.min(packets.len());
-        let rows = packets[begins..].iter().take_while(|packet| !is_end(packet)).count();
-        shapes.push(Shape { columns, rows: begins..begins + rows });
-        at += rows + 1;
+        shapes.push(Shape { head, rows, end });
     }
     shapes
+}
+
+impl Shape {
+    pub fn columns(&self) -> usize {
+        if self.end.is_empty() { 0 } else { usize::from(self.head[0].first()) }
+    }
+
+    pub fn into_packets(self) -> impl Iterator<Item = Packet> {
+        self.head.into_iter().chain(self.rows).chain(self.end)
+    }
 }
 
 fn is_end(packet: &Packet) -> bool {

@@ -95,7 +95,8 @@ pub const CALM: &[&str] = &[
     "SELECT SQL_CALC_FOUND_ROWS id FROM p ORDER BY id LIMIT {n}",
     "SELECT SQL_CALC_FOUND_ROWS id FROM p ORDER BY id LIMIT {n}; SELECT FOUND_ROWS()",
     "UPDATE u{c} SET n = n + 1; SELECT ROW_COUNT()",
-    "INSERT INTO t{c} (n) VALUES (LAST_INSERT_ID({n}5)); SELECT LAST_INSERT_ID()",
+    // A value that is made so "counts on its connection alone": another one follows that does not.
+    "INSERT INTO t{c} (n) VALUES (LAST_INSERT_ID({n}5)); SELECT LAST_INSERT_ID(); INSERT INTO t{c} (n) VALUES ({n})",
     "SHOW WARNINGS",
     "SHOW ERRORS",
     "SHOW COUNT(*) WARNINGS",
@@ -233,7 +234,7 @@ pub const WILD: &[&str] = &[
     "SET session_track_transaction_info = 'STATE'",
     "SET session_track_transaction_info = 'CHARACTERISTICS'",
     "SET session_track_transaction_info = OFF",
-    "SET session_track_system_variables = '*'",
+    "SET session_track_system_variables = 'sql_mode,sort_buffer_size,time_zone'",
     "SET max_sort_length = (SELECT 50 + {n})",
     "SET default_storage_engine = MyISAM",
     "SET sql_auto_is_null = 1",
@@ -308,7 +309,7 @@ pub const WILD: &[&str] = &[
     "UPDATE u{c} SET n = n + 1; GET DIAGNOSTICS @d = ROW_COUNT, @c = NUMBER",
     "INSERT INTO t{c} (n) VALUES ('wrong{n}'); GET DIAGNOSTICS CONDITION 1 @d = MESSAGE_TEXT",
     "SELECT @d, @c",
-    "SELECT LAST_INSERT_ID({n}9); SELECT LAST_INSERT_ID()",
+    "SELECT LAST_INSERT_ID({n}9); SELECT LAST_INSERT_ID(); INSERT INTO t{c} (n) VALUES ({n})",
     "FLUSH TABLES p WITH READ LOCK",
     "CREATE DATABASE {db}c",
     "DROP DATABASE IF EXISTS {db}c",
@@ -439,7 +440,7 @@ pub const PREPARED: &[&str] = &[
 pub const LEFT: &[&str] = &[
     "SHOW SESSION VARIABLES WHERE Variable_name NOT IN ('pseudo_thread_id', 'timestamp', 'rand_seed1', 'rand_seed2', \
      'gtid_executed', 'gtid_binlog_pos', 'gtid_binlog_state', 'gtid_current_pos', 'last_gtid', 'error_count', \
-     'warning_count', 'statement_id') AND Variable_name NOT LIKE 'innodb%'",
+     'warning_count', 'statement_id', 'last_insert_id', 'identity', 'insert_id') AND Variable_name NOT LIKE 'innodb%'",
     "SELECT @a, @b, @c, @d, @p, @f, @q, @`a b`, @@timestamp > 1100000000",
     "SELECT DATABASE(), CURRENT_ROLE(), LAST_INSERT_ID(), @@innodb_lock_wait_timeout",
     "SELECT * FROM tmp",

@@ -5,14 +5,16 @@ use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::known::Known;
+use super::known;
 use super::parameters;
 use super::steps::{PARAMETERS, SLOTS, Step};
 use super::texts;
 use crate::harness::mysql::beside::{renamed, without_guesses};
 use crate::harness::mysql::wire::{
     CACHING_SHA2, COM_FIELD_LIST, COM_INIT_DB, COM_PING, COM_QUERY, COM_SET_OPTION, COM_STMT_CLOSE, COM_STMT_EXECUTE,
-    COM_STMT_FETCH, COM_STMT_PREPARE, COM_STMT_RESET, COM_STMT_SEND_LONG_DATA, MyLogin, MyWire, Packet, framed, length,
+    COM_STMT_FETCH, COM_STMT_PREPARE, COM_STMT_RESET, COM_STMT_SEND_LONG_DATA, MyLogin, MyWire, Packet,
+    capability::{DEPRECATE_EOF, MULTI_STATEMENTS},
+    framed, length,
 };
 
 const COM_CHANGE_USER: u8 = 0x11;
@@ -44,7 +46,6 @@ pub struct Twins {
     sessions: usize,
     /// As the direct side said it last.
     status: u16,
-    known: Known,
     may_keep: bool,
 }
 
@@ -70,7 +71,7 @@ impl Twins {
     pub fn new(client: Client) -> Self {
         let wires = [0, 1].map(|side| MyWire::connect(client.addresses[side], &client.logins[side]).unwrap());
         let slots = [(); SLOTS].map(|()| Slot::default());
-        Self { client, wires, slots, sessions: 0, status: 2, known: Known::default(), may_keep: false }
+        Self { client, wires, slots, sessions: 0, status: 2, may_keep: false }
     }
 
     pub fn is_in_transaction(&self) -> bool {
@@ -144,29 +145,19 @@ impl Twins {
                 Step::Prepare { text, .. } => text,
                 _ => &prepared,
             };
-            let before = self.status;
             if let Some(status) = last_status(&told, self.client.logins[0].capabilities) {
                 self.status = status;
             }
-            let same = self.compared(step, text, before, told, found);
+            let same = self.compared(step, text, told, found);
             outcome = outcome.and(same.map_err(|difference| format!("{step}: {difference}")));
         }
         outcome
     }
 
-    fn compared(
-        &mut self,
-        step: &Step,
-        text: &str,
-        before: u16,
-        told: Vec<Packet>,
-        found: Vec<Packet>,
-    ) -> Result<(), String> {
+    fn compared(&self, step: &Step, text: &str, told: Vec<Packet>, found: Vec<Packet>) -> Result<(), String> {
         let [twin, name] = &self.client.names;
-        let told: Vec<Packet> = told.into_iter().map(|packet| renamed(packet, twin, name)).collect();
-        let [told, found] = [told, found].map(without_guesses);
-        let in_transaction = before & IN_TRANSACTION != 0;
-        let [told, found] = self.known.masked(step, text, in_transaction, [told, found]);
+        let told = told.into_iter().map(|packet| renamed(packet, twin, name)).collect();
+        let [told, found] = known::masked(step, text, [told, found].map(without_guesses));
         if told == found { Ok(()) } else { Err(difference(&told, &found)) }
     }
 
@@ -279,9 +270,13 @@ impl Twins {
             wire.send(&packet);
             wire.changed(login).map_err(|error| format!("COM_CHANGE_USER: {error}"))?;
         }
+        // "COM_CHANGE_USER is a login of its own: everything the client had is gone." Not so these, directly.
+        let has_several = self.client.logins[0].capabilities & MULTI_STATEMENTS != 0;
+        self.wires[0].command(&[COM_SET_OPTION, u8::from(!has_several), 0]);
+        self.wires[0].query("SET ROLE NONE");
         self.sessions += 1;
         self.slots = [(); SLOTS].map(|()| Slot::default());
-        (self.known, self.may_keep, self.status) = (Known::default(), false, 2);
+        (self.may_keep, self.status) = (false, 2);
         Ok(())
     }
 }
@@ -303,7 +298,6 @@ fn until_answered(wire: &MyWire, waits: &mut dyn FnMut()) {
 
 /// The status at the end of a reply.
 fn last_status(packets: &[Packet], capabilities: u32) -> Option<u16> {
-    use crate::harness::mysql::wire::capability::DEPRECATE_EOF;
     let last = packets.last().filter(|packet| matches!(packet.first(), 0x00 | 0xFE))?;
     let is_eof = last.first() == 0xFE && (capabilities & DEPRECATE_EOF == 0 || last.payload.len() < 7);
     let mut rest = last.payload.slice(1..);
