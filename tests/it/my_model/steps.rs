@@ -93,7 +93,7 @@ impl Steps {
     /// What this client does next.
     pub fn step(&mut self, client: usize) -> Step {
         if self.random.one_in(25) {
-            self.is_wild[client] = self.random.one_in(2);
+            self.is_wild[client] = self.random.one_in(3);
         }
         let is_wild = self.is_wild[client];
         let random = &mut self.random;
@@ -102,11 +102,11 @@ impl Steps {
             0..90 => Step::Queries(vec![self.text(is_wild)]),
             90..96 => Step::Queries((0..2 + self.random.below(2)).map(|_| self.text(is_wild)).collect()),
             96..110 => {
-                let texts: Vec<String> = (0..2 + self.random.below(2)).map(|_| self.text(is_wild)).collect();
+                let texts: Vec<String> = (0..2 + self.random.below(2)).map(|_| self.part(is_wild)).collect();
                 Step::Queries(vec![texts.join("; ")])
             }
             110..125 => {
-                let text = if self.random.one_in(3) { self.text(is_wild) } else { self.prepared() };
+                let text = if self.random.one_in(3) { self.part(is_wild) } else { self.prepared() };
                 Step::Prepare { slot, text }
             }
             125..155 => {
@@ -143,6 +143,12 @@ impl Steps {
     fn prepared(&mut self) -> String {
         let text = self.random.of(texts::PREPARED);
         self.filled(text)
+    }
+
+    /// One that stands alone nowhere: a `KILL` among others, or prepared, is refused.
+    fn part(&mut self, is_wild: bool) -> String {
+        let text = self.text(is_wild);
+        if text.starts_with("KILL") { "DO 1".to_owned() } else { text }
     }
 
     fn filled(&mut self, text: &str) -> String {

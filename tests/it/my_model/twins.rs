@@ -118,21 +118,21 @@ impl Twins {
     }
 
     fn exchange(&mut self, step: &Step, sent: &Sent, waits: &mut dyn FnMut()) -> Result<(), String> {
-        let replies = |wire: &mut MyWire| -> Vec<Vec<Packet>> {
-            let replies = sent.commands.iter().map(|command| {
-                wire.expect_reply();
-                wire.reply_to(*command)
-            });
-            replies.collect()
+        let reply = |wire: &mut MyWire, command: u8| {
+            wire.expect_reply();
+            wire.reply_to(command)
         };
         let [direct, proxied] = &mut self.wires;
         direct.send_raw(&sent.bytes[0]);
-        let told = replies(direct);
+        let told: Vec<Vec<Packet>> = sent.commands.iter().map(|command| reply(direct, *command)).collect();
         proxied.send_raw(&sent.bytes[1]);
-        if told.iter().any(|packets| !packets.is_empty()) {
-            until_answered(proxied, waits);
+        let mut found = Vec::new();
+        for (told, command) in told.iter().zip(&sent.commands) {
+            if !told.is_empty() {
+                until_answered(proxied, waits);
+            }
+            found.push(reply(proxied, *command));
         }
-        let found = replies(proxied);
         let prepared = match step {
             Step::Execute { slot, .. } | Step::Fetch { slot, .. } => self.slots[*slot].text.clone(),
             _ => String::new(),
