@@ -82,7 +82,7 @@ fn mask(step: &Step, text: &str, [told, found]: Both<&mut Shape>) {
         without_digits(&mut told.head);
         without_digits(&mut found.head);
     }
-    if text.contains('@') {
+    if text.contains(['@', '?']) {
         let is_binary = matches!(step, Step::Execute { .. });
         without_types_of_nulls(told, is_binary);
         without_types_of_nulls(found, is_binary);
@@ -90,8 +90,8 @@ fn mask(step: &Step, text: &str, [told, found]: Both<&mut Shape>) {
     for shape in [&mut *told, &mut *found] {
         // In front of rows a client that wants EOF packets is not told how many warnings there are.
         if let Some(eof) = shape.head.last_mut().filter(|packet| packet.first() == 0xFE && packet.payload.len() == 5) {
-            // Nor that a transaction may only read (SERVER_STATUS_IN_TRANS_READONLY).
-            eof.payload = vec![0xFE, 0, 0, eof.payload[3], eof.payload[4] & !0x20].into();
+            // Nor that a transaction may only read (SERVER_STATUS_IN_TRANS_READONLY), or that these are OUT parameters.
+            eof.payload = vec![0xFE, 0, 0, eof.payload[3], eof.payload[4] & !0x30].into();
         }
     }
     if told.head == found.head && tells_of_last(&told.head) && found.rows.iter().all(says_nothing) {
@@ -115,7 +115,8 @@ fn without_digits(packets: &mut [Packet]) {
     }
 }
 
-/// Of a user variable that is not set, what type it seems to have depends on what has asked for it on that connection.
+/// Of a user variable that is not set, what type it seems to have depends on what has asked for it on that connection; of a parameter
+/// that is NULL, on what it was there before.
 fn without_types_of_nulls(shape: &mut Shape, is_binary: bool) {
     let columns = shape.columns();
     let mut all = vec![true; columns];
