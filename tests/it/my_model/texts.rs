@@ -362,8 +362,8 @@ pub const STATE: &[&str] = &[
     "SELECT @@sort_buffer_size, @@join_buffer_size, @@group_concat_max_len, @@tmp_table_size, @@max_sort_length, \
      @@div_precision_increment, @@default_week_format, @@lock_wait_timeout, @@innodb_lock_wait_timeout, \
      @@net_read_timeout, @@wait_timeout, @@sql_notes, @@sql_warnings, @@default_storage_engine",
-    "SELECT @@session_track_schema, @@session_track_state_change, @@session_track_system_variables, \
-     @@session_track_transaction_info",
+    // Not `session_track_state_change`, which the proxy has on for itself.
+    "SELECT @@session_track_schema, @@session_track_system_variables, @@session_track_transaction_info",
     "SELECT LAST_INSERT_ID()",
     "SELECT COUNT(*) FROM tmp",
     "SELECT GROUP_CONCAT(v ORDER BY id) FROM p",
@@ -440,7 +440,7 @@ pub const PREPARED: &[&str] = &[
 pub const LEFT: &[&str] = &[
     "SHOW SESSION VARIABLES WHERE Variable_name NOT IN ('pseudo_thread_id', 'timestamp', 'rand_seed1', 'rand_seed2', \
      'gtid_executed', 'gtid_binlog_pos', 'gtid_binlog_state', 'gtid_current_pos', 'last_gtid', 'error_count', \
-     'warning_count', 'statement_id', 'last_insert_id', 'identity', 'insert_id') AND Variable_name NOT LIKE 'innodb%'",
+     'warning_count', 'statement_id', 'session_track_state_change', 'last_insert_id', 'identity', 'insert_id') AND Variable_name NOT LIKE 'innodb%'",
     "SELECT @a, @b, @c, @d, @p, @f, @q, @`a b`, @@timestamp > 1100000000",
     "SELECT DATABASE(), CURRENT_ROLE(), LAST_INSERT_ID(), @@innodb_lock_wait_timeout",
     "SELECT * FROM tmp",
