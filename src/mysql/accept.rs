@@ -429,8 +429,8 @@ fn answer(said: &[u8]) -> Password {
     Password::new(if said == b"\0" { b"" } else { said })
 }
 
-/// The status that a client is told at its login.
+/// The status that a client is told at its login: without what the server has said of its answer to somebody else alone.
 pub(super) fn told_status(welcome: &Welcome) -> u16 {
-    let told = welcome.parameters.get("status").and_then(|status| status.parse().ok());
-    told.unwrap_or(status::AUTOCOMMIT)
+    let told = welcome.parameters.get("status").and_then(|status| status.parse::<u16>().ok());
+    told.map_or(status::AUTOCOMMIT, |status| status & status::LASTING)
 }

@@ -230,7 +230,8 @@ impl ServerSide for Server {
 
     fn attach(&mut self, client: &mut Client, sides: Sides<'_>) {
         if self.client != Some(client.id()) {
-            self.foreign_values |= self.client.is_some();
+            // Nor has a new connection what the client has made on another one.
+            self.foreign_values |= self.client.is_some() || client.insert_id != 0;
             self.own_values = false;
             self.client = Some(client.id());
             self.prepared.disown();

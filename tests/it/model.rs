@@ -4,6 +4,8 @@
 //! The seed is printed. `SLUICEGATE_MODEL_SEED=7 SLUICEGATE_MODEL_STEPS=200000 cargo test --test it model` runs others,
 //! and more. Differences that are known and documented are taken out by name in [`shown`].
 
+pub mod random;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
@@ -12,9 +14,10 @@ use std::fmt::Write as _;
 
 use crate::harness::proxy::{config, start};
 use crate::harness::wire::{
-    Frame, Login, Wire, batch, below, bind, close_statement, describe_statement, execute, message, parse, query, sync,
+    Frame, Login, Wire, batch, bind, close_statement, describe_statement, execute, message, parse, query, sync,
 };
 use crate::harness::{database, servers};
+use random::{Random, number_of};
 
 /// Steps of a run in the suite, for each server.
 const STEPS: usize = 2_500;
@@ -159,22 +162,10 @@ const TRANSACTION: &[&str] = &[
     "ROLLBACK TO s2",
 ];
 
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, limit: usize) -> usize {
-        below(&mut self.0, limit)
-    }
-
-    fn one_in(&mut self, n: usize) -> bool {
-        self.below(n) == 0
-    }
-
-    fn text(&mut self) -> String {
-        let texts = if self.one_in(3) { TRANSACTION } else { TEXTS };
-        let number = 1 + self.below(3);
-        texts[self.below(texts.len())].replace("{n}", &number.to_string())
-    }
+fn text(random: &mut Random) -> String {
+    let texts = if random.one_in(3) { TRANSACTION } else { TEXTS };
+    let number = 1 + random.below(3);
+    random.of(texts).replace("{n}", &number.to_string())
 }
 
 /// What is sent, how often the server is ready behind it, and how it reads.
@@ -190,7 +181,7 @@ fn step(random: &mut Random) -> Step {
         // Simple queries, pipelined now and then.
         0..4 => {
             for _ in 0..1 + usize::from(random.one_in(5)) * random.below(3) {
-                let text = random.text();
+                let text = text(random);
                 write!(shown, "Q {text} | ").unwrap();
                 bytes.extend(query(&text));
                 readies += 1;
@@ -198,7 +189,7 @@ fn step(random: &mut Random) -> Step {
         }
         // Several statements in one.
         4 => {
-            let texts: Vec<String> = (0..2 + random.below(2)).map(|_| random.text()).collect();
+            let texts: Vec<String> = (0..2 + random.below(2)).map(|_| text(random)).collect();
             let text = texts.join("; ");
             write!(shown, "Q {text}").unwrap();
             bytes.extend(query(&text));
@@ -208,7 +199,7 @@ fn step(random: &mut Random) -> Step {
         5..8 => {
             for _ in 0..1 + random.below(2) {
                 for _ in 0..1 + usize::from(random.one_in(3)) * random.below(3) {
-                    let text = random.text();
+                    let text = text(random);
                     write!(shown, "PBE {text} | ").unwrap();
                     bytes.extend(batch([parse("", &text), bind("", "", &[]), execute("", 0)]));
                 }
@@ -222,7 +213,7 @@ fn step(random: &mut Random) -> Step {
             let name = ["n1", "n2"][random.below(2)];
             // What a FETCH returns is decided where it is parsed, and so is how backslashes are read. It is parsed anew elsewhere.
             // One that executes itself exhausts the server's stack.
-            let text = random.text();
+            let text = text(random);
             let is_decided = text.contains("FETCH") || text.contains("EXECUTE n") || text.contains('\\');
             let text = if is_decided { "SHOW work_mem".to_owned() } else { text };
             let (what, part) = match random.below(4) {
@@ -418,15 +409,9 @@ fn until_locks_are_the_same(server: &PostgresServer, databases: &[String; 2]) {
     }
 }
 
-fn number_of(name: &str, otherwise: u64) -> u64 {
-    std::env::var(name).ok().map_or(otherwise, |value| value.parse().unwrap())
-}
-
 #[test]
 fn random_sessions_are_what_direct_ones_are() {
-    let seed = number_of("SLUICEGATE_MODEL_SEED", rand::random_range(0..1_000_000));
-    let steps = number_of("SLUICEGATE_MODEL_STEPS", STEPS as u64);
-    println!("SLUICEGATE_MODEL_SEED={seed}");
+    let (seed, steps) = (random::seed(), random::steps(STEPS));
     for server in servers() {
         let version = server.installation().version();
         let role = "DO $$ BEGIN CREATE ROLE model_role; EXCEPTION WHEN duplicate_object THEN NULL; END $$; \

@@ -384,3 +384,19 @@ fn my_106_transactions_that_are_open_for_too_long() {
         eventually(proxy, &[("database_connections_currently_in_transaction", 0.0)]);
     });
 }
+
+/// The connection on which the last value was made is gone: it is the client's on a new one as well.
+#[test]
+fn my_107_a_last_value_on_a_new_connection() {
+    each("my_107n", 3, &["CREATE TABLE a (i int AUTO_INCREMENT PRIMARY KEY)"], |server, name, proxy| {
+        let mut one = client(proxy, name);
+        one.query("INSERT INTO a VALUES (), (), ()");
+        one.query("INSERT INTO a VALUES ()");
+        let id = one.value("SELECT CONNECTION_ID()");
+        server.root().query(&format!("KILL {id}"));
+        eventually(proxy, &[("database_connections", 0.0)]);
+        let row = &one.query("SELECT LAST_INSERT_ID(), CONNECTION_ID()")[0];
+        assert_eq!(row[0].as_deref(), Some("4"));
+        assert_ne!(row[1], Some(id));
+    });
+}

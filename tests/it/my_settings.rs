@@ -6,7 +6,7 @@ use crate::harness::mysql::database;
 use crate::harness::mysql::wire::MyWire;
 
 /// Variables, each with two values.
-const SET: &[(&str, [&str; 2])] = &[
+pub const SET: &[(&str, [&str; 2])] = &[
     ("autocommit", ["0", "ON"]),
     ("default_week_format", ["3", "1"]),
     ("div_precision_increment", ["7", "2"]),

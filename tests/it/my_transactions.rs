@@ -39,6 +39,8 @@ fn in_both_forms(sides: &Sides<'_>, script: &[&str]) {
 #[test]
 fn my_093_status_flags_are_ones_own() {
     both_sides("my_093", 3, TABLE, |sides| {
+        // Nothing has changed yet, also for who would be told.
+        sides.talk_as(|login| login.with(capability::SESSION_TRACK)).command(&[COM_PING]);
         let fresh = |sides: &Sides<'_>| {
             let mut talk = sides.talk();
             let [direct, proxied] =

@@ -456,6 +456,7 @@ impl Server {
             }
             Effect::ClientReset => {
                 self.is_as_new();
+                self.foreign_values = false;
                 self.own_values = false;
                 if let Some(client) = client {
                     // Whatever database there is stays, and what no reset undoes.
@@ -499,7 +500,8 @@ impl Server {
     /// The connection has nothing on it but its database.
     fn is_as_new(&mut self) {
         self.settings_lost = true;
-        self.foreign_values = false;
+        // What it has now is nobody's, and another client may have it already.
+        self.foreign_values = true;
         self.prepared.clear();
         self.has_moved_unread = false;
         self.tells_state = false;

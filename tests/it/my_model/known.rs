@@ -1,0 +1,160 @@
+//! What a client may see beside a direct connection: each difference is one that `docs/MYSQL.md` or `docs/STATUS.md` has by name, or of
+//! numbers that are each connection's own.
+
+use bytes::{Buf, Bytes};
+
+use super::results::{self, Shape};
+use super::steps::Step;
+use super::twins::Both;
+use crate::harness::mysql::wire::{Packet, length};
+
+/// The replies without what is known to differ.
+pub fn masked(step: &Step, text: &str, replies: Both<Vec<Packet>>) -> Both<Vec<Packet>> {
+    // A wire looks at sequence ids by itself; behind a result that lacks a row they are others.
+    let unnumbered = |packets: Vec<Packet>| -> Vec<Packet> {
+        packets.into_iter().map(|packet| Packet { sequence: 0, ..packet }).collect()
+    };
+    let [mut told, mut found] = replies.map(unnumbered);
+    match step {
+        Step::Prepare { .. } => [&mut told, &mut found].into_iter().for_each(|packets| {
+            without_number(packets);
+            if text.contains('@') {
+                // Columns of values that nobody has seen yet.
+                packets.iter_mut().skip(1).for_each(without_type);
+            }
+        }),
+        Step::FieldList(_) => {}
+        Step::InitDb(_) | Step::Ping | Step::SetOption(_) => may_have_no_warnings(&told, &mut found),
+        // A ping may stand in its place, which says how many warnings the statement before had.
+        Step::ResetStatement { .. } => may_have_no_warnings(&found.clone(), &mut told),
+        _ => {
+            let [mut one, mut other] = [told, found].map(results::shapes);
+            for pair in one.iter_mut().zip(&mut other) {
+                mask(step, text, pair.into());
+            }
+            [told, found] = [one, other].map(|shapes| shapes.into_iter().flat_map(Shape::into_packets).collect());
+        }
+    }
+    if told != found {
+        // "A session tracker of transactions says what that changed to the proxy, and not to the client."
+        [&mut told, &mut found].into_iter().flatten().for_each(without_transaction);
+    }
+    [told, found]
+}
+
+/// An OK without what trackers of transactions say.
+fn without_transaction(packet: &mut Packet) {
+    // SERVER_SESSION_STATE_CHANGED, SESSION_TRACK_TRANSACTION_CHARACTERISTICS and SESSION_TRACK_TRANSACTION_STATE
+    const CHANGED: u16 = 0x4000;
+    const TRANSACTION: [u8; 2] = [4, 5];
+    if !matches!(packet.first(), 0x00 | 0xFE) || packet.payload.len() < 7 {
+        return;
+    }
+    let mut rest = packet.payload.slice(1..);
+    let front =
+        [packet.first()].into_iter().chain([length(&mut rest), length(&mut rest)].map(|n| n.unwrap_or(0) as u8));
+    let mut kept: Vec<u8> = front.collect();
+    if rest.len() < 4 {
+        return;
+    }
+    let status = rest.get_u16_le();
+    kept.extend((status & !CHANGED).to_le_bytes());
+    kept.extend(rest.split_to(2));
+    let string = |rest: &mut Bytes| -> Bytes {
+        let length = (!rest.is_empty()).then(|| length(rest)).flatten().unwrap_or_default();
+        rest.split_to(usize::try_from(length).unwrap().min(rest.len()))
+    };
+    kept.extend(string(&mut rest));
+    let mut changes = string(&mut rest);
+    while !changes.is_empty() && status & CHANGED != 0 {
+        let kind = changes.get_u8();
+        let said = string(&mut changes);
+        if !TRANSACTION.contains(&kind) {
+            kept.push(kind);
+            kept.extend(said);
+        }
+    }
+    packet.payload = kept.into();
+}
+
+fn mask(step: &Step, text: &str, [told, found]: Both<&mut Shape>) {
+    if let Step::Fetch { .. } | Step::Execute { .. } = step {
+        without_digits(&mut told.head);
+        without_digits(&mut found.head);
+    }
+    if text.contains(['@', '?']) {
+        let is_binary = matches!(step, Step::Execute { .. });
+        without_types_of_nulls(told, is_binary);
+        without_types_of_nulls(found, is_binary);
+    }
+    for shape in [&mut *told, &mut *found] {
+        // In front of rows a client that wants EOF packets is not told how many warnings there are.
+        if let Some(eof) = shape.head.last_mut().filter(|packet| packet.first() == 0xFE && packet.payload.len() == 5) {
+            // Nor that a transaction may only read (SERVER_STATUS_IN_TRANS_READONLY), or that these are OUT parameters.
+            eof.payload = vec![0xFE, 0, 0, eof.payload[3], eof.payload[4] & !0x30].into();
+        }
+    }
+    if told.head == found.head && tells_of_last(&told.head) && found.rows.iter().all(says_nothing) {
+        found.rows.clone_from(&told.rows);
+        may_have_no_warnings(&told.end, &mut found.end);
+    }
+}
+
+/// The numbers of prepared statements are their own.
+fn without_number(packets: &mut [Packet]) {
+    if let Some(packet) = packets.first_mut().filter(|packet| packet.first() == 0) {
+        packet.payload = [&[0; 5], &packet.payload[5..]].concat().into();
+    }
+}
+
+/// In errors too: "The statement (5) has no open cursor".
+fn without_digits(packets: &mut [Packet]) {
+    if let Some(packet) = packets.first_mut().filter(|packet| packet.first() == 0xFF) {
+        let kept = packet.payload.iter().enumerate().filter(|(at, byte)| *at < 9 || !byte.is_ascii_digit());
+        packet.payload = kept.map(|(_, byte)| *byte).collect();
+    }
+}
+
+/// Of a user variable that is not set, what type it seems to have depends on what has asked for it on that connection; of a parameter
+/// that is NULL, on what it was there before.
+fn without_types_of_nulls(shape: &mut Shape, is_binary: bool) {
+    let columns = shape.columns();
+    let mut all = vec![true; columns];
+    for row in &shape.rows {
+        let nulls = results::nulls(row, columns, is_binary);
+        all.iter_mut().zip(nulls).for_each(|(all, is_null)| *all &= is_null);
+    }
+    let of_nulls = shape.head.iter_mut().skip(1).zip(all).filter(|(_, is_null)| *is_null);
+    of_nulls.for_each(|(column, _)| without_type(column));
+}
+
+/// A column's name stays.
+fn without_type(column: &mut Packet) {
+    column.payload.truncate(column.payload.len().saturating_sub(13));
+}
+
+/// How many warnings the statement before had: none on another connection. See [`tells_of_last`].
+fn may_have_no_warnings(told: &[Packet], found: &mut [Packet]) {
+    let ([one], [other]) = (told, found) else { return };
+    let without = |packet: &Packet| {
+        let mut payload = packet.payload.to_vec();
+        payload.get_mut(5..7).unwrap_or_default().fill(0);
+        payload
+    };
+    if one.first() == 0 && other.payload[..] == without(other)[..] && without(one)[..] == other.payload[..] {
+        other.payload = one.payload.clone();
+    }
+}
+
+/// "`FOUND_ROWS()`, `ROW_COUNT()` and `SHOW WARNINGS` are never another client's; on another connection than before they say
+/// nothing."
+fn tells_of_last(head: &[Packet]) -> bool {
+    const NAMES: [&str; 6] = ["ROW_COUNT()", "FOUND_ROWS()", "Level", "warning_count", "error_count", "Message"];
+    let has = |column: &Packet, name: &str| memchr::memmem::find(&column.payload, name.as_bytes()).is_some();
+    head.iter().skip(1).any(|column| NAMES.iter().any(|name| has(column, name)))
+}
+
+/// Nothing but zeros and `-1`.
+fn says_nothing(row: &Packet) -> bool {
+    row.payload.iter().all(|byte| matches!(byte, 0 | 1 | 2 | b'0' | b'-' | b'1' | 0xFF))
+}
