@@ -4,7 +4,7 @@
 use crate::harness::mysql::Flavour;
 use crate::harness::mysql::beside::{Sides, Statement, Talk, app, both_sides, each};
 use crate::harness::mysql::wire::{COM_STMT_BULK_EXECUTE, COM_STMT_PREPARE, MyWire, Packet, capability, extended};
-use crate::harness::programs::{java_mariadb, run};
+use crate::harness::programs::{java_class, run};
 use sluicegate::demo::servers::{APP, APP_PASSWORD};
 
 /// MYSQL_TYPE_LONGLONG and MYSQL_TYPE_VAR_STRING.
@@ -259,7 +259,7 @@ fn my_021_batches_of_connector_j() {
     on_mariadb("my_021_java", 4, &[], |sides| {
         let addresses = [(sides.server.address(), &sides.twin), (sides.proxy.address, &sides.name)];
         let [direct, proxied] = addresses.map(|(address, name)| {
-            let mut command = java_mariadb("Batch.java");
+            let mut command = java_class("Batch");
             let port = address.port();
             command.arg(format!(
                 "jdbc:mariadb://127.0.0.1:{port}/{name}?user={APP}&password={APP_PASSWORD}&allowPublicKeyRetrieval=true\

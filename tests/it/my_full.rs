@@ -40,7 +40,7 @@ fn optional_tls(server: &MyServer) -> String {
 fn told(address: SocketAddr, login: &MyLogin, key: &[u8], answer: &[u8], says: &[Say]) -> Vec<(u8, String)> {
     let mut wire = MyWire::open(address).unwrap();
     let scramble = wire.greeting().scramble;
-    wire.respond(login, 0, CACHING_SHA2, answer);
+    wire.respond(login, CACHING_SHA2, answer);
     let mut packets = vec![wire.receive()];
     for say in says {
         wire.send_next(&match say {
@@ -89,7 +89,7 @@ fn shown_key(address: SocketAddr) -> Vec<u8> {
 /// A client that has answered wrong, and is asked for its password.
 fn doubted(address: SocketAddr) -> MyWire {
     let mut wire = MyWire::open(address).unwrap();
-    wire.respond(&app(), 0, CACHING_SHA2, &[7; 32]);
+    wire.respond(&app(), CACHING_SHA2, &[7; 32]);
     assert_eq!(wire.receive().payload[..], [1, 4]);
     wire
 }
@@ -194,7 +194,7 @@ fn my_040_guesses_that_leave() {
         eventually(proxy, &[("logins_refused_total reason=\"password\"", 1.0)]);
         let told = (0..1000).find_map(|_| {
             let mut wire = MyWire::open(proxy.address).unwrap();
-            wire.respond(&app(), 0, CACHING_SHA2, &[7; 32]);
+            wire.respond(&app(), CACHING_SHA2, &[7; 32]);
             wire.receive().error()
         });
         let error = told.expect("no end of guesses");
@@ -210,7 +210,7 @@ fn my_031_a_right_password_costs_no_try() {
         for login in [app(), app().tls(&server.ca_file())] {
             for _ in 0..150 {
                 let mut wire = MyWire::open(proxy.address).unwrap();
-                wire.respond(&login, 0, CACHING_SHA2, &[7; 32]);
+                wire.respond(&login, CACHING_SHA2, &[7; 32]);
                 wire.prove_from(&login.clone().database(name)).unwrap();
                 assert_eq!(wire.login().last().unwrap().first(), 0);
             }
@@ -225,7 +225,7 @@ fn my_031_limits_come_first() {
     each_with("my_031_limits", &[], config, |_, _, proxy| {
         let told = (0..10).find_map(|_| {
             let mut wire = MyWire::open(proxy.address).unwrap();
-            wire.respond(&app(), 0, CACHING_SHA2, &[7; 32]);
+            wire.respond(&app(), CACHING_SHA2, &[7; 32]);
             wire.receive().error()
         });
         assert!(told.unwrap().message.contains("max_logins_per_second"));
@@ -238,12 +238,12 @@ fn my_032_no_key_where_tls_is_required() {
     let config = |server: &_| set(&optional_tls(server), "endpoint", "tls", "\"required\"");
     each_with("my_032", &[], config, |server, _, proxy: &ProxyHandle| {
         let mut wire = MyWire::open(proxy.address).unwrap();
-        wire.respond(&app(), 0, CACHING_SHA2, &[7; 32]);
+        wire.respond(&app(), CACHING_SHA2, &[7; 32]);
         assert_eq!(wire.receive().error().unwrap().code, 3159);
         wire.until_closed();
         let mut wire = MyWire::open(proxy.address).unwrap();
         let login = app().tls(&server.ca_file());
-        wire.respond(&login, 0, CACHING_SHA2, &[7; 32]);
+        wire.respond(&login, CACHING_SHA2, &[7; 32]);
         wire.prove_from(&login).unwrap();
     });
 }
@@ -266,7 +266,7 @@ fn my_044_a_new_password_that_a_client_answers_with() {
     // Not for ten seconds after it was last read: so long a storm of guesses must wait.
     while !proxy.log().contains("the password was read again, and is another one") {
         let mut wire = MyWire::open(proxy.address).unwrap();
-        wire.respond(&login, 0, CACHING_SHA2, &[7; 32]);
+        wire.respond(&login, CACHING_SHA2, &[7; 32]);
         drop(wire.receive());
         assert!(began.elapsed() < PATIENCE, "{}", proxy.log());
     }

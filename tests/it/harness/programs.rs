@@ -152,7 +152,7 @@ pub fn java_class(class: &str) -> Command {
         let mut compiler = Command::new(provisioned("JAVAC"));
         compiler.env_clear().env("PATH", "/usr/bin:/bin").env("LC_ALL", "C.UTF-8");
         compiler.args(["-cp", &libraries, "-d", CLASSES]);
-        compiler.args(["Program", "MyProgram", "Pool"].map(|name| format!("{SOURCES}/java/{name}.java")));
+        compiler.args(["Program", "MyProgram", "Batch", "Pool"].map(|name| format!("{SOURCES}/java/{name}.java")));
         run(compiler, "").quietly();
     });
     let mut command = Command::new(provisioned("JAVA"));

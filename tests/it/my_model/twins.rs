@@ -16,6 +16,7 @@ use crate::harness::mysql::wire::{
     capability::{DEPRECATE_EOF, MULTI_STATEMENTS},
     framed, length,
 };
+use crate::harness::vanish::Socket;
 
 const COM_CHANGE_USER: u8 = 0x11;
 const COM_RESET_CONNECTION: u8 = 0x1F;

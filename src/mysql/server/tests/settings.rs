@@ -189,7 +189,7 @@ fn a_database_whose_client_has_gone() {
         assert_eq!(bench.server.receive(&done(), None, &mut Out::new()), Ok(done().len()));
         assert_eq!(bench.server.status(), Status::Idle);
         bench.client = client(MODERN, 2);
-        assert_eq!(bench.replays(), ["orders".to_owned(), format!("SET {NAMES}")]);
+        assert_eq!(bench.replays(), ["orders", AS_NEW]);
     }
 }
 
