@@ -54,7 +54,8 @@ pub const CALM: &[&str] = &[
     "SET autocommit = 1",
     "SET session_track_schema = 0",
     "SET session_track_state_change = {n}",
-    "SET session_track_system_variables = 'autocommit,sql_mode'",
+    // Of those that `SET STATEMENT` sets MariaDB tells with the next statement, whosever that is.
+    "SET session_track_system_variables = 'autocommit,time_zone'",
     "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
     "SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ",
     "SET SESSION TRANSACTION READ WRITE",
@@ -234,7 +235,7 @@ pub const WILD: &[&str] = &[
     "SET session_track_transaction_info = 'STATE'",
     "SET session_track_transaction_info = 'CHARACTERISTICS'",
     "SET session_track_transaction_info = OFF",
-    "SET session_track_system_variables = 'sql_mode,sort_buffer_size,time_zone'",
+    "SET session_track_system_variables = 'time_zone,lc_time_names'",
     "SET max_sort_length = (SELECT 50 + {n})",
     "SET default_storage_engine = MyISAM",
     "SET sql_auto_is_null = 1",
