@@ -54,7 +54,8 @@ pub const CALM: &[&str] = &[
     "SET autocommit = 1",
     "SET session_track_schema = 0",
     "SET session_track_state_change = {n}",
-    "SET session_track_system_variables = 'autocommit,sql_mode'",
+    // Of those that `SET STATEMENT` sets MariaDB tells with the next statement, whosever that is.
+    "SET session_track_system_variables = 'autocommit,time_zone'",
     "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
     "SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ",
     "SET SESSION TRANSACTION READ WRITE",
@@ -117,8 +118,7 @@ pub const CALM: &[&str] = &[
     "(SELECT {n}) UNION ALL (SELECT 2)",
     "WITH w AS (SELECT {n} AS a) SELECT a FROM w",
     "SELECT IS_FREE_LOCK('{l}')",
-    "KILL QUERY 4000000000",
-    "KILL 4000000000",
+    // No `KILL` of nobody: the proxy answers it, and `SHOW WARNINGS` tells of the statement before it then.
     "USE {db}",
     "USE {db}b",
     "USE nowhere",
@@ -234,7 +234,7 @@ pub const WILD: &[&str] = &[
     "SET session_track_transaction_info = 'STATE'",
     "SET session_track_transaction_info = 'CHARACTERISTICS'",
     "SET session_track_transaction_info = OFF",
-    "SET session_track_system_variables = 'sql_mode,sort_buffer_size,time_zone'",
+    "SET session_track_system_variables = 'time_zone,lc_time_names'",
     "SET max_sort_length = (SELECT 50 + {n})",
     "SET default_storage_engine = MyISAM",
     "SET sql_auto_is_null = 1",
