@@ -104,10 +104,18 @@ impl Held {
     pub fn asked(&self) -> impl Iterator<Item = &str> {
         self.things.iter().filter(|_| self.asks).filter_map(|thing| match thing {
             Thing::UserLock(name) => Some(name.as_str()),
-            Thing::Table(..) | Thing::TableLocks | Thing::InstanceLock | Thing::Handler(_) | Thing::Statement(_) => {
-                None
-            }
+            Thing::Table(..)
+            | Thing::TableLocks
+            | Thing::InstanceLock
+            | Thing::Handler(_)
+            | Thing::Statement(_)
+            | Thing::NextTransaction => None,
         })
+    }
+
+    /// Something is said of the next transaction.
+    pub fn awaits_transaction(&self) -> bool {
+        self.things.contains(&Thing::NextTransaction)
     }
 
     /// Nothing but what the server is asked for keeps the connection.

@@ -238,14 +238,6 @@ pub fn serve<P: Protocol>(
     visitor: Visitor,
     place: impl Sized,
 ) -> impl Future<Output = ()> {
-    let span = tracing::info_span!(
-        "client",
-        client_id = visitor.client_id,
-        peer = %visitor.stream.peer(),
-        endpoint = endpoint.name,
-        user = tracing::field::Empty,
-        database = tracing::field::Empty
-    );
     let (counts, _) = worker.counters(endpoint.places.0, endpoint.places.1);
     let presence = Rc::new(Presence::new(Arc::clone(&counts)));
     let (peer, client_id) = (visitor.stream.peer(), visitor.client_id);
@@ -257,23 +249,32 @@ pub fn serve<P: Protocol>(
         async move { arrive(&worker, &endpoint, visitor, &presence).await }
     });
     async move {
-        let mut login = counted(first.await, &endpoint, &counts, peer);
+        let mut span = span_of(client_id, peer, &endpoint.name);
+        let login = first.instrument(span.clone()).await;
+        let mut login = span.in_scope(|| counted(login, &endpoint, &counts, peer));
         let mut logins = 1;
         while let Some((session, logged_in)) = login {
             counts.client_connections_setup_succeeded.add(1);
-            info!("logged in");
-            let (end, again) = session.run().await;
+            span.in_scope(|| info!("logged in"));
+            let (end, again) = session.run().instrument(span.clone()).await;
             drop(logged_in);
-            info!(?end, "left");
+            span.in_scope(|| info!(?end, "left"));
             let Some(again) = again else { break };
             let from = (ClientId { number: client_id, logins }, source.as_ref());
             logins += 1;
-            let come = Box::pin(come_again(&worker, &endpoint, again, from, &presence)).await;
-            login = counted(come, &endpoint, &counts, peer);
+            // What is said of a span twice is shown twice.
+            span = span_of(client_id, peer, &endpoint.name);
+            let come = Box::pin(come_again(&worker, &endpoint, again, from, &presence)).instrument(span.clone()).await;
+            login = span.in_scope(|| counted(come, &endpoint, &counts, peer));
         }
         drop((presence, place));
     }
-    .instrument(span)
+}
+
+/// What is said of a client in the log, from one login of its to the next.
+fn span_of(client_id: u64, peer: Peer, endpoint: &str) -> tracing::Span {
+    let (user, database) = (tracing::field::Empty, tracing::field::Empty);
+    tracing::info_span!("client", client_id, %peer, endpoint, user, database)
 }
 
 /// A client whose login is done.

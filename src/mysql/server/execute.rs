@@ -195,6 +195,7 @@ impl Server {
     /// The client is owed what comes of it.
     fn owe_execution(&mut self, number: u32, boundary: Boundary, plan: Plan) {
         let uses = self.prepared.laden(number).map(|_| number);
+        self.holding |= plan.sets.is_some();
         // What it does to a transaction is the server's to say.
         let effect = Effect::Statement {
             pins: Pins::NONE,
@@ -203,8 +204,8 @@ impl Server {
             loads_file: false,
             uses,
             releases: false,
-            sets: None,
             may_change: plan.may_change(),
+            sets: plan.sets.map(Vec::into_boxed_slice),
             hold: plan.hold.map(Box::new),
         };
         self.owe_client(Kind::Query, effect);

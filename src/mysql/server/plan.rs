@@ -5,7 +5,7 @@ use super::{Client, Server};
 use crate::mysql::held::Held;
 use crate::protocol::{ClientError, ClientSide, Intent, Out, PinReason, Pins, Settings};
 use crate::sql::mysql::holds::{self, Hold, Thing};
-use crate::sql::mysql::settings::{self, PREPARED, SCHEMA};
+use crate::sql::mysql::settings::{self, Change, PREPARED, SCHEMA};
 use crate::sql::mysql::{self as sql, Dialect, mentions};
 
 /// Statements that SQL has prepared and that go with a client, and the bytes of their texts.
@@ -23,6 +23,8 @@ pub(super) struct Plan {
     pub(super) told: Pins,
     /// Names that the server is to be asked for.
     pub(super) unread: Vec<String>,
+    /// What it sets, that goes along.
+    pub(super) sets: Option<Vec<Change>>,
     pub(super) hold: Option<Hold>,
     /// Temporary tables may have other names behind it.
     renames: bool,
@@ -32,7 +34,7 @@ impl Plan {
     /// Something of the session may change, of which this says what.
     pub(super) fn may_change(&self) -> bool {
         let pins = self.intent.pins_when_sent.and(self.intent.pins_when_done);
-        self.renames || !self.unread.is_empty() || self.hold.is_some() || !pins.is_empty()
+        self.renames || self.sets.is_some() || !self.unread.is_empty() || self.hold.is_some() || !pins.is_empty()
     }
 }
 
@@ -47,15 +49,17 @@ impl Server {
         client: &Client,
     ) -> Result<Plan, ClientError> {
         let pins = intent.pins_when_sent.and(intent.pins_when_done);
-        let may_hold = is_one && !Held::own(pins.and(intent.may_end)).is_empty();
-        let mut hold = if may_hold { holds::of(text) } else { None };
+        let may_hold = !Held::own(pins.and(intent.may_end)).is_empty()
+            || pins.contains(PinReason::Setting)
+            || client.held.awaits_transaction();
+        let mut hold = if may_hold && is_one { holds::of(text) } else { None };
         if is_one && is_unknown {
             hold = Some(Hold::Unknown);
             // Mostly it is a mistake, and no reason to expect that its client asks for last values.
             (intent.asks_sequence, intent.draws_sequence) = (false, false);
         }
         let mut told = hold.as_ref().map_or(Pins::NONE, Held::told_by);
-        let mut unread = None;
+        let mut prepared = None;
         match &mut hold {
             Some(Hold::Prepares { name, text }) => {
                 if !self.goes_along(name, text.as_deref(), client) {
@@ -66,15 +70,15 @@ impl Server {
                 }
             }
             Some(Hold::Executes(name)) => {
-                if let Some(prepared) = client.prepared_by_sql(name) {
+                if let Some(text) = client.prepared_by_sql(name).map(str::as_bytes) {
                     let dialect = self.dialect(client);
-                    let statement = sql::classify(prepared.as_bytes(), dialect)
-                        .or(sql::classify(prepared.as_bytes(), Dialect { ansi_quotes: true, ..dialect }));
+                    let statement =
+                        sql::classify(text, dialect).or(sql::classify(text, Dialect { ansi_quotes: true, ..dialect }));
                     if statement.has_kill {
                         return Err(ClientError::Unsupported { feature: "KILL" });
                     }
                     intent = statement.intent;
-                    unread = Some(readable(prepared.as_bytes(), true, &mut intent));
+                    prepared = Some(text);
                     // What it leaves is not told apart.
                     told = Pins::NONE;
                 } else if !client.held.has_statement(name) && !client.has_opaque() {
@@ -84,8 +88,20 @@ impl Server {
             }
             Some(Hold::Begins(_) | Hold::Ends(_) | Hold::UserLocks(_) | Hold::NoUserLocks | Hold::Unknown) | None => {}
         }
-        let unread = unread.unwrap_or_else(|| readable(text, is_one, &mut intent));
-        Ok(Plan { intent, told, unread, hold, renames: client.held.may_rename(text) })
+        let done = prepared.unwrap_or(text);
+        let sets = if is_one { self.sets(done, client) } else { None };
+        if sets.is_some() {
+            without(&mut intent, Pins::of(PinReason::Setting));
+        }
+        let unread = if is_one { readable(done, &mut intent) } else { Vec::new() };
+        Ok(Plan { intent, told, unread, sets, hold, renames: client.held.may_rename(text) })
+    }
+
+    /// What the text sets, if that can be had on another connection.
+    fn sets(&self, text: &[u8], client: &Client) -> Option<Vec<Change>> {
+        let used = settings::used(text).map(|name| vec![self.uses(name)]);
+        let sets = used.or_else(|| settings::changes(text)).filter(|sets| !sets.is_empty());
+        sets.filter(|sets| self.follows(sets, client))
     }
 
     /// The text is sent, if nothing must come first (then: false), and what keeps its client is known from here on.
@@ -96,7 +112,7 @@ impl Server {
         client: &mut Client,
         out: &mut Out,
     ) -> Result<bool, ClientError> {
-        if !self.will_read(&plan.unread, client, out)
+        if !self.will_ask(plan.sets.as_deref().unwrap_or_default(), client, out)
             || !self.begin(plan.intent, Some((plan.told, text)), client, out)?
         {
             return Ok(false);
@@ -207,14 +223,16 @@ impl Server {
             | Thing::TableLocks
             | Thing::InstanceLock
             | Thing::Handler(_)
-            | Thing::Statement(_)) => other,
+            | Thing::Statement(_)
+            | Thing::NextTransaction) => other,
         }
     }
 
-    /// The client keeps its connection for what is there.
+    /// The client keeps its connection for what is there, and for what the server has not been asked yet.
     pub(super) fn settle_held(&self, client: &mut Client) {
         let all = PinReason::ALL.into_iter().fold(Pins::NONE, |pins, reason| pins.and(Pins::of(reason)));
-        client.pins = client.pins.without(Held::own(all)).and(client.held.reasons());
+        let settled = Held::own(all).and(Pins::of(PinReason::Setting)).and(Pins::of(PinReason::UserVariable));
+        client.pins = client.pins.without(settled).and(client.held.reasons()).and(client.unread.reasons());
         self.settle_statements(client);
     }
 }
@@ -225,28 +243,16 @@ fn may_set_charset(text: &[u8], intent: Intent) -> bool {
     intent.pins_when_sent.and(intent.pins_when_done).contains(PinReason::Setting) && (has(b"char") || has(b"names"))
 }
 
-/// What a text may set, as far as the server can be asked for it: that is no reason to pin then.
-fn readable(text: &[u8], is_whole: bool, intent: &mut Intent) -> Vec<String> {
+/// User variables that a text may set, if the server can be asked for them: they are no reason to pin then.
+fn readable(text: &[u8], intent: &mut Intent) -> Vec<String> {
     let pins = intent.pins_when_sent.and(intent.pins_when_done);
     // Who keeps its connection for these will find all there.
     let is_kept = [PinReason::OpaqueCode, PinReason::Unreadable].into_iter().any(|reason| pins.contains(reason));
-    let (mut names, mut known) = (Vec::new(), Pins::NONE);
-    if !is_whole || is_kept {
-        return names;
+    if is_kept || !pins.contains(PinReason::UserVariable) {
+        return Vec::new();
     }
-    if pins.contains(PinReason::UserVariable)
-        && let Some(variables) = mentions::variables(text)
-    {
-        names.extend(variables);
-        known.add(PinReason::UserVariable);
-    }
-    if pins.contains(PinReason::Setting)
-        && let Some(settings) = settings::touched(text)
-    {
-        names.extend(settings);
-        known.add(PinReason::Setting);
-    }
-    without(intent, known);
+    let Some(names) = mentions::variables(text) else { return Vec::new() };
+    without(intent, Pins::of(PinReason::UserVariable));
     names
 }
 

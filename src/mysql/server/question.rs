@@ -8,7 +8,7 @@ use super::{Client, Server};
 use crate::mysql::frame::Reader;
 use crate::mysql::unread;
 use crate::protocol::{ClientSide, Out, PinReason, Pins, Settings};
-use crate::sql::mysql::settings::{self, is_variable};
+use crate::sql::mysql::settings::{self, Change, Value, is_variable};
 use std::sync::Arc;
 
 /// Longer values stay where they are.
@@ -247,8 +247,8 @@ impl Server {
 
     /// These may be set, of which nobody knows more before the server is asked: until then what texts mean may be another thing for
     /// this client. False: the server was asked for something that must come first.
-    pub(super) fn will_read(&mut self, names: &[String], client: &Client, out: &mut Out) -> bool {
-        if self.has_moved || names.iter().all(|name| unread::reason(name) != PinReason::Setting) {
+    pub(super) fn will_ask(&mut self, sets: &[Change], client: &Client, out: &mut Out) -> bool {
+        if self.has_moved || sets.iter().all(|(_, value)| *value != Value::Asked) {
             return true;
         }
         if !self.anchor(client, out) {

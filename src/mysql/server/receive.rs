@@ -587,8 +587,14 @@ impl Server {
                 self.in_doubt |= was_open || is_doubtful;
                 self.saw_changes = may_change;
                 self.is_soiled |= self.is_mariadb && is_doubtful && !may_change;
-                if let Some(sets) = sets.filter(|_| STOPPED.contains(&error.code.as_str())) {
-                    self.may_have_set(&sets);
+                if let Some(sets) = sets {
+                    // What it was interrupted in, or behind, may be done.
+                    if STOPPED.contains(&error.code.as_str()) {
+                        self.may_have_set(&sets);
+                    }
+                    if let Some(client) = client.as_deref() {
+                        self.has_not_set(client);
+                    }
                 }
                 if let (Some(hold), Some(client)) = (hold, client.as_deref_mut()) {
                     self.has_failed(&hold, &error.code, client);

@@ -260,23 +260,19 @@ impl Server {
         let (kind, effect) = match command {
             command::QUERY => {
                 let statement = self.read(body, head, client)?;
-                let mut intent = statement.intent;
                 let is_whole = head.len == body.len() + 1;
-                let used = settings::used(body).map(|name| vec![self.uses(name)]);
-                let sets = used.or_else(|| settings::changes(body));
-                let sets = sets.filter(|sets| is_whole && self.follows(sets, client));
-                if sets.is_some() {
-                    // They go with their client.
-                    intent.pins_when_sent = intent.pins_when_sent.without(Pins::of(PinReason::Setting));
-                    intent.pins_when_done = intent.pins_when_done.without(Pins::of(PinReason::Setting));
-                }
-                let plan =
-                    self.plan(body, is_whole && statement.statements == 1, statement.is_unknown, intent, client)?;
+                let plan = self.plan(
+                    body,
+                    is_whole && statement.statements == 1,
+                    statement.is_unknown,
+                    statement.intent,
+                    client,
+                )?;
                 if !self.carry_out(&plan, body, client, out)? {
                     return Ok(Fate::Waits);
                 }
                 self.is_xa |= statement.has_xa;
-                let may_change = plan.may_change() || sets.is_some();
+                let may_change = plan.may_change();
                 let effect = Effect::Statement {
                     pins: plan.intent.pins_when_done.without(plan.told),
                     may_change,
@@ -289,7 +285,7 @@ impl Server {
                     boundary: Boundary::of(&statement),
                     loads_file: statement.is_load_local && client.sends_files(),
                     uses: None,
-                    sets: sets.map(Vec::into_boxed_slice),
+                    sets: plan.sets.map(Vec::into_boxed_slice),
                     releases: matches!(
                         statement.command,
                         Command::Commit(End { release: true, .. }) | Command::Rollback(End { release: true, .. })
@@ -361,13 +357,13 @@ impl Server {
     }
 
     /// A database is selected: that of the login needs no word.
-    fn uses(&self, name: &str) -> Change {
+    pub(super) fn uses(&self, name: &str) -> Change {
         let is_own = name == self.options.database;
         (SCHEMA, if is_own { Value::Default } else { Value::Written(name.to_owned()) })
     }
 
     /// What is set can be had on another connection.
-    fn follows(&self, sets: &[Change], client: &Client) -> bool {
+    pub(super) fn follows(&self, sets: &[Change], client: &Client) -> bool {
         let prepares = || self.owed.iter().any(|owed| matches!(owed.effect, Effect::Prepares(_)));
         sets.iter().all(|(name, value)| match (*name, value) {
             // To what `init_query` has made of it.

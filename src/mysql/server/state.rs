@@ -4,7 +4,7 @@ use super::owed::{Effect, Kind};
 use super::{Client, Server};
 use crate::mysql::frame::packet;
 use crate::mysql::message::command;
-use crate::protocol::{ClientSide, Out, Settings};
+use crate::protocol::{ClientSide, Out, PinReason, Settings};
 use crate::sql::mysql::settings::{
     Change, ISOLATION, NAMES, NO_SCHEMA, PREPARED, READ_ONLY, RESULTS, SCHEMA, STATE_CHANGE, Value, is_no_setting,
     is_variable,
@@ -137,8 +137,19 @@ impl Server {
             |settings: &Settings| settings.edited(|values| others().for_each(|set| edit(values, set, has_init)));
         let applied = edited(&self.applied);
         match client {
-            Some(client) => self.has_now(applied, edited(client.settings()), client),
+            Some(client) => {
+                self.has_now(applied, edited(client.settings()), client);
+                client.may_have_set(asked(sets));
+            }
             None => self.applied = Arc::new(applied),
+        }
+    }
+
+    /// The client has not set these.
+    pub(super) fn has_not_set(&mut self, client: &Client) {
+        let reads_settings = client.unread.names().any(|name| !is_variable(name));
+        if self.has_moved_unread && !reads_settings && !client.unread.unknown().contains(PinReason::Setting) {
+            (self.has_moved, self.has_moved_unread) = (false, false);
         }
     }
 
@@ -195,6 +206,12 @@ impl Server {
     }
 }
 
+/// Those that the server is to be asked for.
+fn asked(sets: &[Change]) -> Vec<String> {
+    let asked = sets.iter().filter(|(_, value)| *value == Value::Asked);
+    asked.map(|(name, _)| (*name).to_owned()).collect()
+}
+
 /// A setting becomes what it is set to. `has_init`: what it was at the login may be another value than the default.
 fn edit(values: &mut BTreeMap<String, String>, (name, value): &Change, has_init: bool) {
     if *name == NAMES {
@@ -207,6 +224,7 @@ fn edit(values: &mut BTreeMap<String, String>, (name, value): &Change, has_init:
             return;
         }
         Value::Written(value) => value.clone(),
+        Value::Asked => return,
         Value::Appended(more) => match values.get(*name).and_then(|known| known.rsplit_once('\'')) {
             // A string, or one that was appended.
             Some((begins, ends)) => format!("{}'{ends}", appended(begins, more)),

@@ -1,4 +1,5 @@
-//! What one plain statement begins or ends on its connection, by name: temporary tables, locks, handlers, statements that SQL prepares.
+//! What one plain statement begins or ends on its connection, by name: temporary tables, locks, handlers, statements that SQL prepares,
+//! what the next transaction is to be.
 //!
 //! As with [`settings`](super::settings), only what every server reads alike is taken. Whatever is not understood here keeps its client
 //! where it is, as the scan says.
@@ -29,6 +30,8 @@ pub enum Thing {
     Handler(String),
     /// `PREPARE`, by its name.
     Statement(String),
+    /// `SET TRANSACTION`: what the next transaction is to be, which ends it.
+    NextTransaction,
 }
 
 /// What a statement does to such things once it has succeeded.
@@ -63,6 +66,7 @@ impl Thing {
             Self::UserLock(_) | Self::TableLocks | Self::InstanceLock => PinReason::SessionLock,
             Self::Handler(_) => PinReason::HeldCursor,
             Self::Statement(_) => PinReason::PreparedStatement,
+            Self::NextTransaction => PinReason::Setting,
         }
     }
 }
@@ -72,7 +76,7 @@ pub fn of(text: &[u8]) -> Option<Hold> {
     let first = text.trim_ascii_start().get(..3)?.to_ascii_lowercase();
     match &first[..] {
         b"cre" => created(text),
-        b"dro" | b"dea" | b"loc" | b"unl" | b"flu" | b"han" | b"pre" | b"exe" => {
+        b"set" | b"beg" | b"sta" | b"dro" | b"dea" | b"loc" | b"unl" | b"flu" | b"han" | b"pre" | b"exe" => {
             let tokens = plain(text)?;
             words(&tokens)
         }
@@ -148,6 +152,15 @@ fn words(tokens: &[Token<'_>]) -> Option<Hold> {
         let is_rest = |token: &Token<'_>| matches!(token.kind, Kind::UserVariable | Kind::Comma);
         let is_whole = rest.is_empty() || after(rest, &["using"])?.iter().all(is_rest);
         return is_whole.then_some(Hold::Executes(name(one)?.to_ascii_lowercase()));
+    }
+    if let Some([_, ..]) = after(tokens, &["set", "transaction"]) {
+        return Some(Hold::Begins(vec![Thing::NextTransaction]));
+    }
+    if after(tokens, &["start", "transaction"]).is_some()
+        || matches!(after(tokens, &["begin"]), Some([]))
+        || matches!(after(tokens, &["begin", "work"]), Some([]))
+    {
+        return ends(Thing::NextTransaction);
     }
     let is_tables = |token: &Token<'_>| is(token, "tables") || is(token, "table");
     match tokens {
@@ -301,6 +314,13 @@ mod tests {
         for (text, expected) in [
             ("LOCK TABLES a READ, b WRITE", begins(Thing::TableLocks)),
             ("LOCK TABLES", None),
+            ("SET TRANSACTION READ ONLY", begins(Thing::NextTransaction)),
+            ("SET TRANSACTION", None),
+            ("SET SESSION TRANSACTION READ ONLY", None),
+            ("begin", ends(Thing::NextTransaction)),
+            ("BEGIN WORK;", ends(Thing::NextTransaction)),
+            ("START TRANSACTION READ ONLY", ends(Thing::NextTransaction)),
+            ("BEGIN NOT ATOMIC SELECT 1; END", None),
             ("UNLOCK TABLES", ends(Thing::TableLocks)),
             ("UNLOCK TABLES x", None),
             ("FLUSH TABLES WITH READ LOCK", begins(Thing::TableLocks)),

@@ -18,6 +18,8 @@ pub enum Value {
     Default,
     /// As it is written, a string with its quotes.
     Written(String),
+    /// What only the server can say: it is to be asked.
+    Asked,
     /// Of the modes that there are, and these beside them: `,MODE,MODE`.
     Appended(String),
 }
@@ -53,10 +55,11 @@ pub const SCHEMA: &str = "schema";
 pub const NO_SCHEMA: &str = "";
 /// How texts and values are taken.
 pub const SQL_MODE: &str = "sql_mode";
-/// Modes that change nothing about how a text is read.
+/// Modes that change nothing about where a text's words, strings and comments begin and end.
 const MODES: &[&str] = &[
     "allow_invalid_dates",
     "error_for_division_by_zero",
+    "high_not_precedence",
     "no_auto_create_user",
     "no_auto_value_on_zero",
     "no_engine_substitution",
@@ -64,8 +67,13 @@ const MODES: &[&str] = &[
     "no_zero_date",
     "no_zero_in_date",
     "only_full_group_by",
+    "pad_char_to_full_length",
+    "pipes_as_concat",
+    "real_as_float",
     "strict_all_tables",
     "strict_trans_tables",
+    "time_round_fractional",
+    "time_truncate_fractional",
     "traditional",
 ];
 
@@ -127,32 +135,24 @@ const FOLLOWED: &[&str] = &[
 /// Variables whose new value is not the one that is written: the server has to be asked.
 const ASKED: &[&str] = &["optimizer_switch"];
 
-/// What the text sets, if that is all it does.
+/// What the text sets, if that is all it does; user variables that it sets as well are left out.
 pub fn changes(text: &[u8]) -> Option<Vec<Change>> {
-    let tokens = tokens(text, b"\\\"`#/$")?;
+    let tokens = tokens(text)?;
     if let Some(changes) = characteristics(&tokens) {
         return Some(changes);
     }
-    assignments(&tokens).map(|tokens| assignment(tokens)).collect()
+    let settings = assignments(&tokens).filter(|tokens| tokens.first().is_none_or(|at| at.kind != Kind::UserVariable));
+    settings
+        .map(|tokens| {
+            let asked = || Some((Some(target(tokens)?.name).filter(|name| *name != STATE_CHANGE)?, Value::Asked));
+            assignment(tokens).or_else(asked)
+        })
+        .collect()
 }
 
-/// The settings that the text gives values, whatever they are: each can be asked for behind it. User variables that it sets as well are left
-/// out. `None`: it may do more.
-pub fn touched(text: &[u8]) -> Option<Vec<String>> {
-    let tokens = tokens(text, b"\\`#/")?;
-    let mut names = Vec::new();
-    for tokens in assignments(&tokens) {
-        if tokens.first()?.kind != Kind::UserVariable {
-            let name = Some(target(tokens)?.name).filter(|name| *name != STATE_CHANGE)?;
-            names.push(name.to_owned());
-        }
-    }
-    Some(names)
-}
-
-/// What is behind the `SET` of a text that is one such statement, written in plain letters and none of these.
-fn tokens<'a>(text: &'a [u8], unwanted: &[u8]) -> Option<Vec<Token<'a>>> {
-    let is_plain = |byte: &u8| matches!(byte, b' ' | b'\t' | b'\r' | b'\n' | b'!'..=b'~') && !unwanted.contains(byte);
+/// What is behind the `SET` of a text that is one such statement, written in plain letters.
+fn tokens(text: &[u8]) -> Option<Vec<Token<'_>>> {
+    let is_plain = |byte: &u8| matches!(byte, b' ' | b'\t' | b'\r' | b'\n' | b'!'..=b'~') && !b"\\`#/".contains(byte);
     let begins = text.trim_ascii_start().get(..3).is_some_and(|word| word.eq_ignore_ascii_case(b"set"));
     if !begins
         || text.len() > SET_BYTES_MAX
@@ -271,7 +271,7 @@ fn assignment(tokens: &[Token<'_>]) -> Option<Change> {
         }
         // `NAMES` says which that is.
         Value::Default if name == RESULTS => return None,
-        Value::Default => {}
+        Value::Default | Value::Asked => {}
         Value::Appended(modes) => are_modes(modes).then_some(())?,
         Value::Written(text) => may_follow(name, text).then_some(())?,
     }
@@ -384,6 +384,7 @@ mod tests {
         let changes = changes(text.as_bytes())?;
         let one = |(name, value): &Change| match value {
             Value::Default => format!("{name} -"),
+            Value::Asked => format!("{name} ?"),
             Value::Written(text) => format!("{name} {text}"),
             Value::Appended(text) => format!("{name} +{text}"),
         };
@@ -423,6 +424,20 @@ mod tests {
                 "sql_mode +,STRICT_ALL_TABLES,NO_AUTO_VALUE_ON_ZERO",
             ),
             ("SET SQL_AUTO_IS_NULL = 0", "sql_auto_is_null 0"),
+            ("SET sql_mode = 'STRICT_ALL_TABLES,PIPES_AS_CONCAT'", "sql_mode 'STRICT_ALL_TABLES,PIPES_AS_CONCAT'"),
+            // Beside user variables, and by what only the server can tell.
+            ("SET autocommit = 0, @a = f(1, 2)", "autocommit 0"),
+            ("SET @a = 1", ""),
+            (
+                "SET sql_mode=(SELECT CONCAT(@@sql_mode, ',PIPES_AS_CONCAT')),time_zone='+00:00',NAMES utf8mb4 COLLATE utf8mb4_bin",
+                "sql_mode ?, time_zone '+00:00', names utf8mb4 COLLATE utf8mb4_bin",
+            ),
+            ("SET sql_mode = 'ANSI_QUOTES', optimizer_switch = 'mrr=on'", "sql_mode ?, optimizer_switch ?"),
+            ("SET sql_mode = CONCAT(@@global.sql_mode, ',TRADITIONAL')", "sql_mode ?"),
+            ("SET sql_mode = CONCAT(@@sql_mode, 'TRADITIONAL')", "sql_mode ?"),
+            ("SET autocommit = 1 + 1, wait_timeout = 600", "autocommit ?, wait_timeout ?"),
+            ("SET time_zone = \"a\", sql_auto_is_null = 1", "time_zone ?, sql_auto_is_null ?"),
+            ("SET time_zone = 'a' 'b', character_set_results = DEFAULT", "time_zone ?, character_set_results ?"),
         ] {
             assert_eq!(shown(text).as_deref(), Some(expected), "{text}");
         }
@@ -431,38 +446,18 @@ mod tests {
     #[test]
     fn what_is_left_to_the_scan() {
         for text in [
-            "SET sql_mode = 'ANSI_QUOTES'",
-            "SET sql_mode = 'STRICT_ALL_TABLES,NO_BACKSLASH_ESCAPES'",
-            "SET sql_mode = ORACLE",
-            "SET sql_mode = 0",
-            "SET sql_mode = CONCAT(@@sql_mode, ',ANSI')",
-            "SET sql_mode = CONCAT(@@global.sql_mode, ',TRADITIONAL')",
-            "SET sql_mode = CONCAT(@a, ',TRADITIONAL')",
-            "SET sql_mode = CONCAT(@@sql_mode, 'TRADITIONAL')",
-            "SET sql_mode = REPLACE(@@sql_mode, 'ONLY_FULL_GROUP_BY', '')",
             "SET NAMES",
             "SET NAMES utf8mb4 COLLATE",
             "SET NAMES 'a b'",
             "SET CHARACTER SET utf8mb4",
-            "SET character_set_results = DEFAULT",
             "SET character_set_client = gbk",
-            "SET @a = 1",
-            "SET autocommit = 0, @a = 1",
-            "SET autocommit = @a",
-            "SET autocommit = (SELECT 1)",
-            "SET autocommit = 1 + 1",
-            "SET autocommit = f()",
             "SET GLOBAL wait_timeout = 1",
             "SET PERSIST wait_timeout = 1",
             "SET @@global.wait_timeout = 1",
             "SET GLOBAL max_connections = 9, wait_timeout = 1",
-            "SET wait_timeout = @@global.wait_timeout",
             "SET @@transaction_isolation = 'SERIALIZABLE'",
             "SET TRANSACTION ISOLATION LEVEL SERIALIZABLE",
-            "SET time_zone = 'a''b'",
-            "SET time_zone = 'a' 'b'",
             "SET time_zone = 'a\\b'",
-            "SET time_zone = \"a\"",
             "SET `autocommit` = 0",
             "SET autocommit = 0; SELECT 1",
             "SET autocommit = 0;;",
@@ -474,10 +469,9 @@ mod tests {
             "SET autocommit = 0,",
             "SET STATEMENT wait_timeout = 1 FOR SELECT 1",
             "SET timestamp = 1",
-            "SET wait_timeout = 600",
+            "SET timestamp = 1, autocommit = @a",
+            "SET session_track_state_change = @a",
             "SET SESSION session_track_transaction_info = 'STATE'",
-            "SET optimizer_switch = 'mrr=on'",
-            "SET sql_auto_is_null = 1",
             "SETautocommit = 0",
             "SELECT 1",
             "",

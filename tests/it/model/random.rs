@@ -26,7 +26,13 @@ pub fn number_of(name: &str, otherwise: u64) -> u64 {
 
 /// The seed of a run, which is printed.
 pub fn seed() -> u64 {
-    let seed = number_of("SLUICEGATE_MODEL_SEED", rand::random_range(0..1_000_000));
+    seed_or(None)
+}
+
+/// The same: this one, unless the environment says otherwise.
+pub fn seed_or(otherwise: Option<u64>) -> u64 {
+    let otherwise = otherwise.unwrap_or_else(|| rand::random_range(0..1_000_000));
+    let seed = number_of("SLUICEGATE_MODEL_SEED", otherwise);
     println!("SLUICEGATE_MODEL_SEED={seed}");
     seed
 }
