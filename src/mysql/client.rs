@@ -143,6 +143,13 @@ impl Client {
         }
     }
 
+    /// A statement has left something to ask for. Who asks keeps its connection up to its next statement.
+    pub(super) fn has_last_values(&mut self) {
+        if self.asks_last_values {
+            self.pins.add(PinReason::Sequence);
+        }
+    }
+
     /// Its next question for last values may come on the same connection.
     pub(super) fn may_ask_here(&self) -> bool {
         self.asks_last_values || self.is_busy_here || !self.pins.is_empty()
@@ -463,6 +470,12 @@ impl ClientSide for Client {
 
     fn expect_to_ask(&mut self) {
         self.asks_last_values = true;
+    }
+
+    fn is_kept_for_a_moment(&self) -> bool {
+        let is_asked = self.unread.unknown().is_empty() && self.held.is_only_asked();
+        let asked = if is_asked { self.unread.reasons().and(self.held.reasons()) } else { Pins::NONE };
+        self.pins().without(asked).are_for_a_moment()
     }
 
     fn let_go_of_last_values(&mut self) {

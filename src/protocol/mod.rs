@@ -456,6 +456,12 @@ pub trait ClientSide {
     /// Other clients of its program ask for last values: it keeps its connection behind what may make some.
     fn expect_to_ask(&mut self);
 
+    /// It keeps its connection for last values alone, or beside them for what [goes away](ServerSide::verify) as soon as the server is
+    /// asked, which would spoil them.
+    fn is_kept_for_a_moment(&self) -> bool {
+        self.pins().are_for_a_moment()
+    }
+
     /// It does not keep its connection for last values any longer.
     fn let_go_of_last_values(&mut self);
 

@@ -570,7 +570,7 @@ impl<P: Protocol> Session<P> {
                     Phase::InTransaction
                 }
                 Status::Owing if self.at_end => Phase::Abandoned,
-                Status::Idle if self.client.pins().are_for_a_moment() => Phase::Lingering,
+                Status::Idle if self.client.is_kept_for_a_moment() => Phase::Lingering,
                 Status::Idle if self.is_pinned() => Phase::Pinned,
                 Status::Idle => Phase::Idle,
                 Status::Owing | Status::Ended => Phase::Busy,

@@ -47,6 +47,7 @@ mod my_model;
 mod my_packets;
 mod my_prepared;
 mod my_servers;
+mod my_sessions;
 mod my_settings;
 mod my_sysbench;
 mod my_transactions;

@@ -427,6 +427,9 @@ impl Server {
                 }
                 if let Some(client) = client {
                     client.pin(pins, b"");
+                    if ok.warnings > 0 {
+                        client.has_last_values();
+                    }
                     if let Some(hold) = hold {
                         self.is_done(*hold, client);
                     }
@@ -596,6 +599,7 @@ impl Server {
                         self.has_not_set(client);
                     }
                 }
+                client.as_deref_mut().into_iter().for_each(Client::has_last_values);
                 if let (Some(hold), Some(client)) = (hold, client.as_deref_mut()) {
                     self.has_failed(&hold, &error.code, client);
                 }

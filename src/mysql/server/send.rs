@@ -432,7 +432,11 @@ impl Server {
         }
         let may_ask = intent.asks_sequence || reasons.contains(PinReason::OpaqueCode);
         // Behind its own statement a client's values must stay as they are: they are made its own before that.
-        if may_ask || reasons.contains(PinReason::Unreadable) || intent.draws_sequence && client.may_ask_here() {
+        if may_ask
+            || reasons.contains(PinReason::Unreadable)
+            || intent.draws_sequence && client.may_ask_here()
+            || client.asks_last_values
+        {
             self.guard_values(client, out);
         }
         match text {
