@@ -13,6 +13,7 @@
 
 pub mod holds;
 mod lexer;
+pub mod long;
 pub mod mentions;
 mod names;
 mod routine;

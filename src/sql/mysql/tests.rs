@@ -610,14 +610,14 @@ fn long_texts() {
     assert_eq!(reading(classify_prefix(b"KILL 5", MYSQL)), "1 !unreadable asks draws ends kill");
 }
 
-fn dialect() -> impl Strategy<Value = Dialect> {
+pub(super) fn dialect() -> impl Strategy<Value = Dialect> {
     any::<[bool; 6]>().prop_map(|[ansi_quotes, no_backslash_escapes, multibyte_unsafe, utf8, mariadb, unsure]| {
         Dialect { ansi_quotes, no_backslash_escapes, multibyte_unsafe, utf8, mariadb, unsure }
     })
 }
 
 /// Pieces that make texts which mean something, and bytes that don't.
-fn text() -> impl Strategy<Value = Vec<u8>> {
+pub(super) fn text() -> impl Strategy<Value = Vec<u8>> {
     let pieces = [
         "SELECT",
         "SET",
