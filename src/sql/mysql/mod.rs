@@ -159,9 +159,7 @@ pub fn command(text: &[u8]) -> Command {
 pub fn classify_prefix(first: &[u8], dialect: Dialect) -> Statement {
     let first = first.get(..TEXT_BYTES_MAX).unwrap_or(first);
     let mut statement = read_all_ways(first, dialect);
-    statement.command = Command::Other;
-    statement.may_end_transaction = true;
-    scan::is_unreadable(&mut statement.intent);
+    statement.may_be_anything();
     statement
 }
 
@@ -187,14 +185,35 @@ fn read_all_ways(text: &[u8], dialect: Dialect) -> Statement {
     }
     let mut found = found.unwrap_or_default();
     if too_many {
-        scan::is_unreadable(&mut found.intent);
-        found.may_end_transaction = true;
-        found.command = Command::Other;
+        found.may_be_anything();
     }
     found
 }
 
 impl Statement {
+    /// A transaction may be open behind its error, although none was before.
+    pub fn may_begin(&self) -> bool {
+        self.statements != 1 || self.may_end_transaction || self.command == Command::Begin
+    }
+
+    /// The server closes behind it.
+    pub const fn releases(&self) -> bool {
+        matches!(
+            self.command,
+            Command::Commit(End { release: true, .. }) | Command::Rollback(End { release: true, .. })
+        )
+    }
+
+    /// Not all of it can be read.
+    pub fn may_be_anything(&mut self) {
+        self.command = Command::Other;
+        self.may_end_transaction = true;
+        self.intent.pins_when_sent.add(PinReason::Unreadable);
+        self.intent.asks_sequence = true;
+        self.intent.draws_sequence = true;
+        self.intent.changes_settings = true;
+    }
+
     /// One or the other, which is not known.
     pub fn or(self, other: Self) -> Self {
         Self {

@@ -10,7 +10,7 @@ use super::names::is_known;
 use super::routine::Routine;
 use super::words::{Word, Words};
 use super::{CHANGE_SETTINGS, Command, Dialect, End, KillKind, Statement};
-use crate::protocol::{Intent, PinReason, Pins};
+use crate::protocol::{PinReason, Pins};
 
 /// Reads a text; and whether a dollar quote was in it.
 pub(super) fn read(text: &[u8], dialect: Dialect, reading: Reading) -> (Statement, bool) {
@@ -23,14 +23,6 @@ pub(super) fn read(text: &[u8], dialect: Dialect, reading: Reading) -> (Statemen
     }
     scan.unreadable |= lexer.is_ambiguous();
     (scan.finish(), lexer.has_dollar_quote())
-}
-
-/// What can't be read may be anything.
-pub(super) fn is_unreadable(intent: &mut Intent) {
-    intent.pins_when_sent.add(PinReason::Unreadable);
-    intent.asks_sequence = true;
-    intent.draws_sequence = true;
-    intent.changes_settings = true;
 }
 
 /// The server may read other tokens where these bytes of one stand, by what is not known of its settings.
@@ -497,9 +489,7 @@ impl Scan {
             }
         }
         if self.unreadable {
-            is_unreadable(&mut found.intent);
-            found.may_end_transaction = true;
-            found.command = Command::Other;
+            found.may_be_anything();
         }
         let pins = found.intent.pins_when_sent.and(found.intent.pins_when_done);
         found.intent.changes_settings |= CHANGE_SETTINGS.iter().any(|reason| pins.contains(*reason));
