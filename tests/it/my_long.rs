@@ -93,6 +93,9 @@ fn my_130_what_keeps_nobody() {
             talk.same(&[first, &long, last].concat());
             assert_eq!(other.value("SELECT 'free'"), "free");
         }
+        // What MySQL's own command line begins with.
+        talk.same("select $$");
+        assert_eq!(other.value("SELECT 'free'"), "free");
         talk.same("BEGIN");
         talk.same(&["INSERT INTO t (b) VALUES ('", &long, "')"].concat());
         talk.all(&["SELECT COUNT(*) FROM t", "ROLLBACK"]);

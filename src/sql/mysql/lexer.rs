@@ -202,7 +202,9 @@ impl<'a> Lexer<'a> {
             self.has_dollar_quote = true;
             if self.reading.dollar_strings {
                 let inside = rest.get(tag..)?;
-                return Some((Kind::Literal, tag + memchr::memmem::find(inside, quote)? + tag));
+                // One that does not end is an error of the server's, whatever stands there.
+                let end = memchr::memmem::find(inside, quote).map(|len| tag + len + tag);
+                return Some((Kind::Literal, end.unwrap_or(rest.len())));
             }
         }
         Some((Kind::Word, run(rest, 0, is_word)))

@@ -258,6 +258,10 @@ impl Reader {
                 return (0, false);
             }
             [b'"', ..] if self.dialect.ansi_quotes => return self.word(rest, last),
+            // What there is most of.
+            [b',', ..] => return self.sign(Kind::Comma, rest),
+            [b'(', ..] => return self.sign(Kind::Open, rest),
+            [b')', ..] => return self.sign(Kind::Close, rest),
             [quote @ (b'\'' | b'"'), ..] => {
                 self.look(Kind::Literal, rest.get(..1).unwrap_or_default());
                 self.inside = Inside::String(*quote);
@@ -268,6 +272,11 @@ impl Reader {
         self.inside = inside;
         self.behind = None;
         (taken, true)
+    }
+
+    fn sign(&mut self, kind: Kind, rest: &[u8]) -> (usize, bool) {
+        self.token(Token { kind, bytes: rest.get(..1).unwrap_or_default(), start: 0 });
+        (1, true)
     }
 
     /// A token that is no string.

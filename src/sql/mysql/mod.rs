@@ -8,8 +8,8 @@
 //!   stored function that has a built-in one's name and is called like it
 //! * how `completion_type` changes a `COMMIT`, and that every `SELECT` sets `FOUND_ROWS()` and the warnings: whoever asks for
 //!   such values says so (`asks_sequence`), but not everyone who makes one (`draws_sequence`)
-//! * texts longer than [`TEXT_BYTES_MAX`]: their beginning is read, and they pin as unreadable; `INSERT ... VALUES` is no
-//!   exception, as a second statement may follow
+//! * what comes behind the first [`TEXT_BYTES_MAX`] of a text that is prepared, and of one that `long.rs` can't read as it passes: these
+//!   pin as unreadable, as anything may follow
 
 pub mod holds;
 mod lexer;

@@ -105,6 +105,18 @@ enum Set {
     Statement,
 }
 
+impl Current {
+    /// Rows of values may be read, of which there are many: signs and values say nothing here.
+    const fn is_plain(&self) -> bool {
+        self.head.len >= HEAD_MAX
+            && matches!(self.set, Set::No)
+            && !matches!(self.previous.word, Word::Dot)
+            && self.routine.is_none()
+            && !self.awaits_argument
+            && !self.names_setting
+    }
+}
+
 impl Head {
     fn words(&self) -> &[Word] {
         self.words.get(..self.len).unwrap_or(&self.words)
@@ -157,6 +169,12 @@ impl Scan {
         let now = &mut self.statement;
         if word == Word::Open && now.head.len == 0 {
             now.depth += 1;
+            return;
+        }
+        if matches!(word, Word::Comma | Word::Literal | Word::Number) && now.is_plain() {
+            now.head.len = now.head.len.saturating_add(1);
+            now.seen.add(word);
+            now.previous = Previous { word, introducer: previous.word, ..Previous::default() };
             return;
         }
         now.head.push(word, token);

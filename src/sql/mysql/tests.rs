@@ -553,6 +553,9 @@ fn dollar_quotes() {
             ("CREATE FUNCTION f() RETURNS INT LANGUAGE JAVASCRIPT AS $x$ return ';' $x$", "1 ends"),
             ("SELECT $$ ' $$, GET_LOCK('a', 1) -- '", "1 !session_lock"),
             ("SELECT $a, a$b FROM $t", "1"),
+            // With this MySQL's own command line asks which of both it is.
+            ("select $$", "1"),
+            ("SELECT $$ ; KILL 5", "2 ends kill"),
         ],
     );
     check_in(MARIADB, &[("SELECT $$, GET_LOCK('a', 1), $$", "1 !session_lock"), ("SELECT $$", "1")]);
