@@ -59,12 +59,17 @@ impl Held {
     /// A text that may give tables other names.
     pub fn may_rename(&self, text: &[u8]) -> bool {
         let may = |word: &[u8; 5]| text.windows(word.len()).any(|bytes| bytes.eq_ignore_ascii_case(word));
-        self.things.iter().any(|thing| matches!(thing, Thing::Table(..))) && (may(b"alter") || may(b"renam"))
+        self.has_table() && (may(b"alter") || may(b"renam"))
     }
 
     /// Nobody knows the names of tables any more.
     pub fn lose_tables(&mut self) {
         self.unknown.add(PinReason::TemporaryObject);
+    }
+
+    /// There are some that may get other names.
+    pub fn has_table(&self) -> bool {
+        self.things.iter().any(|thing| matches!(thing, Thing::Table(..)))
     }
 
     /// They are there.

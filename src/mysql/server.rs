@@ -5,6 +5,7 @@
 //! connection is reset. Triggers, and functions that statements call without naming them, are not seen: see [`crate::sql`].
 
 mod execute;
+mod long;
 mod lost;
 mod owed;
 mod plan;
@@ -30,6 +31,7 @@ use crate::protocol::{
     Sides, Status, Tally, Violation,
 };
 use crate::sql::mysql::settings::NAMES;
+use long::LongText;
 use owed::{Effect, Kind, Owed};
 use prepared::Prepared;
 use std::collections::VecDeque;
@@ -74,6 +76,8 @@ pub struct Server {
     instead: Option<Effect>,
     /// The reply that is owed last is its.
     is_sending_owed: bool,
+    /// It is a text's.
+    long: Option<Box<LongText>>,
     /// The rest of a packet of the server's.
     receiving: Rest,
     /// The client sends a file, up to an empty packet.
@@ -162,6 +166,7 @@ impl Server {
             sending: Rest::NONE,
             instead: None,
             is_sending_owed: false,
+            long: None,
             receiving: Rest::NONE,
             file: File::None,
             client: None,

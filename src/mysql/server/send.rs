@@ -1,7 +1,7 @@
 //! Client to server: what each command owes, and what it may leave on the connection.
 //!
-//! Texts are read up to a length, and classified; everything else passes by its length. A command that must not reach the
-//! server is replaced by a ping, in whose place the client gets its error.
+//! Texts are read and classified, those that are too long to be kept as they pass (`long.rs`); everything else passes by its
+//! length. A command that must not reach the server is replaced by a ping, in whose place the client gets its error.
 
 use super::owed::{Effect, Kind, Owed};
 use super::{Client, File, OWED_MAX, Rest, Server};
@@ -13,13 +13,13 @@ use crate::mysql::message::{command, status};
 use crate::mysql::statement::Boundary;
 use crate::protocol::{ClientError, ClientSide, Intent, Out, PinReason, Pins, Violation};
 use crate::sql::mysql::settings::{self, Change, NAMES, SCHEMA, Value};
-use crate::sql::mysql::{self as sql, Command, Dialect, End, KillKind, TEXT_BYTES_MAX};
+use crate::sql::mysql::{self as sql, Dialect, KillKind, TEXT_BYTES_MAX};
 
 /// Reasons to pin that may come to nothing: last values are kept until the client has asked, or has let go of them.
-const UNCERTAIN: Pins = Pins::of(PinReason::Sequence);
+pub(super) const UNCERTAIN: Pins = Pins::of(PinReason::Sequence);
 
 /// What a statement pins for that may select another database.
-const MOVING: Pins = Pins::of(PinReason::Setting)
+pub(super) const MOVING: Pins = Pins::of(PinReason::Setting)
     .and(Pins::of(PinReason::OpaqueCode))
     .and(Pins::of(PinReason::Unreadable))
     .and(Pins::of(PinReason::ServerProcess));
@@ -66,6 +66,9 @@ impl Server {
                     break;
                 }
                 at += taken;
+                if self.sending.is_none() {
+                    self.end_long(client);
+                }
                 continue;
             }
             if self.file != File::None {
@@ -211,6 +214,7 @@ impl Server {
             if self.sending.passes {
                 out.pass(at..at + taken);
             }
+            self.read_long(rest.get(..taken).unwrap_or_default());
             self.sending.left -= taken;
             return taken;
         }
@@ -259,8 +263,11 @@ impl Server {
         client.is_busy_here |= self.in_transaction();
         let (kind, effect) = match command {
             command::QUERY => {
-                let statement = self.read(body, head, client)?;
                 let is_whole = head.len == body.len() + 1;
+                if let Some(reader) = (!is_whole).then(|| self.read_first(body, client)).flatten() {
+                    return self.begin_long(reader, head.len - 1 - body.len(), client, out);
+                }
+                let statement = self.read(body, head, client)?;
                 let plan = self.plan(
                     body,
                     is_whole && statement.statements == 1,
@@ -277,19 +284,12 @@ impl Server {
                     pins: plan.intent.pins_when_done.without(plan.told),
                     may_change,
                     hold: plan.hold.map(Box::new),
-                    is_doubtful: may_change
-                        || plan.intent.draws_sequence
-                        || statement.statements != 1
-                        || statement.may_end_transaction
-                        || matches!(statement.command, Command::Begin),
+                    is_doubtful: may_change || plan.intent.draws_sequence || statement.may_begin(),
                     boundary: Boundary::of(&statement),
                     loads_file: statement.is_load_local && client.sends_files(),
                     uses: None,
                     sets: plan.sets.map(Vec::into_boxed_slice),
-                    releases: matches!(
-                        statement.command,
-                        Command::Commit(End { release: true, .. }) | Command::Rollback(End { release: true, .. })
-                    ),
+                    releases: statement.releases(),
                 };
                 // What comes behind it is read, and shared, under what it sets; or it is a file.
                 self.holding |= matches!(
@@ -443,6 +443,12 @@ impl Server {
             Some((told, text)) => client.pin(intent.pins_when_sent.without(told), text),
             None => client.pin_for_command(intent.pins_when_sent),
         }
+        self.uses_values(intent, client);
+        Ok(true)
+    }
+
+    /// A statement is sent that may ask for last values, or make some.
+    pub(super) fn uses_values(&mut self, intent: Intent, client: &mut Client) {
         client.asks_last_values |= intent.asks_sequence;
         self.own_values |= intent.draws_sequence;
         if client.asks_last_values && intent.draws_sequence {
@@ -450,7 +456,6 @@ impl Server {
         } else {
             client.pins = client.pins.without(Pins::of(PinReason::Sequence));
         }
-        Ok(true)
     }
 }
 

@@ -96,6 +96,15 @@ impl<'a> Lexer<'a> {
         }
     }
 
+    /// Of what follows right behind a token of this kind, if there is one.
+    pub(super) fn behind(kind: Option<Kind>, text: &'a [u8], dialect: Dialect, reading: Reading) -> Self {
+        Self {
+            is_behind_dot: kind == Some(Kind::Dot),
+            is_behind_word: kind == Some(Kind::Word),
+            ..Self::new(text, dialect, reading)
+        }
+    }
+
     /// What has been passed so far may be read otherwise than it came out.
     pub(super) const fn is_ambiguous(&self) -> bool {
         self.is_ambiguous
@@ -193,7 +202,9 @@ impl<'a> Lexer<'a> {
             self.has_dollar_quote = true;
             if self.reading.dollar_strings {
                 let inside = rest.get(tag..)?;
-                return Some((Kind::Literal, tag + memchr::memmem::find(inside, quote)? + tag));
+                // One that does not end is an error of the server's, whatever stands there.
+                let end = memchr::memmem::find(inside, quote).map(|len| tag + len + tag);
+                return Some((Kind::Literal, end.unwrap_or(rest.len())));
             }
         }
         Some((Kind::Word, run(rest, 0, is_word)))
@@ -332,16 +343,16 @@ fn exponent(rest: &[u8], at: usize) -> usize {
 }
 
 /// How many bytes from `at` on are of a kind.
-fn run(text: &[u8], at: usize, is: impl Fn(u8) -> bool) -> usize {
+pub(super) fn run(text: &[u8], at: usize, is: impl Fn(u8) -> bool) -> usize {
     let rest = text.get(at..).unwrap_or_default();
     rest.iter().position(|byte| !is(*byte)).unwrap_or(rest.len())
 }
 
 /// Bytes above ASCII are taken for letters; the scan looks after those that may be blanks.
-const fn is_word(byte: u8) -> bool {
+pub(super) const fn is_word(byte: u8) -> bool {
     matches!(byte, b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'_' | b'$' | 0x80..)
 }
 
-const fn is_space(byte: u8) -> bool {
+pub(super) const fn is_space(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t' | b'\n' | b'\r' | 0x0b | 0x0c)
 }

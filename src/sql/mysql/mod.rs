@@ -8,11 +8,12 @@
 //!   stored function that has a built-in one's name and is called like it
 //! * how `completion_type` changes a `COMMIT`, and that every `SELECT` sets `FOUND_ROWS()` and the warnings: whoever asks for
 //!   such values says so (`asks_sequence`), but not everyone who makes one (`draws_sequence`)
-//! * texts longer than [`TEXT_BYTES_MAX`]: their beginning is read, and they pin as unreadable; `INSERT ... VALUES` is no
-//!   exception, as a second statement may follow
+//! * what comes behind the first [`TEXT_BYTES_MAX`] of a text that is prepared, and of one that `long.rs` can't read as it passes: these
+//!   pin as unreadable, as anything may follow
 
 pub mod holds;
 mod lexer;
+pub mod long;
 pub mod mentions;
 mod names;
 mod routine;
@@ -158,9 +159,7 @@ pub fn command(text: &[u8]) -> Command {
 pub fn classify_prefix(first: &[u8], dialect: Dialect) -> Statement {
     let first = first.get(..TEXT_BYTES_MAX).unwrap_or(first);
     let mut statement = read_all_ways(first, dialect);
-    statement.command = Command::Other;
-    statement.may_end_transaction = true;
-    scan::is_unreadable(&mut statement.intent);
+    statement.may_be_anything();
     statement
 }
 
@@ -186,14 +185,35 @@ fn read_all_ways(text: &[u8], dialect: Dialect) -> Statement {
     }
     let mut found = found.unwrap_or_default();
     if too_many {
-        scan::is_unreadable(&mut found.intent);
-        found.may_end_transaction = true;
-        found.command = Command::Other;
+        found.may_be_anything();
     }
     found
 }
 
 impl Statement {
+    /// A transaction may be open behind its error, although none was before.
+    pub fn may_begin(&self) -> bool {
+        self.statements != 1 || self.may_end_transaction || self.command == Command::Begin
+    }
+
+    /// The server closes behind it.
+    pub const fn releases(&self) -> bool {
+        matches!(
+            self.command,
+            Command::Commit(End { release: true, .. }) | Command::Rollback(End { release: true, .. })
+        )
+    }
+
+    /// Not all of it can be read.
+    pub fn may_be_anything(&mut self) {
+        self.command = Command::Other;
+        self.may_end_transaction = true;
+        self.intent.pins_when_sent.add(PinReason::Unreadable);
+        self.intent.asks_sequence = true;
+        self.intent.draws_sequence = true;
+        self.intent.changes_settings = true;
+    }
+
     /// One or the other, which is not known.
     pub fn or(self, other: Self) -> Self {
         Self {

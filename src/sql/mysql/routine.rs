@@ -6,7 +6,7 @@
 use super::words::Word;
 
 /// A procedure, function, trigger or event that is being defined; made when its kind has been read.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(super) struct Routine {
     /// Its body has begun.
     has_body: bool,

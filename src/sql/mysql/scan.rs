@@ -10,53 +10,42 @@ use super::names::is_known;
 use super::routine::Routine;
 use super::words::{Word, Words};
 use super::{CHANGE_SETTINGS, Command, Dialect, End, KillKind, Statement};
-use crate::protocol::{Intent, PinReason, Pins};
+use crate::protocol::{PinReason, Pins};
 
 /// Reads a text; and whether a dollar quote was in it.
 pub(super) fn read(text: &[u8], dialect: Dialect, reading: Reading) -> (Statement, bool) {
     let mut lexer = Lexer::new(text, dialect, reading);
-    let mut scan = Scan { dialect, ..Scan::default() };
+    let mut scan = Scan::new(dialect);
+    let mut before = &[][..];
     for token in lexer.by_ref() {
-        scan.unreadable |= token.kind == Kind::Unterminated || is_ambiguous(token, dialect);
-        if token.kind == Kind::Semicolon {
-            scan.semicolon();
-        } else {
-            scan.token(token);
-        }
+        scan.read(token, before);
+        before = token.bytes;
     }
     scan.unreadable |= lexer.is_ambiguous();
     (scan.finish(), lexer.has_dollar_quote())
 }
 
-/// What can't be read may be anything.
-pub(super) fn is_unreadable(intent: &mut Intent) {
-    intent.pins_when_sent.add(PinReason::Unreadable);
-    intent.asks_sequence = true;
-    intent.draws_sequence = true;
-    intent.changes_settings = true;
-}
-
-/// The server may read other tokens here, by what is not known of its settings.
-fn is_ambiguous(token: Token<'_>, dialect: Dialect) -> bool {
-    let is_name = matches!(token.kind, Kind::Word | Kind::UserVariable);
+/// The server may read other tokens where these bytes of one stand, by what is not known of its settings.
+pub(super) fn is_ambiguous(kind: Kind, bytes: &[u8], dialect: Dialect) -> bool {
+    let is_name = matches!(kind, Kind::Word | Kind::UserVariable);
     // 0xA0 is a blank in latin1 and its kin.
-    !dialect.utf8 && is_name && token.bytes.contains(&0xa0)
-        || (dialect.multibyte_unsafe || dialect.unsure) && !token.bytes.is_ascii()
-        || dialect.unsure && token.bytes.iter().any(|byte| matches!(byte, b'"' | b'\\'))
+    !dialect.utf8 && is_name && bytes.contains(&0xa0)
+        || (dialect.multibyte_unsafe || dialect.unsure) && !bytes.is_ascii()
+        || dialect.unsure && memchr::memchr2(b'"', b'\\', bytes).is_some()
 }
 
 /// What is known so far about the text, and about the statement that is read.
-#[derive(Debug, Default)]
-struct Scan<'a> {
+#[derive(Debug, Default, Clone)]
+pub(super) struct Scan {
     dialect: Dialect,
     found: Statement,
     unreadable: bool,
-    statement: Current<'a>,
+    statement: Current,
 }
 
 /// The statement that is read.
-#[derive(Debug, Default)]
-struct Current<'a> {
+#[derive(Debug, Default, Clone)]
+struct Current {
     head: Head,
     /// All of its words.
     seen: Words,
@@ -68,7 +57,7 @@ struct Current<'a> {
     names_tables: bool,
     /// It stands behind MariaDB's `SET STATEMENT ... FOR`.
     is_prefixed: bool,
-    previous: Previous<'a>,
+    previous: Previous,
     /// `LAST_INSERT_ID(` was read.
     awaits_argument: bool,
     /// The name of `@@name` is read.
@@ -77,9 +66,9 @@ struct Current<'a> {
 
 /// The last token, and what it says about the next.
 #[derive(Debug, Default, Clone, Copy)]
-struct Previous<'a> {
+struct Previous {
     word: Word,
-    name: &'a [u8],
+    is_name: bool,
     is_quoted: bool,
     /// A name with another one in front (`db.f`).
     is_qualified: bool,
@@ -88,7 +77,7 @@ struct Previous<'a> {
 }
 
 /// The first words of a statement, parentheses in front of it left out.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 struct Head {
     words: [Word; HEAD_MAX],
     /// How many words there are, also behind these.
@@ -116,6 +105,18 @@ enum Set {
     Statement,
 }
 
+impl Current {
+    /// Rows of values may be read, of which there are many: signs and values say nothing here.
+    const fn is_plain(&self) -> bool {
+        self.head.len >= HEAD_MAX
+            && matches!(self.set, Set::No)
+            && !matches!(self.previous.word, Word::Dot)
+            && self.routine.is_none()
+            && !self.awaits_argument
+            && !self.names_setting
+    }
+}
+
 impl Head {
     fn words(&self) -> &[Word] {
         self.words.get(..self.len).unwrap_or(&self.words)
@@ -134,12 +135,35 @@ impl Head {
     }
 }
 
-impl<'a> Scan<'a> {
+impl Scan {
+    pub(super) fn new(dialect: Dialect) -> Self {
+        Self { dialect, ..Self::default() }
+    }
+
+    /// The next token, and the bytes of the one before it.
+    pub(super) fn read(&mut self, token: Token<'_>, before: &[u8]) {
+        self.unreadable |= token.kind == Kind::Unterminated || is_ambiguous(token.kind, token.bytes, self.dialect);
+        if token.kind == Kind::Semicolon {
+            self.semicolon();
+        } else {
+            self.token(token, before);
+        }
+    }
+
+    /// The text may be anything.
+    pub(super) fn gives_up(&mut self) {
+        self.unreadable = true;
+    }
+
+    pub(super) fn is_unreadable(&self) -> bool {
+        self.unreadable
+    }
+
     fn pin(&mut self, reason: PinReason) {
         self.found.intent.pins_when_sent.add(reason);
     }
 
-    fn token(&mut self, token: Token<'a>) {
+    fn token(&mut self, token: Token<'_>, before: &[u8]) {
         let word = Word::of(token);
         let previous = self.statement.previous;
         let now = &mut self.statement;
@@ -147,12 +171,18 @@ impl<'a> Scan<'a> {
             now.depth += 1;
             return;
         }
+        if matches!(word, Word::Comma | Word::Literal | Word::Number) && now.is_plain() {
+            now.head.len = now.head.len.saturating_add(1);
+            now.seen.add(word);
+            now.previous = Previous { word, introducer: previous.word, ..Previous::default() };
+            return;
+        }
         now.head.push(word, token);
         now.seen.add(word);
         let is_deferred = now.routine.as_ref().is_some_and(Routine::is_deferred);
         self.definition(word);
         if !is_deferred {
-            self.effects(token, word);
+            self.effects(token, word, before);
         }
         let now = &mut self.statement;
         match word {
@@ -164,7 +194,7 @@ impl<'a> Scan<'a> {
         let is_in_chain = is_qualified || word == Word::Dot;
         now.previous = Previous {
             word,
-            name: if matches!(token.kind, Kind::Word | Kind::Quoted) { token.bytes } else { &[] },
+            is_name: matches!(token.kind, Kind::Word | Kind::Quoted),
             is_quoted: token.kind == Kind::Quoted,
             is_qualified,
             introducer: if is_in_chain { previous.introducer } else { previous.word },
@@ -191,7 +221,7 @@ impl<'a> Scan<'a> {
     }
 
     /// What counts wherever it stands.
-    fn effects(&mut self, token: Token<'a>, word: Word) {
+    fn effects(&mut self, token: Token<'_>, word: Word, before: &[u8]) {
         let previous = self.statement.previous;
         self.set(token, word);
         self.setting(token, word);
@@ -211,7 +241,7 @@ impl<'a> Scan<'a> {
                 Word::Currval => self.found.intent.asks_sequence = true,
                 _other => {}
             },
-            (Word::Open, _) => self.call(previous),
+            (Word::Open, _) if previous.is_name => self.call(previous, unquoted(before)),
             (Word::Kill, _) => self.found.has_kill = true,
             (Word::Assign, before) if !is_set || before == Word::Variable => self.pin(PinReason::UserVariable),
             (Word::Variable, Word::Into) => self.pin(PinReason::UserVariable),
@@ -241,9 +271,8 @@ impl<'a> Scan<'a> {
     }
 
     /// `name (`
-    fn call(&mut self, name: Previous<'_>) {
+    fn call(&mut self, name: Previous, bytes: &[u8]) {
         let now = &self.statement;
-        let bytes = unquoted(name.name);
         if bytes.is_empty() {
             return;
         }
@@ -384,7 +413,7 @@ impl<'a> Scan<'a> {
     }
 
     /// What a statement does by what it is.
-    fn verb(&mut self, now: &Current<'_>) {
+    fn verb(&mut self, now: &Current) {
         let has = |word| now.seen.contains(word);
         let intent = &mut self.found.intent;
         let words = now.head.words();
@@ -463,7 +492,7 @@ impl<'a> Scan<'a> {
         }
     }
 
-    fn finish(mut self) -> Statement {
+    pub(super) fn finish(mut self) -> Statement {
         self.end_of_statement();
         let mut found = self.found;
         match found.statements {
@@ -478,9 +507,7 @@ impl<'a> Scan<'a> {
             }
         }
         if self.unreadable {
-            is_unreadable(&mut found.intent);
-            found.may_end_transaction = true;
-            found.command = Command::Other;
+            found.may_be_anything();
         }
         let pins = found.intent.pins_when_sent.and(found.intent.pins_when_done);
         found.intent.changes_settings |= CHANGE_SETTINGS.iter().any(|reason| pins.contains(*reason));

@@ -553,6 +553,9 @@ fn dollar_quotes() {
             ("CREATE FUNCTION f() RETURNS INT LANGUAGE JAVASCRIPT AS $x$ return ';' $x$", "1 ends"),
             ("SELECT $$ ' $$, GET_LOCK('a', 1) -- '", "1 !session_lock"),
             ("SELECT $a, a$b FROM $t", "1"),
+            // With this MySQL's own command line asks which of both it is.
+            ("select $$", "1"),
+            ("SELECT $$ ; KILL 5", "2 ends kill"),
         ],
     );
     check_in(MARIADB, &[("SELECT $$, GET_LOCK('a', 1), $$", "1 !session_lock"), ("SELECT $$", "1")]);
@@ -610,14 +613,14 @@ fn long_texts() {
     assert_eq!(reading(classify_prefix(b"KILL 5", MYSQL)), "1 !unreadable asks draws ends kill");
 }
 
-fn dialect() -> impl Strategy<Value = Dialect> {
+pub(super) fn dialect() -> impl Strategy<Value = Dialect> {
     any::<[bool; 6]>().prop_map(|[ansi_quotes, no_backslash_escapes, multibyte_unsafe, utf8, mariadb, unsure]| {
         Dialect { ansi_quotes, no_backslash_escapes, multibyte_unsafe, utf8, mariadb, unsure }
     })
 }
 
 /// Pieces that make texts which mean something, and bytes that don't.
-fn text() -> impl Strategy<Value = Vec<u8>> {
+pub(super) fn text() -> impl Strategy<Value = Vec<u8>> {
     let pieces = [
         "SELECT",
         "SET",

@@ -1,9 +1,11 @@
 //! Any text, read in any of MySQL's and MariaDB's dialects: no panic; what it begins with counts whatever follows; a
-//! statement in front of it hides nothing of it; and of a text whose end is not known anything is expected.
+//! statement in front of it hides nothing of it; of a text whose end is not known anything is expected; and in pieces it says
+//! the same, or nothing that can be read.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 use sluicegate::protocol::{PinReason, Pins};
+use sluicegate::sql::mysql::long::Long;
 use sluicegate::sql::mysql::{Dialect, Statement, classify, classify_prefix};
 
 /// Beginnings, and what each of them is known for.
@@ -38,7 +40,25 @@ fuzz_target!(|input: &[u8]| {
     let prefix = classify_prefix(text, dialect);
     assert!(pins(&prefix).contains(PinReason::Unreadable) && prefix.may_end_transaction);
     assert!(pins(&statement).without(pins(&prefix)).is_empty());
+    in_pieces(text, dialect);
 });
+
+fn in_pieces(text: &[u8], dialect: Dialect) {
+    let [one, other] = [false, true].map(|ansi_quotes| classify(text, Dialect { ansi_quotes, ..dialect }));
+    let whole = if text.contains(&b'"') { one.or(other) } else { one };
+    // More versions than are tried make only a text that is here unreadable.
+    let has_many = text.windows(3).filter(|bytes| bytes == b"/*!" || bytes == b"/*M").count() > 8;
+    for size in [1, 2, 3, 7, 64, usize::MAX] {
+        let mut long = Long::new(dialect);
+        text.chunks(size).for_each(|piece| long.read(piece));
+        let found = long.finish();
+        if pins(&found).contains(PinReason::Unreadable) {
+            assert!(found.may_end_transaction && found.intent.asks_sequence && found.intent.draws_sequence);
+        } else {
+            assert!(found == whole || has_many, "in pieces of {size}: {found:?} {whole:?}");
+        }
+    }
+}
 
 fn pins(statement: &Statement) -> Pins {
     statement.intent.pins_when_sent.and(statement.intent.pins_when_done)

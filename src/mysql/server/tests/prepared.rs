@@ -357,6 +357,30 @@ fn statements_are_there_before_names_change() {
     });
 }
 
+/// The same behind a long text, which says at its end that it changes it, after it has been sent.
+#[test]
+fn statements_are_there_before_a_long_text() {
+    let mut bench = Bench::new(MODERN, usize::MAX);
+    let number = bench.prepares("SELECT * FROM t", 9, 0);
+    bench.moves();
+    for (last, has_moved) in [("", false), ("; USE other", true)] {
+        let text = says(command::QUERY, format!("SELECT '{}'{last}", "x".repeat(2 << 20)).as_bytes());
+        let begun = bench.says(&text);
+        if has_moved {
+            assert!(begun == text);
+        } else {
+            assert_eq!(begun, says(PREPARE, b"SELECT * FROM t"));
+            bench.prepares_hidden(2, 0);
+            assert!(bench.says(b"") == text);
+        }
+        bench.hears(&done());
+        assert_eq!(bench.server.has_moved, has_moved);
+        assert_eq!(bench.client.pins.contains(PinReason::Setting), has_moved);
+        assert_eq!(bench.says(&execute(number, b"")), execute(2, b""));
+        bench.hears(&rows(AUTO));
+    }
+}
+
 /// A text that is too long to be kept is on its connection alone.
 #[test]
 fn a_long_text_keeps_its_client() {
