@@ -11,10 +11,14 @@ fn client(sides: &Sides<'_>) -> MyWire {
 
 /// Another client asks for the only connection before each of these, and gets it where it is free by then.
 fn in_a_crowd(talk: &mut Talk, sides: &Sides<'_>, script: &[&str]) {
+    let mut others = Vec::new();
     for sql in script {
         let mut other = client(sides);
         other.send(&[&[COM_QUERY][..], b"SELECT 8 FROM u WHERE 1/0 LIMIT 3"].concat());
+        others.push(other);
         talk.same(sql);
+    }
+    for mut other in others {
         other.begin_reply();
         while other.result(&mut Vec::new()) {}
     }
