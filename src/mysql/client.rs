@@ -436,7 +436,8 @@ impl ClientSide for Client {
     }
 
     fn settle_pins(&mut self) {
-        self.gate.settle(self.pins());
+        let pins = if self.is_kept_for_a_moment() { Pins::of(PinReason::Sequence) } else { self.pins() };
+        self.gate.settle(pins);
     }
 
     fn let_go(&mut self) {
