@@ -60,6 +60,7 @@ const MODES: &[&str] = &[
     "allow_invalid_dates",
     "error_for_division_by_zero",
     "high_not_precedence",
+    "ignore_space",
     "no_auto_create_user",
     "no_auto_value_on_zero",
     "no_engine_substitution",

@@ -271,3 +271,17 @@ fn a_text_that_is_no_statement() {
         assert_eq!((bench.client.pins, bench.verify().len()), (expected, 0), "{code} {told}");
     }
 }
+
+/// What sqlx says as it connects.
+#[test]
+fn a_mode_among_other_settings() {
+    let mut bench = Bench::new(MODERN, usize::MAX);
+    bench.does(
+        "SET sql_mode=(SELECT CONCAT(@@sql_mode, ',PIPES_AS_CONCAT,NO_ENGINE_SUBSTITUTION')),time_zone='+00:00',\
+         NAMES utf8mb4 COLLATE utf8mb4_unicode_ci;",
+    );
+    assert_eq!(bench.verify(), ["SELECT @@SESSION.sql_mode LIMIT 1"]);
+    bench.answered(&[typed(253, 0, 99)], &[Some("PIPES_AS_CONCAT,IGNORE_SPACE,ONLY_FULL_GROUP_BY,NO_ENGINE_SUBSTITUTION")]);
+    assert_eq!((bench.client.pins, bench.server.has_moved), (Pins::NONE, false));
+    assert_eq!(bench.value("time_zone").as_deref(), Some("'+00:00'"));
+}
