@@ -281,7 +281,10 @@ fn a_mode_among_other_settings() {
          NAMES utf8mb4 COLLATE utf8mb4_unicode_ci;",
     );
     assert_eq!(bench.verify(), ["SELECT @@SESSION.sql_mode LIMIT 1"]);
-    bench.answered(&[typed(253, 0, 99)], &[Some("PIPES_AS_CONCAT,IGNORE_SPACE,ONLY_FULL_GROUP_BY,NO_ENGINE_SUBSTITUTION")]);
+    bench.answered(
+        &[typed(253, 0, 99)],
+        &[Some("PIPES_AS_CONCAT,IGNORE_SPACE,ONLY_FULL_GROUP_BY,NO_ENGINE_SUBSTITUTION")],
+    );
     assert_eq!((bench.client.pins, bench.server.has_moved), (Pins::NONE, false));
     assert_eq!(bench.value("time_zone").as_deref(), Some("'+00:00'"));
 }
