@@ -8,12 +8,6 @@ use std::collections::BTreeSet;
 /// More are not told apart.
 const THINGS_MAX: usize = 64;
 
-/// Reasons whose causes are told apart.
-const OWN: Pins = Pins::of(PinReason::TemporaryObject)
-    .and(Pins::of(PinReason::SessionLock))
-    .and(Pins::of(PinReason::HeldCursor))
-    .and(Pins::of(PinReason::PreparedStatement));
-
 /// What there is.
 #[derive(Debug, Default)]
 pub struct Held {
@@ -29,9 +23,15 @@ pub struct Held {
 }
 
 impl Held {
+    /// Reasons whose causes are told apart.
+    pub const OWN: Pins = Pins::of(PinReason::TemporaryObject)
+        .and(Pins::of(PinReason::SessionLock))
+        .and(Pins::of(PinReason::HeldCursor))
+        .and(Pins::of(PinReason::PreparedStatement));
+
     /// A statement with these reasons is sent, of which nobody knows what it leaves; `text`: as far as it is known.
     pub fn lose(&mut self, reasons: Pins, text: &[u8]) {
-        let mut reasons = reasons.common(OWN);
+        let mut reasons = reasons.common(Self::OWN);
         if reasons.contains(PinReason::SessionLock) && takes_user_locks(text) {
             self.unnamed_locks = true;
             reasons = reasons.without(Pins::of(PinReason::SessionLock));
@@ -138,11 +138,6 @@ impl Held {
         let locks = if self.unnamed_locks { Pins::of(PinReason::SessionLock) } else { Pins::NONE };
         let code = if self.asks_mode { Pins::of(PinReason::OpaqueCode) } else { Pins::NONE };
         self.things.iter().fold(self.unknown.and(locks).and(code), |pins, thing| pins.and(Pins::of(thing.reason())))
-    }
-
-    /// Those whose causes are told apart, among these.
-    pub fn own(reasons: Pins) -> Pins {
-        reasons.common(OWN)
     }
 }
 

@@ -17,6 +17,9 @@ pub struct Unread {
 }
 
 impl Unread {
+    /// Reasons that it knows of.
+    pub const OWN: Pins = Pins::of(PinReason::UserVariable).and(Pins::of(PinReason::Setting));
+
     /// These may have been set.
     pub fn add(&mut self, names: Vec<String>) {
         self.names.extend(names);
@@ -28,8 +31,7 @@ impl Unread {
 
     /// Nobody knows all that there is, as far as it is for these reasons.
     pub fn lose(&mut self, reasons: Pins) {
-        let own = Pins::of(PinReason::UserVariable).and(Pins::of(PinReason::Setting));
-        self.unknown = self.unknown.and(reasons.common(own));
+        self.unknown = self.unknown.and(reasons.common(Self::OWN));
     }
 
     /// All have been asked for, and nobody knows what there is for these reasons.

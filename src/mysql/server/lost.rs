@@ -26,7 +26,7 @@ impl Server {
             self.owe(Kind::Simple, false, effect);
             self.is_sending_owed = true;
         }
-        let is_known = was_open && !self.owed.iter().any(|owed| boundary(&owed.effect) != Boundary::None);
+        let is_known = was_open && !self.owed.iter().any(|owed| owed.effect.boundary() != Boundary::None);
         let leaves_open = self.leaves_open(was_open, has_more);
         let mut knows = if self.must_roll_back { Failed::Told } else { Failed::Untold(ClientError::TransactionLost) };
         let is_told = self.answer_owed(is_known, &mut knows, client, out);
@@ -48,7 +48,7 @@ impl Server {
 
     /// The client takes a transaction to be open behind what was on its way.
     fn leaves_open(&self, was_open: bool, has_more: bool) -> bool {
-        let mut boundaries = self.owed.iter().filter(|owed| !owed.hidden).map(|owed| boundary(&owed.effect)).peekable();
+        let mut boundaries = self.owed.iter().filter(|owed| !owed.hidden).map(|owed| owed.effect.boundary()).peekable();
         let mut is_open = was_open;
         while let Some(boundary) = boundaries.next() {
             is_open = match boundary {
@@ -123,26 +123,4 @@ impl Server {
 
 fn is_statement(owed: &Owed) -> bool {
     matches!(owed.effect, Effect::Statement { .. })
-}
-
-fn boundary(effect: &Effect) -> Boundary {
-    match effect {
-        Effect::Statement { boundary, .. } => *boundary,
-        Effect::ClientReset => Boundary::Ends,
-        Effect::Nothing
-        | Effect::Probes { .. }
-        | Effect::Prepares(_)
-        | Effect::PreparesAnew { .. }
-        | Effect::Fetches(_)
-        | Effect::Unloads(_)
-        | Effect::Applied(_)
-        | Effect::AppliedAtBest(_)
-        | Effect::Asks(_)
-        | Effect::Selected(_)
-        | Effect::Initialized
-        | Effect::Reset
-        | Effect::Fails(_)
-        | Effect::Refuse(_)
-        | Effect::Guarded => Boundary::None,
-    }
 }

@@ -119,6 +119,22 @@ pub(super) enum Effect {
     },
 }
 
+impl Effect {
+    /// What it does to the transaction.
+    pub(super) fn boundary(&self) -> Boundary {
+        if let Self::Statement { boundary, .. } = self {
+            return *boundary;
+        }
+        if matches!(self, Self::ClientReset) { Boundary::Ends } else { Boundary::None }
+    }
+
+    /// Whatever it changes of the session is seen to; else a change is nobody's that is known.
+    pub(super) fn is_seen(&self) -> bool {
+        let (Self::Statement { may_change, .. } | Self::Probes { may_change }) = self else { return true };
+        *may_change
+    }
+}
+
 /// What is known of a statement before it has been prepared.
 #[derive(Debug)]
 pub(super) struct Preparing {

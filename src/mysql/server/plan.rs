@@ -3,6 +3,7 @@
 
 use super::{Client, Server};
 use crate::mysql::held::Held;
+use crate::mysql::unread::Unread;
 use crate::protocol::{ClientError, ClientSide, Intent, Out, PinReason, Pins, Settings};
 use crate::sql::mysql::holds::{self, Hold, Thing};
 use crate::sql::mysql::settings::{self, Change, PREPARED, SCHEMA};
@@ -28,6 +29,8 @@ pub(super) struct Plan {
     pub(super) hold: Option<Hold>,
     /// Temporary tables may have other names behind it.
     renames: bool,
+    /// Texts may be written in another character set behind it.
+    may_set_charset: bool,
 }
 
 impl Plan {
@@ -49,7 +52,7 @@ impl Server {
         client: &Client,
     ) -> Result<Plan, ClientError> {
         let pins = intent.pins_when_sent.and(intent.pins_when_done);
-        let may_hold = !Held::own(pins.and(intent.may_end)).is_empty()
+        let may_hold = !pins.and(intent.may_end).common(Held::OWN).is_empty()
             || pins.contains(PinReason::Setting)
             || client.held.awaits_transaction();
         let mut hold = if may_hold && is_one { holds::of(text) } else { None };
@@ -70,7 +73,9 @@ impl Server {
                 }
             }
             Some(Hold::Executes(name)) => {
-                if let Some(text) = client.prepared_by_sql(name).map(str::as_bytes) {
+                // Another one of that name may have come unseen.
+                let known = client.prepared_by_sql(name).filter(|_| !client.held.has_statement(name));
+                if let Some(text) = known.map(str::as_bytes) {
                     let dialect = self.dialect(client);
                     let statement =
                         sql::classify(text, dialect).or(sql::classify(text, Dialect { ansi_quotes: true, ..dialect }));
@@ -94,7 +99,9 @@ impl Server {
             without(&mut intent, Pins::of(PinReason::Setting));
         }
         let unread = if is_one { readable(done, &mut intent) } else { Vec::new() };
-        Ok(Plan { intent, told, unread, sets, hold, renames: client.held.may_rename(text) })
+        let renames = client.held.may_rename(done);
+        let may_set_charset = may_set_charset(done, intent);
+        Ok(Plan { intent, told, unread, sets, hold, renames, may_set_charset })
     }
 
     /// What the text sets, if that can be had on another connection.
@@ -121,7 +128,7 @@ impl Server {
         if plan.renames {
             client.held.lose_tables();
         }
-        client.charset_unknown |= may_set_charset(text, plan.intent);
+        client.charset_unknown |= plan.may_set_charset;
         if let Some(Hold::UserLocks(names)) = &plan.hold {
             client.held.may_lock(names);
             self.settle_held(client);
@@ -230,9 +237,8 @@ impl Server {
 
     /// The client keeps its connection for what is there, and for what the server has not been asked yet.
     pub(super) fn settle_held(&self, client: &mut Client) {
-        let all = PinReason::ALL.into_iter().fold(Pins::NONE, |pins, reason| pins.and(Pins::of(reason)));
-        let settled = Held::own(all).and(Pins::of(PinReason::Setting)).and(Pins::of(PinReason::UserVariable));
-        client.pins = client.pins.without(settled).and(client.held.reasons()).and(client.unread.reasons());
+        client.pins =
+            client.pins.without(Held::OWN.and(Unread::OWN)).and(client.held.reasons()).and(client.unread.reasons());
         self.settle_statements(client);
     }
 }

@@ -93,10 +93,10 @@ impl Question {
                 format!("@@SESSION.{}", server.spelled(name))
             }
         };
-        // Without a limit of its own it would have that of the session.
         let locks = self.locks.iter().map(|name| format!("IS_USED_LOCK('{name}')<=>CONNECTION_ID()"));
         let mode = self.mode.then(|| "INSTR(@@SESSION.sql_mode,'ORACLE')".to_owned());
         let all: Vec<String> = self.names.iter().map(one).chain(locks).chain(mode).collect();
+        // Without a limit of its own it would have that of the session.
         format!("SELECT {} LIMIT 1", all.join(","))
     }
 
@@ -288,10 +288,8 @@ impl Server {
         {
             unknown.add(PinReason::UserVariable);
         }
-        let before = client.unread.reasons();
         client.unread.is_answered(unknown);
         self.has_now(edit(&self.applied), wanted, client);
-        client.pins = client.pins.without(before).and(client.unread.reasons());
         client.held.is_answered(gone.as_deref());
         if asked_mode {
             client.held.asks_mode = false;

@@ -337,24 +337,7 @@ impl Server {
         let Some(owed) = self.owed.front() else { return Ok(()) };
         let ends_rows = read.payload.first() == Some(&mark::EOF);
         let told = if ok.changes.is_empty() { None } else { Some(ok.untold()).filter(|(_, is_told)| *is_told) };
-        let is_seen = match &owed.effect {
-            Effect::Statement { may_change, .. } | Effect::Probes { may_change } => *may_change,
-            Effect::Nothing
-            | Effect::Prepares(_)
-            | Effect::PreparesAnew { .. }
-            | Effect::Fetches(_)
-            | Effect::Unloads(_)
-            | Effect::Applied(_)
-            | Effect::AppliedAtBest(_)
-            | Effect::Selected(_)
-            | Effect::Initialized
-            | Effect::Reset
-            | Effect::ClientReset
-            | Effect::Fails(_)
-            | Effect::Refuse(_)
-            | Effect::Guarded
-            | Effect::Asks(_) => true,
-        };
+        let is_seen = owed.effect.is_seen();
         if let (Effect::Statement { sets: Some(sets), .. }, Some(client)) = (&owed.effect, client.as_deref_mut()) {
             client.track_state(sets);
         }

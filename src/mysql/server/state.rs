@@ -59,9 +59,7 @@ impl Server {
             difference.set.iter().partition(|(name, _)| name.starts_with(PREPARED));
         let (variables, others): (Vec<_>, Vec<_>) = sets.into_iter().partition(|(name, _)| is_variable(name));
         // Each is read under what the one before has set.
-        let sets =
-            [others, variables].into_iter().enumerate().filter(|(at, sets)| !sets.is_empty() || is_lost && *at == 0);
-        for (_, set) in sets {
+        for set in [others, variables].into_iter().filter(|set| !set.is_empty()) {
             let text = self.set(set.iter().map(|(name, value)| (name.as_str(), value.as_str())));
             self.query(text.as_bytes(), Effect::Applied(Arc::clone(wanted)), out);
         }
@@ -130,6 +128,8 @@ impl Server {
     pub(super) fn has_set(&mut self, sets: &[Change], client: Option<&mut Client>) {
         if sets.iter().any(|(name, _)| *name == STATE_CHANGE) {
             self.tells_state = client.as_deref().is_some_and(|client| client.tracks_state);
+            // What changes meanwhile nobody is told.
+            self.is_soiled |= !self.tells_state;
         }
         let has_init = self.init.is_some();
         let others = || sets.iter().filter(|(name, _)| *name != STATE_CHANGE);

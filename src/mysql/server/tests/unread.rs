@@ -288,3 +288,37 @@ fn a_mode_among_other_settings() {
     assert_eq!((bench.client.pins, bench.server.has_moved), (Pins::NONE, false));
     assert_eq!(bench.value("time_zone").as_deref(), Some("'+00:00'"));
 }
+
+/// By `EXECUTE` a table gets another name as well, and texts another character set.
+#[test]
+fn what_is_executed_by_sql_counts_as_itself() {
+    let mut bench = Bench::new(MODERN, usize::MAX);
+    bench.does("PREPARE s FROM 'ALTER TABLE tt RENAME TO v'");
+    bench.does("CREATE TEMPORARY TABLE tt (a INT)");
+    bench.does("EXECUTE s");
+    bench.does("DROP TABLE tt");
+    assert_eq!(bench.client.pins, Pins::of(PinReason::TemporaryObject));
+    let mut bench = Bench::new(MODERN, usize::MAX);
+    bench.does("PREPARE s FROM 'SET character_set_client = gbk'");
+    bench.does("EXECUTE s");
+    assert!(bench.client.charset_unknown);
+}
+
+/// A statement of this name that nobody has seen may have come in its place.
+#[test]
+fn a_statement_that_may_be_another_one() {
+    let mut bench = Bench::new(MODERN, usize::MAX);
+    bench.does("PREPARE s FROM 'SELECT 1'");
+    bench.does("PREPARE s FROM 'SET ROLE admin'; SELECT 1");
+    bench.does("EXECUTE s");
+    assert!(bench.client.pins.contains(PinReason::OpaqueCode));
+}
+
+/// Where a client has turned that off, nobody knows what has changed meanwhile: another client has a connection as new.
+#[test]
+fn behind_a_client_that_is_told_nothing() {
+    let mut bench = Bench::new(MODERN, usize::MAX);
+    bench.does("SET session_track_state_change = 0");
+    bench.client = client(MODERN, 2);
+    assert_eq!(texts(&bench.attach()), ["", AS_NEW]);
+}
