@@ -105,15 +105,8 @@ impl Server {
             self.prepared.leave_cursor(number);
             self.settle_statements(client);
         }
-        let here = match self.locate(number, opens_cursor, client, out) {
-            Located::At(here) => here,
-            Located::Asked => return Ok(Fate::Waits),
-            Located::Unknown => return Err(self.unknown_statement(number, command::STMT_EXECUTE)),
-            Located::Fails(error) => {
-                self.prepared.forget_failure(number, self.has_moved);
-                self.settle_statements(client);
-                return Err(error);
-            }
+        let Some(here) = self.find_here(number, command::STMT_EXECUTE, opens_cursor, client, out)? else {
+            return Ok(Fate::Waits);
         };
         let known = client.statements.find(number).and_then(|statement| statement.types.as_deref());
         let front = match execute {
@@ -150,6 +143,27 @@ impl Server {
         Ok(fate)
     }
 
+    /// The server's number for what is to be executed. `None`: the server has been asked to prepare it.
+    fn find_here(
+        &mut self,
+        number: u32,
+        command: u8,
+        cursor: bool,
+        client: &mut Client,
+        out: &mut Out,
+    ) -> Result<Option<u32>, ClientError> {
+        match self.locate(number, cursor, client, out) {
+            Located::At(here) => Ok(Some(here)),
+            Located::Asked => Ok(None),
+            Located::Unknown => Err(self.unknown_statement(number, command)),
+            Located::Fails(error) => {
+                self.prepared.forget_failure(number, self.has_moved);
+                self.settle_statements(client);
+                Err(error)
+            }
+        }
+    }
+
     /// Many sets of parameters at once.
     fn execute_bulk(
         &mut self,
@@ -162,15 +176,8 @@ impl Server {
         let Some(statement) = client.statements.find(number) else { return Ok(Fate::Dropped) };
         let (intent, parameters, text) = (statement.intent, statement.parameters, statement.text.clone());
         let boundary = statement.boundary;
-        let here = match self.locate(number, false, client, out) {
-            Located::At(here) => here,
-            Located::Asked => return Ok(Fate::Waits),
-            Located::Unknown => return Err(self.unknown_statement(number, command::STMT_BULK_EXECUTE)),
-            Located::Fails(error) => {
-                self.prepared.forget_failure(number, self.has_moved);
-                self.settle_statements(client);
-                return Err(error);
-            }
+        let Some(here) = self.find_here(number, command::STMT_BULK_EXECUTE, false, client, out)? else {
+            return Ok(Fate::Waits);
         };
         // What is too short is the server's to refuse.
         let bulk = Bulk::read(body, parameters);
