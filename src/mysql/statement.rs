@@ -3,15 +3,11 @@
 //! Servers number what they prepare by connection. A client's numbers are the proxy's own, and never given twice; what a server calls a
 //! statement is known to that connection alone (`server/prepared.rs`). <https://dev.mysql.com/doc/dev/mysql-server/latest/page_protocol_command_phase_ps.html>
 
-use crate::protocol::{ClientError, Intent, keyed_hash};
+use crate::protocol::{Intent, has_room_for, keyed_hash};
 use crate::sql::mysql::{self as sql, Command, End};
 use std::collections::HashMap;
 use std::sync::Arc;
 
-/// Prepared statements that a client may have.
-const STATEMENTS_MAX: usize = 10_000;
-/// Bytes of their texts that are kept.
-const STATEMENT_BYTES_MAX: usize = 64 << 20;
 /// MariaDB's "the one that was prepared last"
 /// (<https://mariadb.com/kb/en/com_stmt_execute/>).
 pub const LATEST: u32 = u32::MAX;
@@ -107,13 +103,7 @@ pub struct Statements {
 impl Statements {
     /// There may be so many more, with so many bytes.
     pub fn has_room(&self, statements: usize, bytes: usize) -> bool {
-        self.by_number.len().saturating_add(statements) <= STATEMENTS_MAX
-            && self.bytes.saturating_add(bytes) <= STATEMENT_BYTES_MAX
-    }
-
-    /// Why there may not.
-    pub fn are_full() -> ClientError {
-        ClientError::TooManyStatements { statements: STATEMENTS_MAX, bytes: STATEMENT_BYTES_MAX }
+        has_room_for(self.by_number.len().saturating_add(statements), self.bytes.saturating_add(bytes))
     }
 
     /// One was prepared: its number.
@@ -245,8 +235,11 @@ mod tests {
     #[test]
     fn there_is_a_limit() {
         let mut statements = Statements::default();
-        assert!(statements.has_room(1, 0) && !statements.has_room(1, STATEMENT_BYTES_MAX + 1));
-        (0..STATEMENTS_MAX).for_each(|_| _ = statements.insert(statement(Some(b""))));
+        assert!(statements.has_room(1, 0) && !statements.has_room(1, usize::MAX));
+        while statements.has_room(1, 0) {
+            statements.insert(statement(Some(b"")));
+        }
+        assert_eq!(statements.by_number.len(), 10_000);
         assert!(!statements.has_room(1, 0));
     }
 

@@ -12,7 +12,7 @@ use super::server::begins;
 use super::statement::{Calls, Id, Statement, Template, statement_label};
 use crate::protocol::{
     Clears, ClientError, ClientSide, Detached, Gate, Intent, Login, Parameters, PinCause, PinReason, PinRules, Pins,
-    Settings, Violation, Welcome,
+    Settings, Violation, Welcome, has_room_for,
 };
 use crate::sql::settings::Changes;
 use crate::sql::{self, Dialect};
@@ -20,16 +20,12 @@ use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
-/// Prepared statements that a client may have by name.
-const STATEMENTS_MAX: usize = 10_000;
 /// Families of statements that are remembered as stale; of one more only the connection forgets.
 const STALE_MAX: usize = 1_000;
 /// Length of a Sync or Flush.
 const SYNC_BYTES: usize = 5;
 /// Longer queries are not looked into here.
 const CLEARING_BYTES_MAX: usize = 64;
-/// Bytes of their texts that are kept.
-const STATEMENT_BYTES_MAX: usize = 64 << 20;
 
 /// Unnamed statements that may be in flight.
 const UNNAMED_MAX: usize = 1_000;
@@ -136,13 +132,7 @@ impl Statements {
 
     /// There may be so many more, with so many bytes.
     pub(super) fn has_room(&self, statements: usize, bytes: usize) -> bool {
-        self.by_name.len().saturating_add(statements) <= STATEMENTS_MAX
-            && self.bytes.saturating_add(bytes) <= STATEMENT_BYTES_MAX
-    }
-
-    /// Why there may not.
-    pub(super) fn are_full() -> ClientError {
-        ClientError::TooManyStatements { statements: STATEMENTS_MAX, bytes: STATEMENT_BYTES_MAX }
+        has_room_for(self.by_name.len().saturating_add(statements), self.bytes.saturating_add(bytes))
     }
 
     pub(super) fn insert(&mut self, name: Box<[u8]>, prepared: Prepared) {
@@ -878,11 +868,11 @@ mod tests {
         statements.insert((*b"a").into(), statement("longer"));
         statements.insert((*b"b").into(), Prepared::OnConnection);
         assert_eq!(statements.bytes, parse_body("longer").len());
-        assert!(statements.has_room(1, 0) && !statements.has_room(1, STATEMENT_BYTES_MAX));
+        assert!(statements.has_room(1, 0) && !statements.has_room(1, usize::MAX));
         statements.remove(b"a");
         statements.remove(b"a");
         assert_eq!(statements.bytes, 0);
-        for number in 0..STATEMENTS_MAX {
+        for number in 0..10_000 {
             statements.insert(number.to_string().into_bytes().into(), Prepared::OnConnection);
         }
         assert!(!statements.has_room(1, 0));

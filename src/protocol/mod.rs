@@ -10,6 +10,7 @@ mod intent;
 mod out;
 mod password_key;
 mod pinning;
+mod room;
 mod scram_secret;
 mod settings;
 
@@ -19,6 +20,7 @@ pub use intent::{Clears, Intent, PinReason, Pins};
 pub use out::{Out, Sides};
 pub use password_key::PasswordKey;
 pub use pinning::{Fingerprint, Gate, PinBudget, PinCause, PinPlace, PinPolicy, PinRules};
+pub use room::has_room_for;
 pub use scram_secret::{ITERATIONS, SALT_BYTES, ScramSecret};
 pub use settings::{Difference, Parameters, Settings};
 

@@ -7,12 +7,12 @@ use std::time::{Duration, SystemTime};
 
 use sluicegate::auth::{Keys, make_token};
 use sluicegate::config::Secret;
-use sluicegate::demo::servers::{APP, APP_PASSWORD};
+use sluicegate::demo::servers::{APP, APP_PASSWORD, MONITOR, MONITOR_PASSWORD};
 
 use crate::harness::mysql::wire::{MyLogin, MyWire};
 use crate::harness::mysql::{Flavour, MyServer, database, server, servers};
 use crate::harness::programs::{provisioned, python, run};
-use crate::harness::proxy::{ProxyHandle, config, set, start};
+use crate::harness::proxy::{ProxyHandle, config, set, start, start_with};
 
 const KEY_ID: &str = "AKIAEXAMPLE";
 const SECRET_KEY: &str = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY";
@@ -40,7 +40,8 @@ fn proxy(server: &MyServer, tls: &str) -> (ProxyHandle, tempfile::TempDir) {
         "\n[iam]\nregion = '{REGION}'\naccount = '123456789012'\nresource_id = 'prx-1'\nidentities_file = '{}'\n",
         identities.display()
     );
-    (start(&format!("{text}{iam}")), folder)
+    let monitor = format!("\n[[user]]\nname = '{MONITOR}'\npassword = {{ value = '{MONITOR_PASSWORD}' }}\n");
+    (start(&format!("{text}{iam}{monitor}")), folder)
 }
 
 fn token(secret: &str, host: &str, port: u16, user: &str, made: SystemTime) -> String {
@@ -81,6 +82,38 @@ fn my_034_tokens() {
         }
         let unknown = MyLogin::new("nobody", &good).tls(&server.ca_file());
         assert_eq!(MyWire::connect(proxy.address, &unknown).err().unwrap().code, 1045);
+    }
+}
+
+/// Scenario 35: a second proxy plays the database that takes tokens, and makes all checks.
+#[test]
+fn my_035_tokens_of_our_own_at_databases() {
+    for server in servers() {
+        let name = database(server, &format!("my_035_{:?}", server.flavour()).to_lowercase(), &[""; 0]);
+        let (stand_in, _folder) = proxy(server, "required");
+        let text = config(stand_in.address, 6).replace("\"postgres\"", "\"mysql\"");
+        let text = set(&text, "target_group", "targets", &format!("[\"localhost:{}\"]", stand_in.address.port()));
+        let text = set(&text, "target_group", "tls", "\"verify-full\"");
+        let text = set(&text, "target_group", "ca_file", &format!("{:?}", server.ca_file()));
+        let text = set(&text, "user", "database_auth", "\"iam\"");
+        let keys = |secret| [("AWS_ACCESS_KEY_ID", KEY_ID), ("AWS_SECRET_ACCESS_KEY", secret), ("AWS_REGION", REGION)];
+        let login = MyLogin::new(APP, APP_PASSWORD).database(&name);
+        {
+            let front = start_with(&text, &keys(SECRET_KEY));
+            // One for each connection.
+            let mut wires = [(); 3].map(|()| MyWire::connect(front.address, &login).unwrap());
+            for wire in &mut wires {
+                wire.query("BEGIN");
+                assert_eq!(wire.value("SELECT SUBSTRING_INDEX(CURRENT_USER(), '@', 1)"), APP);
+            }
+            let log = stand_in.log();
+            let is_login = |line: &&str| line.contains("logged in") && line.contains(&format!("user=\"{APP}\""));
+            assert_eq!(log.lines().filter(is_login).count(), 3, "{log}");
+        }
+        // With another key the database lets nobody in; the client learns no more than that.
+        let front = start_with(&text, &keys("another-secret"));
+        assert_eq!(MyWire::connect(front.address, &login).err().unwrap().code, 9501);
+        stand_in.logs("signature does not fit");
     }
 }
 

@@ -9,7 +9,7 @@ use crate::mysql::attributes;
 use crate::mysql::execute::{Bulk, Execute, Front, Unwritable};
 use crate::mysql::frame::{Head, PIECE_BYTES};
 use crate::mysql::message::command;
-use crate::mysql::statement::{Boundary, Statements};
+use crate::mysql::statement::Boundary;
 use crate::protocol::{ClientError, ClientSide, Out, PinReason, Pins};
 use std::sync::Arc;
 
@@ -28,7 +28,7 @@ impl Server {
         });
         let (statements, bytes) = coming.fold((1, text.len()), |(count, bytes), more| (count + 1, bytes + more));
         if !client.statements.has_room(statements, bytes) {
-            return Err(Statements::are_full());
+            return Err(ClientError::too_many_statements());
         }
         let statement = self.read(text, head, client)?;
         let (mut intent, boundary) = (statement.intent, Boundary::of(&statement));

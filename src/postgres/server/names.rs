@@ -8,7 +8,7 @@
 use super::Server;
 use super::owed::{Effect, Presence, lookup};
 use super::send::never_ours;
-use crate::postgres::client::{Client, Prepared, Statements};
+use crate::postgres::client::{Client, Prepared};
 use crate::postgres::frame::{self, HEAD_BYTES};
 use crate::postgres::message;
 use crate::postgres::statement::{Form, Id, PREFIX, Statement, Template, calls, name_key};
@@ -435,7 +435,7 @@ impl<'a> Writer<'a> {
                 let made = self.make(reference);
                 self.made = (self.made.0 + 1, self.made.1 + made.bytes());
                 if !self.client.statements.has_room(self.made.0, self.made.1) {
-                    self.out.refusal = Some(Statements::are_full());
+                    self.out.refusal = Some(ClientError::too_many_statements());
                 }
                 self.out.ahead.push(Ahead::Lacks(made.id));
                 self.meanings.insert(key.into(), Meaning::New(Arc::clone(&made)));

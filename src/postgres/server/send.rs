@@ -9,11 +9,11 @@ use super::owed::{Effect, Kind, Presence, lookup};
 use super::uses::pins_with;
 use super::write::{write_head, write_parse};
 use super::{Body, BoundPortal, Hold, Server, Transaction};
-use crate::postgres::client::{Bound, Client, Prepared, Statements};
+use crate::postgres::client::{Bound, Client, Prepared};
 use crate::postgres::frame::{self, HEAD_BYTES, Head};
 use crate::postgres::message::{self, from_client as kind};
 use crate::postgres::statement::{Form, PREFIX, STAND_IN, Statement, Template, calls, name_key, without_our_names};
-use crate::protocol::{Clears, ClientSide, Intent, Out, PinReason, Pins, ServerSide, Violation};
+use crate::protocol::{Clears, ClientError, ClientSide, Intent, Out, PinReason, Pins, ServerSide, Violation};
 use crate::sql::settings::Changes;
 use crate::sql::{self, Verb};
 use std::sync::Arc;
@@ -375,7 +375,7 @@ impl Server {
                 out.write(|out| write_parse(&never_ours(name), body, out));
             }
             None if !client.statements.has_room(1, body.len()) => {
-                self.refuse_extended(Box::new(Statements::are_full()), 0, out);
+                self.refuse_extended(Box::new(ClientError::too_many_statements()), 0, out);
             }
             None => {
                 let (id, family) = client.identify(body, self.settings_open);
@@ -427,7 +427,7 @@ impl Server {
         let pins = Pins::of(PinReason::LargeStatement).and(Pins::of(PinReason::Unreadable));
         let large = Intent { pins_when_sent: pins, ..Intent::default() };
         let is_full = !key.is_empty() && !client.statements.has_room(1, 0) && lookup(&self.owed, client, key).is_none();
-        let full = is_full.then(Statements::are_full);
+        let full = is_full.then(ClientError::too_many_statements);
         if let Some(why) = full.or_else(|| self.refusal(large, None, b"", client.pins, &mut client.gate)) {
             if key.is_empty() {
                 // A Parse that fails has removed the one before it.
