@@ -41,6 +41,7 @@ pub fn masked(step: &Step, text: &str, replies: Both<Vec<Packet>>) -> Both<Vec<P
     if told != found {
         // "A session tracker of transactions says what that changed to the proxy, and not to the client."
         [&mut told, &mut found].into_iter().flatten().for_each(without_transaction);
+        [&mut told, &mut found].into_iter().flatten().for_each(without_end_of_near);
     }
     [told, found]
 }
@@ -50,6 +51,12 @@ fn without_transaction(packet: &mut Packet) {
     // SERVER_SESSION_STATE_CHANGED, SESSION_TRACK_TRANSACTION_CHARACTERISTICS and SESSION_TRACK_TRANSACTION_STATE
     const CHANGED: u16 = 0x4000;
     const TRANSACTION: [u8; 2] = [4, 5];
+    if packet.first() == 0xFE && packet.payload.len() == 5 {
+        // An EOF says no more of it.
+        let payload = &packet.payload;
+        packet.payload = vec![0xFE, payload[1], payload[2], payload[3], payload[4] & !(CHANGED >> 8) as u8].into();
+        return;
+    }
     if !matches!(packet.first(), 0x00 | 0xFE) || packet.payload.len() < 7 {
         return;
     }
@@ -80,15 +87,31 @@ fn without_transaction(packet: &mut Packet) {
     packet.payload = kept.into();
 }
 
+/// A syntax error tells where by 80 bytes of the text, and may cut off the name of a database, of which each side has its own.
+fn without_end_of_near(packet: &mut Packet) {
+    const SYNTAX_ERROR: &[u8] = &[0xFF, 0x28, 0x04];
+    const SAME: usize = 40;
+    const NEAR: &str = "near '";
+    if packet.payload.starts_with(SYNTAX_ERROR)
+        && let Some(near) = memchr::memmem::find(&packet.payload, NEAR.as_bytes())
+    {
+        packet.payload.truncate(near + NEAR.len() + SAME);
+    }
+}
+
 fn mask(step: &Step, text: &str, [told, found]: Both<&mut Shape>) {
     if let Step::Fetch { .. } | Step::Execute { .. } = step {
         without_digits(&mut told.head);
         without_digits(&mut found.head);
+        // "A statement is prepared under the settings that its client has as it executes it."
+        [&mut told.head, &mut found.head].into_iter().flatten().for_each(without_width_of_parameter);
     }
-    if text.contains(['@', '?']) {
-        let is_binary = matches!(step, Step::Execute { .. });
-        without_types_of_nulls(told, is_binary);
-        without_types_of_nulls(found, is_binary);
+    if told.head.last().is_some_and(|eof| eof.first() == 0xFE && eof.payload.len() == 5 && eof.payload[4] & 0x10 != 0) {
+        // MySQL forgets to say so behind the rows (SERVER_PS_OUT_PARAMS, SERVER_MORE_RESULTS_EXISTS).
+        for eof in [&mut told.end, &mut found.end].into_iter().flatten().filter(|eof| eof.payload.len() == 5) {
+            let said = eof.payload.clone();
+            eof.payload = vec![said[0], said[1], said[2], said[3] | 0x08, said[4] | 0x10].into();
+        }
     }
     for shape in [&mut *told, &mut *found] {
         // In front of rows a client that wants EOF packets is not told how many warnings there are.
@@ -98,7 +121,14 @@ fn mask(step: &Step, text: &str, [told, found]: Both<&mut Shape>) {
             eof.payload = vec![0xFE, 0, 0, eof.payload[3], eof.payload[4] & !0xB0].into();
         }
     }
-    if told.head == found.head && tells_of_last(&told.head) && found.rows.iter().all(says_nothing) {
+    // By their columns these say the same, whatever follows.
+    let tells_of_last = told.head == found.head && tells_of_last(&told.head);
+    if text.contains(['@', '?']) && !tells_of_last {
+        let is_binary = matches!(step, Step::Execute { .. });
+        without_types_of_nulls(told, is_binary);
+        without_types_of_nulls(found, is_binary);
+    }
+    if tells_of_last && found.rows.iter().all(says_nothing) {
         found.rows.clone_from(&told.rows);
         may_have_no_warnings(&told.end, &mut found.end);
     }
@@ -146,6 +176,17 @@ fn without_types_of_nulls(shape: &mut Shape, is_binary: bool) {
 /// A column's name stays.
 fn without_type(column: &mut Packet) {
     column.payload.truncate(column.payload.len().saturating_sub(13));
+}
+
+/// Of a column that is a parameter by itself (`?`): as many letters as the bytes of the character set have room for.
+fn without_width_of_parameter(column: &mut Packet) {
+    const NAME: &[u8] = b"\x01?\x00\x0C";
+    const CHARSET: usize = 2;
+    if let Some(at) = memchr::memmem::find(&column.payload, NAME) {
+        let mut payload = column.payload.to_vec();
+        payload.get_mut(at + NAME.len() + CHARSET..).unwrap_or_default().iter_mut().take(4).for_each(|byte| *byte = 0);
+        column.payload = payload.into();
+    }
 }
 
 /// How many warnings the statement before had: none on another connection. See [`tells_of_last`].

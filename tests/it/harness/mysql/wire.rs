@@ -97,6 +97,8 @@ pub const COLLATION: u8 = 45;
 const MORE_RESULTS: u16 = 0x0008;
 /// The same: rows are to be fetched.
 const CURSOR_EXISTS: u16 = 0x0040;
+/// The same: the row is a procedure's OUT parameters.
+const PS_OUT_PARAMS: u16 = 0x1000;
 
 /// A packet: the sequence id of its first piece, and its payload.
 #[derive(Clone, PartialEq, Eq)]
@@ -621,10 +623,13 @@ impl MyWire {
         assert!(rest.is_empty(), "after the number of columns: {rest:?}");
         packets.extend((0..columns).map(|_| self.receive()));
         let has_eof = self.capabilities & capability::DEPRECATE_EOF == 0;
+        // MySQL forgets to say behind OUT parameters that an OK follows.
+        let mut has_parameters = false;
         if has_eof {
             let eof = self.receive();
             assert_eq!((eof.first(), eof.payload.len()), (0xFE, 5), "after the columns: {eof:?}");
             let has_cursor = status(&eof, 3) & CURSOR_EXISTS != 0;
+            has_parameters = status(&eof, 3) & PS_OUT_PARAMS != 0;
             packets.push(eof);
             if has_cursor {
                 return false;
@@ -635,7 +640,9 @@ impl MyWire {
             packets.push(packet.clone());
             match packet.first() {
                 0xFF => return false,
-                0xFE if has_eof && packet.payload.len() == 5 => return status(&packet, 3) & MORE_RESULTS != 0,
+                0xFE if has_eof && packet.payload.len() == 5 => {
+                    return has_parameters || status(&packet, 3) & MORE_RESULTS != 0;
+                }
                 0xFE if !has_eof && packet.payload.len() < PIECE => return status(&packet, 1) & MORE_RESULTS != 0,
                 _ => {}
             }
