@@ -170,7 +170,8 @@ impl Server {
             receiving: Rest::NONE,
             file: File::None,
             client: None,
-            foreign_values: false,
+            // MariaDB shows to new sessions what old ones have found.
+            foreign_values: is_mariadb(&version),
             own_values: false,
             prepared,
             has_moved: false,

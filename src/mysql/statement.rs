@@ -19,13 +19,15 @@ pub struct Id {
     text: u128,
     /// Of the settings it is read under.
     label: u64,
+    /// Of what its parameters have been since it was executed; 0: it has none, or has not been executed yet.
+    kinds: u64,
     had_cursor: bool,
 }
 
 impl Id {
     /// Of a text, by itself.
     pub fn of(key: &[u8; 16], text: &[u8]) -> Self {
-        Self { text: keyed_hash(key, 0, text), label: 0, had_cursor: false }
+        Self { text: keyed_hash(key, 0, text), label: 0, kinds: 0, had_cursor: false }
     }
 
     /// Under the settings with this label.
@@ -33,10 +35,50 @@ impl Id {
         Self { label, ..self }
     }
 
+    /// Executed with parameters of these types. MySQL keeps to what the first execution has made of them, and turns other values into that:
+    /// a string into 0, where there was a number.
+    pub fn typed(self, types: impl Iterator<Item = [u8; 2]>) -> Self {
+        let kinds: Vec<u8> = types.map(|[code, _]| kind(code)).collect();
+        let hash = keyed_hash(&self.text.to_le_bytes(), 1, &kinds) as u64;
+        Self { kinds: if kinds.is_empty() { 0 } else { hash | 1 }, ..self }
+    }
+
+    /// As it has been prepared, and not executed yet.
+    pub fn untyped(self) -> Self {
+        Self { kinds: 0, ..self }
+    }
+
+    /// Both have been executed with parameters that are one to the server.
+    pub fn is_kin(self, other: Self) -> bool {
+        self.kinds == other.kinds
+    }
+
+    /// Executed as that one.
+    pub fn kin(self, other: Self) -> Self {
+        Self { kinds: other.kinds, ..self }
+    }
+
+    /// It has not been executed yet.
+    pub fn is_untyped(self) -> bool {
+        self.kinds == 0
+    }
+
     /// The same behind an execution with a cursor: MySQL 9.7 sends no rows ever after to who executes it without one, but the columns,
     /// and an OK that looks like a row.
     pub fn with_cursor(self) -> Self {
         Self { had_cursor: true, ..self }
+    }
+}
+
+/// Types that are one to a parameter: integers of all lengths, and strings with a character set, without one, decimals
+/// (<https://dev.mysql.com/doc/dev/mysql-server/latest/field__types_8h.html>).
+const fn kind(code: u8) -> u8 {
+    match code {
+        1 | 2 | 3 | 9 | 13 => 8,
+        0 => 246,
+        15 | 254 => 253,
+        249..=251 => 252,
+        other => other,
     }
 }
 

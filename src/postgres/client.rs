@@ -687,6 +687,7 @@ mod tests {
         clears: crate::protocol::Clears::Nothing,
         asks_sequence: false,
         draws_sequence: false,
+        hides_last_value: false,
         changes_settings: false,
         may_end: Pins::NONE,
         passing: Pins::NONE,

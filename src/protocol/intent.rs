@@ -15,6 +15,8 @@ pub struct Intent {
     pub asks_sequence: bool,
     /// May draw from a sequence: its last value may be asked for next.
     pub draws_sequence: bool,
+    /// The server's answer does not say which value it has drawn.
+    pub hides_last_value: bool,
     /// May change a setting, be it for its transaction only, or what a name means: what is sent behind it may be read in
     /// another way.
     pub changes_settings: bool,
@@ -36,6 +38,7 @@ impl Intent {
             clears: if matches!(self.clears, Clears::Nothing) { other.clears } else { self.clears },
             asks_sequence: self.asks_sequence || other.asks_sequence,
             draws_sequence: self.draws_sequence || other.draws_sequence,
+            hides_last_value: self.hides_last_value || other.hides_last_value,
             changes_settings: self.changes_settings || other.changes_settings,
             may_end: self.may_end.and(other.may_end),
         }

@@ -4,6 +4,50 @@ use crate::harness::mysql::beside::{app, each};
 use crate::harness::mysql::wire::{MyWire, capability};
 use sluicegate::demo::servers::APP;
 
+/// COM_RESET_CONNECTION leaves `FOUND_ROWS()` as it was; MariaDB even shows a new session that of an old one.
+#[test]
+fn numbers_of_rows_are_nobody_elses() {
+    each(
+        "my_found",
+        1,
+        &["CREATE TABLE t (i int)", "INSERT INTO t VALUES (1), (2), (3), (4)"],
+        |server, name, proxy| {
+            let client = || MyWire::connect(proxy.address, &app().database(name)).unwrap();
+            let mut one = client();
+            one.query("SELECT * FROM t");
+            let mut other = client();
+            other.command(&[0x1F]);
+            assert_eq!(other.value("SELECT FOUND_ROWS()"), "0");
+            // Enough of them for each thread that the server keeps.
+            for _ in 0..20 {
+                let mut direct = MyWire::connect(server.address(), &app().database(name)).unwrap();
+                direct.query("SELECT * FROM t");
+            }
+            let mut root = server.root();
+            let number = other.value("SELECT CONNECTION_ID()");
+            root.query(&format!("KILL {number}"));
+            assert_eq!(client().value("SELECT FOUND_ROWS()"), "0");
+        },
+    );
+}
+
+/// Settings that the proxy puts on a connection have warnings of their own.
+#[test]
+fn warnings_of_the_proxys_own_are_nobodys() {
+    each("my_warned", 1, &[], |_, name, proxy| {
+        let client = || MyWire::connect(proxy.address, &app().database(name)).unwrap();
+        let (mut one, mut other) = (client(), client());
+        for wire in [&mut one, &mut other] {
+            assert!(wire.query("SHOW WARNINGS").is_empty());
+        }
+        one.query("SET sql_mode = 'NO_ZERO_DATE'");
+        for _ in 0..2 {
+            other.query("DO 1");
+            assert!(one.query("SHOW WARNINGS").is_empty());
+        }
+    });
+}
+
 #[test]
 fn what_lasts_is_nobody_elses() {
     each("my_lasting", 1, &[], |server, name, proxy| {

@@ -37,6 +37,27 @@ fn number(has_type: bool, value: u64) -> Vec<u8> {
     [&PLAIN[..], &[0], &types, &value.to_le_bytes()].concat()
 }
 
+/// A number, a string and a number with a fraction for `SELECT ?, ? + 1`, over one connection: what one client's are is nothing to another.
+#[test]
+fn my_081_types_are_each_clients_own() {
+    both_sides("my_081t", 3, &[""; 0], |sides| {
+        let values = [
+            [&LONGLONG[..], &LONGLONG, &7u64.to_le_bytes(), &8u64.to_le_bytes()].concat(),
+            [&[0xFD, 0, 0xFD, 0][..], b"\x03abc\x021x"].concat(),
+            [&[5, 0, 5, 0][..], &1.5f64.to_le_bytes(), &2.5f64.to_le_bytes()].concat(),
+        ];
+        let mut talks = values.map(|values| {
+            let mut talk = sides.talk();
+            (talk.prepare("SELECT ?, ? + 1"), talk, [&[0, 1][..], &values].concat())
+        });
+        for _ in 0..3 {
+            for (statement, talk, values) in &mut talks {
+                talk.execute(*statement, values);
+            }
+        }
+    });
+}
+
 /// Two clients with the same statements, under numbers that each side gives as it likes.
 struct Both {
     talk: Talk,

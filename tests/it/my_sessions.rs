@@ -2,6 +2,7 @@
 //! values, warnings, roles, what texts hide. Scenarios 107 to 109, 117, 118, 120, 121, 128 and 129 of the list.
 
 use crate::harness::measure::eventually;
+use crate::harness::mysql::Flavour;
 use crate::harness::mysql::beside::{Sides, Talk, app, both_sides};
 use crate::harness::mysql::wire::{COM_QUERY, MyWire};
 
@@ -58,6 +59,44 @@ fn my_107_last_values_of_inserts() {
 }
 
 /// A program that is known to ask.
+/// Those that no answer tells.
+#[test]
+fn my_107_last_values_that_are_not_told() {
+    both_sides("my_107u", 3, TABLES, |sides| {
+        let returning = "INSERT INTO t (v) VALUES (7), (8) RETURNING i";
+        let mut all = vec![
+            "SELECT LAST_INSERT_ID(50)",
+            "DO LAST_INSERT_ID(60)",
+            "SET @a = LAST_INSERT_ID(70)",
+            "UPDATE t SET i = LAST_INSERT_ID(i + 100) LIMIT 1",
+            "INSERT INTO u (i, v) VALUES (LAST_INSERT_ID(80), 0)",
+        ];
+        all.extend((sides.server.flavour() == Flavour::MariaDb).then_some(returning));
+        for makes in all {
+            for asks in ["SELECT LAST_INSERT_ID()", "INSERT INTO t (v) VALUES (LAST_INSERT_ID())"] {
+                let mut talk = sides.talk();
+                talk.same("INSERT INTO t (v) VALUES (1)");
+                talk.same(makes);
+                let mut other = client(sides);
+                other.query("INSERT INTO u (v) VALUES (9)");
+                other.query("SELECT LAST_INSERT_ID()");
+                talk.same(asks);
+                // Within a transaction as well.
+                talk.all(&["BEGIN", makes, asks, "COMMIT"]);
+                talk.same("SELECT LAST_INSERT_ID()");
+            }
+        }
+        // Nobody's value is taken for a client's own.
+        let mut other = client(sides);
+        other.query("INSERT INTO u (v) VALUES (9)");
+        drop(other);
+        let mut talk = sides.talk();
+        talk.same("SELECT LAST_INSERT_ID(NULL) FROM u WHERE 0");
+        drop(client(sides).query("DO 1"));
+        talk.same("SELECT LAST_INSERT_ID()");
+    });
+}
+
 #[test]
 fn my_108_numbers_of_rows() {
     both_sides("my_108", 3, TABLES, |sides| {

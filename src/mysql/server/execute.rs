@@ -9,7 +9,7 @@ use crate::mysql::attributes;
 use crate::mysql::execute::{Bulk, Execute, Front, Unwritable};
 use crate::mysql::frame::{Head, PIECE_BYTES};
 use crate::mysql::message::command;
-use crate::mysql::statement::Boundary;
+use crate::mysql::statement::{Boundary, Id};
 use crate::protocol::{ClientError, ClientSide, Out, PinReason, Pins};
 use std::sync::Arc;
 
@@ -93,8 +93,9 @@ impl Server {
     ) -> Result<Fate, ClientError> {
         let Some(statement) = client.statements.find(number) else { return Ok(Fate::Dropped) };
         let (intent, parameters, text) = (statement.intent, statement.parameters, statement.text.clone());
-        let (id, boundary) = (statement.id.under(client.label()), statement.boundary);
+        let boundary = statement.boundary;
         let execute = Execute::read(body, parameters, client.has_attributes());
+        let id = self.id_of(statement, execute.and_then(|execute| execute.types), client.label());
         if execute.is_none() && client.has_attributes() {
             let is_whole = head.len == body.len() + 1;
             return Err(if is_whole { self.malformed() } else { attributes::TOO_LONG });
@@ -105,7 +106,7 @@ impl Server {
             self.prepared.leave_cursor(number);
             self.settle_statements(client);
         }
-        let Some(here) = self.find_here(number, command::STMT_EXECUTE, opens_cursor, client, out)? else {
+        let Some(here) = self.find_here((number, id), command::STMT_EXECUTE, opens_cursor, client, out)? else {
             return Ok(Fate::Waits);
         };
         let known = client.statements.find(number).and_then(|statement| statement.types.as_deref());
@@ -136,6 +137,7 @@ impl Server {
             // Attributes stand behind the parameters.
             client.statements.remember(number, types.iter().take(parameters.into()));
         }
+        self.prepared.is_executed(number, id);
         if opens_cursor {
             self.prepared.load(number, id, Load::Cursor);
         }
@@ -146,13 +148,13 @@ impl Server {
     /// The server's number for what is to be executed. `None`: the server has been asked to prepare it.
     fn find_here(
         &mut self,
-        number: u32,
+        (number, id): (u32, Id),
         command: u8,
         cursor: bool,
         client: &mut Client,
         out: &mut Out,
     ) -> Result<Option<u32>, ClientError> {
-        match self.locate(number, cursor, client, out) {
+        match self.locate(number, id, cursor, client, out) {
             Located::At(here) => Ok(Some(here)),
             Located::Asked => Ok(None),
             Located::Unknown => Err(self.unknown_statement(number, command)),
@@ -175,8 +177,8 @@ impl Server {
     ) -> Result<Fate, ClientError> {
         let Some(statement) = client.statements.find(number) else { return Ok(Fate::Dropped) };
         let (intent, parameters, text) = (statement.intent, statement.parameters, statement.text.clone());
-        let boundary = statement.boundary;
-        let Some(here) = self.find_here(number, command::STMT_BULK_EXECUTE, false, client, out)? else {
+        let (id, boundary) = (self.id_of(statement, None, client.label()), statement.boundary);
+        let Some(here) = self.find_here((number, id), command::STMT_BULK_EXECUTE, false, client, out)? else {
             return Ok(Fate::Waits);
         };
         // What is too short is the server's to refuse.
@@ -212,6 +214,7 @@ impl Server {
             uses,
             releases: false,
             may_change: plan.may_change(),
+            hides_last_value: plan.intent.hides_last_value,
             sets: plan.sets.map(Vec::into_boxed_slice),
             hold: plan.hold.map(Box::new),
         };
@@ -221,8 +224,8 @@ impl Server {
     /// A piece of a long parameter. Nobody answers it: what is wrong with it the EXECUTE is told.
     fn send_piece(&mut self, number: u32, client: &mut Client, out: &mut Out) -> Fate {
         let Some(statement) = client.statements.find(number) else { return Fate::Dropped };
-        let id = statement.id.under(client.label());
-        let here = match self.locate(number, false, client, out) {
+        let id = self.id_of(statement, None, client.label());
+        let here = match self.locate(number, id, false, client, out) {
             Located::At(here) => Some(here),
             Located::Asked => return Fate::Waits,
             Located::Unknown => return Fate::Dropped,

@@ -57,6 +57,7 @@ impl Server {
             uses: None,
             releases: false,
             sets: None,
+            hides_last_value: false,
             may_change: true,
             hold: None,
         };
@@ -101,13 +102,17 @@ impl Server {
         // Behind it comes a file.
         self.holding |= may_load && !is_answered;
         if let Some(Owed {
-            effect: Effect::Statement { pins, is_doubtful, boundary, loads_file, releases, may_change, .. },
+            effect:
+                Effect::Statement {
+                    pins, is_doubtful, boundary, loads_file, releases, may_change, hides_last_value, ..
+                },
             ..
         }) = self.owed.back_mut()
         {
             *pins = intent.pins_when_done;
             *may_change = renames || !all.is_empty();
             *is_doubtful = *may_change || intent.draws_sequence || statement.may_begin();
+            *hides_last_value = intent.hides_last_value;
             *boundary = Boundary::of(&statement);
             *loads_file = may_load;
             *releases = statement.releases();

@@ -76,6 +76,8 @@ pub(super) enum Effect {
         sets: Option<Box<[Change]>>,
         /// It may change something of the session, which is seen to.
         may_change: bool,
+        /// What it leaves as `LAST_INSERT_ID()` its answer may not say.
+        hides_last_value: bool,
         /// What it leaves, or ends, by name.
         hold: Option<Box<Hold>>,
     },

@@ -6,7 +6,7 @@ use crate::mysql::held::Held;
 use crate::mysql::unread::Unread;
 use crate::protocol::{ClientError, ClientSide, Intent, Out, PinReason, Pins, Settings};
 use crate::sql::mysql::holds::{self, Hold, Thing};
-use crate::sql::mysql::settings::{self, Change, PREPARED, SCHEMA};
+use crate::sql::mysql::settings::{self, Change, PREPARED, SCHEMA, STATE_CHANGE};
 use crate::sql::mysql::{self as sql, Dialect, mentions};
 
 /// Statements that SQL has prepared and that go with a client, and the bytes of their texts.
@@ -31,6 +31,8 @@ pub(super) struct Plan {
     renames: bool,
     /// Texts may be written in another character set behind it.
     may_set_charset: bool,
+    /// It may say, among other things, whether the client is to be told of changes.
+    may_track: bool,
 }
 
 impl Plan {
@@ -59,7 +61,7 @@ impl Server {
         if is_one && is_unknown {
             hold = Some(Hold::Unknown);
             // Mostly it is a mistake, and no reason to expect that its client asks for last values.
-            (intent.asks_sequence, intent.draws_sequence) = (false, false);
+            (intent.asks_sequence, intent.draws_sequence, intent.hides_last_value) = (false, false, false);
         }
         let mut told = hold.as_ref().map_or(Pins::NONE, Held::told_by);
         let mut prepared = None;
@@ -101,7 +103,8 @@ impl Server {
         let unread = if is_one { readable(done, &mut intent) } else { Vec::new() };
         let renames = client.held.may_rename(done);
         let may_set_charset = may_set_charset(done, intent);
-        Ok(Plan { intent, told, unread, sets, hold, renames, may_set_charset })
+        let may_track = sets.is_none() && intent.changes_settings && has(done, STATE_CHANGE.as_bytes());
+        Ok(Plan { intent, told, unread, sets, hold, renames, may_set_charset, may_track })
     }
 
     /// What the text sets, if that can be had on another connection.
@@ -129,6 +132,8 @@ impl Server {
             client.held.lose_tables();
         }
         client.charset_unknown |= plan.may_set_charset;
+        // The server does as it was told, and nobody else gets the connection.
+        client.tracks_state |= plan.may_track;
         if let Some(Hold::UserLocks(names)) = &plan.hold {
             client.held.may_lock(names);
             self.settle_held(client);
@@ -245,8 +250,13 @@ impl Server {
 
 /// A text that keeps its client for what it sets may set what texts are written in.
 fn may_set_charset(text: &[u8], intent: Intent) -> bool {
-    let has = |word: &[u8]| text.windows(word.len()).any(|part| part.eq_ignore_ascii_case(word));
-    intent.pins_when_sent.and(intent.pins_when_done).contains(PinReason::Setting) && (has(b"char") || has(b"names"))
+    intent.pins_when_sent.and(intent.pins_when_done).contains(PinReason::Setting)
+        && (has(text, b"char") || has(text, b"names"))
+}
+
+/// The word is somewhere in it.
+fn has(text: &[u8], word: &[u8]) -> bool {
+    text.windows(word.len()).any(|part| part.eq_ignore_ascii_case(word))
 }
 
 /// User variables that a text may set, if the server can be asked for them: they are no reason to pin then.

@@ -8,6 +8,7 @@
 use super::owed::{Effect, Kind};
 use super::{OWED_MAX, Server};
 use crate::mysql::client::Client;
+use crate::mysql::execute::Types;
 use crate::mysql::frame::packet;
 use crate::mysql::message::{self, command};
 use crate::mysql::statement::{Id, Statement};
@@ -112,8 +113,14 @@ impl Prepared {
         Some(Ok(held.number))
     }
 
-    /// With a cursor rather one that had some; without, never.
-    fn shared_id(&self, id: Id, cursor: bool) -> Option<Id> {
+    /// With a cursor rather one that had some; without, never. One that has not been executed yet becomes what it is executed as.
+    fn shared_id(&mut self, id: Id, cursor: bool) -> Option<Id> {
+        if !id.is_untyped()
+            && let Some(held) = self.shared.remove(&id.untyped())
+            && let Some(older) = self.shared.insert(id, held)
+        {
+            self.leftovers.push(Leftover::Close(older.number));
+        }
         let ids = [cursor.then_some(id.with_cursor()), Some(id)];
         ids.into_iter().flatten().find(|id| self.shared.contains_key(id))
     }
@@ -200,6 +207,13 @@ impl Prepared {
         }
     }
 
+    /// It is executed as this: what is the client's alone has been something else, or becomes it.
+    pub(super) fn is_executed(&mut self, own: u32, id: Id) {
+        if let Some(Own::Held { shared_as: shared_as @ Some(_), .. }) = self.own.get_mut(&own) {
+            *shared_as = shared_as.filter(|known| known.is_untyped() || known.is_kin(id)).map(|known| known.kin(id));
+        }
+    }
+
     /// It is executed without a cursor: one that had some is of no use for that, if it can be prepared anew.
     pub(super) fn leave_cursor(&mut self, own: u32) {
         if let Some(Own::Held { shared_as: Some(_), load: Some(Load::Cursor), .. }) = self.own.get(&own) {
@@ -274,7 +288,7 @@ impl Prepared {
             Some(Own::Held { shared_as, .. }) => *shared_as = None,
             Some(Own::Failed { .. }) => {}
             None => {
-                let Some(held) = self.shared.remove(&id) else { return false };
+                let Some(held) = self.shared_id(id, false).and_then(|id| self.shared.remove(&id)) else { return false };
                 self.keep(own, held.number);
             }
         }
@@ -284,14 +298,27 @@ impl Prepared {
 
 impl Server {
     /// Where the client's statement is; asks the server to prepare it if it is not here.
-    pub(super) fn locate(&mut self, number: u32, cursor: bool, client: &Client, out: &mut Out) -> Located {
+    pub(super) fn locate(&mut self, number: u32, id: Id, cursor: bool, client: &Client, out: &mut Out) -> Located {
         let Some(statement) = client.statements.find(number) else { return Located::Unknown };
-        let id = statement.id.under(client.label());
         match self.prepared.find(number, id, cursor) {
             Some(Ok(here)) => Located::At(here),
             Some(Err(error)) => Located::Fails(error),
-            None if self.prepare_anew((number, id), statement, false, out) => Located::Asked,
+            None if self.prepare_anew((number, id.untyped()), statement, false, out) => Located::Asked,
             None => Located::Unknown,
+        }
+    }
+
+    /// What this statement is on the server when it is executed with these types, or with those that its client has sent before.
+    pub(super) fn id_of(&self, statement: &Statement, types: Option<Types<'_>>, label: u64) -> Id {
+        let (id, parameters) = (statement.id.under(label), usize::from(statement.parameters));
+        if self.is_mariadb {
+            // It looks at the types of each execution.
+            return id;
+        }
+        match (types, &statement.types) {
+            (Some(types), _) => id.typed(types.iter().take(parameters)),
+            (None, Some(known)) => id.typed(known.iter().copied().take(parameters)),
+            (None, None) => id,
         }
     }
 
@@ -316,7 +343,7 @@ impl Server {
     pub(super) fn anchor(&mut self, client: &Client, out: &mut Out) -> bool {
         let (mut all, label) = (true, client.label());
         for (number, statement) in client.statements.iter() {
-            let id = statement.id.under(label);
+            let id = self.id_of(statement, None, label);
             if self.prepared.take(number, id) {
                 continue;
             }
@@ -324,7 +351,7 @@ impl Server {
                 self.holding = true;
                 return false;
             }
-            all &= !self.prepare_anew((number, id), statement, true, out);
+            all &= !self.prepare_anew((number, id.untyped()), statement, true, out);
         }
         all
     }

@@ -8,7 +8,7 @@ use super::{Client, Server};
 use crate::mysql::frame::Reader;
 use crate::mysql::unread;
 use crate::protocol::{ClientSide, Out, PinReason, Pins, Settings};
-use crate::sql::mysql::settings::{self, Change, Value, is_variable};
+use crate::sql::mysql::settings::{self, Change, LAST_INSERT_ID, Value, is_variable};
 use std::sync::Arc;
 
 /// Longer values stay where they are.
@@ -266,6 +266,11 @@ impl Server {
         let (mut unknown, mut known) = (Pins::NONE, Vec::new());
         for (name, answer) in answers {
             match answer {
+                // Nobody knows: it is no one's.
+                answer if name == LAST_INSERT_ID => {
+                    let number = if let Answer::Written(number) = answer { number.parse().ok() } else { None };
+                    client.insert_id = number.unwrap_or_default();
+                }
                 Answer::Unknown => unknown.add(unread::reason(&name)),
                 Answer::Written(value) => known.push((name, Some(value))),
                 Answer::Unset => known.push((name, None)),

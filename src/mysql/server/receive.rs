@@ -12,6 +12,7 @@ use crate::mysql::message::{self, OkPacket, mark, status};
 use crate::mysql::statement::Statement;
 use crate::mysql::unread::Unread;
 use crate::protocol::{AttachFailure, ClientError, Out, PinReason, Pins, ServerError, Violation};
+use crate::sql::mysql::settings::LAST_INSERT_ID;
 
 /// Bytes of a packet that is read whole: the end of a result, with what trackers tell.
 const READ_BYTES_MAX: usize = 1 << 20;
@@ -400,7 +401,7 @@ impl Server {
         }
         let Some(Owed { effect, added, .. }) = self.pop() else { return Ok(()) };
         match effect {
-            Effect::Statement { pins, uses, releases, sets, hold, .. } => {
+            Effect::Statement { pins, uses, releases, sets, hold, hides_last_value, .. } => {
                 if let Some(sets) = sets {
                     self.has_set(&sets, client.as_deref_mut());
                 }
@@ -410,6 +411,9 @@ impl Server {
                 }
                 if let Some(client) = client {
                     client.pin(pins, b"");
+                    if hides_last_value && (ends_rows || ok.insert_id == 0) && !client.has_opaque() {
+                        client.may_have_set(vec![LAST_INSERT_ID.to_owned()]);
+                    }
                     if ok.warnings > 0 {
                         client.has_last_values();
                     }
@@ -441,8 +445,10 @@ impl Server {
                 }
             }
             Effect::ClientReset => {
+                // `FOUND_ROWS()` outlives it.
+                let is_foreign = self.foreign_values;
                 self.is_as_new();
-                self.foreign_values = false;
+                self.foreign_values = is_foreign;
                 self.own_values = false;
                 if let Some(client) = client {
                     // Whatever database there is stays, and what no reset undoes.

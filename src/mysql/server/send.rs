@@ -283,6 +283,7 @@ impl Server {
                 let effect = Effect::Statement {
                     pins: plan.intent.pins_when_done.without(plan.told),
                     may_change,
+                    hides_last_value: plan.intent.hides_last_value,
                     hold: plan.hold.map(Box::new),
                     is_doubtful: may_change || plan.intent.draws_sequence || statement.may_begin(),
                     boundary: Boundary::of(&statement),
@@ -316,6 +317,7 @@ impl Server {
                     releases: false,
                     sets,
                     may_change: true,
+                    hides_last_value: false,
                     hold: None,
                 };
                 (Kind::Simple, effect)
@@ -434,6 +436,7 @@ impl Server {
         // Behind its own statement a client's values must stay as they are: they are made its own before that.
         if may_ask
             || reasons.contains(PinReason::Unreadable)
+            || intent.hides_last_value
             || intent.draws_sequence && client.may_ask_here()
             || client.asks_last_values
         {

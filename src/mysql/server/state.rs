@@ -6,8 +6,8 @@ use crate::mysql::frame::packet;
 use crate::mysql::message::command;
 use crate::protocol::{ClientSide, Out, PinReason, Settings};
 use crate::sql::mysql::settings::{
-    Change, ISOLATION, NAMES, NO_SCHEMA, PREPARED, READ_ONLY, RESULTS, SCHEMA, STATE_CHANGE, Value, is_no_setting,
-    is_variable,
+    Change, ISOLATION, LAST_INSERT_ID, NAMES, NO_SCHEMA, PREPARED, READ_ONLY, RESULTS, SCHEMA, STATE_CHANGE, Value,
+    is_no_setting, is_variable,
 };
 use mysql_common::collations::{Collation, CollationId};
 use std::collections::BTreeMap;
@@ -21,6 +21,8 @@ impl Server {
             return;
         }
         self.tally.replays += u64::from(!is_same);
+        // Its warnings would be the client's.
+        self.foreign_values |= !is_same;
         let has = self.select(wanted, out);
         let leaves_more = has.iter().any(|(name, _)| is_no_setting(name) && wanted.value(name).is_none());
         if leaves_more && !self.settings_lost {
@@ -197,11 +199,15 @@ impl Server {
         if !self.foreign_values {
             return;
         }
+        // One that is not known yet is there.
+        let is_here = client.unread.names().any(|name| name == LAST_INSERT_ID);
         let text = format!("SET SESSION last_insert_id = {}", client.insert_id);
         out.write(|out| {
             // MariaDB keeps warnings until a statement uses a table.
             self.query(b"SELECT 1 FROM (SELECT 1) t LIMIT 0", Effect::Guarded, out);
-            self.query(text.as_bytes(), Effect::Guarded, out);
+            if !is_here {
+                self.query(text.as_bytes(), Effect::Guarded, out);
+            }
         });
     }
 }

@@ -211,6 +211,7 @@ impl Statement {
         self.intent.pins_when_sent.add(PinReason::Unreadable);
         self.intent.asks_sequence = true;
         self.intent.draws_sequence = true;
+        self.intent.hides_last_value = true;
         self.intent.changes_settings = true;
     }
 

@@ -230,7 +230,7 @@ impl Scan {
             if word == Word::Close {
                 intent.asks_sequence = true;
             } else {
-                intent.draws_sequence = true;
+                (intent.draws_sequence, intent.hides_last_value) = (true, true);
             }
         }
         let is_set = self.statement.set != Set::No;
@@ -304,8 +304,8 @@ impl Scan {
     /// Code that can't be seen runs.
     fn opaque(&mut self) {
         self.pin(PinReason::OpaqueCode);
-        self.found.intent.asks_sequence = true;
-        self.found.intent.draws_sequence = true;
+        let intent = &mut self.found.intent;
+        (intent.asks_sequence, intent.draws_sequence, intent.hides_last_value) = (true, true, true);
     }
 
     fn set(&mut self, token: Token<'_>, word: Word) {
@@ -418,7 +418,11 @@ impl Scan {
         let intent = &mut self.found.intent;
         let words = now.head.words();
         match words {
-            [Word::Insert | Word::Replace | Word::Update | Word::Delete, ..] => intent.draws_sequence = true,
+            [Word::Insert | Word::Replace | Word::Update | Word::Delete, ..] => {
+                intent.draws_sequence = true;
+                // With rows there is no number.
+                intent.hides_last_value |= has(Word::Returning);
+            }
             [Word::With | Word::Explain | Word::Analyze, ..] => {
                 intent.draws_sequence |= [Word::Insert, Word::Replace, Word::Update, Word::Delete].into_iter().any(has);
             }

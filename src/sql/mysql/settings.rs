@@ -37,6 +37,9 @@ pub fn is_no_setting(name: &str) -> bool {
     is_variable(name) || name.starts_with(PREPARED)
 }
 
+/// What the client's own `LAST_INSERT_ID()` is: asked for under this name, and no setting.
+pub const LAST_INSERT_ID: &str = "last_insert_id";
+
 /// Whether the server tells of each statement whether it has changed something of the session. The proxy has it on.
 pub const STATE_CHANGE: &str = "session_track_state_change";
 
@@ -293,6 +296,9 @@ fn may_follow(name: &str, text: &str) -> bool {
 
 /// A value that the server has told, as it is written to have it again. `None`: it is of no use on another connection.
 pub fn read_back(name: &str, value: &str) -> Option<String> {
+    if name == LAST_INSERT_ID {
+        return Some(value.to_owned());
+    }
     let is_number = !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit() || b".-".contains(&byte));
     let is_plain = value.bytes().all(|byte| matches!(byte, b' '..=b'~') && !b"'\\".contains(&byte));
     let text = if is_number { value.to_owned() } else { format!("'{value}'") };

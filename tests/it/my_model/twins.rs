@@ -245,8 +245,9 @@ impl Twins {
             return body;
         }
         let has_pieces = std::mem::take(&mut slot.has_pieces);
-        let known = slot.types.clone().filter(|_| !retypes && !has_pieces);
-        let says_types = known.is_none();
+        // MySQL keeps to the types of a statement's first execution on a connection: each has one set of them.
+        let known = slot.types.clone();
+        let says_types = known.is_none() || retypes || has_pieces;
         let bound = parameters::bound(&values[..slot.parameters.min(PARAMETERS)], known, has_pieces);
         body.extend(bound.nulls);
         body.push(u8::from(says_types));

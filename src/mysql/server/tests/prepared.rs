@@ -157,6 +157,34 @@ fn types_go_along() {
     });
 }
 
+/// MySQL keeps to what a statement's first execution has made of its parameters: another client's string would be a number.
+#[test]
+fn types_are_a_statements_own() {
+    let mut bench = Bench::new(MODERN, usize::MAX);
+    let number = bench.prepares("SELECT ?", 9, 1);
+    let [integer, string] = [&[0, 1, 8, 0, 1, 0, 0, 0, 0, 0, 0, 0][..], &[0, 1, 0xFD, 0, 1, b'a']];
+    // A shorter one is one as well.
+    for values in [integer, &[0, 1, 1, 0, 7], &[0, 0, 7]] {
+        assert_eq!(bench.says(&execute(number, values)).get(5..9), Some(&9u32.to_le_bytes()[..]));
+        bench.hears(&rows(AUTO));
+    }
+    bench.client = client(MODERN, 2);
+    assert_eq!(bench.attach(), b"");
+    let other = bench.prepares("SELECT ?", 10, 1);
+    // What has been prepared last is what is executed.
+    assert_eq!(bench.says(&execute(other, string)), execute(10, string));
+    bench.hears(&rows(AUTO));
+    assert_eq!(bench.says(&execute(other, integer)), execute(9, integer));
+    bench.hears(&rows(AUTO));
+    assert_eq!(bench.says(&execute(other, string)), execute(10, string));
+    bench.hears(&rows(AUTO));
+    let double = [0, 1, 5, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    assert_eq!(bench.says(&execute(other, &double)), says(PREPARE, b"SELECT ?"));
+    bench.prepares_hidden(11, 1);
+    // There is room for two.
+    assert_eq!(bench.says(b""), [for_statement(CLOSE, 9, b""), execute(11, &double)].concat());
+}
+
 /// Scenarios 78 and 82.
 #[test]
 fn pieces_of_a_parameter_stay_with_their_client() {

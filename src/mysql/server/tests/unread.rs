@@ -143,6 +143,28 @@ fn questions_wait_for_those_who_ask() {
     assert_eq!(bench.verify(), [ASKED]);
 }
 
+/// What a statement leaves as `LAST_INSERT_ID()` without saying it is asked for; until then nothing takes it away.
+#[test]
+fn last_values_that_are_not_told() {
+    let mut bench = Bench::new(MODERN, usize::MAX);
+    let (insert, rows) =
+        ("INSERT INTO t VALUES (1) RETURNING a", packets(1, &[count(1), column(), row("1"), ok(mark::EOF, AUTO)]));
+    bench.says(&says(command::QUERY, insert.as_bytes()));
+    bench.hears(&rows);
+    assert_eq!(bench.verify(), ["SELECT @@SESSION.last_insert_id LIMIT 1"]);
+    bench.answered(&[typed(8, 32, 20)], &[Some("18446744073709551615")]);
+    assert_eq!((bench.client.pins, bench.client.insert_id), (Pins::NONE, u64::MAX));
+    // Another client has had the connection. What was on it is not to be taken for the client's.
+    bench.client = client(MODERN, 2);
+    bench.attach();
+    let guard = ["SELECT 1 FROM (SELECT 1) t LIMIT 0", "SET SESSION last_insert_id = 0"];
+    assert_eq!(texts(&bench.says(&says(command::QUERY, insert.as_bytes()))), [guard[0], guard[1], insert]);
+    bench.hears(&[packets(1, &[ok(mark::OK, AUTO)]), packets(1, &[ok(mark::OK, AUTO)]), rows].concat());
+    bench.server.foreign_values = true;
+    let asks = "SELECT LAST_INSERT_ID()";
+    assert_eq!(texts(&bench.says(&says(command::QUERY, asks.as_bytes()))), [guard[0], asks]);
+}
+
 #[test]
 fn settings_by_expressions() {
     let mut bench = Bench::new(MODERN, usize::MAX);
