@@ -24,7 +24,7 @@ const CLIENTS_OF_MARIADB: u32 = 4;
 const TALKATIVE: u32 = CLIENTS + SHARED;
 const KILL: &str = "`KILL QUERY`";
 
-const fn plain(name: &'static str, how: How, portions: &'static str, cancel: &'static str) -> Driver {
+pub(super) const fn plain(name: &'static str, how: How, portions: &'static str, cancel: &'static str) -> Driver {
     Driver { database: "mysql", ..super::plain(name, how, SHARED, portions, cancel) }
 }
 
