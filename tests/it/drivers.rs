@@ -13,6 +13,7 @@
 mod mysql;
 mod of_mysql;
 mod of_postgres;
+mod orms;
 mod pools;
 mod program;
 mod said;

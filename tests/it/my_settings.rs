@@ -3,7 +3,7 @@
 
 use crate::harness::mysql::beside::{app, both_sides};
 use crate::harness::mysql::database;
-use crate::harness::mysql::wire::MyWire;
+use crate::harness::mysql::wire::{MyLogin, MyWire, capability};
 
 /// Variables, each with two values.
 pub const SET: &[(&str, [&str; 2])] = &[
@@ -163,6 +163,34 @@ fn my_115_modes() {
                 talk.same(set);
                 assert_eq!(other.reply(shown), pristine, "{set}");
                 talk.all(&[shown, "INSERT INTO t VALUES (9999)", "ROLLBACK"]);
+            }
+        }
+        assert_eq!(sides.proxy.metric("sluicegate_pins_total"), 0.0);
+    });
+}
+
+/// The mode that a login has asked for is there again behind others, and `DEFAULT` is without it.
+#[test]
+fn my_115_the_mode_of_a_login() {
+    both_sides("my_own", 3, &["CREATE TABLE t (i int)"], |sides| {
+        let change = |login: MyLogin| login.with(capability::IGNORE_SPACE);
+        let mut other = MyWire::connect(sides.proxy.address, &change(app().database(&sides.name))).unwrap();
+        // For the last one the connection is reset.
+        for others in ["SET sql_mode = ''", "SET @a = 1"] {
+            let mut talk = sides.talk_as(change);
+            for set in [
+                "DO 1",
+                "SET sql_mode = CONCAT(@@sql_mode, ',TRADITIONAL')",
+                "SET sql_mode = CONCAT(CONCAT(@@sql_mode, ',PIPES_AS_CONCAT'), ',STRICT_ALL_TABLES')",
+                "SET sql_mode = DEFAULT",
+                "SET sql_mode = CONCAT(@@sql_mode, ',PIPES_AS_CONCAT')",
+                "SET sql_mode = 'IGNORE_SPACE'",
+            ] {
+                talk.same(set);
+                other.query(others);
+                talk.same("SELECT @@sql_mode");
+                other.query(others);
+                talk.same("SELECT COUNT (*) FROM t");
             }
         }
         assert_eq!(sides.proxy.metric("sluicegate_pins_total"), 0.0);

@@ -101,7 +101,7 @@ pub(super) enum Effect {
     AppliedAtBest(Arc<Settings>),
     /// The connection has the database of these settings then, and otherwise what it had.
     Selected(Arc<Settings>),
-    /// `init_query` has run.
+    /// What every client is to find is there: that of the login, or `init_query` has run.
     Initialized,
     /// The connection is as new, but for `init_query`.
     Reset,

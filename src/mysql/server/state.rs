@@ -6,12 +6,16 @@ use crate::mysql::frame::packet;
 use crate::mysql::message::command;
 use crate::protocol::{ClientSide, Out, PinReason, Settings};
 use crate::sql::mysql::settings::{
-    Change, ISOLATION, LAST_INSERT_ID, NAMES, NO_SCHEMA, PREPARED, READ_ONLY, RESULTS, SCHEMA, STATE_CHANGE, Value,
-    is_no_setting, is_variable,
+    Change, ISOLATION, LAST_INSERT_ID, NAMES, NO_SCHEMA, PREPARED, READ_ONLY, RESULTS, SCHEMA, SQL_MODE, STATE_CHANGE,
+    Value, is_no_setting, is_variable,
 };
 use mysql_common::collations::{Collation, CollationId};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+
+const WAIT_TIMEOUT: &str = "wait_timeout";
+/// What a login may make another value of than the global one.
+const OWN: [&str; 2] = [SQL_MODE, WAIT_TIMEOUT];
 
 impl Server {
     /// Gives the connection the settings that a client wants.
@@ -46,6 +50,13 @@ impl Server {
             let text = self.set(reset.iter().map(|(name, value)| (*name, value.as_str())));
             let left = has.edited(|values| reset.iter().for_each(|(name, _)| _ = values.remove(*name)));
             self.query(text.as_bytes(), Effect::Applied(Arc::new(left)), out);
+        }
+        let own = OWN.iter().filter(|name| wanted.value(name).is_none());
+        let own: Vec<_> = own.filter_map(|name| Some((*name, self.own_default(name)?))).collect();
+        // MariaDB's resets keep nothing of the login.
+        if is_lost && self.is_mariadb && !own.is_empty() {
+            let text = self.set(own.into_iter());
+            self.query(text.as_bytes(), Effect::Initialized, out);
         }
         if is_lost || !reset.is_empty() && self.init.is_some() {
             // What every client is to find went with the settings, and may undo others.
@@ -121,9 +132,18 @@ impl Server {
 
     /// What the variable has behind a login. `DEFAULT` is not always that: MySQL 9.7 has no checks of foreign keys then.
     fn default_of(&self, name: &str) -> String {
-        let is_interactive = self.options.fixed.iter().any(|(fixed, _)| fixed == "interactive");
-        let global = if name == "wait_timeout" && is_interactive { "interactive_timeout" } else { self.spelled(name) };
-        format!("@@GLOBAL.{global}")
+        let own = self.own_default(name).map(str::to_owned);
+        own.unwrap_or_else(|| format!("@@GLOBAL.{}", self.spelled(name)))
+    }
+
+    /// What logins like this one make of a variable, if that is not its global value.
+    fn own_default(&self, name: &str) -> Option<&'static str> {
+        let has = |own: &str| self.options.fixed.iter().any(|(fixed, _)| fixed == own);
+        match name {
+            SQL_MODE if has("ignore_space") => Some("CONCAT(@@GLOBAL.sql_mode, ',IGNORE_SPACE')"),
+            WAIT_TIMEOUT if has("interactive") => Some("@@GLOBAL.interactive_timeout"),
+            _ => None,
+        }
     }
 
     /// The client has set these on the connection. It may have gone since: no reset undoes what database it has selected.
@@ -135,8 +155,9 @@ impl Server {
         }
         let has_init = self.init.is_some();
         let others = || sets.iter().filter(|(name, _)| *name != STATE_CHANGE);
-        let edited =
-            |settings: &Settings| settings.edited(|values| others().for_each(|set| edit(values, set, has_init)));
+        let edited = |settings: &Settings| {
+            settings.edited(|values| others().for_each(|set| edit(values, set, has_init, self.own_default(set.0))))
+        };
         let applied = edited(&self.applied);
         match client {
             Some(client) => {
@@ -218,24 +239,28 @@ fn asked(sets: &[Change]) -> Vec<String> {
     asked.map(|(name, _)| (*name).to_owned()).collect()
 }
 
-/// A setting becomes what it is set to. `has_init`: what it was at the login may be another value than the default.
-fn edit(values: &mut BTreeMap<String, String>, (name, value): &Change, has_init: bool) {
+/// A setting becomes what it is set to. `has_init`: what it was at the login may be another value than the default. `own`: it is another
+/// one, this.
+fn edit(values: &mut BTreeMap<String, String>, (name, value): &Change, has_init: bool, own: Option<&str>) {
     if *name == NAMES {
         values.remove(RESULTS);
     }
     let value = match value {
-        Value::Default if has_init && *name != SCHEMA => "DEFAULT".to_owned(),
+        Value::Default if own.is_some() || has_init && *name != SCHEMA => "DEFAULT".to_owned(),
         Value::Default => {
             values.remove(*name);
             return;
         }
         Value::Written(value) => value.clone(),
         Value::Asked => return,
-        Value::Appended(more) => match values.get(*name).and_then(|known| known.rsplit_once('\'')) {
-            // A string, or one that was appended.
-            Some((begins, ends)) => format!("{}'{ends}", appended(begins, more)),
-            None => format!("CONCAT(@@GLOBAL.{name}, '{}')", appended("", more)),
-        },
+        Value::Appended(more) => {
+            let known = values.get(*name).map(String::as_str).or(own);
+            match known.and_then(|known| known.rsplit_once('\'')) {
+                // A string, or one that was appended.
+                Some((begins, ends)) => format!("{}'{ends}", appended(begins, more)),
+                None => format!("CONCAT(@@GLOBAL.{name}, '{}')", appended("", more)),
+            }
+        }
     };
     values.insert((*name).to_owned(), value);
 }

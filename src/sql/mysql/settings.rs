@@ -246,23 +246,7 @@ fn assignment(tokens: &[Token<'_>]) -> Option<Change> {
     }
     let Target { name, value } = target(tokens)?;
     let value = match (name, value) {
-        (SQL_MODE, [concat, open, mode @ .., comma, more, close])
-            if is(concat, "concat")
-                && [open.kind, comma.kind, close.kind] == [Kind::Open, Kind::Comma, Kind::Close] =>
-        {
-            let is_mode = match mode {
-                [at, mode] => at.kind == Kind::SystemVariable && is(mode, SQL_MODE),
-                [at, session, dot, mode] => {
-                    at.kind == Kind::SystemVariable
-                        && is(session, "session")
-                        && dot.kind == Kind::Dot
-                        && is(mode, SQL_MODE)
-                }
-                _ => false,
-            };
-            let more = inside(more).filter(|more| is_mode && more.starts_with(','))?;
-            Value::Appended(more.to_owned())
-        }
+        (SQL_MODE, [concat, ..]) if is(concat, "concat") => Value::Appended(added(value)?),
         _ => written(value)?,
     };
     if ASKED.contains(&name) {
@@ -280,6 +264,26 @@ fn assignment(tokens: &[Token<'_>]) -> Option<Change> {
         Value::Written(text) => may_follow(name, text).then_some(())?,
     }
     Some((name, value))
+}
+
+/// What is appended to the modes that there are: `CONCAT(@@sql_mode, ',MODE')`, and one such within another.
+fn added(value: &[Token<'_>]) -> Option<String> {
+    let [concat, open, to @ .., comma, more, close] = value else { return None };
+    let is_call = is(concat, "concat") && [open.kind, comma.kind, close.kind] == [Kind::Open, Kind::Comma, Kind::Close];
+    let more = inside(more).filter(|more| is_call && more.starts_with(','))?;
+    let known = match to {
+        [at, mode] if at.kind == Kind::SystemVariable && is(mode, SQL_MODE) => String::new(),
+        [at, session, dot, mode]
+            if [at.kind, dot.kind] == [Kind::SystemVariable, Kind::Dot]
+                && is(session, "session")
+                && is(mode, SQL_MODE) =>
+        {
+            String::new()
+        }
+        // Not deep: the text is short.
+        to => added(to)?,
+    };
+    Some(known + more)
 }
 
 /// A variable that has this value, as it is written, can have it on another connection.
@@ -430,6 +434,13 @@ mod tests {
                 "SET @@SESSION.sql_mode = CONCAT(@@SESSION.sql_mode, ',STRICT_ALL_TABLES,NO_AUTO_VALUE_ON_ZERO')",
                 "sql_mode +,STRICT_ALL_TABLES,NO_AUTO_VALUE_ON_ZERO",
             ),
+            (
+                "SET NAMES utf8mb4,  @@SESSION.sql_mode = CONCAT(CONCAT(@@sql_mode, ',STRICT_ALL_TABLES'), ',NO_AUTO_VALUE_ON_ZERO'),  \
+                 @@SESSION.sql_auto_is_null = 0, @@SESSION.wait_timeout = 2147483",
+                "names utf8mb4, sql_mode +,STRICT_ALL_TABLES,NO_AUTO_VALUE_ON_ZERO, sql_auto_is_null 0, wait_timeout 2147483",
+            ),
+            ("SET sql_mode = CONCAT(CONCAT(@@sql_mode, ',ANSI'), ',TRADITIONAL')", "sql_mode ?"),
+            ("SET sql_mode = CONCAT(REPLACE(@@sql_mode, 'ANSI', ''), ',TRADITIONAL')", "sql_mode ?"),
             ("SET SQL_AUTO_IS_NULL = 0", "sql_auto_is_null 0"),
             ("SET sql_mode = 'STRICT_ALL_TABLES,PIPES_AS_CONCAT'", "sql_mode 'STRICT_ALL_TABLES,PIPES_AS_CONCAT'"),
             // Beside user variables, and by what only the server can tell.

@@ -24,7 +24,7 @@ const CLIENTS_OF_MARIADB: u32 = 4;
 const TALKATIVE: u32 = CLIENTS + SHARED;
 const KILL: &str = "`KILL QUERY`";
 
-const fn plain(name: &'static str, how: How, portions: &'static str, cancel: &'static str) -> Driver {
+pub(super) const fn plain(name: &'static str, how: How, portions: &'static str, cancel: &'static str) -> Driver {
     Driver { database: "mysql", ..super::plain(name, how, SHARED, portions, cancel) }
 }
 
@@ -44,6 +44,14 @@ const fn connector_python(variant: &'static str) -> Driver {
 
 const fn mysql2(variant: &'static str) -> Driver {
     Driver { variant, ..plain("mysql2", How::Node("mysql2"), "`stream()`", KILL) }
+}
+
+const fn sqlalchemy(variant: &'static str) -> Driver {
+    Driver { variant, ..talkative("SQLAlchemy", How::Python("sqlalchemy_mysql"), "`yield_per`", KILL) }
+}
+
+const fn django(variant: &'static str) -> Driver {
+    Driver { variant, ..talkative("Django", How::Python("django_mysql"), "none: all at once", KILL) }
 }
 
 const fn connector_j(variant: &'static str, cancel: &'static str) -> Driver {
@@ -79,6 +87,14 @@ drivers! {
     connector_j_zlib: connector_j("useCompression=true", "`cancel()`"),
     connector_j_server_prepared_zlib: connector_j("useServerPrepStmts=true&useCompression=true", "`cancel()`"),
     connector_j_rewritten: connector_j("rewriteBatchedStatements=true and query timeout", "`setQueryTimeout`"),
+    sqlalchemy_pymysql: sqlalchemy("over PyMySQL"),
+    sqlalchemy_mysqlclient: sqlalchemy("over mysqlclient"),
+    django_mysqlclient: django("over mysqlclient"),
+    django_pymysql: django("over PyMySQL"),
+    mysql2_as_laravel: mysql2("as Laravel"),
+    mysql2_as_older_laravel: mysql2("as older Laravel"),
+    mysql2_as_rails: mysql2("as Rails"),
+    mysql2_as_rails_not_strict: mysql2("as Rails, not strict"),
 }
 
 /// Without TLS the password goes under the server's key.

@@ -126,6 +126,36 @@ fn an_interactive_client() {
     assert_eq!(bench.replays(), ["SET SESSION wait_timeout = @@GLOBAL.interactive_timeout"]);
 }
 
+/// Whose login has made a mode gets it back, and has none of it behind `DEFAULT`. MariaDB's resets take it away.
+#[test]
+fn a_client_that_wants_blanks_ignored() {
+    for is_mariadb in [false, true] {
+        let mut bench = Bench::new(MODERN, usize::MAX);
+        bench.server.is_mariadb = is_mariadb;
+        bench.server.options.fixed = vec![("ignore_space".to_owned(), "on".to_owned())];
+        bench.sets("SET sql_mode = ''");
+        let one = std::mem::replace(&mut bench.client, client(MODERN, 2));
+        let back = "SET SESSION sql_mode = CONCAT(@@GLOBAL.sql_mode, ',IGNORE_SPACE')";
+        assert_eq!(bench.replays(), [back]);
+        bench.sets("SET sql_mode = CONCAT(CONCAT(@@sql_mode, ',STRICT_ALL_TABLES'), ',NO_AUTO_VALUE_ON_ZERO')");
+        let mode = bench.client.settings().value("sql_mode").map(str::to_owned);
+        let modes = "CONCAT(@@GLOBAL.sql_mode, ',IGNORE_SPACE,STRICT_ALL_TABLES,NO_AUTO_VALUE_ON_ZERO')";
+        assert_eq!(mode.as_deref(), Some(modes));
+        bench.sets("SET sql_mode = DEFAULT");
+        bench.sets("SET sql_mode = CONCAT(@@sql_mode, ',STRICT_ALL_TABLES')");
+        let mode = bench.client.settings().value("sql_mode").map(str::to_owned);
+        assert_eq!(mode.as_deref(), Some("CONCAT(@@GLOBAL.sql_mode, ',STRICT_ALL_TABLES')"));
+
+        bench.client = client(MODERN, 3);
+        bench.says(&says(command::RESET_CONNECTION, b""));
+        bench.hears(&done());
+        let expected = [back, AS_NEW];
+        assert_eq!(bench.replays(), expected[usize::from(!is_mariadb)..]);
+        bench.client = one;
+        assert_eq!(bench.replays(), ["SET SESSION sql_mode = ''"]);
+    }
+}
+
 /// A database goes along as well; one that is gone is no reason to use another.
 #[test]
 fn databases_go_with_their_client() {

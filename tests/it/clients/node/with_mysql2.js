@@ -1,17 +1,35 @@
 // mysql2: its `query`, which puts parameters into the text, or its `execute`, which prepares, as the variant says, and compressed if it says so;
-// streams; KILL QUERY.
+// or as a framework of another language goes about it; streams; KILL QUERY.
 'use strict'
 
 const { main, config, variant, BEFORE_CANCEL_MS } = require('./program.js')
+const { frameworks } = require('./frameworks.js')
 const mysql = require('mysql2/promise')
 const { version } = require('mysql2/package.json')
 
-const way = variant.startsWith('execute') ? 'execute' : 'query'
-const options = { ...config, rowsAsArray: true, supportBigNumbers: true, compress: variant.includes('compress') }
+const plain = { flags: [], setup: [], way: variant.startsWith('execute') ? 'execute' : 'query' }
+const { flags, setup, way, begin } = frameworks[variant]?.(config) ?? plain
+const options = { ...config, rowsAsArray: true, supportBigNumbers: true, compress: variant.includes('compress'), flags }
+
+async function connect () {
+  const connection = await mysql.createConnection(options)
+  for (const [way, text] of setup) await run(connection, way, text, [])
+  return connection
+}
+
+// `once` is a statement that is prepared for one execution.
+async function run (connection, way, sql, values) {
+  if (way !== 'once') return connection[way](sql, values)
+  try {
+    return await connection.execute(sql, values)
+  } finally {
+    connection.unprepare(sql)
+  }
+}
 
 class MySql2 {
   async open () {
-    this.connection = await mysql.createConnection(options)
+    this.connection = await connect()
   }
 
   async close () {
@@ -20,12 +38,12 @@ class MySql2 {
 
   async rows (text, ...values) {
     const sql = text.replace(/\$\d/g, '?')
-    const [rows] = values.length > 0 ? await this.connection[way](sql, values) : await this.connection.query(text)
+    const [rows] = values.length > 0 ? await run(this.connection, way, sql, values) : await this.connection.query(text)
     return Array.isArray(rows) ? rows : []
   }
 
   async begin () {
-    await this.connection.beginTransaction()
+    await (begin ? this.connection.query(begin) : this.connection.beginTransaction())
   }
 
   async commit () {
@@ -41,11 +59,16 @@ class MySql2 {
       await this.connection.query('INSERT INTO items VALUES ?', [items])
       return
     }
+    if (way === 'once') {
+      await run(this.connection, way, `INSERT INTO items VALUES ${items.map(() => '(?, ?)').join(', ')}`, items.flat())
+      return
+    }
     for (const item of items) await this.connection.execute('INSERT INTO items VALUES (?, ?)', item)
   }
 
-  stream (sql) {
-    return this.connection.connection[way](sql).stream()
+  async * stream (sql) {
+    yield * this.connection.connection[way === 'once' ? 'execute' : way](sql).stream()
+    if (way === 'once') this.connection.unprepare(sql)
   }
 
   async cancelled (text) {
@@ -54,6 +77,7 @@ class MySql2 {
       throw error
     })
     const killing = new Promise((resolve) => setTimeout(resolve, BEFORE_CANCEL_MS)).then(async () => {
+      // The driver's own: no framework has a way to stop a query.
       const other = await mysql.createConnection(options)
       await other.query(`KILL QUERY ${this.connection.threadId}`)
       await other.end()

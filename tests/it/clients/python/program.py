@@ -292,7 +292,7 @@ def placeholders(sql, mark="%s"):
     return re.sub(r"\$\d", mark, sql)
 
 
-def main(driver_class):
+def main(driver_class, work=program):
     print("version", driver_class.name, driver_class.version)
     printing = threading.Lock()
 
@@ -304,7 +304,7 @@ def main(driver_class):
     def client(number):
         digest = hashlib.sha256()
         try:
-            for line in program(driver_class(number)):
+            for line in work(driver_class(number)):
                 digest.update(f"{line}\n".encode())
                 say(f"line {number} {line}")
             say(f"digest {number} {digest.hexdigest()}")
