@@ -212,6 +212,7 @@ impl Server {
             uses,
             releases: false,
             may_change: plan.may_change(),
+            hides: plan.hides,
             sets: plan.sets.map(Vec::into_boxed_slice),
             hold: plan.hold.map(Box::new),
         };

@@ -58,6 +58,7 @@ impl Server {
             releases: false,
             sets: None,
             may_change: true,
+            hides: true,
             hold: None,
         };
         self.owe_client(Kind::Query, effect);
