@@ -289,7 +289,7 @@ impl Client {
         match self.charset() {
             _ if self.charset_unknown => true,
             // Of these, by the ids of their collations.
-            Ok(id) if matches!(id, 1 | 84 | 13 | 88 | 28 | 87 | 95 | 96 | 248..=250) => true,
+            Ok(1 | 84 | 13 | 88 | 28 | 87 | 95 | 96 | 248..=250) => true,
             // One that nobody knows is the server's default.
             Ok(id) => Collation::resolve(CollationId::from(id)).id() == CollationId::UNKNOWN_COLLATION_ID,
             Err(name) => sets.iter().any(|set| set.eq_ignore_ascii_case(name)),

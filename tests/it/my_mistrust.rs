@@ -168,3 +168,15 @@ fn blanks_behind_functions() {
         assert_eq!(third.value(shown), "111");
     });
 }
+
+/// A transaction of XA that has been ended, and not prepared, takes no statement, not even the proxy's.
+#[test]
+fn my_101_last_values_of_an_idle_transaction() {
+    both_sides("my_101i", 3, TABLES, |sides| {
+        for asks in ["SHOW WARNINGS", "SELECT LAST_INSERT_ID()", "SELECT ROW_COUNT()"] {
+            client(sides).query("INSERT INTO t VALUES (1)");
+            let mut talk = sides.talk();
+            talk.all(&["XA START '{db}'", "SELECT * FROM t LIMIT 1", "XA END '{db}'", asks, "XA ROLLBACK '{db}'"]);
+        }
+    });
+}

@@ -202,7 +202,7 @@ impl Server {
     /// The client is owed what comes of it.
     fn owe_execution(&mut self, number: u32, boundary: Boundary, plan: Plan) {
         let uses = self.prepared.laden(number).map(|_| number);
-        self.holding |= plan.sets.is_some();
+        self.holding |= plan.is_awaited();
         // What it does to a transaction is the server's to say.
         let effect = Effect::Statement {
             pins: Pins::NONE,

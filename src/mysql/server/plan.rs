@@ -1,7 +1,7 @@
 //! What becomes of the state that a text makes: what goes along with its client, what the server is asked for, what is told apart by name
 //! and keeps the client as long as it is there, and what keeps it until it leaves.
 
-use super::receive::PARSE_ERROR;
+use super::receive::{PARSE_ERROR, STOPPED};
 use super::{Client, Server};
 use crate::mysql::held::Held;
 use crate::mysql::unread::Unread;
@@ -13,6 +13,9 @@ use crate::sql::mysql::{self as sql, Dialect, mentions};
 /// Statements that SQL has prepared and that go with a client, and the bytes of their texts.
 const PREPARED_MAX: usize = 32;
 const PREPARED_BYTES_MAX: usize = 64 << 10;
+
+/// ER_LOCK_WAIT_TIMEOUT
+const LOCK_WAIT_TIMEOUT: &str = "1205";
 
 /// Of a text that is about to be sent.
 pub(super) struct Plan {
@@ -36,6 +39,11 @@ pub(super) struct Plan {
 }
 
 impl Plan {
+    /// What comes behind it is read by what becomes of it.
+    pub(super) fn is_awaited(&self) -> bool {
+        self.sets.is_some() || matches!(self.hold, Some(Hold::Begins(_) | Hold::Prepares { .. }))
+    }
+
     /// Something of the session may change, of which this says what.
     pub(super) fn may_change(&self) -> bool {
         let pins = self.intent.pins_when_sent.and(self.intent.pins_when_done);
@@ -202,6 +210,14 @@ impl Server {
             client.pins.add(PinReason::OpaqueCode);
             client.held.asks_mode |= code == PARSE_ERROR && !was_opaque;
             self.has_moved_unread &= client.held.asks_mode;
+        }
+        if let Hold::Begins(things) = hold
+            && things.contains(&Thing::TableLocks)
+            && (code == LOCK_WAIT_TIMEOUT || STOPPED.contains(&code))
+        {
+            // MySQL's FLUSH TABLES WITH READ LOCK has its lock by then.
+            client.held.begin([Thing::TableLocks]);
+            self.settle_held(client);
         }
         if let Hold::Prepares { name, .. } = hold {
             // So has the one of this name that was there.

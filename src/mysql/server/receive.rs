@@ -669,7 +669,7 @@ const INTERRUPTED: &str = "1317";
 const NO_DATABASE: [&str; 2] = ["1049", "1044"];
 
 /// What else stops a statement that may be done by then: ER_QUERY_TIMEOUT, MariaDB's ER_STATEMENT_TIMEOUT.
-const STOPPED: [&str; 3] = [INTERRUPTED, "3024", "1969"];
+pub(super) const STOPPED: [&str; 3] = [INTERRUPTED, "3024", "1969"];
 
 /// What a packet is that begins so.
 fn role(owed: &Owed, first: u8, head: Head) -> Result<Role, Violation> {

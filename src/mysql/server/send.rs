@@ -280,8 +280,14 @@ impl Server {
                 if !self.carry_out(&plan, body, client, out)? {
                     return Ok(Fate::Waits);
                 }
-                self.is_xa |= statement.has_xa;
+                if statement.has_xa {
+                    // Once it has been ended, and before it is prepared, the server takes nothing else.
+                    self.guard_values(client, out);
+                    self.is_xa = true;
+                }
                 let may_change = plan.may_change();
+                // What comes behind it is read, and shared, under what it sets or makes; or it is a file.
+                self.holding |= plan.is_awaited() || statement.is_load_local && client.sends_files();
                 let effect = Effect::Statement {
                     pins: plan.intent.pins_when_done.without(plan.told),
                     may_change,
@@ -294,11 +300,6 @@ impl Server {
                     sets: plan.sets.map(Vec::into_boxed_slice),
                     releases: statement.releases(),
                 };
-                // What comes behind it is read, and shared, under what it sets; or it is a file.
-                self.holding |= matches!(
-                    effect,
-                    Effect::Statement { sets: Some(_), .. } | Effect::Statement { loads_file: true, .. }
-                );
                 (Kind::Query, effect)
             }
             command::INIT_DB => {

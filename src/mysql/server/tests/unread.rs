@@ -371,3 +371,37 @@ fn behind_a_client_that_is_told_nothing() {
     bench.client = client(MODERN, 2);
     assert_eq!(texts(&bench.attach()), ["", AS_NEW]);
 }
+
+/// What comes behind it in a pipeline is read by what was made.
+#[test]
+fn a_pipeline_waits_for_what_is_made_by_name() {
+    for (text, next) in [
+        ("PREPARE s FROM 'SELECT GET_LOCK(@a, 0)'", "EXECUTE s"),
+        ("PREPARE s FROM @a", "EXECUTE s"),
+        ("PREPARE s FROM 'SELECT * FROM t'", "USE other"),
+        ("CREATE TEMPORARY TABLE tt (a INT)", "ALTER TABLE tt RENAME TO v"),
+    ] {
+        let mut bench = Bench::new(MODERN, usize::MAX);
+        let [first, second] = [text, next].map(|text| says(command::QUERY, text.as_bytes()));
+        assert_eq!(bench.says(&[&first[..], &second].concat()), first, "{text}");
+        bench.hears(&packets(1, &[ok(mark::OK, AUTO)]));
+        assert_eq!(bench.says(b""), second);
+        bench.hears(&packets(1, &[ok(mark::OK, AUTO)]));
+        assert!(!bench.client.pins.is_empty(), "{text}");
+    }
+}
+
+/// MySQL's FLUSH that has waited too long for tables has its lock nevertheless.
+#[test]
+fn a_lock_behind_an_error() {
+    for (code, expected) in [(1205, Pins::of(PinReason::SessionLock)), (1227, Pins::NONE)] {
+        let mut bench = Bench::new(MODERN, usize::MAX);
+        bench.says(&says(command::QUERY, b"FLUSH TABLES WITH READ LOCK"));
+        bench.hears(&packets(1, &[err(code)]));
+        assert_eq!(bench.client.pins, expected, "{code}");
+        assert!(bench.server.probe(&mut Vec::new()));
+        bench.hears(&packets(1, &[ok(mark::OK, AUTO)]));
+        bench.does("UNLOCK TABLES");
+        assert_eq!(bench.client.pins, Pins::NONE);
+    }
+}
