@@ -21,6 +21,7 @@ use crate::protocol::{
 };
 use crate::sql::mysql::settings::{Change, NAMES, NO_SCHEMA, PREPARED, SCHEMA, STATE_CHANGE, Value, is_no_setting};
 use crate::sql::mysql::{self as sql, KillKind, TEXT_BYTES_MAX};
+use mysql_common::collations::{Collation, CollationId};
 use std::sync::Arc;
 
 /// A client.
@@ -166,6 +167,8 @@ impl Client {
     /// It must keep its connection for these reasons, whatever it is that this text of its leaves there.
     pub(super) fn pin(&mut self, reasons: Pins, text: &[u8]) {
         self.pin_for_command(reasons);
+        // Now there is code, whatever the mode is.
+        self.held.asks_mode &= !reasons.contains(PinReason::OpaqueCode);
         self.held.lose(reasons, text);
     }
 
@@ -286,7 +289,9 @@ impl Client {
         match self.charset() {
             _ if self.charset_unknown => true,
             // Of these, by the ids of their collations.
-            Ok(id) => matches!(id, 1 | 84 | 13 | 88 | 28 | 87 | 95 | 96 | 248..=250),
+            Ok(1 | 84 | 13 | 88 | 28 | 87 | 95 | 96 | 248..=250) => true,
+            // One that nobody knows is the server's default.
+            Ok(id) => Collation::resolve(CollationId::from(id)).id() == CollationId::UNKNOWN_COLLATION_ID,
             Err(name) => sets.iter().any(|set| set.eq_ignore_ascii_case(name)),
         }
     }

@@ -141,12 +141,14 @@ impl Held {
     }
 }
 
-/// Whatever locks it takes, `RELEASE_ALL_LOCKS()` ends.
+/// Whatever locks it takes, `RELEASE_ALL_LOCKS()` ends: it is one statement that takes them by functions alone.
 fn takes_user_locks(text: &[u8]) -> bool {
-    let text = text.trim_ascii_start().to_ascii_lowercase();
+    const BEGINNINGS: [&str; 7] = ["select", "do", "set", "insert", "replace", "update", "delete"];
+    let text = text.trim_ascii().to_ascii_lowercase();
     let has = |word: &str| memchr::memmem::find(&text, word.as_bytes()).is_some();
-    let is_other = |word: &&str| text.starts_with(word.as_bytes());
-    has("get_lock") && !has("service_") && !has("version_tokens") && !["lock", "flush", "backup"].iter().any(is_other)
+    let is_one = BEGINNINGS.iter().any(|word| text.starts_with(word.as_bytes())) && !has(";");
+    // `SET STATEMENT ... FOR` goes ahead of any.
+    is_one && has("get_lock") && !["service_", "version_tokens", "statement"].iter().any(|other| has(other))
 }
 
 #[cfg(test)]
@@ -177,9 +179,18 @@ mod tests {
         held.lose(LOCK, b"SELECT GET_LOCK(@a, 1)");
         held.end_user_locks();
         assert_eq!(held.reasons(), Pins::NONE);
-        held.lose(LOCK, b"LOCK TABLES get_lock READ");
-        held.end_user_locks();
-        assert_eq!(held.reasons(), LOCK);
+        for text in [
+            "LOCK TABLES get_lock READ",
+            "/* get_lock */ LOCK TABLES t READ",
+            "SELECT GET_LOCK('a', 1); LOCK TABLES t READ",
+            "SET STATEMENT max_statement_time = 1 FOR LOCK TABLES get_lock READ",
+            "SELECT GET_LOCK(@a, 1), service_get_read_locks('a', 'b', 1)",
+        ] {
+            let mut held = Held::default();
+            held.lose(LOCK, text.as_bytes());
+            held.end_user_locks();
+            assert_eq!(held.reasons(), LOCK, "{text}");
+        }
     }
 
     #[test]

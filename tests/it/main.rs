@@ -44,6 +44,7 @@ mod my_kills;
 mod my_leftovers;
 mod my_login;
 mod my_long;
+mod my_mistrust;
 mod my_model;
 mod my_packets;
 mod my_prepared;

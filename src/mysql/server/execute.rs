@@ -204,7 +204,7 @@ impl Server {
     /// The client is owed what comes of it.
     fn owe_execution(&mut self, number: u32, boundary: Boundary, plan: Plan) {
         let uses = self.prepared.laden(number).map(|_| number);
-        self.holding |= plan.sets.is_some();
+        self.holding |= plan.is_awaited();
         // What it does to a transaction is the server's to say.
         let effect = Effect::Statement {
             pins: Pins::NONE,
@@ -215,6 +215,7 @@ impl Server {
             releases: false,
             may_change: plan.may_change(),
             hides_last_value: plan.intent.hides_last_value,
+            hides: plan.hides,
             sets: plan.sets.map(Vec::into_boxed_slice),
             hold: plan.hold.map(Box::new),
         };

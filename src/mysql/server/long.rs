@@ -59,6 +59,7 @@ impl Server {
             sets: None,
             hides_last_value: false,
             may_change: true,
+            hides: true,
             hold: None,
         };
         self.owe_client(Kind::Query, effect);

@@ -78,6 +78,8 @@ pub(super) enum Effect {
         may_change: bool,
         /// What it leaves as `LAST_INSERT_ID()` its answer may not say.
         hides_last_value: bool,
+        /// It may run code that it does not name, which may change more.
+        hides: bool,
         /// What it leaves, or ends, by name.
         hold: Option<Box<Hold>>,
     },
@@ -128,6 +130,11 @@ impl Effect {
             return *boundary;
         }
         if matches!(self, Self::ClientReset) { Boundary::Ends } else { Boundary::None }
+    }
+
+    /// What has changed may be more than it says.
+    pub(super) fn hides(&self) -> bool {
+        matches!(self, Self::Statement { hides: true, .. })
     }
 
     /// Whatever it changes of the session is seen to; else a change is nobody's that is known.

@@ -1,20 +1,21 @@
 //! What becomes of the state that a text makes: what goes along with its client, what the server is asked for, what is told apart by name
 //! and keeps the client as long as it is there, and what keeps it until it leaves.
 
+use super::receive::{PARSE_ERROR, STOPPED};
 use super::{Client, Server};
 use crate::mysql::held::Held;
 use crate::mysql::unread::Unread;
 use crate::protocol::{ClientError, ClientSide, Intent, Out, PinReason, Pins, Settings};
 use crate::sql::mysql::holds::{self, Hold, Thing};
-use crate::sql::mysql::settings::{self, Change, PREPARED, SCHEMA, STATE_CHANGE};
+use crate::sql::mysql::settings::{self, Change, PREPARED, SCHEMA, SELECT_LIMIT, STATE_CHANGE};
 use crate::sql::mysql::{self as sql, Dialect, mentions};
 
 /// Statements that SQL has prepared and that go with a client, and the bytes of their texts.
 const PREPARED_MAX: usize = 32;
 const PREPARED_BYTES_MAX: usize = 64 << 10;
 
-/// ER_PARSE_ERROR
-const PARSE_ERROR: &str = "1064";
+/// ER_LOCK_WAIT_TIMEOUT
+const LOCK_WAIT_TIMEOUT: &str = "1205";
 
 /// Of a text that is about to be sent.
 pub(super) struct Plan {
@@ -33,9 +34,18 @@ pub(super) struct Plan {
     may_set_charset: bool,
     /// It may say, among other things, whether the client is to be told of changes.
     may_track: bool,
+    /// It may run code that it does not name: of triggers, of views.
+    pub(super) hides: bool,
+    /// The server may tell nothing of what it changes.
+    is_silent: bool,
 }
 
 impl Plan {
+    /// What comes behind it is read by what becomes of it.
+    pub(super) fn is_awaited(&self) -> bool {
+        self.sets.is_some() || matches!(self.hold, Some(Hold::Begins(_) | Hold::Prepares { .. }))
+    }
+
     /// Something of the session may change, of which this says what.
     pub(super) fn may_change(&self) -> bool {
         let pins = self.intent.pins_when_sent.and(self.intent.pins_when_done);
@@ -62,6 +72,9 @@ impl Server {
             hold = Some(Hold::Unknown);
             // Mostly it is a mistake, and no reason to expect that its client asks for last values.
             (intent.asks_sequence, intent.draws_sequence, intent.hides_last_value) = (false, false, false);
+        }
+        if hold == Some(Hold::NoUserLocks) && may_be_without_rows(text, client) {
+            hold = None;
         }
         let mut told = hold.as_ref().map_or(Pins::NONE, Held::told_by);
         let mut prepared = None;
@@ -103,8 +116,9 @@ impl Server {
         let unread = if is_one { readable(done, &mut intent) } else { Vec::new() };
         let renames = client.held.may_rename(done);
         let may_set_charset = may_set_charset(done, intent);
-        let may_track = sets.is_none() && intent.changes_settings && has(done, STATE_CHANGE.as_bytes());
-        Ok(Plan { intent, told, unread, sets, hold, renames, may_set_charset, may_track })
+        let (hides, is_silent) = (mentions::may_run_code(done), sets.is_none() && mentions::has(done, STATE_CHANGE));
+        let may_track = is_silent && intent.changes_settings;
+        Ok(Plan { intent, told, unread, sets, hold, renames, may_set_charset, may_track, hides, is_silent })
     }
 
     /// What the text sets, if that can be had on another connection.
@@ -134,6 +148,7 @@ impl Server {
         client.charset_unknown |= plan.may_set_charset;
         // The server does as it was told, and nobody else gets the connection.
         client.tracks_state |= plan.may_track;
+        self.is_soiled |= plan.is_silent;
         if let Some(Hold::UserLocks(names)) = &plan.hold {
             client.held.may_lock(names);
             self.settle_held(client);
@@ -184,7 +199,10 @@ impl Server {
                     None => client.held.begin([Thing::Statement(name)]),
                 }
             }
-            Hold::Unknown => client.pin(Pins::of(PinReason::OpaqueCode), b""),
+            Hold::Unknown => {
+                client.pin(Pins::of(PinReason::OpaqueCode), b"");
+                self.has_moved_unread = false;
+            }
             Hold::UserLocks(_) | Hold::Executes(_) => {}
         }
         self.settle_held(client);
@@ -196,6 +214,15 @@ impl Server {
             let was_opaque = client.pins.contains(PinReason::OpaqueCode);
             client.pins.add(PinReason::OpaqueCode);
             client.held.asks_mode |= code == PARSE_ERROR && !was_opaque;
+            self.has_moved_unread &= client.held.asks_mode;
+        }
+        if let Hold::Begins(things) = hold
+            && things.contains(&Thing::TableLocks)
+            && (code == LOCK_WAIT_TIMEOUT || STOPPED.contains(&code))
+        {
+            // MySQL's FLUSH TABLES WITH READ LOCK has its lock by then.
+            client.held.begin([Thing::TableLocks]);
+            self.settle_held(client);
         }
         if let Hold::Prepares { name, .. } = hold {
             // So has the one of this name that was there.
@@ -250,13 +277,14 @@ impl Server {
 
 /// A text that keeps its client for what it sets may set what texts are written in.
 fn may_set_charset(text: &[u8], intent: Intent) -> bool {
-    intent.pins_when_sent.and(intent.pins_when_done).contains(PinReason::Setting)
-        && (has(text, b"char") || has(text, b"names"))
+    let has = |word| mentions::has(text, word);
+    intent.pins_when_sent.and(intent.pins_when_done).contains(PinReason::Setting) && (has("char") || has("names"))
 }
 
-/// The word is somewhere in it.
-fn has(text: &[u8], word: &[u8]) -> bool {
-    text.windows(word.len()).any(|part| part.eq_ignore_ascii_case(word))
+/// A question of one row may be answered by none.
+fn may_be_without_rows(text: &[u8], client: &Client) -> bool {
+    let limits = client.settings().iter().map(|(name, _)| name).chain(client.unread.names());
+    mentions::begins(text, "select") && limits.into_iter().any(|name| name == SELECT_LIMIT)
 }
 
 /// User variables that a text may set, if the server can be asked for them: they are no reason to pin then.

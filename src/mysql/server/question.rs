@@ -161,8 +161,8 @@ impl Question {
         for name in self.locks {
             match next().and_then(|(_, value)| value) {
                 Some(value) if value == b"1" => {}
-                Some(_) => gone.iter_mut().for_each(|gone| gone.push(name.clone())),
-                None => gone = None,
+                Some(value) if value == b"0" => gone.iter_mut().for_each(|gone| gone.push(name.clone())),
+                Some(_) | None => gone = None,
             }
         }
         let is_plain_mode = self.mode && next().and_then(|(_, value)| value).is_some_and(|value| value == b"0");
@@ -303,7 +303,10 @@ impl Server {
             }
         }
         self.settle_held(client);
-        if std::mem::take(&mut self.has_moved_unread) && !client.pins.contains(PinReason::Setting) {
+        if std::mem::take(&mut self.has_moved_unread)
+            && !client.pins.contains(PinReason::Setting)
+            && !client.has_opaque()
+        {
             self.has_moved = false;
         }
     }

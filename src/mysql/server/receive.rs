@@ -345,6 +345,8 @@ impl Server {
         if let (Some(_), false, Some(client)) = (&told, is_seen, client.as_deref_mut()) {
             self.has_changed_unseen(client);
         }
+        // What its text says may not be all.
+        self.is_soiled |= told.is_some() && self.owed.front().is_some_and(|owed| owed.effect.hides());
         let Some(owed) = self.owed.front() else { return Ok(()) };
         // Who has not asked for that does not get it.
         let told = told.filter(|_| client.as_deref().is_some_and(|client| !client.tracks_state));
@@ -447,6 +449,8 @@ impl Server {
             Effect::ClientReset => {
                 // `FOUND_ROWS()` outlives it.
                 let is_foreign = self.foreign_values;
+                // Settings alone are gone with it.
+                self.has_moved &= !self.has_moved_unread;
                 self.is_as_new();
                 self.foreign_values = is_foreign;
                 self.own_values = false;
@@ -575,10 +579,12 @@ impl Server {
                 }
             }
             Effect::Guarded => return Err(Violation::UnexpectedReply(mark::ERROR)),
-            Effect::Statement { is_doubtful, uses, hold, may_change, sets, .. } => {
+            Effect::Statement { is_doubtful, uses, hold, may_change, hides, sets, .. } => {
                 self.in_doubt |= was_open || is_doubtful;
                 self.saw_changes = may_change;
-                self.is_soiled |= self.is_mariadb && is_doubtful && !may_change;
+                // MySQL tells with its next answer: if that is to a ping, it says whose change it was.
+                let will_tell = !self.is_mariadb && self.in_doubt && !may_change && self.owed.is_empty();
+                self.is_soiled |= hides && !will_tell && error.code != PARSE_ERROR;
                 if let Some(sets) = sets {
                     // What it was interrupted in, or behind, may be done.
                     if STOPPED.contains(&error.code.as_str()) {
@@ -658,6 +664,8 @@ fn is_lost_with(effect: &Effect, error: &ServerError) -> bool {
     !is_own && error.code != PASSWORD_EXPIRED
 }
 
+/// Nothing of it was done: ER_PARSE_ERROR.
+pub(super) const PARSE_ERROR: &str = "1064";
 /// ER_MUST_CHANGE_PASSWORD
 const PASSWORD_EXPIRED: &str = "1820";
 /// The database was told to stop: ER_QUERY_INTERRUPTED.
@@ -667,7 +675,7 @@ const INTERRUPTED: &str = "1317";
 const NO_DATABASE: [&str; 2] = ["1049", "1044"];
 
 /// What else stops a statement that may be done by then: ER_QUERY_TIMEOUT, MariaDB's ER_STATEMENT_TIMEOUT.
-const STOPPED: [&str; 3] = [INTERRUPTED, "3024", "1969"];
+pub(super) const STOPPED: [&str; 3] = [INTERRUPTED, "3024", "1969"];
 
 /// What a packet is that begins so.
 fn role(owed: &Owed, first: u8, head: Head) -> Result<Role, Violation> {

@@ -13,7 +13,7 @@ use crate::mysql::message::{command, status};
 use crate::mysql::statement::Boundary;
 use crate::protocol::{ClientError, ClientSide, Intent, Out, PinReason, Pins, Violation};
 use crate::sql::mysql::settings::{self, Change, NAMES, SCHEMA, Value};
-use crate::sql::mysql::{self as sql, Dialect, KillKind, TEXT_BYTES_MAX};
+use crate::sql::mysql::{self as sql, Dialect, KillKind, TEXT_BYTES_MAX, mentions};
 
 /// Reasons to pin that may come to nothing: last values are kept until the client has asked, or has let go of them.
 pub(super) const UNCERTAIN: Pins = Pins::of(PinReason::Sequence);
@@ -264,6 +264,8 @@ impl Server {
         let (kind, effect) = match command {
             command::QUERY => {
                 let is_whole = head.len == body.len() + 1;
+                // Of a long one more may follow, of which nothing is kept.
+                self.is_soiled |= !is_whole && mentions::has(body, settings::STATE_CHANGE);
                 if let Some(reader) = (!is_whole).then(|| self.read_first(body, client)).flatten() {
                     return self.begin_long(reader, head.len - 1 - body.len(), client, out);
                 }
@@ -278,12 +280,19 @@ impl Server {
                 if !self.carry_out(&plan, body, client, out)? {
                     return Ok(Fate::Waits);
                 }
-                self.is_xa |= statement.has_xa;
+                if statement.has_xa {
+                    // Once it has been ended, and before it is prepared, the server takes nothing else.
+                    self.guard_values(client, out);
+                    self.is_xa = true;
+                }
                 let may_change = plan.may_change();
+                // What comes behind it is read, and shared, under what it sets or makes; or it is a file.
+                self.holding |= plan.is_awaited() || statement.is_load_local && client.sends_files();
                 let effect = Effect::Statement {
                     pins: plan.intent.pins_when_done.without(plan.told),
                     may_change,
                     hides_last_value: plan.intent.hides_last_value,
+                    hides: plan.hides,
                     hold: plan.hold.map(Box::new),
                     is_doubtful: may_change || plan.intent.draws_sequence || statement.may_begin(),
                     boundary: Boundary::of(&statement),
@@ -292,11 +301,6 @@ impl Server {
                     sets: plan.sets.map(Vec::into_boxed_slice),
                     releases: statement.releases(),
                 };
-                // What comes behind it is read, and shared, under what it sets; or it is a file.
-                self.holding |= matches!(
-                    effect,
-                    Effect::Statement { sets: Some(_), .. } | Effect::Statement { loads_file: true, .. }
-                );
                 (Kind::Query, effect)
             }
             command::INIT_DB => {
@@ -318,6 +322,7 @@ impl Server {
                     sets,
                     may_change: true,
                     hides_last_value: false,
+                    hides: false,
                     hold: None,
                 };
                 (Kind::Simple, effect)
@@ -426,10 +431,16 @@ impl Server {
         if let Some(why) = client.gate.admit(reasons, client.pins, UNCERTAIN) {
             return Err(why);
         }
-        if !reasons.common(MOVING).is_empty() && !self.has_moved {
-            if !self.anchor(client, out) {
+        let told = text.map_or(Pins::NONE, |(told, _)| told);
+        // What the next transaction is to be changes no names.
+        let moving = reasons.without(told.common(Pins::of(PinReason::Setting))).common(MOVING);
+        if !moving.is_empty() {
+            if !self.has_moved && !self.anchor(client, out) {
                 return Ok(false);
             }
+            // What is no statement has to be known first, as what has to be asked for.
+            let is_unsure = told.contains(PinReason::OpaqueCode);
+            self.has_moved_unread = is_unsure && (self.has_moved_unread || !self.has_moved);
             self.has_moved = true;
         }
         let may_ask = intent.asks_sequence || reasons.contains(PinReason::OpaqueCode);

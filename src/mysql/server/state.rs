@@ -34,6 +34,13 @@ impl Server {
         }
         let is_lost = self.settings_lost || leaves_more;
         let mut difference = has.difference(wanted);
+        if !self.means_the_same(wanted) {
+            // What was prepared under other settings is another statement, whatever its text.
+            let is_prepared = |name: &str| name.starts_with(PREPARED);
+            difference.set.retain(|(name, _)| !is_prepared(name));
+            let all = wanted.iter().filter(|(name, _)| is_prepared(name));
+            difference.set.extend(all.map(|(name, text)| (name.to_owned(), text.to_owned())));
+        }
         let mut reset = if is_lost { Vec::new() } else { difference.reset };
         // Results go back to what `NAMES` says, which makes them anew whenever it is said.
         let has_results = reset.iter().any(|name| name == RESULTS);
@@ -82,6 +89,14 @@ impl Server {
             // One that can't be any more is told so when it is executed.
             self.query(text.as_bytes(), Effect::AppliedAtBest(Arc::clone(wanted)), out);
         }
+    }
+
+    /// A text means the same under these settings and those of the connection.
+    fn means_the_same(&self, wanted: &Settings) -> bool {
+        fn settings(all: &Settings) -> impl Iterator<Item = (&str, &str)> {
+            all.iter().filter(|(name, _)| !is_no_setting(name))
+        }
+        settings(&self.applied).eq(settings(wanted))
     }
 
     /// Selects the client's database, which no reset of the connection has undone. What the connection has then.
@@ -153,19 +168,51 @@ impl Server {
             // What changes meanwhile nobody is told.
             self.is_soiled |= !self.tells_state;
         }
-        let has_init = self.init.is_some();
-        let others = || sets.iter().filter(|(name, _)| *name != STATE_CHANGE);
         let edited = |settings: &Settings| {
-            settings.edited(|values| others().for_each(|set| edit(values, set, has_init, self.own_default(set.0))))
+            let others = sets.iter().filter(|(name, _)| *name != STATE_CHANGE);
+            settings.edited(|values| others.for_each(|set| self.edit(values, set)))
         };
         let applied = edited(&self.applied);
         match client {
             Some(client) => {
-                self.has_now(applied, edited(client.settings()), client);
+                let wanted = edited(client.settings());
+                // What it has prepared by then was read under what it had: for another client of these settings that is another statement.
+                self.is_soiled |= client.has_prepared_by_sql();
+                // Code may have run in the mode before.
+                client.held.asks_mode &= !sets.iter().any(|(name, _)| *name == SQL_MODE);
+                self.has_now(applied, wanted, client);
                 client.may_have_set(asked(sets));
             }
             None => self.applied = Arc::new(applied),
         }
+    }
+
+    /// A setting becomes what it is set to.
+    fn edit(&self, values: &mut BTreeMap<String, String>, (name, value): &Change) {
+        if *name == NAMES {
+            values.remove(RESULTS);
+        }
+        // What it was at the login may be another value than the default.
+        let own = self.own_default(name);
+        let is_other = own.is_some() || self.init.is_some() && *name != SCHEMA;
+        let value = match value {
+            Value::Default if is_other => "DEFAULT".to_owned(),
+            Value::Default => {
+                values.remove(*name);
+                return;
+            }
+            Value::Written(value) => value.clone(),
+            Value::Asked => return,
+            Value::Appended(more) => {
+                let known = values.get(*name).map(String::as_str).or(own);
+                match known.and_then(|known| known.rsplit_once('\'')) {
+                    // A string, or one that was appended.
+                    Some((begins, ends)) => format!("{}'{ends}", appended(begins, more)),
+                    None => format!("CONCAT(@@GLOBAL.{name}, '{}')", appended("", more)),
+                }
+            }
+        };
+        values.insert((*name).to_owned(), value);
     }
 
     /// The client has not set these.
@@ -237,32 +284,6 @@ impl Server {
 fn asked(sets: &[Change]) -> Vec<String> {
     let asked = sets.iter().filter(|(_, value)| *value == Value::Asked);
     asked.map(|(name, _)| (*name).to_owned()).collect()
-}
-
-/// A setting becomes what it is set to. `has_init`: what it was at the login may be another value than the default. `own`: it is another
-/// one, this.
-fn edit(values: &mut BTreeMap<String, String>, (name, value): &Change, has_init: bool, own: Option<&str>) {
-    if *name == NAMES {
-        values.remove(RESULTS);
-    }
-    let value = match value {
-        Value::Default if own.is_some() || has_init && *name != SCHEMA => "DEFAULT".to_owned(),
-        Value::Default => {
-            values.remove(*name);
-            return;
-        }
-        Value::Written(value) => value.clone(),
-        Value::Asked => return,
-        Value::Appended(more) => {
-            let known = values.get(*name).map(String::as_str).or(own);
-            match known.and_then(|known| known.rsplit_once('\'')) {
-                // A string, or one that was appended.
-                Some((begins, ends)) => format!("{}'{ends}", appended(begins, more)),
-                None => format!("CONCAT(@@GLOBAL.{name}, '{}')", appended("", more)),
-            }
-        }
-    };
-    values.insert((*name).to_owned(), value);
 }
 
 /// Modes behind others, as far as they are new: a client may say the same again and again.

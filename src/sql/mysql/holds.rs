@@ -208,10 +208,11 @@ fn dropped(tokens: &[Token<'_>]) -> Option<Hold> {
 
 /// Locks of users: all of them must be named.
 fn user_locks(tokens: &[Token<'_>]) -> Option<Hold> {
-    if let [_, all, open, close, ..] = tokens
+    if let [_, all, open, close, rest @ ..] = tokens
         && is(all, "release_all_locks")
         && [open.kind, close.kind] == [Kind::Open, Kind::Close]
-        && tokens.len() <= 6
+        // `FROM t` and `LIMIT 0` come to nothing.
+        && (rest.is_empty() || after(rest, &["as"]).is_some_and(|alias| alias.len() == 1))
     {
         return Some(Hold::NoUserLocks);
     }
@@ -222,11 +223,19 @@ fn user_locks(tokens: &[Token<'_>]) -> Option<Hold> {
             let inside = std::str::from_utf8(literal.bytes).ok()?.strip_prefix('\'')?.strip_suffix('\'')?;
             let is_whole = matches!(next.kind, Kind::Comma | Kind::Close) && open.kind == Kind::Open;
             names.push(Some(inside).filter(|name| is_whole && !name.contains('\''))?.to_owned());
-        } else if is(token, "release_all_locks") {
+        } else if may_lock(token) {
             return None;
         }
     }
     (!names.is_empty()).then_some(Hold::UserLocks(names))
+}
+
+/// Another function of locks, or one of these by a quoted name.
+fn may_lock(token: &Token<'_>) -> bool {
+    let name = token.bytes.to_ascii_lowercase();
+    let has = |word: &&str| memchr::memmem::find(&name, word.as_bytes()).is_some();
+    matches!(token.kind, Kind::Word | Kind::Quoted)
+        && ["get_lock", "release_all_locks", "service_", "version_tokens"].iter().any(has)
 }
 
 fn is(token: &Token<'_>, word: &str) -> bool {
@@ -338,6 +347,10 @@ mod tests {
             ("SELECT GET_LOCK('a' 'b', 10)", None),
             ("SELECT GET_LOCK(@a, 10), GET_LOCK('a', 1)", None),
             ("SELECT GET_LOCK('a''b', 10)", None),
+            ("SELECT GET_LOCK('a', 0), `get_lock`('b', 0)", None),
+            ("SELECT GET_LOCK('a', 0), service_get_write_locks('b', 'c', 0)", None),
+            ("SELECT RELEASE_ALL_LOCKS() LIMIT 0", None),
+            ("SELECT RELEASE_ALL_LOCKS() FROM t", None),
             ("SELECT RELEASE_ALL_LOCKS()", Some(Hold::NoUserLocks)),
             ("SELECT RELEASE_ALL_LOCKS() AS x", Some(Hold::NoUserLocks)),
             ("DO RELEASE_ALL_LOCKS(), GET_LOCK('a', 1)", None),

@@ -1,4 +1,4 @@
-//! Names of user variables in a text, however it is read: what may be one counts, in strings and comments as well.
+//! What a text speaks of, however it is read: what may be a name or a word counts, in strings and comments as well.
 
 /// More are not gathered.
 const MENTIONS_MAX: usize = 32;
@@ -34,9 +34,41 @@ pub fn variables(text: &[u8]) -> Option<Vec<String>> {
     Some(found)
 }
 
+/// This is somewhere in the text.
+pub fn has(text: &[u8], word: &str) -> bool {
+    text.windows(word.len()).any(|part| part.eq_ignore_ascii_case(word.as_bytes()))
+}
+
+/// The text's first letters.
+pub fn begins(text: &[u8], word: &str) -> bool {
+    text.trim_ascii_start().get(..word.len()).is_some_and(|first| first.eq_ignore_ascii_case(word.as_bytes()))
+}
+
+/// Code may run that the text does not name: of a trigger, or of a view.
+pub fn may_run_code(text: &[u8]) -> bool {
+    let reads = || ["from", "table", ";"].iter().any(|word| has(text, word));
+    match ["select", "set", "do"].iter().any(|word| begins(text, word)) {
+        true => reads(),
+        // Tables at most are named there.
+        false => {
+            !["lock", "drop", "prepare", "deallocate", "use"].iter().any(|word| begins(text, word)) || has(text, ";")
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::variables;
+    use super::{may_run_code, variables};
+
+    #[test]
+    fn code_without_a_name() {
+        for text in ["SELECT 1", "SET @a = 1", " do 1", "DROP TABLE t", "LOCK TABLES t READ", "PREPARE s FROM 'x'"] {
+            assert!(!may_run_code(text.as_bytes()), "{text}");
+        }
+        for text in ["INSERT INTO t VALUES (1)", "SELECT 1 FROM v", "SET @a = (TABLE v)", "DO 1; CALL p()", "TABLE v"] {
+            assert!(may_run_code(text.as_bytes()), "{text}");
+        }
+    }
 
     #[test]
     fn names() {

@@ -43,6 +43,9 @@ pub const LAST_INSERT_ID: &str = "last_insert_id";
 /// Whether the server tells of each statement whether it has changed something of the session. The proxy has it on.
 pub const STATE_CHANGE: &str = "session_track_state_change";
 
+/// So many rows are all that a `SELECT` gives.
+pub const SELECT_LIMIT: &str = "sql_select_limit";
+
 /// Longer texts are not looked at.
 const SET_BYTES_MAX: usize = 1024;
 /// Nor are those that assign more.
@@ -123,7 +126,7 @@ const FOLLOWED: &[&str] = &[
     SQL_MODE,
     "sql_notes",
     "sql_safe_updates",
-    "sql_select_limit",
+    SELECT_LIMIT,
     "sql_warnings",
     "time_zone",
     "tmp_table_size",

@@ -291,7 +291,56 @@ fn a_text_that_is_no_statement() {
             bench.answered(&[typed(8, 0, 20)], &[Some(told)]);
         }
         assert_eq!((bench.client.pins, bench.verify().len()), (expected, 0), "{code} {told}");
+        // What is prepared on the connection is everybody's again.
+        assert_eq!(bench.server.has_moved, !expected.is_empty());
     }
+}
+
+/// Behind a mistake within a transaction may come code, or another mode.
+#[test]
+fn a_mistake_says_nothing_of_what_follows() {
+    for (text, asks) in [("CALL p()", 0), ("SET sql_mode = ''", 0), ("SELECT 1", 1)] {
+        let mut bench = Bench::new(MODERN, usize::MAX);
+        bench.server.is_mariadb = true;
+        bench.does("BEGIN");
+        bench.says(&says(command::QUERY, b"SELEC 1"));
+        bench.hears(&packets(1, &[err(1064)]));
+        assert!(bench.server.probe(&mut Vec::new()));
+        bench.hears(&packets(1, &[ok(mark::OK, AUTO)]));
+        bench.does(text);
+        assert_eq!(bench.verify().len(), asks, "{text}");
+    }
+}
+
+/// What the next transaction is to be is no other database.
+#[test]
+fn the_next_transaction_moves_nothing() {
+    let mut bench = Bench::new(MODERN, usize::MAX);
+    bench.does("SET TRANSACTION READ ONLY");
+    assert_eq!(bench.client.pins, Pins::of(PinReason::Setting));
+    bench.does("BEGIN");
+    assert_eq!((bench.client.pins, bench.server.has_moved), (Pins::NONE, false));
+}
+
+/// A reset undoes what would have been asked for.
+#[test]
+fn what_was_reset_is_not_asked_for() {
+    let mut bench = Bench::new(MODERN, usize::MAX);
+    bench.does("SET sql_mode = REPLACE(@@sql_mode, 'A', '')");
+    bench.says(&says(command::RESET_CONNECTION, b""));
+    bench.hears(&packets(1, &[ok(mark::OK, AUTO)]));
+    assert_eq!((bench.client.pins, bench.server.has_moved), (Pins::NONE, false));
+}
+
+/// In a pipeline MySQL tells of what a statement that failed has changed behind another one, whose change it may seem to be.
+#[test]
+fn behind_a_failure_in_a_pipeline() {
+    let mut bench = Bench::new(MODERN, usize::MAX);
+    let both = [says(command::QUERY, b"INSERT INTO t VALUES (1)"), says(command::PING, b"")].concat();
+    bench.says(&both);
+    bench.hears(&[packets(1, &[err(1048)]), packets(1, &[tells(STATE)])].concat());
+    bench.client = client(MODERN, 2);
+    assert_eq!(texts(&bench.attach()), ["", AS_NEW]);
 }
 
 /// What sqlx says as it connects.
@@ -343,4 +392,38 @@ fn behind_a_client_that_is_told_nothing() {
     bench.does("SET session_track_state_change = 0");
     bench.client = client(MODERN, 2);
     assert_eq!(texts(&bench.attach()), ["", AS_NEW]);
+}
+
+/// What comes behind it in a pipeline is read by what was made.
+#[test]
+fn a_pipeline_waits_for_what_is_made_by_name() {
+    for (text, next) in [
+        ("PREPARE s FROM 'SELECT GET_LOCK(@a, 0)'", "EXECUTE s"),
+        ("PREPARE s FROM @a", "EXECUTE s"),
+        ("PREPARE s FROM 'SELECT * FROM t'", "USE other"),
+        ("CREATE TEMPORARY TABLE tt (a INT)", "ALTER TABLE tt RENAME TO v"),
+    ] {
+        let mut bench = Bench::new(MODERN, usize::MAX);
+        let [first, second] = [text, next].map(|text| says(command::QUERY, text.as_bytes()));
+        assert_eq!(bench.says(&[&first[..], &second].concat()), first, "{text}");
+        bench.hears(&packets(1, &[ok(mark::OK, AUTO)]));
+        assert_eq!(bench.says(b""), second);
+        bench.hears(&packets(1, &[ok(mark::OK, AUTO)]));
+        assert!(!bench.client.pins.is_empty(), "{text}");
+    }
+}
+
+/// MySQL's FLUSH that has waited too long for tables has its lock nevertheless.
+#[test]
+fn a_lock_behind_an_error() {
+    for (code, expected) in [(1205, Pins::of(PinReason::SessionLock)), (1227, Pins::NONE)] {
+        let mut bench = Bench::new(MODERN, usize::MAX);
+        bench.says(&says(command::QUERY, b"FLUSH TABLES WITH READ LOCK"));
+        bench.hears(&packets(1, &[err(code)]));
+        assert_eq!(bench.client.pins, expected, "{code}");
+        assert!(bench.server.probe(&mut Vec::new()));
+        bench.hears(&packets(1, &[ok(mark::OK, AUTO)]));
+        bench.does("UNLOCK TABLES");
+        assert_eq!(bench.client.pins, Pins::NONE);
+    }
 }

@@ -1,0 +1,182 @@
+//! What a client of MySQL's or MariaDB's could leave to the next one on its connection by texts that hide, or do by halves, what they do.
+
+use crate::harness::mysql::beside::{Sides, app, both_sides};
+use crate::harness::mysql::wire::{MyWire, capability};
+
+const TABLES: &[&str] = &["CREATE TABLE t (a INT)", "INSERT INTO t VALUES (1)"];
+
+fn client(sides: &Sides<'_>) -> MyWire {
+    MyWire::connect(sides.proxy.address, &app().database(&sides.name)).unwrap()
+}
+
+/// What SQL has prepared means what it meant to its client, not what another client's of the same name and text does.
+#[test]
+fn statements_of_the_same_text() {
+    both_sides("my_texts", 3, TABLES, |sides| {
+        sides.server.root().query(&format!("UPDATE {}.t SET a = 99", sides.twin));
+        let elsewhere = format!("USE {}", sides.twin);
+        let modes = "SET sql_mode = 'PIPES_AS_CONCAT'";
+        for (set, text, [own, others]) in
+            [(elsewhere.as_str(), "SELECT a FROM t", ["99", "1"]), (modes, "SELECT 1 || 2", ["12", "1"])]
+        {
+            let (mut one, mut other) = (client(sides), client(sides));
+            let prepare = format!("PREPARE s FROM '{text}'");
+            one.query(set);
+            other.query(&prepare);
+            one.query(&prepare);
+            for _ in 0..2 {
+                assert_eq!(other.value("EXECUTE s"), others, "{set}");
+                assert_eq!(one.value("EXECUTE s"), own, "{set}");
+            }
+        }
+        // Nor what it means where the same was set behind it.
+        let (mut one, mut other) = (client(sides), client(sides));
+        other.query(modes);
+        for client in [&mut other, &mut one] {
+            client.query("PREPARE s FROM 'SELECT 1 || 2'");
+        }
+        one.query(modes);
+        assert_eq!(other.value("EXECUTE s"), "12");
+    });
+}
+
+/// Behind a mistake in a transaction code may run all the same.
+#[test]
+fn a_mistake_hides_no_code() {
+    both_sides("my_mistake", 3, &["CREATE PROCEDURE p() SET @a = 9"], |sides| {
+        for script in [&["CALL p()"][..], &["DO 1", "CALL p()", "SELECT @a"]] {
+            let (mut one, mut other) = (client(sides), client(sides));
+            one.query("BEGIN");
+            one.error("SELEC 1");
+            script.iter().for_each(|sql| _ = one.query(sql));
+            one.query("COMMIT");
+            assert_eq!(one.value("SELECT @a"), "9");
+            drop(one);
+            assert_eq!(other.query("SELECT @a"), [[None]], "{script:?}");
+        }
+    });
+}
+
+/// Locks whose release is not what it looks like.
+#[test]
+fn locks_that_are_still_there() {
+    both_sides("my_still", 3, TABLES, |sides| {
+        for script in [
+            &["SELECT `get_lock`('{db}b', 0), GET_LOCK('{db}a', 0)", "SELECT RELEASE_LOCK('{db}a')"][..],
+            &["DELETE FROM t", "SELECT GET_LOCK('{db}a', 0)", "SELECT RELEASE_ALL_LOCKS() FROM t"],
+            &["SELECT GET_LOCK('{db}a', 0)", "SELECT RELEASE_ALL_LOCKS() LIMIT 0"],
+            &["SET sql_select_limit = 0", "DO GET_LOCK('{db}a', 0)", "SELECT RELEASE_ALL_LOCKS()"],
+            &["SET character_set_results = ucs2", "SELECT GET_LOCK('{db}a', 0)"],
+            &["/* get_lock */ LOCK TABLES t READ", "SELECT RELEASE_ALL_LOCKS()"],
+            &["SELECT GET_LOCK('{db}a', 0); LOCK TABLES u READ", "SELECT RELEASE_ALL_LOCKS()"],
+        ] {
+            let (mut one, mut other) = (client(sides), client(sides));
+            for sql in script {
+                one.reply(&sql.replace("{db}", &sides.name));
+            }
+            drop(one);
+            let own = ["a", "b"].map(|lock| format!("IS_USED_LOCK('{}{lock}') <=> CONNECTION_ID()", sides.name));
+            assert_eq!(other.value(&format!("SELECT {}", own.join(" OR "))), "0", "{script:?}");
+            other.query("INSERT INTO t VALUES (2)");
+        }
+    });
+}
+
+/// Code that a text does not name, in a view, beside what the text says itself, or in what fails.
+#[test]
+fn what_views_do() {
+    both_sides("my_views", 3, TABLES, |sides| {
+        let (mut root, db) = (sides.server.root(), &sides.name);
+        for (name, body) in [("f", "SET @c = 7;"), ("g", "SET @c = 7; SIGNAL SQLSTATE '45000';")] {
+            let function = format!("CREATE FUNCTION {db}.{name}() RETURNS INT DETERMINISTIC NO SQL");
+            root.query(&format!("{function} BEGIN {body} RETURN 1; END"));
+            root.query(&format!("CREATE VIEW {db}.v{name} AS SELECT {db}.{name}() AS x"));
+        }
+        for sql in [
+            "SELECT * FROM vf",
+            "SELECT IF(0, @b := 1, x) FROM vf",
+            "SELECT @b := 1, x FROM vf",
+            "SELECT x INTO @b FROM vf",
+            "SET @b = (SELECT x FROM vf)",
+            "SET time_zone = (SELECT CONCAT('+0', x, ':00') FROM vf)",
+            "SELECT RELEASE_LOCK('nothing'), x FROM vf",
+            "SELECT * FROM vg",
+            "SET @b = (SELECT x FROM vg)",
+            "INSERT INTO t SELECT x FROM vg",
+            "INSERT INTO t SELECT @b := x FROM vg",
+            "SET STATEMENT session_track_state_change = 0 FOR SELECT x FROM vf",
+        ] {
+            let (mut one, mut other) = (client(sides), client(sides));
+            other.query("SET @b = 2");
+            one.reply(sql);
+            drop(one);
+            assert_eq!(other.query("SELECT @c"), [[None]], "{sql}");
+        }
+    });
+}
+
+/// A `SET` that fails in its last part has set nothing.
+#[test]
+fn no_half_of_a_set() {
+    both_sides("my_half", 3, TABLES, |sides| {
+        for last in [
+            "sql_mode = 'nosuch'",
+            "session_track_gtids = 'OWN_GTID'",
+            "session_track_system_variables = 'nosuch'",
+            "@x = (SELECT a FROM t UNION SELECT 5)",
+            "NAMES nosuch",
+            "transaction_read_only = 1",
+            "tx_read_only = 1",
+            "autocommit = 7",
+            "optimizer_switch = 'nosuch=on'",
+            "character_set_results = 'nosuch'",
+            "tmp_table_size = 'x'",
+            "session_track_state_change = 'x'",
+        ] {
+            for begin in ["DO 1", "BEGIN"] {
+                let (mut one, mut other) = (client(sides), client(sides));
+                one.query(begin);
+                one.query("SELECT * FROM t");
+                let packets = one.reply(&format!("SET time_zone = '+05:00', div_precision_increment = 7, {last}"));
+                let is_error = packets[0].error().is_some();
+                one.query("ROLLBACK");
+                let shown = "SELECT CONCAT(@@time_zone, ' ', @@div_precision_increment)";
+                assert_eq!(one.value(shown), if is_error { "SYSTEM 4" } else { "+05:00 7" }, "{last}");
+                assert_eq!(other.value(shown), "SYSTEM 4", "{last}");
+            }
+        }
+    });
+}
+
+/// What a client's login asks for it has on every connection.
+#[test]
+fn blanks_behind_functions() {
+    both_sides("my_blanks", 3, TABLES, |sides| {
+        let login = app().database(&sides.name).with(capability::IGNORE_SPACE);
+        let client = || MyWire::connect(sides.proxy.address, &login).unwrap();
+        let (mut one, mut other, mut third) = (client(), client(), client());
+        let shown = "SELECT CONCAT(COUNT (*), @@sql_mode LIKE '%IGNORE_SPACE%', @@sql_mode LIKE '%HIGH_NOT%') FROM t";
+        assert_eq!(other.value(shown), "110");
+        for set in ["SET sql_mode = 'HIGH_NOT_PRECEDENCE'", "SET @a = 1", "SET sql_mode = DEFAULT"] {
+            one.query(set);
+            assert_eq!(other.value(shown), "110", "{set}");
+        }
+        third.query("SET sql_mode = CONCAT(@@sql_mode, ',HIGH_NOT_PRECEDENCE')");
+        assert_eq!(other.value(shown), "110");
+        assert_eq!(third.value(shown), "111");
+        one.query("SET @a = 1");
+        assert_eq!(third.value(shown), "111");
+    });
+}
+
+/// A transaction of XA that has been ended, and not prepared, takes no statement, not even the proxy's.
+#[test]
+fn my_101_last_values_of_an_idle_transaction() {
+    both_sides("my_101i", 3, TABLES, |sides| {
+        for asks in ["SHOW WARNINGS", "SELECT LAST_INSERT_ID()", "SELECT ROW_COUNT()"] {
+            client(sides).query("INSERT INTO t VALUES (1)");
+            let mut talk = sides.talk();
+            talk.all(&["XA START '{db}'", "SELECT * FROM t LIMIT 1", "XA END '{db}'", asks, "XA ROLLBACK '{db}'"]);
+        }
+    });
+}
