@@ -93,6 +93,8 @@ pub struct Server {
     has_moved: bool,
     /// That is only because settings have not been read yet.
     has_moved_unread: bool,
+    /// All statements of its client are here, made before that.
+    is_anchored: bool,
     init: Option<Arc<str>>,
     ended: bool,
     /// It has ended the connection in the middle of something, and the client has not been told.
@@ -176,6 +178,7 @@ impl Server {
             prepared,
             has_moved: false,
             has_moved_unread: false,
+            is_anchored: false,
             init: None,
             ended: false,
             lost: false,
@@ -241,6 +244,7 @@ impl ServerSide for Server {
             self.own_values = false;
             self.client = Some(client.id());
             self.prepared.disown();
+            self.is_anchored = false;
             if self.is_soiled {
                 self.reset_connection(sides.server);
                 self.settings_lost = true;

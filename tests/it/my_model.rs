@@ -145,6 +145,8 @@ impl Model<'_> {
         // Who most likely has one comes last.
         others.sort_by_key(|(_, other)| (other.is_in_transaction(), other.may_keep()));
         let (mut looked, mut made_room) = (Instant::now(), Vec::new());
+        // First of all: it may panic.
+        self.done.push((which, step.clone()));
         let outcome = client.does(&step, &mut || {
             if looked.elapsed() < LOOKS_EVERY || self.proxy.metric("sluicegate_clients_waiting") == 0.0 {
                 return;
@@ -155,8 +157,8 @@ impl Model<'_> {
                 made_room.push((number, Step::LogsInAgain));
             }
         });
-        self.done.extend(made_room);
-        self.done.push((which, step));
+        let at = self.done.len() - 1;
+        self.done.splice(at..at, made_room);
         outcome
     }
 }

@@ -44,7 +44,7 @@ impl Server {
             return Err(why);
         }
         // Whatever it does, and asks for.
-        if !self.has_moved && !self.anchor(client, out) {
+        if !self.anchor(client, out) {
             return Ok(Fate::Waits);
         }
         self.guard_values(client, out);

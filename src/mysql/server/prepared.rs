@@ -341,6 +341,9 @@ impl Server {
     /// What is sent next may change what names and texts mean: the client's statements must be here, as they were made, and are
     /// its alone from here on. False: the server was asked to prepare some; again, once it has.
     pub(super) fn anchor(&mut self, client: &Client, out: &mut Out) -> bool {
+        if self.is_anchored {
+            return true;
+        }
         let (mut all, label) = (true, client.label());
         for (number, statement) in client.statements.iter() {
             let id = self.id_of(statement, None, label);
@@ -353,6 +356,7 @@ impl Server {
             }
             all &= !self.prepare_anew((number, id.untyped()), statement, true, out);
         }
+        self.is_anchored = all;
         all
     }
 

@@ -248,14 +248,14 @@ impl Server {
     /// These may be set, of which nobody knows more before the server is asked: until then what texts mean may be another thing for
     /// this client. False: the server was asked for something that must come first.
     pub(super) fn will_ask(&mut self, sets: &[Change], client: &Client, out: &mut Out) -> bool {
-        if self.has_moved || sets.iter().all(|(_, value)| *value != Value::Asked) {
+        if sets.iter().all(|(_, value)| *value != Value::Asked) {
             return true;
         }
         if !self.anchor(client, out) {
             return false;
         }
+        self.has_moved_unread |= !self.has_moved;
         self.has_moved = true;
-        self.has_moved_unread = true;
         true
     }
 
@@ -307,7 +307,7 @@ impl Server {
             && !client.pins.contains(PinReason::Setting)
             && !client.has_opaque()
         {
-            self.has_moved = false;
+            self.is_back_in_place();
         }
     }
 

@@ -500,6 +500,7 @@ impl Server {
         self.foreign_values = true;
         self.prepared.clear();
         self.has_moved_unread = false;
+        self.is_anchored = false;
         self.tells_state = false;
         self.is_soiled = false;
     }
@@ -520,6 +521,7 @@ impl Server {
             (Effect::Prepares(preparing), Some(client)) => {
                 let Preparing { id, under, text, intent, boundary } = *preparing;
                 let is_shared = text.is_some() && !self.has_moved;
+                self.is_anchored &= !is_shared;
                 let own = client.statements.insert(Statement { id, text, parameters, intent, boundary, types: None });
                 if is_shared {
                     self.prepared.share(id.under(under), number);
@@ -529,7 +531,10 @@ impl Server {
                 return own;
             }
             (Effect::PreparesAnew { number: own, is_own: true, .. }, Some(_)) => self.prepared.keep(own, number),
-            (Effect::PreparesAnew { id, is_own: false, .. }, _) => self.prepared.share(id, number),
+            (Effect::PreparesAnew { id, is_own: false, .. }, _) => {
+                self.is_anchored = false;
+                self.prepared.share(id, number);
+            }
             _ => self.prepared.drop_number(number),
         }
         number

@@ -435,7 +435,7 @@ impl Server {
         // What the next transaction is to be changes no names.
         let moving = reasons.without(told.common(Pins::of(PinReason::Setting))).common(MOVING);
         if !moving.is_empty() {
-            if !self.has_moved && !self.anchor(client, out) {
+            if !self.anchor(client, out) {
                 return Ok(false);
             }
             // What is no statement has to be known first, as what has to be asked for.

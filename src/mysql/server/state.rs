@@ -219,8 +219,13 @@ impl Server {
     pub(super) fn has_not_set(&mut self, client: &Client) {
         let reads_settings = client.unread.names().any(|name| !is_variable(name));
         if self.has_moved_unread && !reads_settings && !client.unread.unknown().contains(PinReason::Setting) {
-            (self.has_moved, self.has_moved_unread) = (false, false);
+            self.is_back_in_place();
         }
+    }
+
+    /// Names and texts mean here what they mean elsewhere.
+    pub(super) fn is_back_in_place(&mut self) {
+        (self.has_moved, self.has_moved_unread, self.is_anchored) = (false, false, false);
     }
 
     /// Nobody knows whether the client has set these: whoever gets the connection has them set.

@@ -222,6 +222,24 @@ fn what_no_text_says_keeps_the_connection() {
     }
 }
 
+/// What has been prepared elsewhere keeps its meaning behind such a change as well.
+#[test]
+fn statements_are_there_before_names_change_behind_what_no_text_says() {
+    let mut bench = Bench::new(MODERN, usize::MAX);
+    let number = bench.prepares("SELECT * FROM t", 9, 0);
+    bench.server = server();
+    bench.attach();
+    bench.says(&says(command::QUERY, b"INSERT INTO t VALUES (1)"));
+    bench.hears(&packets(1, &[tells(STATE)]));
+    let change = says(command::INIT_DB, b"other");
+    assert_eq!(bench.says(&change), says(command::STMT_PREPARE, b"SELECT * FROM t"));
+    bench.prepares_hidden(2, 0);
+    assert_eq!(bench.says(b""), change);
+    bench.hears(&packets(1, &[ok(mark::OK, AUTO)]));
+    let executes = |number| super::prepared::execute(number, b"");
+    assert_eq!(bench.says(&executes(number)), executes(2));
+}
+
 /// MariaDB says nothing of what a trigger has set in a statement that then failed.
 #[test]
 fn behind_a_failed_change_another_client_has_a_new_connection() {
