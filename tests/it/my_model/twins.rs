@@ -59,6 +59,7 @@ struct Slot {
     parameters: usize,
     /// Of its last execution.
     types: Option<Vec<u8>>,
+    had_cursor: bool,
     has_pieces: bool,
 }
 
@@ -240,7 +241,9 @@ impl Twins {
     /// What follows the number of an EXECUTE.
     fn execute(&mut self, slot: usize, values: &[(usize, usize); PARAMETERS], retypes: bool, cursor: bool) -> Vec<u8> {
         let slot = &mut self.slots[slot];
-        let mut body = vec![u8::from(cursor), 1, 0, 0, 0];
+        // MySQL forgets the rows of who executes with a cursor, and then without one.
+        slot.had_cursor |= cursor;
+        let mut body = vec![u8::from(slot.had_cursor), 1, 0, 0, 0];
         if slot.parameters == 0 {
             return body;
         }
