@@ -88,6 +88,8 @@ pub struct Server {
     foreign_values: bool,
     /// They may be this client's, which may want it back.
     own_values: bool,
+    /// What `LAST_INSERT_ID()` is on it, if that is known.
+    insert_id: Option<u64>,
     prepared: Prepared,
     /// It may have another database than at its login, which no reset undoes.
     has_moved: bool,
@@ -175,6 +177,7 @@ impl Server {
             // MariaDB shows to new sessions what old ones have found.
             foreign_values: is_mariadb(&version),
             own_values: false,
+            insert_id: Some(0),
             prepared,
             has_moved: false,
             has_moved_unread: false,

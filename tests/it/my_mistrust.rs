@@ -40,6 +40,34 @@ fn statements_of_the_same_text() {
     });
 }
 
+/// A trigger that asks for it finds what its client has inserted last, wherever that was.
+#[test]
+fn last_values_that_triggers_ask_for() {
+    let tables = ["CREATE TABLE a (i INT AUTO_INCREMENT PRIMARY KEY)", "CREATE TABLE b (v BIGINT)"];
+    both_sides("my_asking", 3, &tables, |sides| {
+        let mut root = sides.server.root();
+        root.query(&format!("USE {}", sides.name));
+        root.query("CREATE TRIGGER asks BEFORE INSERT ON b FOR EACH ROW SET NEW.v = LAST_INSERT_ID()");
+        let (mut one, mut other) = (client(sides), client(sides));
+        let mut insert = |client: &mut MyWire| {
+            client.query("INSERT INTO b VALUES (0)");
+            let value = client.value("SELECT MAX(v) FROM b");
+            client.query("DELETE FROM b");
+            value
+        };
+        for round in 0..3 {
+            one.query("INSERT INTO a VALUES (NULL)");
+            let last = if round == 0 { 0 } else { 2 * round };
+            assert_eq!(insert(&mut other), last.to_string());
+            other.query("INSERT INTO a VALUES (NULL)");
+            assert_eq!(insert(&mut one), (2 * round + 1).to_string());
+        }
+        // What failed may have drawn one as well.
+        one.error("INSERT INTO a SELECT NULL FROM (SELECT 1 UNION SELECT 2) t WHERE EXP(710) > 0");
+        assert_eq!(insert(&mut other), "6");
+    });
+}
+
 /// Behind a mistake in a transaction code may run all the same.
 #[test]
 fn a_mistake_hides_no_code() {

@@ -269,6 +269,7 @@ impl Server {
                 // Nobody knows: it is no one's.
                 answer if name == LAST_INSERT_ID => {
                     let number = if let Answer::Written(number) = answer { number.parse().ok() } else { None };
+                    self.insert_id = number;
                     client.insert_id = number.unwrap_or_default();
                 }
                 Answer::Unknown => unknown.add(unread::reason(&name)),

@@ -389,6 +389,7 @@ impl Server {
                 && ok.insert_id != 0
             {
                 client.insert_id = ok.insert_id;
+                self.insert_id = Some(ok.insert_id);
             }
         }
         if let Some(client) = client.as_deref_mut() {
@@ -408,6 +409,9 @@ impl Server {
                     self.has_set(&sets, client.as_deref_mut());
                 }
                 self.ended |= releases;
+                if hides_last_value && (ends_rows || ok.insert_id == 0) {
+                    self.insert_id = None;
+                }
                 if let Some(number) = uses.filter(|_| ok.status & status::CURSOR_EXISTS == 0) {
                     self.prepared.unload(number, true);
                 }
@@ -498,6 +502,7 @@ impl Server {
         self.settings_lost = true;
         // What it has now is nobody's, and another client may have it already.
         self.foreign_values = true;
+        self.insert_id = Some(0);
         self.prepared.clear();
         self.has_moved_unread = false;
         self.is_anchored = false;
@@ -587,6 +592,8 @@ impl Server {
             Effect::Statement { is_doubtful, uses, hold, may_change, hides, sets, .. } => {
                 self.in_doubt |= was_open || is_doubtful;
                 self.saw_changes = may_change;
+                // It may have drawn one.
+                self.insert_id = None;
                 // MySQL tells with its next answer: if that is to a ping, it says whose change it was.
                 let will_tell = !self.is_mariadb && self.in_doubt && !may_change && self.owed.is_empty();
                 self.is_soiled |= hides && !will_tell && error.code != PARSE_ERROR;

@@ -447,11 +447,13 @@ impl Server {
         // Behind its own statement a client's values must stay as they are: they are made its own before that.
         if may_ask
             || reasons.contains(PinReason::Unreadable)
-            || intent.hides_last_value
             || intent.draws_sequence && client.may_ask_here()
             || client.asks_last_values
         {
             self.guard_values(client, out);
+        } else if intent.draws_sequence && self.foreign_values {
+            // A trigger may ask, of which no text says anything.
+            out.write(|out| _ = self.bring_insert_id(client, out));
         }
         match text {
             Some((told, text)) => client.pin(intent.pins_when_sent.without(told), text),

@@ -272,16 +272,28 @@ impl Server {
         if !self.foreign_values {
             return;
         }
-        // One that is not known yet is there.
-        let is_here = client.unread.names().any(|name| name == LAST_INSERT_ID);
-        let text = format!("SET SESSION last_insert_id = {}", client.insert_id);
         out.write(|out| {
             // MariaDB keeps warnings until a statement uses a table.
             self.query(b"SELECT 1 FROM (SELECT 1) t LIMIT 0", Effect::Guarded, out);
-            if !is_here {
-                self.query(text.as_bytes(), Effect::Guarded, out);
+            // No rows, in any case: `ROW_COUNT()` is 0 then.
+            self.insert_id = None;
+            if !self.bring_insert_id(client, out) {
+                self.query(b"DO 0", Effect::Guarded, out);
             }
         });
+    }
+
+    /// `LAST_INSERT_ID()` becomes the client's own. False: it is.
+    pub(super) fn bring_insert_id(&mut self, client: &Client, out: &mut Vec<u8>) -> bool {
+        // One that is not known yet is there.
+        let is_here = client.unread.names().any(|name| name == LAST_INSERT_ID);
+        let brings = !is_here && self.insert_id != Some(client.insert_id);
+        if brings {
+            let text = format!("SET SESSION last_insert_id = {}", client.insert_id);
+            self.query(text.as_bytes(), Effect::Nothing, out);
+            self.insert_id = Some(client.insert_id);
+        }
+        brings
     }
 }
 

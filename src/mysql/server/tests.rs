@@ -665,6 +665,7 @@ fn last_values_of_ones_own_stay() {
     let mut bench = Bench::new(MODERN, usize::MAX);
     bench.says(&says(command::QUERY, b"INSERT INTO t VALUES ()"));
     bench.hears(&packets(1, &[ok(mark::OK, AUTO)]));
+    bench.server.insert_id = Some(7);
     bench.client = client(MODERN, 2);
     bench.attach();
     bench.says(&says(command::QUERY, b"BEGIN"));

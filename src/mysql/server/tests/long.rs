@@ -133,6 +133,7 @@ fn an_answer_that_comes_too_early() {
 fn last_values() {
     let mut bench = Bench::new(MODERN, usize::MAX);
     bench.client = client(MODERN, 2);
+    bench.server.insert_id = Some(7);
     bench.attach();
     let request = query(&long("SELECT '", "', LAST_INSERT_ID()"));
     let sent = bench.says(&request);
