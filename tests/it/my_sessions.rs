@@ -1,10 +1,11 @@
 //! What is left of a session of MySQL's or MariaDB's, beside a direct connection, while another client uses the same connections: last
-//! values, warnings, roles, what texts hide. Scenarios 107 to 109, 117, 118, 120, 121, 128 and 129 of the list.
+//! values, warnings, roles, what texts hide. Scenarios 107 to 109, 117, 118, 120 to 122, 128 and 129 of the list.
 
 use crate::harness::measure::eventually;
 use crate::harness::mysql::Flavour;
 use crate::harness::mysql::beside::{Sides, Talk, app, both_sides};
 use crate::harness::mysql::wire::{COM_QUERY, MyWire};
+use sluicegate::demo::servers::APP;
 
 fn client(sides: &Sides<'_>) -> MyWire {
     MyWire::connect(sides.proxy.address, &app().database(&sides.name)).unwrap()
@@ -86,6 +87,11 @@ fn my_107_last_values_that_are_not_told() {
                 talk.same("SELECT LAST_INSERT_ID()");
             }
         }
+        // Behind an error that follows it.
+        let mut talk = sides.talk();
+        talk.same("SELECT LAST_INSERT_ID(90); SELECT nonsense");
+        drop(client(sides).query("INSERT INTO u (v) VALUES (9)"));
+        talk.same("SELECT LAST_INSERT_ID()");
         // Nobody's value is taken for a client's own.
         let mut other = client(sides);
         other.query("INSERT INTO u (v) VALUES (9)");
@@ -216,6 +222,41 @@ fn my_121_profiles() {
 }
 
 /// Bytes of one letter that look like a quote or a backslash: what is behind them is a string to the server, or it is not.
+/// Which group a thread is in outlasts a reset: nobody else gets the connection. MariaDB has none.
+#[test]
+fn my_122_resource_groups() {
+    both_sides("my_122", 4, TABLES, |sides| {
+        let mut talk = sides.talk();
+        talk.all(&[
+            "SET RESOURCE GROUP nowhere",
+            "SELECT /*+ RESOURCE_GROUP(nowhere) */ 1",
+            "SET component.variable = 1",
+        ]);
+        if sides.server.flavour() == Flavour::MariaDb {
+            return;
+        }
+        let mut root = sides.server.root();
+        root.query(&format!("GRANT RESOURCE_GROUP_USER ON *.* TO {APP}"));
+        let group = format!("{}_group", sides.name);
+        root.query(&format!("CREATE RESOURCE GROUP {group} TYPE = USER"));
+        let of = |client: &mut MyWire| client.value("SELECT CONNECTION_ID()");
+        let (mut one, mut other) = (client(sides), client(sides));
+        one.query(&format!("SET RESOURCE GROUP {group}"));
+        let grouped = of(&mut one);
+        assert_ne!(of(&mut other), grouped);
+        // Its own reset does not bring it back.
+        one.command(&[0x1F]);
+        assert_eq!(of(&mut one), grouped);
+        drop(one);
+        let mut all = [(); 2].map(|()| client(sides));
+        for client in &mut all {
+            client.query("BEGIN");
+            assert_ne!(of(client), grouped);
+        }
+        root.query(&format!("DROP RESOURCE GROUP {group}"));
+    });
+}
+
 #[test]
 fn my_128_letters_of_two_bytes() {
     both_sides("my_128", 4, TABLES, |sides| {

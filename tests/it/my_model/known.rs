@@ -107,8 +107,14 @@ fn mask(step: &Step, text: &str, [told, found]: Both<&mut Shape>) {
     if let Step::Fetch { .. } | Step::Execute { .. } = step {
         without_digits(&mut told.head);
         without_digits(&mut found.head);
-        // "A statement is prepared under the settings that its client has as it executes it."
-        [&mut told.head, &mut found.head].into_iter().flatten().for_each(without_width_of_parameter);
+        if text.contains('?') {
+            // "A statement is prepared under the settings that its client has as it executes it."
+            [&mut told.head, &mut found.head].into_iter().flatten().for_each(without_width);
+        }
+        if text.starts_with("CALL outs(") && told.rows.len() == found.rows.len() {
+            // MariaDB cuts a parameter off at the length that it had before, unless its type is said again, as the proxy does.
+            found.rows.clone_from(&told.rows);
+        }
     }
     if told.head.last().is_some_and(|eof| eof.first() == 0xFE && eof.payload.len() == 5 && eof.payload[4] & 0x10 != 0) {
         // MySQL forgets to say so behind the rows (SERVER_PS_OUT_PARAMS, SERVER_MORE_RESULTS_EXISTS).
@@ -199,13 +205,12 @@ fn without_type(column: &mut Packet) {
     column.payload.truncate(column.payload.len().saturating_sub(13));
 }
 
-/// Of a column that is a parameter by itself (`?`): as many letters as the bytes of the character set have room for.
-fn without_width_of_parameter(column: &mut Packet) {
-    const NAME: &[u8] = b"\x01?\x00\x0C";
-    const CHARSET: usize = 2;
-    if let Some(at) = memchr::memmem::find(&column.payload, NAME) {
-        let mut payload = column.payload.to_vec();
-        payload.get_mut(at + NAME.len() + CHARSET..).unwrap_or_default().iter_mut().take(4).for_each(|byte| *byte = 0);
+/// Of a column with parameters in it: as many letters as the bytes of the character set have room for.
+fn without_width(column: &mut Packet) {
+    // What is of a fixed length: that, a character set, the width, a type, flags, decimals, nothing.
+    let mut payload = column.payload.to_vec();
+    if let Some([12, _, _, width @ .., _, _, _, _, _, _]) = payload.last_chunk_mut::<13>() {
+        width.fill(0);
         column.payload = payload.into();
     }
 }

@@ -53,7 +53,8 @@ pub const CALM: &[&str] = &[
     "SET autocommit = 1",
     "SET autocommit = 1",
     "SET session_track_schema = 0",
-    "SET session_track_state_change = {n}",
+    "SET session_track_state_change = 1",
+    "SET session_track_state_change = 0",
     // Of those that `SET STATEMENT` sets MariaDB tells with the next statement, whosever that is.
     "SET session_track_system_variables = 'autocommit,time_zone'",
     "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
