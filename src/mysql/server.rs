@@ -12,6 +12,7 @@ mod plan;
 mod prepared;
 mod question;
 mod receive;
+mod routines;
 pub(super) mod send;
 mod state;
 #[cfg(test)]
@@ -34,6 +35,7 @@ use crate::sql::mysql::settings::NAMES;
 use long::LongText;
 use owed::{Effect, Kind, Owed};
 use prepared::Prepared;
+use routines::Routines;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -91,6 +93,8 @@ pub struct Server {
     /// What `LAST_INSERT_ID()` is on it, if that is known.
     insert_id: Option<u64>,
     prepared: Prepared,
+    /// What clients' texts may call.
+    routines: Routines,
     /// It may have another database than at its login, which no reset undoes.
     has_moved: bool,
     /// That is only because settings have not been read yet.
@@ -179,6 +183,7 @@ impl Server {
             own_values: false,
             insert_id: Some(0),
             prepared,
+            routines: Routines::default(),
             has_moved: false,
             has_moved_unread: false,
             is_anchored: false,

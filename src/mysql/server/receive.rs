@@ -87,7 +87,7 @@ impl Server {
             }
             let role = role(owed, first.unwrap_or_default(), head)?;
             let passes = !owed.hidden && !matches!(owed.effect, Effect::Refuse(_));
-            if let (Role::Row | Role::Column, Effect::Asks(_)) = (&role, &owed.effect)
+            if let (Role::Row | Role::Column, Effect::Asks(_) | Effect::Reads(_)) = (&role, &owed.effect)
                 && head.len <= READ_BYTES_MAX
             {
                 let Some(payload) = rest.get(HEAD_BYTES..head.bytes()) else { return Ok(at) };
@@ -215,15 +215,19 @@ impl Server {
 
     /// Part of an answer to the proxy has come.
     fn learn(&mut self, role: &Role, payload: &[u8]) {
-        if let Some(Owed { effect: Effect::Asks(question), stage, .. }) = self.owed.front_mut() {
-            if matches!(role, Role::Column) {
-                question.column(payload);
-            } else {
+        let is_column = matches!(role, Role::Column);
+        if let Some(Owed { effect, stage, .. }) = self.owed.front_mut() {
+            match effect {
+                Effect::Asks(question) if is_column => question.column(payload),
+                Effect::Asks(question) => question.row(payload),
+                Effect::Reads(reading) if !is_column => reading.row(payload),
+                _ => {}
+            }
+            if !is_column {
                 *stage = Stage::Rows;
-                question.row(payload);
             }
         }
-        if matches!(role, Role::Column) {
+        if is_column {
             self.column();
         }
     }
@@ -473,6 +477,7 @@ impl Server {
                 }
             }
             Effect::Guarded => self.foreign_values = false,
+            Effect::Reads(reading) => self.has_read(*reading),
             Effect::Asks(question) => {
                 if let Some(client) = client {
                     self.is_answered(*question, client);
@@ -587,6 +592,10 @@ impl Server {
                 if let Some(client) = client {
                     self.is_answered(question.refused(), client);
                 }
+            }
+            Effect::Reads(reading) => {
+                self.in_doubt |= was_open;
+                self.has_read(reading.refused());
             }
             Effect::Guarded => return Err(Violation::UnexpectedReply(mark::ERROR)),
             Effect::Statement { is_doubtful, uses, hold, may_change, hides, sets, .. } => {

@@ -11,6 +11,8 @@
 //! * what comes behind the first [`TEXT_BYTES_MAX`] of a text that is prepared, and of one that `long.rs` can't read as it passes: these
 //!   pin as unreadable, as anything may follow
 
+pub mod body;
+pub mod calls;
 pub mod holds;
 mod lexer;
 pub mod long;
