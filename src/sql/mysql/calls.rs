@@ -65,7 +65,8 @@ pub fn calls(text: &[u8], dialect: Dialect) -> Option<Calls> {
     }
     let read = |dialect| one_way(text, dialect);
     let found = read(dialect)?;
-    if memchr::memchr(b'"', text).is_some() && read(Dialect { ansi_quotes: !dialect.ansi_quotes, ..dialect })? != found {
+    if memchr::memchr(b'"', text).is_some() && read(Dialect { ansi_quotes: !dialect.ansi_quotes, ..dialect })? != found
+    {
         return None;
     }
     Some(found)
@@ -98,9 +99,7 @@ pub(super) fn tokens(text: &[u8], dialect: Dialect) -> Option<Vec<Token<'_>>> {
     }
     let mut lexer = Lexer::new(text, dialect, Reading { version: OLDEST_RELEASE, dollar_strings: false });
     let tokens: Vec<_> = lexer.by_ref().collect();
-    let is_odd = |token: &Token<'_>| {
-        token.kind == Kind::Unterminated || is_ambiguous(token.kind, token.bytes, dialect)
-    };
+    let is_odd = |token: &Token<'_>| token.kind == Kind::Unterminated || is_ambiguous(token.kind, token.bytes, dialect);
     (!lexer.is_ambiguous() && !lexer.has_dollar_quote() && !tokens.iter().any(is_odd)).then_some(tokens)
 }
 
@@ -161,7 +160,10 @@ impl Found {
 /// Where the names end that begin at `at`, with dots between them.
 fn chain_end(tokens: &[Token<'_>], at: usize) -> usize {
     let mut end = at + usize::from(tokens.get(at).is_some_and(is_name));
-    while end > at && tokens.get(end).is_some_and(|dot| dot.kind == Kind::Dot) && tokens.get(end + 1).is_some_and(is_name) {
+    while end > at
+        && tokens.get(end).is_some_and(|dot| dot.kind == Kind::Dot)
+        && tokens.get(end + 1).is_some_and(is_name)
+    {
         end += 2;
     }
     // A dot that nothing follows makes an odd one.

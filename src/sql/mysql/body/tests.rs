@@ -7,7 +7,9 @@ const MODES: &[u8] = b"ONLY_FULL_GROUP_BY,STRICT_TRANS_TABLES";
 
 /// What a procedure with this body leaves: `-` nothing, `wild`, names of variables, `p:` and `f:` of what it calls.
 fn told(body: &str, modes: &[u8], mariadb: bool) -> String {
-    let text = format!("CREATE DEFINER=`a@b`@`%` PROCEDURE `p`(IN a INT, out `b c` DECIMAL(10,2), INOUT d SET('x','y'))\n{body}");
+    let text = format!(
+        "CREATE DEFINER=`a@b`@`%` PROCEDURE `p`(IN a INT, out `b c` DECIMAL(10,2), INOUT d SET('x','y'))\n{body}"
+    );
     let Some(calm) = read(Procedure, text.as_bytes(), modes, mariadb) else { return "wild".to_owned() };
     let routine = |routine: &Routine| {
         let kind = if routine.kind == Procedure { "p" } else { "f" };
@@ -26,16 +28,28 @@ fn calm_ones() {
     for (body, expected) in [
         ("SELECT 1", "-"),
         ("COMMENT 'x; SET y = 1' LANGUAGE SQL NOT DETERMINISTIC SQL SECURITY INVOKER BEGIN END", "-"),
-        ("BEGIN INSERT INTO t (a, b) VALUES (a, NOW()), (2, 'KILL'); UPDATE t SET x = 1, y = (SELECT 2); END", "makes_id"),
+        (
+            "BEGIN INSERT INTO t (a, b) VALUES (a, NOW()), (2, 'KILL'); UPDATE t SET x = 1, y = (SELECT 2); END",
+            "makes_id",
+        ),
         ("BEGIN INSERT INTO t SET x = 1; DELETE FROM t WHERE t.role = 1; REPLACE t (a) VALUES (1); END", "makes_id"),
         ("BEGIN SELECT REPLACE('a', 'b', 'c'), INSERT('a', 1, 1, 'b'); END", "-"),
-        ("BEGIN DECLARE x, y INT DEFAULT (1 + 2); DECLARE z VARCHAR(9) CHARACTER SET latin1; SET x = 1, Y := GREATEST(1, 2), `z` = 'a'; END", "-"),
+        (
+            "BEGIN DECLARE x, y INT DEFAULT (1 + 2); DECLARE z VARCHAR(9) CHARACTER SET latin1; SET x = 1, Y := GREATEST(1, 2), `z` = 'a'; END",
+            "-",
+        ),
         ("l: BEGIN SET a = 1, `b c` = 2, d = 'x'; END l", "-"),
         ("SET @A = 1, @b.c = 2", "@a @b.c"),
         ("BEGIN SELECT 1, 2 INTO @a, @'b'; SELECT @c := 1; CALL q(@d); END", "@a @b @c @d p:q"),
         ("BEGIN CALL q; CALL d.r(f(1)); SELECT d.g(1) FROM t WHERE EXISTS (SELECT 1); END", "p:q p:d.r f:f f:d.g"),
-        ("BEGIN DECLARE done INT DEFAULT 0; DECLARE c CURSOR FOR SELECT 1; DECLARE CONTINUE HANDLER FOR NOT FOUND SET done = 1; OPEN c; l: LOOP FETCH c INTO a; IF done THEN LEAVE l; END IF; END LOOP; CLOSE c; END", "-"),
-        ("BEGIN DECLARE EXIT HANDLER FOR SQLEXCEPTION BEGIN ROLLBACK; RESIGNAL; END; START TRANSACTION; SAVEPOINT s; RELEASE SAVEPOINT s; COMMIT; END", "-"),
+        (
+            "BEGIN DECLARE done INT DEFAULT 0; DECLARE c CURSOR FOR SELECT 1; DECLARE CONTINUE HANDLER FOR NOT FOUND SET done = 1; OPEN c; l: LOOP FETCH c INTO a; IF done THEN LEAVE l; END IF; END LOOP; CLOSE c; END",
+            "-",
+        ),
+        (
+            "BEGIN DECLARE EXIT HANDLER FOR SQLEXCEPTION BEGIN ROLLBACK; RESIGNAL; END; START TRANSACTION; SAVEPOINT s; RELEASE SAVEPOINT s; COMMIT; END",
+            "-",
+        ),
         ("BEGIN SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'x', MYSQL_ERRNO = 5; END", "-"),
         ("IF a THEN UPDATE t SET time_zone = 1; ELSE SELECT 1 FROM t FOR UPDATE; END IF", "-"),
         ("SELECT 1 FROM t LOCK IN SHARE MODE", "-"),
@@ -133,7 +147,10 @@ fn modes() {
 #[test]
 fn headers() {
     let is_calm = |kind, text: &str| read(kind, text.as_bytes(), MODES, true).is_some();
-    assert!(is_calm(Function, "CREATE DEFINER=`a`@`b` FUNCTION `f`(a INT) RETURNS varchar(20) CHARSET latin1\nRETURN a"));
+    assert!(is_calm(
+        Function,
+        "CREATE DEFINER=`a`@`b` FUNCTION `f`(a INT) RETURNS varchar(20) CHARSET latin1\nRETURN a"
+    ));
     assert!(is_calm(Function, "CREATE DEFINER=`r` FUNCTION `f`() RETURNS INT(1)\nBEGIN SET @a = 1; RETURN 1; END"));
     for (kind, text) in [
         (Procedure, "CREATE FUNCTION f() RETURNS INT RETURN 1"),
