@@ -217,14 +217,15 @@ impl Server {
     fn learn(&mut self, role: &Role, payload: &[u8]) {
         let is_column = matches!(role, Role::Column);
         if let Some(Owed { effect, stage, .. }) = self.owed.front_mut() {
-            match effect {
-                Effect::Asks(question) if is_column => question.column(payload),
-                Effect::Asks(question) => question.row(payload),
-                Effect::Reads(reading) if !is_column => reading.row(payload),
-                _ => {}
-            }
             if !is_column {
                 *stage = Stage::Rows;
+            }
+            if let Effect::Asks(question) = effect {
+                if is_column { question.column(payload) } else { question.row(payload) }
+            } else if let Effect::Reads(reading) = effect
+                && !is_column
+            {
+                reading.row(payload);
             }
         }
         if is_column {

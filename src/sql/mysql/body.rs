@@ -163,13 +163,9 @@ fn header<'a, 't>(kind: RoutineKind, tokens: &'t [Token<'a>]) -> Option<(&'t [To
     if !matches!(own.kind, Kind::Word | Kind::Quoted) || open.kind != Kind::Open {
         return None;
     }
-    let (mut depth, mut is_first, mut names) = (1, true, Vec::new());
+    let (mut depth, mut is_first, mut names) = (1_usize, true, Vec::new());
     for (at, token) in rest.iter().enumerate() {
-        match token.kind {
-            Kind::Open => depth += 1,
-            Kind::Close => depth -= 1,
-            _ => {}
-        }
+        depth = depth_behind(token, depth);
         if depth == 0 {
             return Some((rest.get(at + 1..)?, names));
         }
@@ -235,18 +231,25 @@ fn is_calm(body: &[Token<'_>], at: usize, locals: &[&[u8]]) -> bool {
     if is(token, "set") {
         return sets_calm(body, at, locals);
     }
-    match token.kind {
-        Kind::Word if is(token, "handler") => before(&["continue", "exit", "undo"]),
-        Kind::Word if is(token, "lock") => is_at(at + 1, &["in"]),
-        Kind::Word if is(token, "transaction") => before(&["start"]),
-        Kind::Word if is(token, "start") => is_at(at + 1, &["transaction"]),
-        Kind::Word if is(token, "create") => is_at(at + 1, &["table"]),
-        Kind::Word if is(token, "release") => is_at(at + 1, &["savepoint"]),
-        Kind::Word if is(token, "language") => is_at(at + 1, &["sql"]),
-        Kind::Word if is(token, "value") => !before(&["next"]),
-        Kind::Word => !WILD.iter().any(|word| is(token, word)),
-        _ => true,
+    if token.kind != Kind::Word {
+        return true;
     }
+    match token.bytes.to_ascii_lowercase().as_slice() {
+        b"handler" => before(&["continue", "exit", "undo"]),
+        b"lock" => is_at(at + 1, &["in"]),
+        b"transaction" => before(&["start"]),
+        b"start" => is_at(at + 1, &["transaction"]),
+        b"create" => is_at(at + 1, &["table"]),
+        b"release" => is_at(at + 1, &["savepoint"]),
+        b"language" => is_at(at + 1, &["sql"]),
+        b"value" => !before(&["next"]),
+        word => !WILD.iter().any(|wild| wild.as_bytes() == word),
+    }
+}
+
+/// How deep in parentheses it is behind this.
+fn depth_behind(token: &Token<'_>, depth: usize) -> usize {
+    if token.kind == Kind::Close { depth.saturating_sub(1) } else { depth + usize::from(token.kind == Kind::Open) }
 }
 
 /// What begins here is a statement that is known, or nothing.
@@ -285,11 +288,7 @@ fn sets_calm(body: &[Token<'_>], at: usize, locals: &[&[u8]]) -> bool {
         }
         let mut depth = 0_usize;
         let ends = |token: &Token<'_>| {
-            match token.kind {
-                Kind::Open => depth += 1,
-                Kind::Close => depth = depth.saturating_sub(1),
-                _ => {}
-            }
+            depth = depth_behind(token, depth);
             token.kind == Kind::Semicolon || token.kind == Kind::Comma && depth == 0
         };
         let rest = body.get(targets + 2..).unwrap_or_default();
