@@ -10,7 +10,7 @@ use crate::mysql::frame::Reader;
 use crate::protocol::{ClientSide, Intent, Out, PinReason, Pins};
 use crate::sql::mysql::body::{self, Calm};
 use crate::sql::mysql::calls::{self, Routine, RoutineKind};
-use crate::sql::mysql::settings::{NO_SCHEMA, RESULTS, SCHEMA};
+use crate::sql::mysql::settings::{RESULTS, SCHEMA};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -123,7 +123,7 @@ impl Server {
     fn all_called(&self, routines: &[Routine], schema: &str) -> Option<Called> {
         let mut called = Called::default();
         let mut waiting: Vec<Routine> = Vec::new();
-        self.find(routines, schema, &mut waiting)?;
+        Self::find(routines, schema, &mut waiting)?;
         while let Some(routine) = waiting.pop() {
             if called.routines.contains(&routine) || called.unread.contains(&routine) {
                 continue;
@@ -135,7 +135,7 @@ impl Server {
                 None => called.unread.push(routine),
                 Some(known) => {
                     let schema = routine.schema.clone().unwrap_or_default();
-                    self.find(&known.calm.as_ref()?.routines, &schema, &mut waiting)?;
+                    Self::find(&known.calm.as_ref()?.routines, &schema, &mut waiting)?;
                     called.routines.push(routine);
                 }
             }
@@ -144,15 +144,16 @@ impl Server {
     }
 
     /// Where they are, called from this database.
-    fn find(&self, routines: &[Routine], schema: &str, found: &mut Vec<Routine>) -> Option<()> {
+    fn find(routines: &[Routine], schema: &str, found: &mut Vec<Routine>) -> Option<()> {
         let is_plain = |byte: u8| matches!(byte, b' '..=b'~') && byte != b'`';
-        if schema.is_empty() || schema == NO_SCHEMA || !schema.bytes().all(is_plain) {
-            return None;
-        }
         for routine in routines {
             let own = routine.schema.as_deref().unwrap_or(schema);
-            if self.is_mariadb && own != schema {
-                // It may be a package's name.
+            // There is none, or it has another name here than there.
+            if own.is_empty() || !own.bytes().all(is_plain) {
+                return None;
+            }
+            // The server goes there and back, and tells of that as of any change. In MariaDB it may be a package's name, too.
+            if own != schema {
                 return None;
             }
             found.push(Routine { schema: Some(own.to_owned()), ..routine.clone() });

@@ -124,7 +124,10 @@ pub fn read(kind: RoutineKind, definition: &[u8], modes: &[u8], mariadb: bool) -
         ..Dialect::default()
     };
     let tokens = tokens(definition, dialect)?;
-    let is_odd = |token: &Token<'_>| !token.bytes.is_ascii() && token.kind != Kind::Literal;
+    // A letter that its client's character set does not have comes as a question mark.
+    let is_odd = |token: &Token<'_>| {
+        !token.bytes.is_ascii() && token.kind != Kind::Literal || token.kind == Kind::Other && token.bytes == b"?"
+    };
     if tokens.iter().any(is_odd) {
         return None;
     }

@@ -122,6 +122,8 @@ fn wild_ones() {
         "SELECT 1 /* x",
         "SELECT é",
         "SET @é = 1",
+        "SELECT get_lock?(1)",
+        "SELECT ?abs(1)",
         "SELECT 1 INTO @`a b`",
         "CALL a.b.c()",
         "LANGUAGE JAVASCRIPT AS $$ x $$",
