@@ -599,7 +599,7 @@ impl Server {
                 self.has_read(reading.refused());
             }
             Effect::Guarded => return Err(Violation::UnexpectedReply(mark::ERROR)),
-            Effect::Statement { is_doubtful, uses, hold, may_change, hides, sets, .. } => {
+            Effect::Statement { is_doubtful, uses, hold, may_change, hides_last_value, hides, sets, .. } => {
                 self.in_doubt |= was_open || is_doubtful;
                 self.saw_changes = may_change;
                 // It may have drawn one.
@@ -617,6 +617,10 @@ impl Server {
                     }
                 }
                 client.as_deref_mut().into_iter().for_each(Client::has_last_values);
+                if let Some(client) = client.as_deref_mut().filter(|client| hides_last_value && !client.has_opaque()) {
+                    // What a procedure has done before it failed is done.
+                    client.may_have_set(vec![LAST_INSERT_ID.to_owned()]);
+                }
                 if let (Some(hold), Some(client)) = (hold, client.as_deref_mut()) {
                     self.has_failed(&hold, &error.code, client);
                 }

@@ -50,8 +50,6 @@ pub(super) struct Called {
     pub(super) routines: Vec<Routine>,
     /// User variables that the server is to be asked for behind them.
     pub(super) variables: Vec<String>,
-    /// So it is for `LAST_INSERT_ID()`, which nothing else tells.
-    pub(super) makes_id: bool,
     /// They may want the client's own last values.
     pub(super) asks: bool,
 }
@@ -114,9 +112,10 @@ impl Server {
         let variables = calms().flat_map(|calm| calm.variables.clone()).collect();
         // What a function makes of it is gone at its end.
         let has_procedure = called.routines.iter().any(|routine| routine.kind == RoutineKind::Procedure);
-        let makes_id = has_procedure && calms().any(|calm| calm.makes_id);
+        let makes_id = calms().any(|calm| calm.sets_id || has_procedure && calm.makes_id);
+        intent.hides_last_value = calls.hides_id || makes_id;
         let asks = calms().any(|calm| calm.asks_id || calm.asks);
-        Called { variables, makes_id, asks, ..called }
+        Called { variables, asks, ..called }
     }
 
     /// These, and what they call. `None`: they may do anything.

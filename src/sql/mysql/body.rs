@@ -22,8 +22,10 @@ pub struct Calm {
     pub asks_id: bool,
     /// It may ask for other last values.
     pub asks: bool,
-    /// It may make another `LAST_INSERT_ID()`.
+    /// It may make another `LAST_INSERT_ID()`, which a function takes back at its end.
     pub makes_id: bool,
+    /// It may set it (`LAST_INSERT_ID(expr)`).
+    pub sets_id: bool,
 }
 
 /// What else a statement begins with, or has in it, that leaves something, or may end the connection.
@@ -134,7 +136,7 @@ pub fn read(kind: RoutineKind, definition: &[u8], modes: &[u8], mariadb: bool) -
     let (body, mut locals) = header(kind, &tokens)?;
     locals.extend(declared(body));
     let is_plain = (0..body.len()).all(|at| is_calm(body, at, &locals));
-    let found = found(body, dialect).filter(|found| is_plain && !found.is_held && !found.sets_id)?;
+    let found = found(body, dialect).filter(|found| is_plain && !found.is_held)?;
     let mut variables = Vec::new();
     for token in body.iter().filter(|token| token.kind == Kind::UserVariable) {
         variables.extend(mentions::variables(token.bytes)?);
@@ -151,6 +153,7 @@ pub fn read(kind: RoutineKind, definition: &[u8], modes: &[u8], mariadb: bool) -
         asks_id: found.asks_id,
         asks: found.asks || (0..body.len()).any(|at| asks.iter().any(|word| has(at, word))),
         makes_id,
+        sets_id: found.sets_id,
     })
 }
 

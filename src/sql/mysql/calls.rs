@@ -42,6 +42,8 @@ pub struct Calls {
     pub routines: Vec<Routine>,
     /// It may ask for last values itself.
     pub asks: bool,
+    /// It may itself make a `LAST_INSERT_ID()` that its answer does not say.
+    pub hides_id: bool,
 }
 
 /// What stands in tokens.
@@ -89,7 +91,8 @@ fn one_way(text: &[u8], dialect: Dialect) -> Option<Calls> {
     }
     let found = found(&tokens, dialect)?;
     let asks = found.asks || found.asks_id || ["previous", "currval"].iter().any(|word| has(&tokens, word));
-    (!found.routines.is_empty()).then_some(Calls { routines: found.routines, asks })
+    let hides_id = found.sets_id || has(&tokens, "returning");
+    (!found.routines.is_empty()).then_some(Calls { routines: found.routines, asks, hides_id })
 }
 
 /// All tokens, if there is one way to read them.
@@ -220,7 +223,7 @@ fn has(tokens: &[Token<'_>], word: &str) -> bool {
 mod tests {
     use super::*;
 
-    /// `p:db.name f:name`, with `asks` behind.
+    /// `p:db.name f:name`, with `asks` and `hides` behind.
     fn told(text: &str, dialect: Dialect) -> Option<String> {
         let calls = calls(text.as_bytes(), dialect)?;
         let one = |routine: &Routine| {
@@ -230,6 +233,7 @@ mod tests {
         };
         let mut all: Vec<String> = calls.routines.iter().map(one).collect();
         all.extend(calls.asks.then(|| "asks".to_owned()));
+        all.extend(calls.hides_id.then(|| "hides".to_owned()));
         Some(all.join(" "))
     }
 
@@ -247,6 +251,8 @@ mod tests {
             ("SET @a = f(1)", Some("f:f")),
             ("DO f(LAST_INSERT_ID())", Some("f:f asks")),
             ("SELECT f(@@identity)", Some("f:f asks")),
+            ("INSERT INTO t VALUES (f(1)) RETURNING a", Some("f:f hides")),
+            ("SELECT LAST_INSERT_ID(f(1))", Some("f:f hides")),
             ("SELECT HIGH_PRIORITY f(1)", Some("f:f")),
             ("SELECT d.get_lock('a', 1)", Some("f:d.get_lock")),
             ("SELECT `abs`(1)", Some("f:abs")),

@@ -18,7 +18,8 @@ fn told(body: &str, modes: &[u8], mariadb: bool) -> String {
     };
     let mut all = calm.variables.clone();
     all.extend(calm.routines.iter().map(routine));
-    let flags = [(calm.asks_id, "asks_id"), (calm.asks, "asks"), (calm.makes_id, "makes_id")];
+    let flags =
+        [(calm.asks_id, "asks_id"), (calm.asks, "asks"), (calm.makes_id, "makes_id"), (calm.sets_id, "sets_id")];
     all.extend(flags.iter().filter(|(is_so, _)| *is_so).map(|(_, name)| (*name).to_owned()));
     if all.is_empty() { "-".to_owned() } else { all.join(" ") }
 }
@@ -55,6 +56,7 @@ fn calm_ones() {
         ("SELECT 1 FROM t LOCK IN SHARE MODE", "-"),
         ("BEGIN TRUNCATE t; CREATE TABLE IF NOT EXISTS u (a INT, KEY k (a)); END", "-"),
         ("SELECT LAST_INSERT_ID() INTO a", "asks_id"),
+        ("UPDATE t SET a = LAST_INSERT_ID(a + 1)", "sets_id"),
         ("SELECT ROW_COUNT(), @@identity INTO a, a", "asks"),
         ("SELECT 'é', \"ö\" -- ü\n", "-"),
         ("WHILE (a) DO SET a = a - 1; END WHILE", "-"),
@@ -72,7 +74,6 @@ fn wild_ones() {
         "SELECT GET_LOCK('a', 1)",
         "DO `release_lock`('a')",
         "DO RELEASE_ALL_LOCKS()",
-        "SELECT LAST_INSERT_ID(5)",
         "SET time_zone = '+01:00'",
         "SET SESSION time_zone = '+01:00'",
         "SET a = 1, time_zone = '+01:00'",
