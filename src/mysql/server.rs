@@ -2,7 +2,8 @@
 //!
 //! Its heart is the queue of replies owed (`owed.rs`): each command's reply has a form of its own, and what it changes is counted
 //! once it has come. State that can't be given to another connection keeps its client here (a pin); when the client leaves, the
-//! connection is reset. Triggers, and functions that statements call without naming them, are not seen: see [`crate::sql`].
+//! connection is reset. Triggers, and functions that statements call without naming them, are not seen: see [`crate::sql`]. Routines that
+//! they name are read (`routines.rs`).
 
 mod execute;
 mod long;

@@ -18,6 +18,9 @@ const SETUP: &[&str] = &[
     "CREATE PROCEDURE fails(x INT) BEGIN SET @x = x; SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'as it should'; END",
     "CREATE PROCEDURE begins() BEGIN START TRANSACTION; UPDATE t SET a = 7 WHERE id = 2; END",
     "CREATE PROCEDURE tells() SELECT LAST_INSERT_ID()",
+    "CREATE PROCEDURE midway(x INT) BEGIN INSERT INTO t (a) VALUES (x); SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'midway'; END",
+    "CREATE TABLE numbers (last INT)",
+    "INSERT INTO numbers VALUES (5)",
     // What may do anything.
     "CREATE PROCEDURE zones() SET time_zone = '+05:00'",
     "CREATE PROCEDURE prepares() BEGIN SET @q = 'SELECT 1'; PREPARE s FROM @q; EXECUTE s; END",
@@ -31,6 +34,7 @@ const FUNCTIONS: &[&str] = &[
     "noted(x INT) RETURNS INT DETERMINISTIC NO SQL BEGIN SET @x = x; RETURN x; END",
     "inserted(x INT) RETURNS INT DETERMINISTIC MODIFIES SQL DATA \
      BEGIN INSERT INTO t (a) VALUES (x); DELETE FROM t WHERE id > 3; RETURN x; END",
+    "numbered() RETURNS INT DETERMINISTIC MODIFIES SQL DATA BEGIN UPDATE numbers SET last = LAST_INSERT_ID(last + 1); RETURN LAST_INSERT_ID(); END",
     "locks(x TEXT) RETURNS INT DETERMINISTIC RETURN GET_LOCK(x, 5)",
 ];
 
@@ -160,7 +164,14 @@ fn last_insert_ids_of_procedures() {
         pair.free(&["CALL inserts(6)", "SELECT inserted(7)", "SELECT LAST_INSERT_ID()", "CALL tells()"]);
         pair.talk.all(&["BEGIN", "CALL inserts(6)", "CALL writes(5)", "CALL results()", "SELECT LAST_INSERT_ID()"]);
         pair.free(&["COMMIT", "SELECT LAST_INSERT_ID()", "INSERT INTO t (a) VALUES (5)"]);
-        pair.free(&["CALL tells()", "CALL inserts(5)"]);
+        pair.free(&["CALL tells()", "CALL inserts(5)", "CALL midway(5)", "SELECT LAST_INSERT_ID()"]);
+        pair.free(&[
+            "SELECT numbered()",
+            "SELECT LAST_INSERT_ID(), numbered()",
+            "CALL tells()",
+            "INSERT INTO t (a) VALUES (numbered())",
+        ]);
+        pair.free(&["SELECT LAST_INSERT_ID(), COUNT(*) FROM t"]);
         assert_eq!(pair.other.value("SELECT LAST_INSERT_ID()"), "0");
     });
 }

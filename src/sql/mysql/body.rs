@@ -175,6 +175,10 @@ fn header<'a, 't>(kind: RoutineKind, tokens: &'t [Token<'a>]) -> Option<(&'t [To
         if depth == 0 {
             return Some((rest.get(at + 1..)?, names));
         }
+        // It may call what it likes.
+        if is(token, "default") {
+            return None;
+        }
         let is_direction = || ["in", "out", "inout"].iter().any(|word| is(token, word));
         if is_first && !is_direction() {
             names.push(local(token)?);

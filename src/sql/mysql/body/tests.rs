@@ -161,6 +161,7 @@ fn headers() {
         (Function, "CREATE FUNCTION f RETURNS INT SONAME 'x'"),
         (Function, "CREATE FUNCTION \"f\"() RETURNS INT RETURN 1"),
         (Procedure, "CREATE PROCEDURE p(a INT"),
+        (Procedure, "CREATE PROCEDURE p(a INT DEFAULT f(1)) SELECT 1"),
         (Procedure, "ALTER PROCEDURE p() SELECT 1"),
         (Procedure, ""),
         (Procedure, "\0C\0R"),
