@@ -2,7 +2,8 @@
 //!
 //! Its heart is the queue of replies owed (`owed.rs`): each command's reply has a form of its own, and what it changes is counted
 //! once it has come. State that can't be given to another connection keeps its client here (a pin); when the client leaves, the
-//! connection is reset. Triggers, and functions that statements call without naming them, are not seen: see [`crate::sql`].
+//! connection is reset. Triggers, and functions that statements call without naming them, are not seen: see [`crate::sql`]. Routines that
+//! they name are read (`routines.rs`).
 
 mod execute;
 mod long;
@@ -12,6 +13,7 @@ mod plan;
 mod prepared;
 mod question;
 mod receive;
+mod routines;
 pub(super) mod send;
 mod state;
 #[cfg(test)]
@@ -34,6 +36,7 @@ use crate::sql::mysql::settings::NAMES;
 use long::LongText;
 use owed::{Effect, Kind, Owed};
 use prepared::Prepared;
+use routines::Routines;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -91,6 +94,8 @@ pub struct Server {
     /// What `LAST_INSERT_ID()` is on it, if that is known.
     insert_id: Option<u64>,
     prepared: Prepared,
+    /// What clients' texts may call.
+    routines: Routines,
     /// It may have another database than at its login, which no reset undoes.
     has_moved: bool,
     /// That is only because settings have not been read yet.
@@ -179,6 +184,7 @@ impl Server {
             own_values: false,
             insert_id: Some(0),
             prepared,
+            routines: Routines::default(),
             has_moved: false,
             has_moved_unread: false,
             is_anchored: false,

@@ -48,6 +48,7 @@ mod my_mistrust;
 mod my_model;
 mod my_packets;
 mod my_prepared;
+mod my_routines;
 mod my_servers;
 mod my_sessions;
 mod my_settings;

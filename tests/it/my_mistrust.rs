@@ -49,7 +49,7 @@ fn last_values_that_triggers_ask_for() {
         root.query(&format!("USE {}", sides.name));
         root.query("CREATE TRIGGER asks BEFORE INSERT ON b FOR EACH ROW SET NEW.v = LAST_INSERT_ID()");
         let (mut one, mut other) = (client(sides), client(sides));
-        let mut insert = |client: &mut MyWire| {
+        let insert = |client: &mut MyWire| {
             client.query("INSERT INTO b VALUES (0)");
             let value = client.value("SELECT MAX(v) FROM b");
             client.query("DELETE FROM b");

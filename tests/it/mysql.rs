@@ -39,6 +39,8 @@ fn my_006_results_in_every_form() {
                 "INSERT INTO t (v) VALUES ('four')",
                 "UPDATE t SET v = 'FOUR' WHERE v = 'four'",
                 "DELETE FROM t WHERE v = 'FOUR'",
+                // Who asks has what it asks for from then on.
+                "SHOW WARNINGS",
                 "CALL p()",
                 "SELECT 1; SELECT 2; SELECT nonsense; SELECT 3",
                 "SELECT 1/0",

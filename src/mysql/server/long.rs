@@ -48,6 +48,7 @@ impl Server {
             return Ok(Fate::Waits);
         }
         self.guard_values(client, out);
+        self.forget_routines();
         self.long = Some(Box::new(LongText { reader, unread }));
         let effect = Effect::Statement {
             pins: Pins::NONE,

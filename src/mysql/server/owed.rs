@@ -1,6 +1,7 @@
 //! The replies owed: their forms, and what they change once they have come.
 
 use super::question::Question;
+use super::routines::Reading;
 use crate::mysql::failed::Failed;
 use crate::mysql::statement::{Boundary, Id};
 use crate::protocol::{ClientError, Intent, Pins, Settings};
@@ -117,6 +118,8 @@ pub(super) enum Effect {
     Guarded,
     /// What the client has set is known.
     Asks(Box<Question>),
+    /// What a routine does is known.
+    Reads(Box<Reading>),
     /// What an error has left open is known; `may_change`: of the statement that failed.
     Probes {
         may_change: bool,

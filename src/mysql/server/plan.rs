@@ -2,6 +2,7 @@
 //! and keeps the client as long as it is there, and what keeps it until it leaves.
 
 use super::receive::{PARSE_ERROR, STOPPED};
+use super::routines::Called;
 use super::{Client, Server};
 use crate::mysql::held::Held;
 use crate::mysql::unread::Unread;
@@ -28,6 +29,10 @@ pub(super) struct Plan {
     /// What it sets, that goes along.
     pub(super) sets: Option<Vec<Change>>,
     pub(super) hold: Option<Hold>,
+    /// What it calls that is known, or must be read first.
+    called: Called,
+    /// Routines may be others behind it.
+    makes_routines: bool,
     /// Temporary tables may have other names behind it.
     renames: bool,
     /// Texts may be written in another character set behind it.
@@ -113,12 +118,31 @@ impl Server {
         if sets.is_some() {
             without(&mut intent, Pins::of(PinReason::Setting));
         }
-        let unread = if is_one { readable(done, &mut intent) } else { Vec::new() };
+        let mut called = if is_one && !is_unknown { self.called(done, &mut intent, client) } else { Called::default() };
+        let mut unread = if is_one { readable(done, &mut intent) } else { Vec::new() };
+        unread.append(&mut called.variables);
+        let pins = intent.pins_when_sent.and(intent.pins_when_done);
+        let makes_routines = self.may_make_routines(done, is_one && !is_opaque(pins));
         let renames = client.held.may_rename(done);
         let may_set_charset = may_set_charset(done, intent);
-        let (hides, is_silent) = (mentions::may_run_code(done), sets.is_none() && mentions::has(done, STATE_CHANGE));
+        // Routines have texts that fire triggers.
+        let hides = !called.routines.is_empty() || mentions::may_run_code(done);
+        let is_silent = sets.is_none() && mentions::has(done, STATE_CHANGE);
         let may_track = is_silent && intent.changes_settings;
-        Ok(Plan { intent, told, unread, sets, hold, renames, may_set_charset, may_track, hides, is_silent })
+        Ok(Plan {
+            intent,
+            told,
+            unread,
+            sets,
+            hold,
+            called,
+            makes_routines,
+            renames,
+            may_set_charset,
+            may_track,
+            hides,
+            is_silent,
+        })
     }
 
     /// What the text sets, if that can be had on another connection.
@@ -136,10 +160,21 @@ impl Server {
         client: &mut Client,
         out: &mut Out,
     ) -> Result<bool, ClientError> {
+        if !plan.called.unread.is_empty() {
+            self.read_routines(&plan.called.unread, client, out);
+            return Ok(false);
+        }
         if !self.will_ask(plan.sets.as_deref().unwrap_or_default(), client, out)
             || !self.begin(plan.intent, Some((plan.told, text)), client, out)?
         {
             return Ok(false);
+        }
+        if plan.called.asks {
+            self.guard_values(client, out);
+        }
+        self.uses_routines(&plan.called.routines);
+        if plan.makes_routines {
+            self.forget_routines();
         }
         client.may_have_set(plan.unread.clone());
         if plan.renames {
@@ -291,13 +326,17 @@ fn may_be_without_rows(text: &[u8], client: &Client) -> bool {
 fn readable(text: &[u8], intent: &mut Intent) -> Vec<String> {
     let pins = intent.pins_when_sent.and(intent.pins_when_done);
     // Who keeps its connection for these will find all there.
-    let is_kept = [PinReason::OpaqueCode, PinReason::Unreadable].into_iter().any(|reason| pins.contains(reason));
-    if is_kept || !pins.contains(PinReason::UserVariable) {
+    if is_opaque(pins) || !pins.contains(PinReason::UserVariable) {
         return Vec::new();
     }
     let Some(names) = mentions::variables(text) else { return Vec::new() };
     without(intent, Pins::of(PinReason::UserVariable));
     names
+}
+
+/// Nobody can see all that is done.
+fn is_opaque(pins: Pins) -> bool {
+    [PinReason::OpaqueCode, PinReason::Unreadable].into_iter().any(|reason| pins.contains(reason))
 }
 
 /// These reasons to pin are none.

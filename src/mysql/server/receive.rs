@@ -87,7 +87,7 @@ impl Server {
             }
             let role = role(owed, first.unwrap_or_default(), head)?;
             let passes = !owed.hidden && !matches!(owed.effect, Effect::Refuse(_));
-            if let (Role::Row | Role::Column, Effect::Asks(_)) = (&role, &owed.effect)
+            if let (Role::Row | Role::Column, Effect::Asks(_) | Effect::Reads(_)) = (&role, &owed.effect)
                 && head.len <= READ_BYTES_MAX
             {
                 let Some(payload) = rest.get(HEAD_BYTES..head.bytes()) else { return Ok(at) };
@@ -215,15 +215,20 @@ impl Server {
 
     /// Part of an answer to the proxy has come.
     fn learn(&mut self, role: &Role, payload: &[u8]) {
-        if let Some(Owed { effect: Effect::Asks(question), stage, .. }) = self.owed.front_mut() {
-            if matches!(role, Role::Column) {
-                question.column(payload);
-            } else {
+        let is_column = matches!(role, Role::Column);
+        if let Some(Owed { effect, stage, .. }) = self.owed.front_mut() {
+            if !is_column {
                 *stage = Stage::Rows;
-                question.row(payload);
+            }
+            if let Effect::Asks(question) = effect {
+                if is_column { question.column(payload) } else { question.row(payload) }
+            } else if let Effect::Reads(reading) = effect
+                && !is_column
+            {
+                reading.row(payload);
             }
         }
-        if matches!(role, Role::Column) {
+        if is_column {
             self.column();
         }
     }
@@ -473,6 +478,7 @@ impl Server {
                 }
             }
             Effect::Guarded => self.foreign_values = false,
+            Effect::Reads(reading) => self.has_read(*reading),
             Effect::Asks(question) => {
                 if let Some(client) = client {
                     self.is_answered(*question, client);
@@ -588,6 +594,10 @@ impl Server {
                     self.is_answered(question.refused(), client);
                 }
             }
+            Effect::Reads(reading) => {
+                self.in_doubt |= was_open;
+                self.has_read(reading.refused());
+            }
             Effect::Guarded => return Err(Violation::UnexpectedReply(mark::ERROR)),
             Effect::Statement { is_doubtful, uses, hold, may_change, hides, hides_last_value, sets, .. } => {
                 self.in_doubt |= was_open || is_doubtful;
@@ -608,7 +618,7 @@ impl Server {
                 }
                 client.as_deref_mut().into_iter().for_each(Client::has_last_values);
                 if let Some(client) = client.as_deref_mut().filter(|client| hides_last_value && !client.has_opaque()) {
-                    // Of several statements the first ones may be done.
+                    // What a procedure has done before it failed is done, and so are the first of several statements.
                     client.may_have_set(vec![LAST_INSERT_ID.to_owned()]);
                 }
                 if let (Some(hold), Some(client)) = (hold, client.as_deref_mut()) {

@@ -269,7 +269,8 @@ impl Server {
     /// A statement asks for last values, and those on the connection are another client's: they become this one's. The rows
     /// that were found and the warnings become those of a statement of the proxy's own.
     pub(super) fn guard_values(&mut self, client: &Client, out: &mut Out) {
-        if !self.foreign_values {
+        // Or that is under way.
+        if !self.foreign_values || self.owed.iter().any(|owed| matches!(owed.effect, Effect::Guarded)) {
             return;
         }
         out.write(|out| {

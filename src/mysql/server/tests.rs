@@ -4,6 +4,7 @@ mod attributes;
 mod long;
 mod lost;
 mod prepared;
+mod routines;
 mod settings;
 mod unread;
 
@@ -42,6 +43,7 @@ fn server() -> Server {
         },
     });
     server.tells_state = true;
+    server.knows("p", "SELECT 1");
     server
 }
 

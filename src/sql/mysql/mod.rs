@@ -4,6 +4,7 @@
 //! read in each of them, and everything found counts. No input panics, and time is linear in a text of bounded length.
 //!
 //! Session state is not replayed for these servers: whatever outlives its statement pins. What can't be seen from here:
+//! * what routines do, by their names alone (`body.rs` reads their definitions)
 //! * the insides of strings (`PREPARE s FROM 'KILL 5'`), and what triggers, views, events and generated columns call; nor a
 //!   stored function that has a built-in one's name and is called like it
 //! * how `completion_type` changes a `COMMIT`, and that every `SELECT` sets `FOUND_ROWS()` and the warnings: whoever asks for
@@ -11,6 +12,8 @@
 //! * what comes behind the first [`TEXT_BYTES_MAX`] of a text that is prepared, and of one that `long.rs` can't read as it passes: these
 //!   pin as unreadable, as anything may follow
 
+pub mod body;
+pub mod calls;
 pub mod holds;
 mod lexer;
 pub mod long;

@@ -591,7 +591,7 @@ fn is_last_value(name: &[u8]) -> bool {
 
 /// What a built-in function does to its connection, or asks of it.
 #[derive(Debug, Clone, Copy)]
-enum Effect {
+pub(super) enum Effect {
     Locks,
     Unlocks,
     /// Asks for a last value.
@@ -602,7 +602,7 @@ enum Effect {
 }
 
 impl Effect {
-    fn of(name: &[u8], mariadb: bool) -> Option<Self> {
+    pub(super) fn of(name: &[u8], mariadb: bool) -> Option<Self> {
         const EFFECTS: [(&str, Effect); 12] = [
             ("get_lock", Effect::Locks),
             ("service_get_read_locks", Effect::Locks),
@@ -633,7 +633,7 @@ impl Effect {
 }
 
 /// The inside of a quoted name. Doubled quotes stay: no name that is known here has one.
-fn unquoted(name: &[u8]) -> &[u8] {
+pub(super) fn unquoted(name: &[u8]) -> &[u8] {
     match name {
         [b'`', inside @ .., b'`'] | [b'"', inside @ .., b'"'] => inside,
         bare => bare,

@@ -302,6 +302,7 @@ fn code_that_cannot_be_seen() {
         ("CALL p()", "1 !opaque_code asks draws ends"),
         ("CALL p", "1 !opaque_code asks draws ends"),
         ("INSERT INTO t (a) VALUES (f(1))", "1 !opaque_code asks draws"),
+        ("SELECT HIGH_PRIORITY f(1)", "1 !opaque_code asks draws"),
         ("CREATE TABLE t AS SELECT 1 FROM u JOIN v ON f(1)", "1 !opaque_code asks draws ends"),
         ("CREATE TABLE t AS SELECT f(1)", "1 !opaque_code asks draws ends"),
     ]);

@@ -233,7 +233,6 @@ const KEYWORDS: &[(&str, Word)] = &[
     ("handler", Word::Handler),
     ("hard", Word::Hard),
     ("help", Word::Plain),
-    ("high_priority", Word::Naming),
     ("id", Word::Id),
     ("if", Word::If),
     ("ignore", Word::Naming),

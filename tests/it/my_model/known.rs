@@ -83,7 +83,7 @@ fn without_trackers(packet: &mut Packet, tracks: bool) {
     while !changes.is_empty() && status & CHANGED != 0 {
         let kind = changes.get_u8();
         let said = string(&mut changes);
-        if !TRANSACTION.contains(&kind) && !(tracks && kind == STATE) {
+        if !(TRANSACTION.contains(&kind) || tracks && kind == STATE) {
             kept.push(kind);
             kept.extend(said);
         }

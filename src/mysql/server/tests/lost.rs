@@ -244,7 +244,7 @@ fn what_is_not_known() {
     bench.exchange(&[("XA START 'x'", Some(OPEN)), ("XA ROLLBACK 'x'", Some(AUTO)), ("BEGIN", Some(OPEN))]);
     assert_eq!(bench.lose(Loss::Work), []);
     let mut bench = Bench::new(MODERN, usize::MAX);
-    bench.exchange(&[("CALL p()", None)]);
+    bench.exchange(&[("EXECUTE IMMEDIATE @a", None)]);
     bench.hears(&packets(1, &[err(1644)]));
     assert_eq!(bench.lose(Loss::Session), []);
 }

@@ -1,0 +1,211 @@
+//! Procedures and functions that clients' texts call: what a connection knows of them.
+//!
+//! One that is new here is read before the statement that calls it is sent (`SHOW CREATE PROCEDURE`, which neither begins a transaction
+//! nor sees one), and so are those that it calls. If all of them are calm (see [`body`]), the statement is no code that
+//! can't be seen: it leaves what they say. Somebody may make one anew; so each is read again after so many uses.
+
+use super::owed::Effect;
+use super::{Client, Server};
+use crate::mysql::frame::Reader;
+use crate::protocol::{ClientSide, Intent, Out, PinReason, Pins};
+use crate::sql::mysql::body::{self, Calm};
+use crate::sql::mysql::calls::{self, Routine, RoutineKind};
+use crate::sql::mysql::settings::{RESULTS, SCHEMA};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// So many are known at once.
+const ROUTINES_MAX: usize = 256;
+/// Uses of one until it is read again.
+const USES_MAX: u32 = 1_000;
+/// A statement that calls more, with all that these call, is code that can't be seen.
+const CALLED_MAX: usize = 32;
+
+/// Those that are known.
+#[derive(Debug, Default)]
+pub(super) struct Routines(BTreeMap<Routine, Known>);
+
+#[derive(Debug)]
+struct Known {
+    /// `None`: it may do anything.
+    calm: Option<Arc<Calm>>,
+    uses: u32,
+}
+
+/// A question for one, and its answer.
+#[derive(Debug)]
+pub(super) struct Reading {
+    routine: Routine,
+    /// Its definition is written in what keeps ASCII apart.
+    is_plain: bool,
+    row: Vec<Option<Vec<u8>>>,
+}
+
+/// What a statement calls.
+#[derive(Debug, Default)]
+pub(super) struct Called {
+    /// Those to be read first.
+    pub(super) unread: Vec<Routine>,
+    /// All of them, if there is nothing to be read.
+    pub(super) routines: Vec<Routine>,
+    /// User variables that the server is to be asked for behind them.
+    pub(super) variables: Vec<String>,
+    /// They may want the client's own last values.
+    pub(super) asks: bool,
+}
+
+impl Reading {
+    pub(super) fn new(routine: Routine, is_plain: bool) -> Self {
+        Self { routine, is_plain, row: Vec::new() }
+    }
+
+    /// The row has come.
+    pub(super) fn row(&mut self, payload: &[u8]) {
+        /// Its name, its `sql_mode` and itself; more follows.
+        const COLUMNS: usize = 3;
+        let mut reader = Reader(payload);
+        while self.row.len() < COLUMNS {
+            if reader.0.first() == Some(&0xFB) {
+                reader.0 = reader.0.get(1..).unwrap_or_default();
+                self.row.push(None);
+            } else {
+                let Some(value) = reader.string() else { return };
+                self.row.push(Some(value.to_vec()));
+            }
+        }
+    }
+
+    /// There is none, or none that can be had.
+    pub(super) fn refused(self) -> Self {
+        Self { row: Vec::new(), ..self }
+    }
+
+    /// What it says. Who may not see it is told nothing.
+    fn calm(&self, mariadb: bool) -> Option<Calm> {
+        let [_, Some(modes), Some(definition)] = self.row.as_slice() else { return None };
+        let is_readable = self.is_plain || definition.is_ascii();
+        body::read(self.routine.kind, definition, modes, mariadb).filter(|_| is_readable)
+    }
+}
+
+impl Server {
+    /// The routines that the text of a statement calls, if these are all of the code in it that can't be seen: then that is no reason of
+    /// its to pin.
+    pub(super) fn called(&self, text: &[u8], intent: &mut Intent, client: &Client) -> Called {
+        let pins = intent.pins_when_sent.and(intent.pins_when_done);
+        // Who keeps its connection for it anyway, or never.
+        let is_allowed = client.gate.allowed().contains(PinReason::OpaqueCode);
+        let is_kept = client.has_opaque() || pins.contains(PinReason::Unreadable) || is_allowed;
+        // Nobody knows what database it has; or the next statement has something said of it alone, a question too.
+        let is_lost = self.has_moved && !self.has_moved_unread || client.held.awaits_transaction();
+        if !pins.contains(PinReason::OpaqueCode) || is_kept || is_lost {
+            return Called::default();
+        }
+        let Some(calls) = calls::calls(text, self.dialect(client)) else { return Called::default() };
+        let schema = client.settings().value(SCHEMA).unwrap_or(&self.options.database);
+        let Some(called) = self.all_called(&calls.routines, schema) else { return Called::default() };
+        let reasons = Pins::of(PinReason::OpaqueCode);
+        intent.pins_when_sent = intent.pins_when_sent.without(reasons);
+        intent.pins_when_done = intent.pins_when_done.without(reasons);
+        let calms = || called.routines.iter().filter_map(|routine| self.routines.0.get(routine)?.calm.as_ref());
+        intent.asks_sequence = calls.asks || calms().any(|calm| calm.asks);
+        let variables = calms().flat_map(|calm| calm.variables.clone()).collect();
+        // What a function makes of it is gone at its end.
+        let has_procedure = called.routines.iter().any(|routine| routine.kind == RoutineKind::Procedure);
+        let makes_id = calms().any(|calm| calm.sets_id || has_procedure && calm.makes_id);
+        intent.hides_last_value = calls.hides_id || makes_id;
+        let asks = calms().any(|calm| calm.asks_id || calm.asks);
+        Called { variables, asks, ..called }
+    }
+
+    /// These, and what they call. `None`: they may do anything.
+    fn all_called(&self, routines: &[Routine], schema: &str) -> Option<Called> {
+        let mut called = Called::default();
+        let mut waiting: Vec<Routine> = Vec::new();
+        Self::find(routines, schema, &mut waiting)?;
+        while let Some(routine) = waiting.pop() {
+            if called.routines.contains(&routine) || called.unread.contains(&routine) {
+                continue;
+            }
+            if called.routines.len() + called.unread.len() == CALLED_MAX {
+                return None;
+            }
+            match self.routines.0.get(&routine) {
+                None => called.unread.push(routine),
+                Some(known) => {
+                    let schema = routine.schema.clone().unwrap_or_default();
+                    Self::find(&known.calm.as_ref()?.routines, &schema, &mut waiting)?;
+                    called.routines.push(routine);
+                }
+            }
+        }
+        Some(called)
+    }
+
+    /// Where they are, called from this database.
+    fn find(routines: &[Routine], schema: &str, found: &mut Vec<Routine>) -> Option<()> {
+        let is_plain = |byte: u8| matches!(byte, b' '..=b'~') && byte != b'`';
+        for routine in routines {
+            let own = routine.schema.as_deref().unwrap_or(schema);
+            // There is none, or it has another name here than there.
+            if own.is_empty() || !own.bytes().all(is_plain) {
+                return None;
+            }
+            // The server goes there and back, and tells of that as of any change. In MariaDB it may be a package's name, too.
+            if own != schema {
+                return None;
+            }
+            found.push(Routine { schema: Some(own.to_owned()), ..routine.clone() });
+        }
+        Some(())
+    }
+
+    /// Asks for what these are.
+    pub(super) fn read_routines(&mut self, routines: &[Routine], client: &Client, out: &mut Out) {
+        let is_plain = !client.is_multibyte_unsafe() && client.settings().value(RESULTS).is_none();
+        for routine in routines {
+            let kind = if routine.kind == RoutineKind::Procedure { "PROCEDURE" } else { "FUNCTION" };
+            let schema = routine.schema.as_deref().unwrap_or_default();
+            let text = format!("SHOW CREATE {kind} `{schema}`.`{}`", routine.name);
+            let reading = Reading::new(routine.clone(), is_plain);
+            out.write(|out| self.query(text.as_bytes(), Effect::Reads(Box::new(reading)), out));
+            self.tally.questions += 1;
+        }
+    }
+
+    /// The server has answered, or refused to.
+    pub(super) fn has_read(&mut self, reading: Reading) {
+        let calm = reading.calm(self.is_mariadb).map(Arc::new);
+        if self.routines.0.len() == ROUTINES_MAX {
+            self.routines.0.clear();
+        }
+        self.routines.0.insert(reading.routine, Known { calm, uses: 0 });
+    }
+
+    /// A statement is sent that calls these.
+    pub(super) fn uses_routines(&mut self, routines: &[Routine]) {
+        for routine in routines {
+            let Some(known) = self.routines.0.get_mut(routine) else { continue };
+            known.uses += 1;
+            if known.uses == USES_MAX {
+                self.routines.0.remove(routine);
+            }
+        }
+    }
+
+    /// A text may make routines anew. `is_clear`: it is one statement, and not code that can't be seen.
+    pub(super) fn may_make_routines(&self, text: &[u8], is_clear: bool) -> bool {
+        if self.routines.0.is_empty() {
+            return false;
+        }
+        let first: Vec<u8> = text.trim_ascii_start().iter().take(6).map(u8::to_ascii_lowercase).collect();
+        let makes = ["create", "alter", "drop"].iter().any(|word| first.starts_with(word.as_bytes()));
+        let is_plain = first.first().is_some_and(u8::is_ascii_alphabetic);
+        makes || !is_clear || !is_plain
+    }
+
+    /// Nobody knows what they are.
+    pub(super) fn forget_routines(&mut self) {
+        self.routines.0.clear();
+    }
+}
