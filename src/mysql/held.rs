@@ -3,6 +3,7 @@
 
 use crate::protocol::{PinReason, Pins};
 use crate::sql::mysql::holds::{Hold, Thing};
+use crate::sql::mysql::mentions;
 use std::collections::BTreeSet;
 
 /// More are not told apart.
@@ -58,8 +59,7 @@ impl Held {
 
     /// A text that may give tables other names.
     pub fn may_rename(&self, text: &[u8]) -> bool {
-        let may = |word: &[u8; 5]| text.windows(word.len()).any(|bytes| bytes.eq_ignore_ascii_case(word));
-        self.has_table() && (may(b"alter") || may(b"renam"))
+        self.has_table() && (mentions::has(text, "alter") || mentions::has(text, "renam"))
     }
 
     /// Nobody knows the names of tables any more.

@@ -235,6 +235,7 @@ fn my_122_resource_groups() {
         if sides.server.flavour() == Flavour::MariaDb {
             return;
         }
+        drop(talk);
         let mut root = sides.server.root();
         root.query(&format!("GRANT RESOURCE_GROUP_USER ON *.* TO {APP}"));
         let group = format!("{}_group", sides.name);
@@ -253,7 +254,7 @@ fn my_122_resource_groups() {
             client.query("BEGIN");
             assert_ne!(of(client), grouped);
         }
-        root.query(&format!("DROP RESOURCE GROUP {group}"));
+        root.query(&format!("DROP RESOURCE GROUP {group} FORCE"));
     });
 }
 

@@ -34,9 +34,15 @@ pub fn variables(text: &[u8]) -> Option<Vec<String>> {
     Some(found)
 }
 
-/// This is somewhere in the text.
+/// This is somewhere in the text, which may be long: its rarest letter is looked for.
 pub fn has(text: &[u8], word: &str) -> bool {
-    text.windows(word.len()).any(|part| part.eq_ignore_ascii_case(word.as_bytes()))
+    const RARE_FIRST: &[u8] = b";zqxjk_vbwpygfmucdlhrsnioate";
+    let rank = |byte: u8| RARE_FIRST.iter().position(|rare| rare.eq_ignore_ascii_case(&byte)).unwrap_or_default();
+    let Some((at, letter)) = word.bytes().enumerate().min_by_key(|(_, byte)| rank(*byte)) else { return true };
+    memchr::memchr2_iter(letter.to_ascii_lowercase(), letter.to_ascii_uppercase(), text).any(|found| {
+        let part = found.checked_sub(at).and_then(|begins| text.get(begins..begins + word.len()));
+        part.is_some_and(|part| part.eq_ignore_ascii_case(word.as_bytes()))
+    })
 }
 
 /// The text's first letters.
@@ -58,7 +64,18 @@ pub fn may_run_code(text: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{may_run_code, variables};
+    use super::{has, may_run_code, variables};
+
+    #[test]
+    fn words_anywhere() {
+        for text in ["track_it", "x TRACK_IT", "trtrack_itx", "track_ trac track_It"] {
+            assert!(has(text.as_bytes(), "track_it"), "{text}");
+        }
+        for text in ["", "k", "track_i", "rack_it", "trac_kit"] {
+            assert!(!has(text.as_bytes(), "track_it"), "{text}");
+        }
+        assert!(has(b"a;", ";") && has(b"", "") && !has(b"a", ";"));
+    }
 
     #[test]
     fn code_without_a_name() {
