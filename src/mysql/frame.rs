@@ -134,6 +134,16 @@ impl<'a> Reader<'a> {
         self.bytes(len)
     }
 
+    /// A value in a row of text; the inner `None`: `NULL`.
+    pub fn value(&mut self) -> Option<Option<&'a [u8]>> {
+        const NULL: u8 = 0xFB;
+        if self.0.first() == Some(&NULL) {
+            self.byte()?;
+            return Some(None);
+        }
+        self.string().map(Some)
+    }
+
     /// A string up to its zero byte, which is taken as well.
     pub fn cstr(&mut self) -> Option<&'a [u8]> {
         let end = memchr::memchr(0, self.0)?;

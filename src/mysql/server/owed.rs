@@ -116,6 +116,8 @@ pub(super) enum Effect {
     Refuse(Box<ClientError>),
     /// Last values are the client's own from here on.
     Guarded,
+    /// So is the `LAST_INSERT_ID()`.
+    BringsInsertId,
     /// What the client has set is known.
     Asks(Box<Question>),
     /// What a routine does is known.

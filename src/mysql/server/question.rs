@@ -125,15 +125,9 @@ impl Question {
     /// The row has come.
     pub(super) fn row(&mut self, payload: &[u8]) {
         let mut reader = Reader(payload);
-        while !reader.0.is_empty() && self.row.len() < self.columns_max() {
-            if reader.0.first() == Some(&0xFB) {
-                reader.0 = reader.0.get(1..).unwrap_or_default();
-                self.row.push(None);
-            } else {
-                let Some(value) = reader.string() else { return };
-                self.row.push(Some(value.to_vec()));
-            }
-        }
+        let left = self.columns_max().saturating_sub(self.row.len());
+        let values = std::iter::from_fn(|| reader.value()).take(left);
+        self.row.extend(values.map(|value| value.map(<[u8]>::to_vec)));
     }
 
     fn answers(self) -> Answers {

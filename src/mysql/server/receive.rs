@@ -495,6 +495,7 @@ impl Server {
                 out.write(|out| packet(out, &mut sequence, |out| message::client_error(&why, out)));
             }
             Effect::Nothing
+            | Effect::BringsInsertId
             | Effect::Probes { .. }
             | Effect::Initialized
             | Effect::Prepares(_)
@@ -598,7 +599,8 @@ impl Server {
                 self.in_doubt |= was_open;
                 self.has_read(reading.refused());
             }
-            Effect::Guarded => return Err(Violation::UnexpectedReply(mark::ERROR)),
+            // Another client's would be taken for this one's.
+            Effect::Guarded | Effect::BringsInsertId => return Err(Violation::UnexpectedReply(mark::ERROR)),
             Effect::Statement { is_doubtful, uses, hold, may_change, hides, hides_last_value, sets, .. } => {
                 self.in_doubt |= was_open || is_doubtful;
                 self.saw_changes = may_change;

@@ -64,15 +64,8 @@ impl Reading {
         /// Its name, its `sql_mode` and itself; more follows.
         const COLUMNS: usize = 3;
         let mut reader = Reader(payload);
-        while self.row.len() < COLUMNS {
-            if reader.0.first() == Some(&0xFB) {
-                reader.0 = reader.0.get(1..).unwrap_or_default();
-                self.row.push(None);
-            } else {
-                let Some(value) = reader.string() else { return };
-                self.row.push(Some(value.to_vec()));
-            }
-        }
+        let values = std::iter::from_fn(|| reader.value()).take(COLUMNS.saturating_sub(self.row.len()));
+        self.row.extend(values.map(|value| value.map(<[u8]>::to_vec)));
     }
 
     /// There is none, or none that can be had.

@@ -164,6 +164,23 @@ fn last_values_that_are_not_told() {
     assert_eq!(texts(&bench.says(&says(command::QUERY, asks.as_bytes()))), [guard[0], "DO 0", asks]);
 }
 
+/// A value that could not be put there (a `KILL QUERY` may hit that) would be another client's.
+#[test]
+fn last_values_that_can_not_be_brought() {
+    for (text, before) in [("INSERT INTO t VALUES (1)", 0), ("SELECT LAST_INSERT_ID()", 1)] {
+        let mut bench = Bench::new(MODERN, usize::MAX);
+        bench.server.insert_id = Some(7);
+        bench.client = client(MODERN, 2);
+        bench.attach();
+        bench.server.foreign_values = true;
+        assert_eq!(texts(&bench.says(&says(command::QUERY, text.as_bytes()))).len(), before + 2);
+        let none = packets(1, &[count(1), column(), ok(mark::EOF, AUTO)]);
+        let input = [none.repeat(before), packets(1, &[err(1317)])].concat();
+        let refused = bench.server.receive(&input, Some(&mut bench.client), &mut Out::new());
+        assert_eq!(refused, Err(Violation::UnexpectedReply(mark::ERROR)), "{text}");
+    }
+}
+
 #[test]
 fn settings_by_expressions() {
     let mut bench = Bench::new(MODERN, usize::MAX);
