@@ -441,8 +441,7 @@ impl ClientSide for Client {
     }
 
     fn settle_pins(&mut self) {
-        let pins = if self.is_kept_for_a_moment() { Pins::of(PinReason::Sequence) } else { self.pins() };
-        self.gate.settle(pins);
+        self.gate.settle(self.counted_pins());
     }
 
     fn let_go(&mut self) {

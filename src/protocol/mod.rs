@@ -464,6 +464,11 @@ pub trait ClientSide {
         self.pins().are_for_a_moment()
     }
 
+    /// Its reasons, as they are counted and told: what the server will be asked of in a moment is none of its own.
+    fn counted_pins(&self) -> Pins {
+        if self.is_kept_for_a_moment() { Pins::of(PinReason::Sequence) } else { self.pins() }
+    }
+
     /// It does not keep its connection for last values any longer.
     fn let_go_of_last_values(&mut self);
 

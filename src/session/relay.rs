@@ -8,7 +8,7 @@ use super::{ATTEMPTS_MAX, End, FAREWELL, HIGH_WATER, Holding, Session};
 use crate::config::PoolMode;
 use crate::net::{Stream, packed};
 use crate::pool::{Lease, ServerConn};
-use crate::protocol::{ClientError, ClientSide, Loss, Out, PinReason, Pins, Protocol, ServerSide, Status, Violation};
+use crate::protocol::{ClientError, ClientSide, Loss, Out, Protocol, ServerSide, Status, Violation};
 use std::io::{self, IoSlice};
 use std::task::{Context, Poll};
 
@@ -245,9 +245,11 @@ impl<P: Protocol> Session<P> {
             self.has_told_asking = true;
             self.pools.note_asking(&self.pool.pool_key().user, self.client.application());
         }
-        // What the server will be asked of in a moment is no reason of its own.
-        let counted = if self.client.is_kept_for_a_moment() { Pins::of(PinReason::Sequence) } else { pins };
-        let told = self.tally.pinned(counted, |reason| self.client.pin_cause(reason), &self.watch.worker.pins_told);
+        let told = self.tally.pinned(
+            self.client.counted_pins(),
+            |reason| self.client.pin_cause(reason),
+            &self.watch.worker.pins_told,
+        );
         self.watch.handle.note_pinned(told);
         if self.rules.pool_mode == PoolMode::Session || !pins.is_empty() {
             if self.draining {
