@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Arc, LazyLock, Mutex};
 use std::thread;
@@ -346,12 +347,15 @@ pub fn set(config: &str, table: &str, key: &str, value: &str) -> String {
     lines.join("\n") + "\n"
 }
 
-/// Free ports, all held at once so that they differ. Another process can still be faster: such a start fails loudly.
+/// Free ports, each given once in this process: who looks whether one is free holds it for a moment, and must not do so to one that a
+/// proxy is about to listen on. A process of somebody else can still be faster: such a start fails loudly.
 fn free_ports<const N: usize>() -> [u16; N] {
     // Below the range that the kernel takes for outgoing connections, of which the tests make many.
-    let held = [(); N].map(|()| {
-        let tried = (0..1000).map(|_| rand::random_range(15_000..32_000));
-        tried.filter_map(|port: u16| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).ok()).next().unwrap()
-    });
-    held.map(|listener| listener.local_addr().unwrap().port())
+    const FIRST: u16 = 15_000;
+    const COUNT: u16 = 17_000;
+    // From anywhere, as another process may run the same tests.
+    static NEXT: LazyLock<AtomicU16> = LazyLock::new(|| AtomicU16::new(rand::random_range(0..COUNT)));
+    let next = || FIRST + NEXT.fetch_add(1, Ordering::Relaxed) % COUNT;
+    let is_free = |port: &u16| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok();
+    [(); N].map(|()| (0..1000).map(|_| next()).find(is_free).unwrap())
 }
