@@ -35,9 +35,8 @@ impl Id {
         Self { label, ..self }
     }
 
-    /// Executed with parameters of these types. MySQL keeps to what the first execution has made of them, and turns other values into that:
-    /// a string into 0, where there was a number.
-    pub fn typed(self, types: impl Iterator<Item = [u8; 2]>) -> Self {
+    /// Executed with parameters of these types.
+    fn typed(self, types: impl Iterator<Item = [u8; 2]>) -> Self {
         let kinds: Vec<u8> = types.map(|[code, _]| kind(code)).collect();
         let hash = keyed_hash(&self.text.to_le_bytes(), 1, &kinds) as u64;
         Self { kinds: if kinds.is_empty() { 0 } else { hash | 1 }, ..self }
@@ -126,8 +125,26 @@ pub struct Statement {
     pub intent: Intent,
     /// What that does to a transaction.
     pub boundary: Boundary,
-    /// The types of its parameters, as the client sent them last.
-    pub types: Option<Arc<[[u8; 2]]>>,
+    /// The types of its parameters, as the client sent them last, and what it is when it is executed with them.
+    pub types: Option<(Arc<[[u8; 2]]>, Id)>,
+}
+
+impl Statement {
+    /// What it is when it is executed with parameters of these types, or of those that its client has sent before. MySQL keeps to what
+    /// the first execution has made of them, and turns other values into that: a string into 0, where there was a number.
+    pub fn executed_with(&self, sent: Option<impl Iterator<Item = [u8; 2]> + Clone>) -> Id {
+        match (&self.types, sent) {
+            (Some((known, id)), Some(sent)) if sent.clone().eq(known.iter().copied()) => *id,
+            (_, Some(sent)) => self.id.typed(sent),
+            (Some((_, id)), None) => *id,
+            (None, None) => self.id,
+        }
+    }
+
+    /// The types of its parameters, as its client has sent them.
+    pub fn types(&self) -> Option<&[[u8; 2]]> {
+        self.types.as_ref().map(|(types, _)| &**types)
+    }
 }
 
 /// All of a client's prepared statements.
@@ -187,8 +204,8 @@ impl Statements {
     /// The types of one's parameters, as the client has sent them.
     pub fn remember(&mut self, number: u32, types: impl Iterator<Item = [u8; 2]> + Clone) {
         let Some(statement) = self.by_number.get_mut(&number) else { return };
-        if !statement.types.as_ref().is_some_and(|known| types.clone().eq(known.iter().copied())) {
-            statement.types = Some(types.collect());
+        if !statement.types().is_some_and(|known| types.clone().eq(known.iter().copied())) {
+            statement.types = Some((types.clone().collect(), statement.id.typed(types)));
         }
     }
 

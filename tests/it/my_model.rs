@@ -90,7 +90,7 @@ fn attempt(server: &MyServer, steps: Vec<Done>) -> Result<(), Failure> {
         database(server, &format!("{name}b"), texts::OTHER);
         let mut root = server.root();
         root.query(&format!("USE {name}"));
-        root.query(texts::FUNCTION);
+        texts::FUNCTIONS.iter().for_each(|text| _ = root.query(text));
     }
     let clients = (0..CLIENTS).map(|number| Twins::new(client(&sides, number))).collect();
     let mut model = Model { proxy: &proxy, clients, done: Vec::new() };

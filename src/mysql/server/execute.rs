@@ -109,7 +109,7 @@ impl Server {
         let Some(here) = self.find_here((number, id), command::STMT_EXECUTE, opens_cursor, client, out)? else {
             return Ok(Fate::Waits);
         };
-        let known = client.statements.find(number).and_then(|statement| statement.types.as_deref());
+        let known = client.statements.find(number).and_then(|statement| statement.types());
         let front = match execute {
             Some(execute) => execute.elsewhere(body, parameters, known, self.has_attributes),
             None => Ok(None),
@@ -183,7 +183,7 @@ impl Server {
         };
         // What is too short is the server's to refuse.
         let bulk = Bulk::read(body, parameters);
-        let known = client.statements.find(number).and_then(|statement| statement.types.as_deref());
+        let known = client.statements.find(number).and_then(|statement| statement.types());
         if bulk.is_some_and(|bulk| bulk.types.is_none()) && known.is_none() && parameters > 0 {
             // Another client's may be there, or none.
             return Err(self.types_missing(command::STMT_BULK_EXECUTE, true));

@@ -113,16 +113,16 @@ impl Prepared {
         Some(Ok(held.number))
     }
 
-    /// With a cursor rather one that had some; without, never. One that has not been executed yet becomes what it is executed as.
+    /// With a cursor rather one that had some; without, never. If there is none, one that has not been executed yet becomes what it is
+    /// executed as.
     fn shared_id(&mut self, id: Id, cursor: bool) -> Option<Id> {
-        if !id.is_untyped()
-            && let Some(held) = self.shared.remove(&id.untyped())
-            && let Some(older) = self.shared.insert(id, held)
-        {
-            self.leftovers.push(Leftover::Close(older.number));
+        let mut ids = [cursor.then_some(id.with_cursor()), Some(id)].into_iter().flatten();
+        if let Some(here) = ids.find(|id| self.shared.contains_key(id)) {
+            return Some(here);
         }
-        let ids = [cursor.then_some(id.with_cursor()), Some(id)];
-        ids.into_iter().flatten().find(|id| self.shared.contains_key(id))
+        let held = self.shared.remove(&id.untyped())?;
+        self.shared.insert(id, held);
+        Some(id)
     }
 
     /// For all clients.
@@ -310,16 +310,12 @@ impl Server {
 
     /// What this statement is on the server when it is executed with these types, or with those that its client has sent before.
     pub(super) fn id_of(&self, statement: &Statement, types: Option<Types<'_>>, label: u64) -> Id {
-        let (id, parameters) = (statement.id.under(label), usize::from(statement.parameters));
         if self.is_mariadb {
             // It looks at the types of each execution.
-            return id;
+            return statement.id.under(label);
         }
-        match (types, &statement.types) {
-            (Some(types), _) => id.typed(types.iter().take(parameters)),
-            (None, Some(known)) => id.typed(known.iter().copied().take(parameters)),
-            (None, None) => id,
-        }
+        let types = types.map(|types| types.iter().take(statement.parameters.into()));
+        statement.executed_with(types).under(label)
     }
 
     /// False: its text was not kept.
@@ -358,6 +354,15 @@ impl Server {
         }
         self.is_anchored = all;
         all
+    }
+
+    /// Those of the client's statements that are here are its alone from here on.
+    pub(super) fn take_statements(&mut self, client: &Client) {
+        let label = client.label();
+        for (number, statement) in client.statements.iter() {
+            let id = self.id_of(statement, None, label);
+            self.prepared.take(number, id);
+        }
     }
 
     /// Tells the server what it has to close and to reset.

@@ -8,7 +8,7 @@ use super::{Client, Server};
 use crate::mysql::frame::Reader;
 use crate::mysql::unread;
 use crate::protocol::{ClientSide, Out, PinReason, Pins, Settings};
-use crate::sql::mysql::settings::{self, Change, LAST_INSERT_ID, Value, is_variable};
+use crate::sql::mysql::settings::{self, Change, LAST_INSERT_ID, SQL_MODE, Value, is_variable};
 use std::sync::Arc;
 
 /// Longer values stay where they are.
@@ -239,14 +239,20 @@ impl Server {
         true
     }
 
-    /// These may be set, of which nobody knows more before the server is asked: until then what texts mean may be another thing for
-    /// this client. False: the server was asked for something that must come first.
+    /// These may be set, of which nobody knows more before the server is asked: until then what is prepared here is of use to this
+    /// client alone. False: the server was asked for something that must come first.
     pub(super) fn will_ask(&mut self, sets: &[Change], client: &Client, out: &mut Out) -> bool {
-        if sets.iter().all(|(_, value)| *value != Value::Asked) {
+        let mut asked = sets.iter().filter(|(_, value)| *value == Value::Asked).map(|(name, _)| *name).peekable();
+        if asked.peek().is_none() {
             return true;
         }
-        if !self.anchor(client, out) {
-            return false;
+        // No other one changes what the client's statements say.
+        if asked.any(|name| name == SQL_MODE) {
+            if !self.anchor(client, out) {
+                return false;
+            }
+        } else {
+            self.take_statements(client);
         }
         self.has_moved_unread |= !self.has_moved;
         self.has_moved = true;

@@ -97,7 +97,6 @@ pub const CALM: &[&str] = &[
     "SELECT SQL_CALC_FOUND_ROWS id FROM p ORDER BY id LIMIT {n}",
     "SELECT SQL_CALC_FOUND_ROWS id FROM p ORDER BY id LIMIT {n}; SELECT FOUND_ROWS()",
     "UPDATE u{c} SET n = n + 1; SELECT ROW_COUNT()",
-    // A value that is made so "counts on its connection alone": another one follows that does not.
     "INSERT INTO t{c} (n) VALUES (LAST_INSERT_ID({n}5)); SELECT LAST_INSERT_ID(); INSERT INTO t{c} (n) VALUES ({n})",
     "SHOW WARNINGS",
     "SHOW ERRORS",
@@ -394,6 +393,11 @@ pub const TABLES: &[&str] = &[
     "CREATE PROCEDURE fails(x int) BEGIN SET @p = x; SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'as it should'; END",
     "CREATE PROCEDURE sets_setting(x int) SET sort_buffer_size = 50000 + x * 1000, time_zone = '+01:00'",
     "CREATE PROCEDURE begins() BEGIN START TRANSACTION; SELECT COUNT(*) FROM p; END",
+    "CREATE PROCEDURE reads(x int) SELECT id, v FROM p WHERE id <= x ORDER BY id",
+    "CREATE PROCEDURE notes(x int) BEGIN SET @a = x, @p = CONCAT('n', x); END",
+    "CREATE PROCEDURE adds{c}(x int) BEGIN DECLARE i int DEFAULT 0; \
+     WHILE i < x DO SET i = i + 1; INSERT INTO t{c} (v, n) VALUES ('added', i); END WHILE; SELECT i; END",
+    "CREATE PROCEDURE nests{c}(x int) BEGIN CALL notes(x); CALL adds{c}(counts(x)); SELECT f(x); END",
 ];
 
 /// The same of MariaDB's.
@@ -403,8 +407,10 @@ pub const SEQUENCES: &[&str] = &["CREATE SEQUENCE sq{c}"];
 pub const OTHER: &[&str] = &["CREATE TABLE which (v varchar(10))", "INSERT INTO which VALUES ('second')"];
 
 /// What needs rights that clients don't have.
-pub const FUNCTION: &str =
-    "CREATE FUNCTION f(x int) RETURNS int DETERMINISTIC NO SQL BEGIN SET @f = x; RETURN x + 1; END";
+pub const FUNCTIONS: &[&str] = &[
+    "CREATE FUNCTION f(x int) RETURNS int DETERMINISTIC NO SQL BEGIN SET @f = x; RETURN x + 1; END",
+    "CREATE FUNCTION counts(x int) RETURNS int DETERMINISTIC NO SQL RETURN x * 2",
+];
 
 /// Texts for prepared statements of the binary protocol, beside those above.
 pub const PREPARED: &[&str] = &[

@@ -385,6 +385,44 @@ fn statements_are_there_before_names_change() {
     });
 }
 
+/// What a setting is by an expression changes no names: a statement that can't be prepared now is none that fails from then on.
+#[test]
+fn statements_need_not_be_there_before_settings_are_known() {
+    let mut bench = Bench::new(MODERN, usize::MAX);
+    let there = bench.prepares("SELECT * FROM t", 9, 0);
+    bench.moves();
+    let here = bench.prepares("SELECT * FROM u", 4, 0);
+    let change = says(command::QUERY, b"SET sort_buffer_size = @a");
+    assert_eq!(bench.says(&change), change);
+    bench.hears(&done());
+    assert_eq!(bench.says(&execute(here, b"")), execute(4, b""));
+    bench.hears(&rows(AUTO));
+    assert_eq!(bench.says(&execute(there, b"")), says(PREPARE, b"SELECT * FROM t"));
+    bench.prepares_hidden(5, 0);
+    assert_eq!(bench.says(b""), execute(5, b""));
+    bench.hears(&rows(AUTO));
+    // Both are this client's alone.
+    bench.client = client(MODERN, 2);
+    assert_eq!(closed(&bench.attach()), [4, 5]);
+    // In another mode they may say something else.
+    bench.client = client(MODERN, 1);
+    let number = bench.prepares("SELECT * FROM t", 6, 0);
+    bench.moves();
+    let change = says(command::QUERY, b"SET sql_mode = @a");
+    assert_eq!(bench.says(&change), says(PREPARE, b"SELECT * FROM t"));
+    bench.prepares_hidden(7, 0);
+    assert_eq!(bench.says(b""), change);
+    bench.hears(&done());
+    assert_eq!(bench.says(&execute(number, b"")), execute(7, b""));
+}
+
+/// The numbers of the statements that the server is told to close.
+fn closed(sent: &[u8]) -> Vec<u8> {
+    let mut numbers: Vec<u8> = sent.chunks(9).filter(|packet| packet[4] == CLOSE).map(|packet| packet[5]).collect();
+    numbers.sort_unstable();
+    numbers
+}
+
 /// The same behind a long text, which says at its end that it changes it, after it has been sent.
 #[test]
 fn statements_are_there_before_a_long_text() {
