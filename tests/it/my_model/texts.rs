@@ -393,7 +393,7 @@ pub const TABLES: &[&str] = &[
     "CREATE PROCEDURE fails(x int) BEGIN SET @p = x; SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'as it should'; END",
     "CREATE PROCEDURE sets_setting(x int) SET sort_buffer_size = 50000 + x * 1000, time_zone = '+01:00'",
     "CREATE PROCEDURE begins() BEGIN START TRANSACTION; SELECT COUNT(*) FROM p; END",
-    "CREATE PROCEDURE reads(x int) SELECT id, v FROM p WHERE id <= x ORDER BY id",
+    "CREATE PROCEDURE looks(x int) SELECT id, v FROM p WHERE id <= x ORDER BY id",
     "CREATE PROCEDURE notes(x int) BEGIN SET @a = x, @p = CONCAT('n', x); END",
     "CREATE PROCEDURE adds{c}(x int) BEGIN DECLARE i int DEFAULT 0; \
      WHILE i < x DO SET i = i + 1; INSERT INTO t{c} (v, n) VALUES ('added', i); END WHILE; SELECT i; END",
