@@ -3,6 +3,8 @@
 //! written and the same end whether they come at once or in two pieces, if no more is read than is wanted.
 #![no_main]
 
+mod pieces;
+
 use libfuzzer_sys::fuzz_target;
 use sluicegate::mysql::accept::Accept;
 use sluicegate::mysql::frame;
@@ -12,23 +14,12 @@ use sluicegate::protocol::{
 };
 use std::sync::{Arc, OnceLock};
 
-fuzz_target!(|data: &[u8]| {
-    let Some((&[control, cut], input)) = data.split_first_chunk() else {
-        return;
-    };
-    let offer = match control & 3 {
-        0 => TlsOffer::Required,
-        1 => TlsOffer::Optional,
-        2 => TlsOffer::Off,
-        _ => TlsOffer::LocalSocket,
-    };
-    let version = if control & 4 == 0 { "9.7.4" } else { "5.5.5-10.11.19-MariaDB" };
-    let at_once = play(offer, version, &[input]);
-    let (first, rest) = input.split_at(usize::from(cut).min(input.len()));
-    assert_eq!(at_once, play(offer, version, &[first, rest]));
-});
+fuzz_target!(|data: &[u8]| pieces::check(data, play, |_| false));
 
-fn play(tls: TlsOffer, version: &str, pieces: &[&[u8]]) -> (Vec<u8>, String) {
+fn play(control: u8, pieces: &[&[u8]]) -> (Vec<u8>, String) {
+    let offers = [TlsOffer::Required, TlsOffer::Optional, TlsOffer::Off, TlsOffer::LocalSocket];
+    let tls = offers[usize::from(control & 3)];
+    let version = if control & 4 == 0 { "9.7.4" } else { "5.5.5-10.11.19-MariaDB" };
     let greeting = Greeting { version: Some(version.into()), connection_id: 7, challenges: [[1; 20], [200; 20]] };
     let password_key = Some(key());
     let mut accept = Accept::new(AcceptOptions { tls, direct_tls: None, nonce: [7; 18], greeting, password_key });

@@ -1,10 +1,12 @@
 //! A MySQL client and a server that say anything in any order, while the connection changes hands: no panic, never more
 //! bytes taken than shown, a bounded rest, and nothing owed, open or half said by a connection that is idle.
-//!
-//! The input is a list of operations: a byte that says which, one that says how many bytes, and those bytes.
 #![no_main]
 
+mod login;
+mod world;
+
 use libfuzzer_sys::fuzz_target;
+use login::{login, welcome};
 use mysql_common::constants::CapabilityFlags;
 use sluicegate::mysql::accept::Started;
 use sluicegate::mysql::capabilities::Extended;
@@ -13,39 +15,18 @@ use sluicegate::mysql::connect::Connected;
 use sluicegate::mysql::frame::{self, HEAD_BYTES, Reader};
 use sluicegate::mysql::message::{self, OkPacket, command, mark, status};
 use sluicegate::mysql::server::Server;
-use sluicegate::protocol::{
-    CancelKey, ClientError, ClientSide, ConnectOptions, Login, Loss, Out, Parameters, ServerSide, Settings, Sides,
-    Status, Violation, Welcome,
-};
+use sluicegate::protocol::{ClientError, ClientSide, ConnectOptions, Loss, ServerSide, Settings, Status, Violation};
 use sluicegate::sql::mysql::settings::{NO_SCHEMA, SCHEMA};
 use std::collections::VecDeque;
-use std::sync::Arc;
-
-/// Packets that are read whole are no longer than this.
-const TAIL_BYTES_MAX: usize = (1 << 20) + (32 << 10);
+use world::Books as _;
 
 fuzz_target!(|data: &[u8]| {
-    let Some((control, mut rest)) = data.split_first() else { return };
+    let Some((control, rest)) = data.split_first() else { return };
     let mut world = World::new(*control);
-    while let Some((&[operation, len], more)) = rest.split_first_chunk() {
-        let (bytes, more) = more.split_at(usize::from(len).min(more.len()));
-        rest = more;
-        if world.perform(operation, bytes).is_err() {
-            return;
-        }
-    }
+    world::operations(rest, |operation, bytes| world.perform(operation, bytes));
 });
 
-struct World {
-    server: Server,
-    clients: [Client; 2],
-    attached: Option<usize>,
-    client_tail: Vec<u8>,
-    server_tail: Vec<u8>,
-    books: Books,
-    /// Rest of a packet that is on its way to the client.
-    to_client: Vec<u8>,
-}
+type World = world::World<Server, Books>;
 
 /// What an onlooker knows of the connection's debts, from nothing but the bytes on it.
 #[derive(Default)]
@@ -56,6 +37,8 @@ struct Books {
     has_begun: bool,
     /// And on its way from it.
     from_server: Vec<u8>,
+    /// And on its way to the client.
+    to_client: Vec<u8>,
     /// Commands that have no whole reply yet.
     owed: VecDeque<Reply>,
     /// The server has asked for a file whose end was not sent.
@@ -80,7 +63,7 @@ enum Part {
     Rows,
 }
 
-impl Books {
+impl world::Books for Books {
     fn sent(&mut self, bytes: &[u8]) {
         self.to_server.extend_from_slice(bytes);
         while let Some(head) = frame::head(&self.to_server) {
@@ -97,6 +80,20 @@ impl Books {
         }
     }
 
+    fn received(&mut self, bytes: &[u8]) {
+        self.from_server.extend_from_slice(bytes);
+        while let Some(payload) = take_packet(&mut self.from_server) {
+            self.reply(&payload);
+        }
+    }
+
+    fn told(&mut self, bytes: &[u8]) {
+        self.to_client.extend_from_slice(bytes);
+        while take_packet(&mut self.to_client).is_some() {}
+    }
+}
+
+impl Books {
     fn begins(&mut self, first: Option<u8>) {
         match first {
             None => self.wants_file = false,
@@ -106,13 +103,6 @@ impl Books {
                 let has_rows = matches!(command, command::STMT_FETCH | command::FIELD_LIST);
                 self.owed.push_back(Reply { command, part: if has_rows { Part::Rows } else { Part::First } });
             }
-        }
-    }
-
-    fn received(&mut self, bytes: &[u8]) {
-        self.from_server.extend_from_slice(bytes);
-        while let Some(payload) = take_packet(&mut self.from_server) {
-            self.reply(&payload);
         }
     }
 
@@ -164,6 +154,7 @@ impl Books {
     fn check_idle(&self) {
         assert!(self.owed.is_empty(), "idle, and owes");
         assert!(self.to_server.is_empty() && self.from_server.is_empty(), "idle in the middle of a packet");
+        assert!(self.to_client.is_empty(), "idle, and the client has the half of a packet");
         assert!(!self.wants_file, "idle, and waits for a file");
         assert_eq!(self.status & status::IN_TRANSACTION, 0, "idle in a transaction");
     }
@@ -223,8 +214,7 @@ impl World {
                 extended,
             ),
         ];
-        let (client_tail, server_tail, to_client) = (Vec::new(), Vec::new(), Vec::new());
-        Self { server, clients, attached: None, client_tail, server_tail, books, to_client }
+        Self::of(server, clients, books)
     }
 
     fn perform(&mut self, operation: u8, bytes: &[u8]) -> Result<(), Violation> {
@@ -240,21 +230,11 @@ impl World {
             (4 | 5, _) => self.server_says(bytes)?,
             (6..=8, _) => self.server_says(&packet(1, bytes))?,
             (9, None) if self.server.status() == Status::Idle => {
-                let client = usize::from(operation >= 128);
-                let (mut to_client, mut to_server) = (Vec::new(), Vec::new());
-                self.server.attach(&mut self.clients[client], Sides { client: &mut to_client, server: &mut to_server });
-                assert!(to_client.is_empty());
-                self.books.sent(&to_server);
-                self.attached = Some(client);
+                assert!(self.attach(usize::from(operation >= 128)).is_empty());
             }
             (9, Some(client)) if self.server.status() == Status::Idle => {
-                assert!(!self.server.is_holding());
-                if !self.clients[client].pins().is_empty() {
-                    self.reset();
-                }
+                self.detach(client);
                 self.clients[client].let_go();
-                self.attached = None;
-                self.client_tail.clear();
             }
             (10, _) if self.server.status() == Status::Idle && self.attached.is_none() => self.reset(),
             (11, _) => {
@@ -272,7 +252,6 @@ impl World {
         }
         if self.server.status() == Status::Idle {
             self.books.check_idle();
-            assert!(self.to_client.is_empty(), "idle, and the client has the half of a packet");
             if let Some(client) = self.attached.filter(|client| !self.clients[*client].has_ended()) {
                 let [has, wanted] = [self.server.settings(), self.clients[client].settings()];
                 // Who has lost its database may use none before it has selected another: it gets a connection with whichever.
@@ -299,7 +278,7 @@ impl World {
         if loss == Loss::Session {
             return gone;
         }
-        assert!(self.to_client.is_empty(), "there is no place for an error in the middle of a packet");
+        assert!(self.books.to_client.is_empty(), "there is no place for an error in the middle of a packet");
         assert_ne!(self.server.status(), Status::Idle, "nobody else may get it");
         self.clients[client].let_go();
         let (taken, _) = self.clients[client].detached(&self.client_tail, &mut told)?;
@@ -310,61 +289,12 @@ impl World {
         assert!(told.is_empty(), "half a packet");
         gone
     }
-
-    fn reset(&mut self) {
-        let mut to_server = Vec::new();
-        self.server.reset(&mut to_server);
-        self.books.sent(&to_server);
-    }
-
-    fn client_says(&mut self, client: usize, bytes: &[u8]) -> Result<(), Violation> {
-        if self.server.is_holding() {
-            return Ok(());
-        }
-        let mut out = Out::new();
-        self.client_tail.extend_from_slice(bytes);
-        let taken = self.server.send(&self.client_tail, &mut self.clients[client], &mut out)?;
-        assert!(taken <= self.client_tail.len());
-        let mut to_server = Vec::new();
-        out.copy_to(&self.client_tail, 0, &mut to_server);
-        self.books.sent(&to_server);
-        self.client_tail.drain(..taken);
-        assert!(self.client_tail.len() <= TAIL_BYTES_MAX || self.server.is_holding());
-        Ok(())
-    }
-
-    fn server_says(&mut self, bytes: &[u8]) -> Result<(), Violation> {
-        let mut out = Out::new();
-        self.server_tail.extend_from_slice(bytes);
-        let client = self.attached.map(|client| &mut self.clients[client]);
-        let has_client = client.is_some();
-        let taken = self.server.receive(&self.server_tail, client, &mut out)?;
-        assert!(taken <= self.server_tail.len());
-        assert!(has_client || out.is_empty());
-        out.copy_to(&self.server_tail, 0, &mut self.to_client);
-        while take_packet(&mut self.to_client).is_some() {}
-        let tail: Vec<u8> = self.server_tail.drain(..taken).collect();
-        self.books.received(&tail);
-        assert!(self.server_tail.len() <= TAIL_BYTES_MAX || self.server.status() == Status::Ended);
-        Ok(())
-    }
 }
 
 fn client(client_id: u64, collation: &str, capabilities: CapabilityFlags, extended: Extended) -> Client {
     Client::new(&Started {
-        login: Login {
-            user: "u".into(),
-            database: "d".into(),
-            baseline: Arc::new(Settings::new([("names", collation)])),
-            fixed: Vec::new(),
-            keys: None,
-        },
-        welcome: Welcome {
-            parameters: Arc::new(Parameters::new()),
-            cancel_key: CancelKey { process_id: 1, secret: Box::default() },
-            client_id,
-            statement_key: [0; 16],
-        },
+        login: login("u", "d", Settings::new([("names", collation)])),
+        welcome: welcome(client_id),
         capabilities,
         extended,
         application: String::new(),

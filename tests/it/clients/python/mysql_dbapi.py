@@ -5,7 +5,6 @@ import datetime
 import decimal
 import json
 import struct
-import threading
 
 import dbapi
 import program
@@ -14,6 +13,9 @@ BINARY = ("BLOB", "VARBINARY")
 
 
 class MySql(dbapi.DbApi):
+    # What a query that is stopped fails with.
+    errors = Exception
+
     def of_a_type(self, kind, text, data):
         """A value as parameter, as the server's text, from text, and from a literal."""
         bare = kind.split("(")[0]
@@ -107,17 +109,17 @@ class MySql(dbapi.DbApi):
             other.cursor().execute(f"KILL QUERY {number}")
             other.close()
 
-        timer = threading.Timer(program.BEFORE_CANCEL_S, kill)
-        timer.start()
-        try:
-            self.rows(asleep)
-        except Exception as error:  # noqa: BLE001
-            if self.code(error) != 1317:
-                raise
-            return True
-        finally:
-            # A request still under way would hit what comes next.
-            timer.join()
+        return self.stopped(kill, lambda: self.rows(asleep))
+
+    def stopped(self, stop, work):
+        """Work that takes long, and what stops it meanwhile; false if it ran to its end."""
+        with program.stopping(stop):
+            try:
+                work()
+            except self.errors as error:
+                if self.code(error) != 1317:
+                    raise
+                return True
         return False
 
     def code(self, error):

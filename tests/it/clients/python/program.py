@@ -7,6 +7,7 @@ FOLDER has the database's types and statements: types.tsv, statements.tsv.
 Prints what each client saw, a line each: `line CLIENT TEXT`, at its end `digest CLIENT SHA-256`, or `failed CLIENT WHY`.
 """
 
+import contextlib
 import datetime
 import decimal
 import hashlib
@@ -180,6 +181,18 @@ def program(driver):
     driver.open()
     yield "again {} {}".format(*driver.rows(SQL["one"], 42)[0], items()[0])
     driver.close()
+
+
+@contextlib.contextmanager
+def stopping(stop):
+    """Stops the work inside, in a while."""
+    timer = threading.Timer(BEFORE_CANCEL_S, stop)
+    timer.start()
+    try:
+        yield
+    finally:
+        # A request still under way would hit what comes next.
+        timer.join()
 
 
 def cancelled(driver):

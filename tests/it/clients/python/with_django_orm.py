@@ -3,39 +3,13 @@
 import datetime
 
 import django
-from django.conf import settings
+from django.db import IntegrityError, connection, models, transaction
 
+import django_settings
 import orm
-import program
 
-OPTIONS = {}
-if program.VARIANT == "over PyMySQL":
-    import pymysql
-
-    pymysql.install_as_MySQLdb()
-else:
-    # libmariadb wants TLS unless told otherwise.
-    OPTIONS = {"ssl": False}
-
-settings.configure(
-    DATABASES={
-        "default": {
-            "ENGINE": "django.db.backends.mysql",
-            "HOST": program.HOST,
-            "PORT": program.PORT,
-            "USER": program.USER,
-            "PASSWORD": program.PASSWORD,
-            "NAME": program.DATABASE,
-            "OPTIONS": OPTIONS,
-        }
-    },
-    # This file: relations are followed backwards between models of an application.
-    INSTALLED_APPS=[__name__],
-    USE_TZ=False,
-)
-django.setup()
-
-from django.db import IntegrityError, connection, models, transaction  # noqa: E402
+# This file: relations are followed backwards between models of an application.
+django_settings.set_up("mysql", [__name__], USE_TZ=False)
 
 
 class Author(models.Model):

@@ -6,7 +6,6 @@ Each client counts its own names from the beginning, so all clients have the sam
 
 import contextlib
 import re
-import threading
 from collections import OrderedDict
 
 import psycopg
@@ -106,15 +105,11 @@ class Libpq(program.Driver):
             yield from portion
 
     def cancelled(self, asleep):
-        timer = threading.Timer(program.BEFORE_CANCEL_S, self.pgconn.get_cancel().cancel)
-        timer.start()
-        try:
-            self.simple(asleep)
-        except errors.QueryCanceled:
-            return True
-        finally:
-            # A request still under way would hit what comes next.
-            timer.join()
+        with program.stopping(self.pgconn.get_cancel().cancel):
+            try:
+                self.simple(asleep)
+            except errors.QueryCanceled:
+                return True
         return False
 
     def native(self, kind, text, data):

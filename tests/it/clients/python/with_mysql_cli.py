@@ -8,7 +8,6 @@ import re
 import shlex
 import signal
 import subprocess
-import threading
 
 import mysql_dbapi
 import program
@@ -28,6 +27,7 @@ def version():
 
 class CommandLine(mysql_dbapi.MySql):
     name, version = "command-line", version()
+    errors = Failed
 
     def open(self):
         command = [*COMMAND_LINE, "--protocol=tcp", "--batch", "--skip-column-names", "--force", "--unbuffered", "--quick"]
@@ -86,17 +86,7 @@ class CommandLine(mysql_dbapi.MySql):
         yield from self.said(sql)
 
     def cancelled(self, asleep):
-        timer = threading.Timer(program.BEFORE_CANCEL_S, self.process.send_signal, [signal.SIGINT])
-        timer.start()
-        try:
-            self.rows(asleep)
-        except Failed as error:
-            if self.code(error) != 1317:
-                raise
-            return True
-        finally:
-            timer.join()
-        return False
+        return self.stopped(lambda: self.process.send_signal(signal.SIGINT), lambda: self.rows(asleep))
 
     def shown(self, kind, value):
         if kind in mysql_dbapi.BINARY and isinstance(value, str):

@@ -1,7 +1,6 @@
 """psqlODBC by pyodbc: the variant is what its connection string says. It has no type of its own for much."""
 
 import os
-import threading
 
 import pyodbc
 
@@ -56,18 +55,14 @@ class PsqlOdbc(dbapi.DbApi):
 
     def cancelled(self, asleep):
         cursor = self.connection.cursor()
-        timer = threading.Timer(program.BEFORE_CANCEL_S, cursor.cancel)
-        timer.start()
-        try:
-            cursor.execute(asleep)
-        except pyodbc.Error as error:
-            self.connection.rollback()
-            if self.code(error) != "57014":
-                raise
-            return True
-        finally:
-            # A request still under way would hit what comes next.
-            timer.join()
+        with program.stopping(cursor.cancel):
+            try:
+                cursor.execute(asleep)
+            except pyodbc.Error as error:
+                self.connection.rollback()
+                if self.code(error) != "57014":
+                    raise
+                return True
         self.connection.commit()
         return False
 

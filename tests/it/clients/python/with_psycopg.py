@@ -1,7 +1,5 @@
 """psycopg 3: named cursors, cancel_safe()."""
 
-import threading
-
 import psycopg
 from psycopg.types.json import Json, Jsonb
 
@@ -21,15 +19,11 @@ class Psycopg(dbapi.DbApi):
             yield from cursor.execute(sql)
 
     def cancelled(self, asleep):
-        timer = threading.Timer(program.BEFORE_CANCEL_S, self.connection.cancel_safe)
-        timer.start()
-        try:
-            self.rows(asleep)
-        except psycopg.errors.QueryCanceled:
-            return True
-        finally:
-            # A request still under way would hit what comes next.
-            timer.join()
+        with program.stopping(self.connection.cancel_safe):
+            try:
+                self.rows(asleep)
+            except psycopg.errors.QueryCanceled:
+                return True
         return False
 
     def native(self, kind, text, data):

@@ -1,7 +1,5 @@
 """psycopg2: parameters are put into the text; named cursors, cancel()."""
 
-import threading
-
 import psycopg2
 import psycopg2.errors
 import psycopg2.extras
@@ -25,15 +23,11 @@ class Psycopg2(dbapi.DbApi):
             yield from cursor
 
     def cancelled(self, asleep):
-        timer = threading.Timer(program.BEFORE_CANCEL_S, self.connection.cancel)
-        timer.start()
-        try:
-            self.rows(asleep)
-        except psycopg2.errors.QueryCanceled:
-            return True
-        finally:
-            # A request still under way would hit what comes next.
-            timer.join()
+        with program.stopping(self.connection.cancel):
+            try:
+                self.rows(asleep)
+            except psycopg2.errors.QueryCanceled:
+                return True
         return False
 
     def code(self, error):

@@ -4,13 +4,13 @@ stream_results; KILL QUERY over another connection of the pool."""
 import datetime
 import json
 import re
-import threading
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import mysql
 
 import mysql_dbapi
 import program
+import sqlalchemy_core
 
 # What it calls the driver, and what that must be told: libmariadb wants TLS unless told otherwise.
 DRIVER, OPTIONS = {"over PyMySQL": ("pymysql", {}), "over mysqlclient": ("mysqldb", {"ssl": False})}[program.VARIANT]
@@ -37,21 +37,16 @@ TYPES = {
     "ENUM('good','bad')": mysql.ENUM("good", "bad"),
     "SET('a','b','c')": mysql.SET("a", "b", "c"),
 }
-ITEMS = sa.table("items", sa.column("id", sa.Integer), sa.column("v", sa.String))
 
 
-class SqlAlchemy(mysql_dbapi.MySql):
-    name, version = "SQLAlchemy", sa.__version__
-    connection = savepoint = None
+class SqlAlchemy(sqlalchemy_core.Core, mysql_dbapi.MySql):
+    errors = sa.exc.OperationalError
+    savepoint = None
 
     def open(self):
-        url = sa.URL.create(
-            f"mysql+{DRIVER}", program.USER, program.PASSWORD, program.HOST, program.PORT, program.DATABASE)
+        url = sqlalchemy_core.url(f"mysql+{DRIVER}")
         # MariaDB's JSON is the text that it was given.
         self.engine = sa.create_engine(url, connect_args=OPTIONS, json_serializer=serialized)
-
-    def close(self):
-        self.engine.dispose()
 
     def rows(self, sql, *parameters):
         if sql == "SAVEPOINT s":
@@ -60,31 +55,7 @@ class SqlAlchemy(mysql_dbapi.MySql):
         if sql == "ROLLBACK TO SAVEPOINT s":
             self.savepoint.rollback()
             return []
-        if self.connection:
-            return run(self.connection, sql, parameters)
-        with self.engine.begin() as connection:
-            return run(connection, sql, parameters)
-
-    def begin(self):
-        self.connection = self.engine.connect()
-
-    def commit(self):
-        self.connection.commit()
-        self.end()
-
-    def rollback(self):
-        self.connection.rollback()
-        self.end()
-
-    def end(self):
-        self.connection.close()
-        self.connection = None
-
-    def many(self, items):
-        self.connection.execute(sa.insert(ITEMS), [{"id": key, "v": v} for key, v in items])
-
-    def stream(self, sql):
-        yield from self.connection.execution_options(yield_per=program.ROWS_AT_A_TIME).execute(sa.text(sql))
+        return super().rows(sql, *parameters)
 
     def cancelled(self, asleep):
         with self.engine.connect() as connection:
@@ -94,18 +65,7 @@ class SqlAlchemy(mysql_dbapi.MySql):
                 with self.engine.connect() as other:
                     other.execute(sa.text(f"KILL QUERY {number}"))
 
-            timer = threading.Timer(program.BEFORE_CANCEL_S, kill)
-            timer.start()
-            try:
-                connection.execute(sa.text(asleep))
-            except sa.exc.OperationalError as error:
-                if self.code(error) != 1317:
-                    raise
-                return True
-            finally:
-                # A request still under way would hit what comes next.
-                timer.join()
-        return False
+            return self.stopped(kill, lambda: connection.execute(sa.text(asleep)))
 
     def code(self, error):
         return error.orig.args[0]
@@ -125,25 +85,23 @@ class SqlAlchemy(mysql_dbapi.MySql):
         # What its JSON has read.
         return program.canonical("json", value) if kind == "JSON" and value is not None else super().shown(kind, value)
 
+    def statement(self, sql, parameters):
+        text = sql.replace(":", r"\:")
+        if parameters:
+            text = re.sub(r"\$(\d)", r":p\1", text)
+        statement = sa.text(text)
+        # The one column of `kinds` that it is about, which comes first or is the second parameter.
+        kind = next((kind for kind in TYPES if f"`{kind}`" in sql), None)
+        if kind and sql.startswith("SELECT"):
+            others = [sa.column("server", sa.String)] if "," in sql.split(f"`{kind}`", 1)[1] else []
+            statement = statement.columns(sa.column("v", TYPES[kind]), *others)
+        elif kind and len(parameters) > 1:
+            statement = statement.bindparams(sa.bindparam("p2", type_=TYPES[kind]))
+        return statement
+
 
 def serialized(value):
     return json.dumps(value, ensure_ascii=False)
-
-
-def run(connection, sql, parameters):
-    text = sql.replace(":", r"\:")
-    if parameters:
-        text = re.sub(r"\$(\d)", r":p\1", text)
-    statement = sa.text(text)
-    # The one column of `kinds` that it is about, which comes first or is the second parameter.
-    kind = next((kind for kind in TYPES if f"`{kind}`" in sql), None)
-    if kind and sql.startswith("SELECT"):
-        others = [sa.column("server", sa.String)] if "," in sql.split(f"`{kind}`", 1)[1] else []
-        statement = statement.columns(sa.column("v", TYPES[kind]), *others)
-    elif kind and len(parameters) > 1:
-        statement = statement.bindparams(sa.bindparam("p2", type_=TYPES[kind]))
-    result = connection.execute(statement, {f"p{n}": value for n, value in enumerate(parameters, 1)})
-    return [tuple(row) for row in result] if result.returns_rows else []
 
 
 program.main(SqlAlchemy)
