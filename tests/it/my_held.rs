@@ -2,42 +2,17 @@
 //! statements that SQL prepares. Beside a direct connection; in between another client has the connection, if it is free. Scenarios 89,
 //! 111, 112, 113 and 119.
 
-use crate::harness::measure::eventually;
-use crate::harness::mysql::beside::{Sides, Talk, app, both_sides};
+use crate::harness::mysql::beside::{Pair, Sides, both_sides};
 use crate::harness::mysql::wire::MyWire;
 
-/// One connection for two clients: the one that is compared, and another one.
-struct Pair<'a> {
-    talk: Talk,
-    other: MyWire,
-    sides: &'a Sides<'a>,
-}
-
-impl<'a> Pair<'a> {
-    fn new(sides: &'a Sides<'a>) -> Self {
-        let other = MyWire::connect(sides.proxy.address, &app().database(&sides.name)).unwrap();
-        Self { talk: sides.talk(), other, sides }
-    }
-
-    /// Each of these leaves the connection to the other client, who finds nothing there.
-    fn free(&mut self, script: &[&str]) {
-        for sql in script {
-            self.talk.same(sql);
-            assert_eq!(self.other.value("SELECT COUNT(*) FROM t"), "3", "{sql}");
-            assert_eq!(self.other.error("EXECUTE s").code, 1243, "{sql}");
-            let own =
-                ["a", "b", "x"].map(|lock| format!("IS_USED_LOCK('{}{lock}') <=> CONNECTION_ID()", self.sides.name));
-            assert_eq!(self.other.value(&format!("SELECT {}", own.join(" OR "))), "0", "{sql}");
-        }
-    }
-
-    /// Behind each of these the client keeps its connection.
-    fn kept(&mut self, script: &[&str]) {
-        for sql in script {
-            self.talk.same(sql);
-            eventually(self.sides.proxy, &[("clients_pinned", 1.0)]);
-        }
-    }
+/// Its other client finds no table and no lock.
+fn pair_of<'a>(sides: &'a Sides<'a>) -> Pair<'a> {
+    let finds_nothing = |other: &mut MyWire, sides: &Sides<'_>, sql: &str| {
+        assert_eq!(other.value("SELECT COUNT(*) FROM t"), "3", "{sql}");
+        let own = ["a", "b", "x"].map(|lock| format!("IS_USED_LOCK('{}{lock}') <=> CONNECTION_ID()", sides.name));
+        assert_eq!(other.value(&format!("SELECT {}", own.join(" OR "))), "0", "{sql}");
+    };
+    Pair::new(sides, finds_nothing, "clients_pinned")
 }
 
 const TABLES: &[&str] = &["CREATE TABLE t (a INT)", "INSERT INTO t VALUES (1), (2), (3)"];
@@ -45,7 +20,7 @@ const TABLES: &[&str] = &["CREATE TABLE t (a INT)", "INSERT INTO t VALUES (1), (
 #[test]
 fn my_111_temporary_tables() {
     both_sides("my_111", 3, TABLES, |sides| {
-        let mut pair = Pair::new(sides);
+        let mut pair = pair_of(sides);
         for _ in 0..2 {
             pair.kept(&["CREATE TEMPORARY TABLE tt (a INT)", "INSERT INTO tt VALUES (7)", "SELECT * FROM tt"]);
             pair.kept(&[
@@ -80,7 +55,7 @@ fn my_111_temporary_tables() {
 #[test]
 fn my_112_locks_of_users() {
     both_sides("my_112", 3, TABLES, |sides| {
-        let mut pair = Pair::new(sides);
+        let mut pair = pair_of(sides);
         for _ in 0..2 {
             pair.kept(&["SELECT GET_LOCK('{db}a', 5)", "DO GET_LOCK('{db}a', 5)", "SELECT GET_LOCK('{db}b', 0)"]);
             pair.kept(&[
@@ -108,7 +83,7 @@ fn my_112_locks_of_users() {
         pair.kept(&["SELECT GET_LOCK('{db}a', 0)"]);
         let Pair { talk, .. } = pair;
         drop(talk);
-        let mut pair = Pair::new(sides);
+        let mut pair = pair_of(sides);
         pair.free(&["SELECT IS_FREE_LOCK('{db}a')"]);
     });
 }
@@ -116,7 +91,7 @@ fn my_112_locks_of_users() {
 #[test]
 fn my_113_locks_of_tables() {
     both_sides("my_113", 3, TABLES, |sides| {
-        let mut pair = Pair::new(sides);
+        let mut pair = pair_of(sides);
         for _ in 0..2 {
             pair.kept(&["LOCK TABLES t READ", "INSERT INTO t VALUES (4)", "SELECT COUNT(*) FROM t"]);
             pair.free(&["UNLOCK TABLES"]);
@@ -130,7 +105,7 @@ fn my_113_locks_of_tables() {
 #[test]
 fn my_119_handlers() {
     both_sides("my_119", 3, TABLES, |sides| {
-        let mut pair = Pair::new(sides);
+        let mut pair = pair_of(sides);
         for _ in 0..2 {
             pair.kept(&["HANDLER t OPEN", "HANDLER t READ FIRST", "HANDLER t OPEN AS h", "HANDLER h READ FIRST"]);
             pair.kept(&["HANDLER t CLOSE", "HANDLER h READ NEXT"]);
@@ -143,7 +118,7 @@ fn my_119_handlers() {
 #[test]
 fn my_089_statements_that_sql_prepares() {
     both_sides("my_089s", 3, TABLES, |sides| {
-        let mut pair = Pair::new(sides);
+        let mut pair = pair_of(sides);
         for _ in 0..2 {
             // They go along with their client.
             pair.free(&["PREPARE s FROM 'SELECT a FROM t WHERE a = ? OR ''x'' = ''y'''", "SET @a = 2"]);

@@ -2,7 +2,7 @@
 //! their client's connection. Beside a direct connection; in between another client has the connection, if it is free.
 
 use crate::harness::measure::eventually;
-use crate::harness::mysql::beside::{Sides, Talk, app, both_sides};
+use crate::harness::mysql::beside::{Pair, Sides, app, both_sides};
 use crate::harness::mysql::wire::MyWire;
 use sluicegate::demo::servers::APP;
 
@@ -52,44 +52,21 @@ fn with_routines(name: &str, connections: u32, run: impl Fn(&Sides<'_>)) {
     });
 }
 
-/// One connection for two clients: the one that is compared, and another one.
-struct Pair<'a> {
-    talk: Talk,
-    other: MyWire,
-    sides: &'a Sides<'a>,
-}
-
-impl<'a> Pair<'a> {
-    fn new(sides: &'a Sides<'a>) -> Self {
-        let other = MyWire::connect(sides.proxy.address, &app().database(&sides.name)).unwrap();
-        Self { talk: sides.talk(), other, sides }
-    }
-
-    /// Each of these leaves the connection to the other client, who finds nothing there.
-    fn free(&mut self, script: &[&str]) {
-        for sql in script {
-            self.talk.same(sql);
-            let found = self.other.query("SELECT @x, @y, @z, @q, @@time_zone");
-            let expected = [None, None, None, None, Some("SYSTEM".to_owned())];
-            assert_eq!(found, [expected], "{sql}");
-            assert_eq!(self.other.error("EXECUTE s").code, 1243, "{sql}");
-        }
-        eventually(self.sides.proxy, &[("clients_pinned", 0.0)]);
-    }
-
-    /// Behind each of these the client keeps its connection.
-    fn kept(&mut self, script: &[&str]) {
-        for sql in script {
-            self.talk.same(sql);
-            eventually(self.sides.proxy, &[("clients_pinned reason=\"opaque_code\"", 1.0)]);
-        }
-    }
+/// Its other client finds no variable and no setting.
+fn pair_of<'a>(sides: &'a Sides<'a>) -> Pair<'a> {
+    let finds_nothing = |other: &mut MyWire, sides: &Sides<'_>, sql: &str| {
+        let found = other.query("SELECT @x, @y, @z, @q, @@time_zone");
+        let expected = [None, None, None, None, Some("SYSTEM".to_owned())];
+        assert_eq!(found, [expected], "{sql}");
+        eventually(sides.proxy, &[("clients_pinned", 0.0)]);
+    };
+    Pair::new(sides, finds_nothing, "clients_pinned reason=\"opaque_code\"")
 }
 
 #[test]
 fn calm_ones_leave_their_connection() {
     with_routines("my_calm", 3, |sides| {
-        let mut pair = Pair::new(sides);
+        let mut pair = pair_of(sides);
         for _ in 0..2 {
             pair.free(&["CALL writes(5)", "SELECT a FROM t ORDER BY id", "CALL {db}.writes(6)", "call `results`"]);
             pair.free(&["SET @z = 'a'", "CALL outs(5, @y, @z)", "SELECT @y, @z", "CALL sets(8)", "SELECT @x"]);
@@ -121,7 +98,7 @@ fn calm_ones_leave_their_connection() {
         }
         pair.talk.same("DEALLOCATE PREPARE c");
         drop(pair);
-        let mut pair = Pair::new(sides);
+        let mut pair = pair_of(sides);
         pair.talk.all(&["CALL inserts(6)", "SELECT @y"]);
         eventually(sides.proxy, &[("clients_pinned reason=\"user_variable\"", 1.0)]);
     });
@@ -138,7 +115,7 @@ fn wild_ones_keep_it() {
             "CALL nothing()",
             "SELECT locks('{db}')",
         ] {
-            let mut pair = Pair::new(sides);
+            let mut pair = pair_of(sides);
             pair.talk.same("CALL writes(1)");
             pair.kept(&[sql, "SELECT @@time_zone, @q", "SELECT * FROM mine", "EXECUTE s", "CALL writes(1)"]);
             assert_eq!(pair.other.value("SELECT @@time_zone"), "SYSTEM");
@@ -151,7 +128,7 @@ fn wild_ones_keep_it() {
             root.query(&format!("DROP FUNCTION {name}.doubled"));
             root.query(&format!("CREATE FUNCTION {name}.doubled(x INT) RETURNS INT DETERMINISTIC NO SQL RETURN 2 * x"));
         }
-        Pair::new(sides).kept(&["SELECT doubled(4)"]);
+        pair_of(sides).kept(&["SELECT doubled(4)"]);
     });
 }
 
@@ -159,7 +136,7 @@ fn wild_ones_keep_it() {
 #[test]
 fn last_insert_ids_of_procedures() {
     with_routines("my_calm_ids", 3, |sides| {
-        let mut pair = Pair::new(sides);
+        let mut pair = pair_of(sides);
         pair.free(&["CALL inserts(5)"]);
         pair.talk.same("SELECT LAST_INSERT_ID()");
         pair.free(&["CALL inserts(6)"]);
@@ -180,7 +157,7 @@ fn last_insert_ids_of_procedures() {
 #[test]
 fn one_that_is_made_anew() {
     with_routines("my_anew", 1, |sides| {
-        let mut pair = Pair::new(sides);
+        let mut pair = pair_of(sides);
         pair.free(&["CALL sets(1)", "DROP PROCEDURE sets", "CREATE PROCEDURE sets(x INT) SET @y = x", "CALL sets(2)"]);
         pair.free(&["SELECT @x, @y", "CALL sets(3)", "SELECT @x, @y"]);
         let mut direct = MyWire::connect(sides.server.address(), &app().database(&sides.name)).unwrap();

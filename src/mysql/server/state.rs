@@ -76,8 +76,14 @@ impl Server {
             difference.set.push(tells);
         }
         let (prepared, sets): (Vec<_>, Vec<_>) =
-            difference.set.iter().partition(|(name, _)| name.starts_with(PREPARED));
-        let (variables, others): (Vec<_>, Vec<_>) = sets.into_iter().partition(|(name, _)| is_variable(name));
+            difference.set.into_iter().partition(|(name, _)| name.starts_with(PREPARED));
+        let (variables, mut others): (Vec<_>, Vec<_>) = sets.into_iter().partition(|(name, _)| is_variable(name));
+        let read_only = wanted.value(READ_ONLY).filter(|_| !prepared.is_empty());
+        if read_only.is_some() {
+            // Where transactions may only read, nothing that writes can be prepared.
+            others.retain(|(name, _)| name != READ_ONLY);
+            others.push((READ_ONLY.to_owned(), "0".to_owned()));
+        }
         // Each is read under what the one before has set.
         for set in [others, variables].into_iter().filter(|set| !set.is_empty()) {
             let text = self.set(set.iter().map(|(name, value)| (name.as_str(), value.as_str())));
@@ -88,6 +94,10 @@ impl Server {
             let text = format!("PREPARE `{name}` FROM '{}'", text.replace('\'', "''"));
             // One that can't be any more is told so when it is executed.
             self.query(text.as_bytes(), Effect::AppliedAtBest(Arc::clone(wanted)), out);
+        }
+        if let Some(value) = read_only {
+            let text = self.set([(READ_ONLY, value)].into_iter());
+            self.query(text.as_bytes(), Effect::Applied(Arc::clone(wanted)), out);
         }
     }
 

@@ -51,6 +51,27 @@ fn settings_go_with_their_client() {
     assert_eq!(bench.replays(), [""; 0]);
 }
 
+/// What writes can't be prepared where transactions may only read.
+#[test]
+fn statements_are_prepared_before_transactions_may_only_read() {
+    let mut bench = Bench::new(MODERN, usize::MAX);
+    bench.sets("PREPARE s FROM 'DELETE FROM t'");
+    bench.sets("SET SESSION TRANSACTION READ ONLY");
+    let one = std::mem::replace(&mut bench.client, client(MODERN, 2));
+    bench.server = server();
+    bench.replays();
+    // Another one has set it too.
+    bench.sets("SET SESSION TRANSACTION READ ONLY");
+    bench.client = one;
+    let sent = [
+        "SET SESSION transaction_read_only = 0",
+        "PREPARE `s` FROM 'DELETE FROM t'",
+        "SET SESSION transaction_read_only = 1",
+    ];
+    assert_eq!(bench.replays(), sent);
+    assert_eq!(bench.replays(), [""; 0]);
+}
+
 #[test]
 fn what_fails_sets_nothing() {
     let mut bench = Bench::new(MODERN, usize::MAX);

@@ -9,6 +9,7 @@
 
 use super::wire::{COM_STMT_EXECUTE, COM_STMT_PREPARE, MyError, MyLogin, MyWire, Packet};
 use super::{MyServer, database, servers};
+use crate::harness::measure::eventually;
 use crate::harness::proxy::{ProxyHandle, config, start};
 use sluicegate::demo::servers::{APP, APP_PASSWORD};
 
@@ -185,6 +186,40 @@ impl Talk {
     pub fn error(&mut self, sql: &str) -> MyError {
         let packets = self.same(sql);
         packets.last().and_then(Packet::error).unwrap_or_else(|| panic!("no error: {packets:?}\nin: {sql}"))
+    }
+}
+
+/// One connection for two clients: the one that is compared, and another one, who finds nothing of what the first one does.
+pub struct Pair<'a> {
+    pub talk: Talk,
+    pub other: MyWire,
+    sides: &'a Sides<'a>,
+    finds_nothing: fn(&mut MyWire, &Sides<'_>, &str),
+    is_kept: &'static str,
+}
+
+impl<'a> Pair<'a> {
+    /// What the other one looks at behind each text, and the metric that is 1 while the first one keeps the connection.
+    pub fn new(sides: &'a Sides<'a>, finds_nothing: fn(&mut MyWire, &Sides<'_>, &str), is_kept: &'static str) -> Self {
+        let other = MyWire::connect(sides.proxy.address, &app().database(&sides.name)).unwrap();
+        Self { talk: sides.talk(), other, sides, finds_nothing, is_kept }
+    }
+
+    /// Each of these leaves the connection to the other client, who finds nothing there.
+    pub fn free(&mut self, script: &[&str]) {
+        for sql in script {
+            self.talk.same(sql);
+            (self.finds_nothing)(&mut self.other, self.sides, sql);
+            assert_eq!(self.other.error("EXECUTE s").code, 1243, "{sql}");
+        }
+    }
+
+    /// Behind each of these the client keeps its connection.
+    pub fn kept(&mut self, script: &[&str]) {
+        for sql in script {
+            self.talk.same(sql);
+            eventually(self.sides.proxy, &[(self.is_kept, 1.0)]);
+        }
     }
 }
 
