@@ -300,6 +300,7 @@ fn start_pools<P: Protocol>(
         hung: Cell::default(),
         max_prepared_statements: group.pool.max_prepared_statements,
         statement_key,
+        learned: Arc::default(),
         logins: Box::new(logins),
     };
     tokio::task::spawn_local(pool::connect::run(Arc::clone(&pools), orders, target));

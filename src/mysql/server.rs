@@ -6,6 +6,7 @@
 //! they name are read (`routines.rs`).
 
 mod execute;
+mod hidden;
 mod long;
 mod lost;
 mod owed;
@@ -33,6 +34,7 @@ use crate::protocol::{
     Sides, Status, Tally, Violation,
 };
 use crate::sql::mysql::settings::NAMES;
+use hidden::Hidden;
 use long::LongText;
 use owed::{Effect, Kind, Owed};
 use prepared::Prepared;
@@ -93,6 +95,7 @@ pub struct Server {
     own_values: bool,
     /// What `LAST_INSERT_ID()` is on it, if that is known.
     insert_id: Option<u64>,
+    hidden: Hidden,
     prepared: Prepared,
     /// What clients' texts may call.
     routines: Routines,
@@ -183,6 +186,7 @@ impl Server {
             foreign_values: is_mariadb(&version),
             own_values: false,
             insert_id: Some(0),
+            hidden: Hidden::default(),
             prepared,
             routines: Routines::default(),
             has_moved: false,
@@ -214,6 +218,11 @@ impl Server {
     }
 
     fn owe(&mut self, kind: Kind, hidden: bool, effect: Effect) {
+        // What MySQL tells of the statement that failed comes with this one's answer, where it looks like its own.
+        self.is_soiled |= self.in_doubt && !self.saw_changes && effect.is_seen();
+        if effect.hides() {
+            self.hidden.runs();
+        }
         self.owed.push_back(Owed::new(kind, hidden, effect));
     }
 
@@ -251,12 +260,15 @@ impl ServerSide for Server {
             // Nor has a new connection what the client has made on another one.
             self.foreign_values |= self.client.is_some() || client.insert_id != 0;
             self.own_values = false;
+            self.hidden.change_hands();
             self.client = Some(client.id());
             self.prepared.disown();
             self.is_anchored = false;
             if self.is_soiled {
                 self.reset_connection(sides.server);
                 self.settings_lost = true;
+            } else {
+                self.unset_learned(client, sides.server);
             }
         }
         self.tidy(sides.server);

@@ -43,6 +43,7 @@ fn options(password: &str) -> ConnectOptions {
         nonce: [0; 18],
         max_prepared_statements: 1,
         statement_key: [0; 16],
+        learned: Arc::default(),
     }
 }
 

@@ -11,7 +11,8 @@ use super::{Lease, Order, PoolKey, Pools, ServerConn};
 use crate::metrics::OpenFailure;
 use crate::net;
 use crate::protocol::{
-    AttachFailure, ClientError, ConnectOptions, HandshakeError, LoginSecret, Meaning, Protocol, ServerError, ServerSide,
+    AttachFailure, ClientError, ConnectOptions, HandshakeError, Learned, LoginSecret, Meaning, Protocol, ServerError,
+    ServerSide,
 };
 use std::cell::Cell;
 use std::io;
@@ -38,6 +39,8 @@ pub struct Target {
     pub max_prepared_statements: usize,
     /// See [`ConnectOptions::statement_key`].
     pub statement_key: [u8; 16],
+    /// See [`ConnectOptions::learned`].
+    pub learned: Arc<Learned>,
     /// The database's users.
     pub logins: Box<dyn Logins>,
 }
@@ -197,6 +200,7 @@ async fn log_in<P: Protocol>(
         nonce: rand::random(),
         max_prepared_statements: target.max_prepared_statements,
         statement_key: target.statement_key,
+        learned: Arc::clone(&target.learned),
     });
     let (server, stream, input) = dial.way().log_in(machine).await?;
     let lifetime = target.lifetime.map(|lifetime| lifetime.mul_f64(rand::random_range(0.9..=1.0)));

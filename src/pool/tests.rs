@@ -461,6 +461,7 @@ mod logins {
             hung: std::cell::Cell::new(0),
             max_prepared_statements: 1,
             statement_key: [0; 16],
+            learned: Arc::default(),
             logins: Box::new(Elsewhere),
         };
         let local = tokio::task::LocalSet::new();

@@ -688,6 +688,7 @@ mod tests {
         asks_sequence: false,
         draws_sequence: false,
         hides_last_value: false,
+        looks_at_variables: false,
         changes_settings: false,
         may_end: Pins::NONE,
         passing: Pins::NONE,

@@ -456,6 +456,7 @@ mod tests {
             nonce: [0; 18],
             max_prepared_statements: 10,
             statement_key: [1; 16],
+            learned: std::sync::Arc::default(),
         }
     }
 

@@ -17,6 +17,8 @@ pub struct Intent {
     pub draws_sequence: bool,
     /// The server's answer does not say which value it has drawn.
     pub hides_last_value: bool,
+    /// Speaks of variables that are the session's own and that anything may have set (`@a`).
+    pub looks_at_variables: bool,
     /// May change a setting, be it for its transaction only, or what a name means: what is sent behind it may be read in
     /// another way.
     pub changes_settings: bool,
@@ -39,6 +41,7 @@ impl Intent {
             asks_sequence: self.asks_sequence || other.asks_sequence,
             draws_sequence: self.draws_sequence || other.draws_sequence,
             hides_last_value: self.hides_last_value || other.hides_last_value,
+            looks_at_variables: self.looks_at_variables || other.looks_at_variables,
             changes_settings: self.changes_settings || other.changes_settings,
             may_end: self.may_end.and(other.may_end),
         }

@@ -7,6 +7,7 @@
 mod codec;
 mod error;
 mod intent;
+mod learned;
 mod out;
 mod password_key;
 mod pinning;
@@ -17,6 +18,7 @@ mod settings;
 pub use codec::Codec;
 pub use error::{ClientError, ErrorKind, HandshakeError, Meaning, ServerError, Violation};
 pub use intent::{Clears, Intent, PinReason, Pins};
+pub use learned::Learned;
 pub use out::{Out, Sides};
 pub use password_key::PasswordKey;
 pub use pinning::{Fingerprint, Gate, PinBudget, PinCause, PinPlace, PinPolicy, PinRules};
@@ -147,6 +149,8 @@ pub struct ConnectOptions {
     pub max_prepared_statements: usize,
     /// Secret key for the hash that names prepared statements on servers; one per process.
     pub statement_key: [u8; 16],
+    /// What the connections to the target know together.
+    pub learned: Arc<Learned>,
 }
 
 impl fmt::Debug for ConnectOptions {

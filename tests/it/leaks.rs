@@ -78,6 +78,7 @@ fn no_debug_form_shows_a_secret() {
         nonce: [0; 18],
         max_prepared_statements: 1,
         statement_key: [0; 16],
+        learned: std::sync::Arc::default(),
     };
     let proofs = [
         Proof::Scram(scram.clone()),

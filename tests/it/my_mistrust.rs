@@ -1,7 +1,9 @@
 //! What a client of MySQL's or MariaDB's could leave to the next one on its connection by texts that hide, or do by halves, what they do.
 
+use crate::harness::measure::eventually;
+use crate::harness::mysql::Flavour;
 use crate::harness::mysql::beside::{Sides, app, both_sides};
-use crate::harness::mysql::wire::{MyWire, capability};
+use crate::harness::mysql::wire::{MyWire, capability, framed};
 
 const TABLES: &[&str] = &["CREATE TABLE t (a INT)", "INSERT INTO t VALUES (1)"];
 
@@ -205,6 +207,134 @@ fn my_101_last_values_of_an_idle_transaction() {
             client(sides).query("INSERT INTO t VALUES (1)");
             let mut talk = sides.talk();
             talk.all(&["XA START '{db}'", "SELECT * FROM t LIMIT 1", "XA END '{db}'", asks, "XA ROLLBACK '{db}'"]);
+        }
+    });
+}
+
+/// What only triggers and views set, of which no server tells, is nobody else's.
+#[test]
+fn variables_that_triggers_set() {
+    let tables = ["CREATE TABLE a (v INT)", "CREATE TABLE b (v INT)", "CREATE TABLE c (v INT)"];
+    both_sides("my_hidden", 3, &tables, |sides| {
+        let mut root = sides.server.root();
+        root.query(&format!("USE {}", sides.name));
+        root.query("CREATE TRIGGER into_it BEFORE INSERT ON a FOR EACH ROW SELECT 5 INTO @x");
+        root.query("CREATE TRIGGER assigns BEFORE INSERT ON b FOR EACH ROW SET NEW.v = (@x := 5)");
+        root.query("CREATE FUNCTION hides() RETURNS INT DETERMINISTIC NO SQL BEGIN SELECT 5 INTO @x; RETURN 1; END");
+        root.query("CREATE VIEW v AS SELECT hides()");
+        let prepares = "PREPARE s FROM 'SELECT @x <=> ?'";
+        for sets in ["INSERT INTO a VALUES (1)", "INSERT INTO b VALUES (1)", "SELECT * FROM v"] {
+            let (mut one, mut other) = (client(sides), client(sides));
+            other.query("SET @y = NULL");
+            other.query(prepares);
+            one.query(sets);
+            assert_eq!(other.value("SELECT @x IS NULL"), "1", "{sets}");
+            one.query(sets);
+            assert_eq!(other.value("EXECUTE s USING @y"), "1", "{sets}");
+            // Its own is there within its transaction.
+            other.query("BEGIN");
+            other.query(sets);
+            assert_eq!(other.value("SELECT @x"), "5", "{sets}");
+            other.query("COMMIT");
+            assert_eq!(one.value("SELECT @x IS NULL"), "1", "{sets}");
+        }
+    });
+}
+
+/// Behind a statement that failed MySQL tells what it has changed with the next answer, whosever that is.
+#[test]
+fn a_change_that_is_told_with_another_answer() {
+    let tables = ["CREATE TABLE t (a INT AUTO_INCREMENT PRIMARY KEY)", "CREATE PROCEDURE calm() SELECT 1"];
+    both_sides("my_late", 3, &tables, |sides| {
+        let mut root = sides.server.root();
+        root.query(&format!("USE {}", sides.name));
+        root.query(
+            "CREATE TRIGGER fails BEFORE INSERT ON t FOR EACH ROW BEGIN SET @x = 42; SIGNAL SQLSTATE '45000'; END",
+        );
+        for behind in ["CALL calm()", "SET sort_buffer_size = 300000", "SELECT LAST_INSERT_ID()"] {
+            let (mut one, mut other) = (client(sides), client(sides));
+            one.query("SELECT LAST_INSERT_ID()");
+            other.query("SELECT LAST_INSERT_ID()");
+            let both = ["INSERT INTO t VALUES (NULL)", behind].map(|text| framed(&mut 0, &one.text(text)));
+            one.send_raw(&both.concat());
+            for _ in 0..2 {
+                one.expect_reply();
+                let _ = one.reply_to(3);
+            }
+            // Whatever holds the connection, it is not seen there.
+            drop(one);
+            for mut next in [other, client(sides)] {
+                assert_eq!(next.value("SELECT @x IS NULL"), "1", "{behind}");
+            }
+        }
+    });
+}
+
+/// In MariaDB a column's default may draw from a sequence, of which its last value tells: to its client alone.
+#[test]
+fn sequences_in_defaults() {
+    let tables = ["CREATE TABLE t (a INT)"];
+    both_sides("my_defaults", 3, &tables, |sides| {
+        if sides.server.flavour() == Flavour::MySql {
+            return;
+        }
+        let mut root = sides.server.root();
+        root.query(&format!("USE {}", sides.name));
+        root.query("CREATE SEQUENCE q");
+        root.query("CREATE TABLE d (a BIGINT DEFAULT NEXTVAL(q), b INT)");
+        let (mut one, mut other) = (client(sides), client(sides));
+        one.query("INSERT INTO d (b) VALUES (1)");
+        for text in ["SELECT LASTVAL(q) IS NULL", "SELECT PREVIOUS VALUE FOR q IS NULL"] {
+            assert_eq!(other.value(text), "1", "{text}");
+            one.query("INSERT INTO d (b) VALUES (1)");
+        }
+    });
+}
+
+/// A table that a procedure makes of a SELECT draws numbers as well.
+#[test]
+fn tables_that_procedures_make() {
+    let tables = [
+        "CREATE PROCEDURE makes() CREATE TABLE m (a INT AUTO_INCREMENT PRIMARY KEY) SELECT 5 AS b UNION SELECT 6",
+        "CREATE TABLE n (v BIGINT)",
+    ];
+    both_sides("my_makes", 3, &tables, |sides| {
+        let mut root = sides.server.root();
+        for name in [&sides.name, &sides.twin] {
+            root.query(&format!("USE {name}"));
+            root.query("CREATE TRIGGER asks BEFORE INSERT ON n FOR EACH ROW SET NEW.v = LAST_INSERT_ID()");
+        }
+        let (mut talk, mut other) = (sides.talk(), client(sides));
+        talk.all(&["DO 1", "CALL makes()"]);
+        other.query("INSERT INTO n VALUES (7)");
+        assert_eq!(other.value("SELECT v FROM n"), "0");
+        other.query("DELETE FROM n");
+        talk.all(&["INSERT INTO n VALUES (7)", "SELECT v FROM n", "SELECT LAST_INSERT_ID()"]);
+    });
+}
+
+/// A definition is read as the server has read it.
+#[test]
+fn routines_in_other_character_sets() {
+    both_sides("my_charsets", 3, TABLES, |sides| {
+        let mut root = sides.server.root();
+        root.query(&format!("USE {}", sides.name));
+        let lock = format!("{}c", sides.name);
+        let bodies: [(&str, &[u8], &str); 3] =
+            [("sjis", b"\x81\x5F", "utf8mb4"), ("armscii8", b"x\xFF", "utf8mb4"), ("sjis", b"\x81\x5C", "binary")];
+        for (charset, letters, names) in bodies {
+            root.query(&format!("SET NAMES {charset}"));
+            root.query("DROP PROCEDURE IF EXISTS p");
+            let rest = format!("', GET_LOCK('{lock}', 1) -- '\n; END");
+            let text = [b"CREATE PROCEDURE p() BEGIN SELECT '", letters, rest.as_bytes()].concat();
+            assert!(root.command(&[&[3], &text[..]].concat())[0].error().is_none(), "{charset}");
+            let mut one = client(sides);
+            one.query(&format!("SET NAMES {names}"));
+            let _ = one.reply("CALL p()");
+            eventually(sides.proxy, &[("clients_pinned reason=\"opaque_code\"", 1.0)]);
+            drop(one);
+            let is_own = format!("SELECT IS_USED_LOCK('{lock}') <=> CONNECTION_ID()");
+            assert_eq!(client(sides).value(&is_own), "0", "{charset}");
         }
     });
 }

@@ -68,10 +68,10 @@ fn calm_ones_leave_their_connection() {
     with_routines("my_calm", 3, |sides| {
         let mut pair = pair_of(sides);
         for _ in 0..2 {
-            pair.free(&["CALL writes(5)", "SELECT a FROM t ORDER BY id", "CALL {db}.writes(6)", "call `results`"]);
+            pair.free(&["CALL writes(5)", "SELECT a FROM t ORDER BY id", "call `results`"]);
             pair.free(&["SET @z = 'a'", "CALL outs(5, @y, @z)", "SELECT @y, @z", "CALL sets(8)", "SELECT @x"]);
             pair.free(&["CALL nested(9)", "SELECT @x", "CALL nested(NULL)", "SELECT @x"]);
-            pair.free(&["SELECT doubled(a), {db}.doubled(2) FROM t ORDER BY id", "SELECT noted(4)", "SELECT @x"]);
+            pair.free(&["SELECT doubled(a), doubled(2) FROM t ORDER BY id", "SELECT noted(4)", "SELECT @x"]);
             pair.free(&[
                 "INSERT INTO t (id, a) VALUES (20, noted(5))",
                 "SELECT @x, @@insert_id",

@@ -190,6 +190,7 @@ fn my_120_settings_of_a_statement_and_sequences() {
         let script = [
             "SET STATEMENT sort_buffer_size = 300000 FOR SELECT @@sort_buffer_size",
             "SELECT @@sort_buffer_size",
+            "SET @a = 'none'",
             "SET STATEMENT sql_mode = '' FOR SET @a = @@sql_mode",
             "SELECT @a, @@sql_mode",
             "CREATE SEQUENCE s",

@@ -4,6 +4,7 @@
 //! What must come ahead of a text is sent ahead of any of these. They are refused for what is in their first part; what is found later
 //! keeps its client: a `KILL` as well, which means the database's numbers there. What they leave is not told apart by name.
 
+use super::hidden::Looks;
 use super::owed::{Effect, Kind, Owed};
 use super::send::{Fate, MOVING, UNCERTAIN};
 use super::{Client, Server};
@@ -44,7 +45,7 @@ impl Server {
             return Err(why);
         }
         // Whatever it does, and asks for.
-        if !self.anchor(client, out) {
+        if !self.hides_from(&Looks::AtAnything, client, out) || !self.anchor(client, out) {
             return Ok(Fate::Waits);
         }
         self.guard_values(client, out);

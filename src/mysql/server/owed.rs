@@ -117,7 +117,7 @@ pub(super) enum Effect {
     /// Last values are the client's own from here on.
     Guarded,
     /// So is the `LAST_INSERT_ID()`.
-    BringsInsertId,
+    Brings,
     /// What the client has set is known.
     Asks(Box<Question>),
     /// What a routine does is known.

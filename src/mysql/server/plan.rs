@@ -1,6 +1,7 @@
 //! What becomes of the state that a text makes: what goes along with its client, what the server is asked for, what is told apart by name
 //! and keeps the client as long as it is there, and what keeps it until it leaves.
 
+use super::hidden::Looks;
 use super::receive::{PARSE_ERROR, STOPPED};
 use super::routines::Called;
 use super::{Client, Server};
@@ -43,6 +44,8 @@ pub(super) struct Plan {
     pub(super) hides: bool,
     /// The server may tell nothing of what it changes.
     is_silent: bool,
+    /// What must not be another client's.
+    looks: Looks,
 }
 
 impl Plan {
@@ -102,7 +105,8 @@ impl Server {
                     if statement.has_kill {
                         return Err(ClientError::Unsupported { feature: "KILL" });
                     }
-                    intent = statement.intent;
+                    let looks_at_variables = intent.looks_at_variables || statement.intent.looks_at_variables;
+                    intent = Intent { looks_at_variables, ..statement.intent };
                     prepared = Some(text);
                     // What it leaves is not told apart.
                     told = Pins::NONE;
@@ -118,9 +122,10 @@ impl Server {
         if sets.is_some() {
             without(&mut intent, Pins::of(PinReason::Setting));
         }
-        let mut called = if is_one && !is_unknown { self.called(done, &mut intent, client) } else { Called::default() };
+        let called = if is_one && !is_unknown { self.called(done, &mut intent, client) } else { Called::default() };
         let mut unread = if is_one { readable(done, &mut intent) } else { Vec::new() };
-        unread.append(&mut called.variables);
+        let looks = self.looks((text, prepared), intent, &unread, &called.variables);
+        unread.extend_from_slice(&called.variables);
         let pins = intent.pins_when_sent.and(intent.pins_when_done);
         let makes_routines = self.may_make_routines(done, is_one && !is_opaque(pins));
         let renames = client.held.may_rename(done);
@@ -142,6 +147,7 @@ impl Server {
             may_track,
             hides,
             is_silent,
+            looks,
         })
     }
 
@@ -162,6 +168,9 @@ impl Server {
     ) -> Result<bool, ClientError> {
         if !plan.called.unread.is_empty() {
             self.read_routines(&plan.called.unread, client, out);
+            return Ok(false);
+        }
+        if !self.hides_from(&plan.looks, client, out) {
             return Ok(false);
         }
         if !self.will_ask(plan.sets.as_deref().unwrap_or_default(), client, out)
@@ -335,7 +344,7 @@ fn readable(text: &[u8], intent: &mut Intent) -> Vec<String> {
 }
 
 /// Nobody can see all that is done.
-fn is_opaque(pins: Pins) -> bool {
+pub(super) fn is_opaque(pins: Pins) -> bool {
     [PinReason::OpaqueCode, PinReason::Unreadable].into_iter().any(|reason| pins.contains(reason))
 }
 

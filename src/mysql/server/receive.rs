@@ -4,6 +4,7 @@
 //! read it so: an older one wants EOF packets behind columns and rows, and one without session trackers must not see any. Where
 //! a packet was added, those behind it are numbered anew.
 
+use super::hidden::Hidden;
 use super::owed::{Effect, Kind, Owed, Preparing, Stage};
 use super::{Client, File, Rest, Server};
 use crate::mysql::frame::{self, HEAD_BYTES, Head, PIECE_BYTES, Reader, packet};
@@ -495,7 +496,7 @@ impl Server {
                 out.write(|out| packet(out, &mut sequence, |out| message::client_error(&why, out)));
             }
             Effect::Nothing
-            | Effect::BringsInsertId
+            | Effect::Brings
             | Effect::Probes { .. }
             | Effect::Initialized
             | Effect::Prepares(_)
@@ -515,6 +516,7 @@ impl Server {
         self.is_anchored = false;
         self.tells_state = false;
         self.is_soiled = false;
+        self.hidden = Hidden::default();
     }
 
     /// The client is told this. The server's own words are nobody's refusal, and a transaction that failed was counted when it did.
@@ -600,7 +602,7 @@ impl Server {
                 self.has_read(reading.refused());
             }
             // Another client's would be taken for this one's.
-            Effect::Guarded | Effect::BringsInsertId => return Err(Violation::UnexpectedReply(mark::ERROR)),
+            Effect::Guarded | Effect::Brings => return Err(Violation::UnexpectedReply(mark::ERROR)),
             Effect::Statement { is_doubtful, uses, hold, may_change, hides, hides_last_value, sets, .. } => {
                 self.in_doubt |= was_open || is_doubtful;
                 self.saw_changes = may_change;

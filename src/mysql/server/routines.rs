@@ -21,6 +21,9 @@ const USES_MAX: u32 = 1_000;
 /// A statement that calls more, with all that these call, is code that can't be seen.
 const CALLED_MAX: usize = 32;
 
+/// Character sets in which the bytes of ASCII are ASCII's letters, and nothing else becomes one of these.
+const FAITHFUL: [&[u8]; 5] = [b"utf8mb4", b"utf8mb3", b"utf8", b"latin1", b"ascii"];
+
 /// Those that are known.
 #[derive(Debug, Default)]
 pub(super) struct Routines(BTreeMap<Routine, Known>);
@@ -61,8 +64,8 @@ impl Reading {
 
     /// The row has come.
     pub(super) fn row(&mut self, payload: &[u8]) {
-        /// Its name, its `sql_mode` and itself; more follows.
-        const COLUMNS: usize = 3;
+        /// Its name, its `sql_mode`, itself, and the character set that it was written in; more follows.
+        const COLUMNS: usize = 4;
         let mut reader = Reader(payload);
         let values = std::iter::from_fn(|| reader.value()).take(COLUMNS.saturating_sub(self.row.len()));
         self.row.extend(values.map(|value| value.map(<[u8]>::to_vec)));
@@ -75,9 +78,11 @@ impl Reading {
 
     /// What it says. Who may not see it is told nothing.
     fn calm(&self, mariadb: bool) -> Option<Calm> {
-        let [_, Some(modes), Some(definition)] = self.row.as_slice() else { return None };
+        let [_, Some(modes), Some(definition), Some(charset)] = self.row.as_slice() else { return None };
+        // The server turns it into the client's, and makes quotes and backslashes of what was none in others (`sjis`, `armscii8`).
+        let is_faithful = FAITHFUL.iter().any(|own| charset.eq_ignore_ascii_case(own));
         let is_readable = self.is_plain || definition.is_ascii();
-        body::read(self.routine.kind, definition, modes, mariadb).filter(|_| is_readable)
+        body::read(self.routine.kind, definition, modes, mariadb).filter(|_| is_readable && is_faithful)
     }
 }
 
@@ -115,7 +120,7 @@ impl Server {
     fn all_called(&self, routines: &[Routine], schema: &str) -> Option<Called> {
         let mut called = Called::default();
         let mut waiting: Vec<Routine> = Vec::new();
-        Self::find(routines, schema, &mut waiting)?;
+        self.find(routines, schema, &mut waiting)?;
         while let Some(routine) = waiting.pop() {
             if called.routines.contains(&routine) || called.unread.contains(&routine) {
                 continue;
@@ -127,7 +132,7 @@ impl Server {
                 None => called.unread.push(routine),
                 Some(known) => {
                     let schema = routine.schema.clone().unwrap_or_default();
-                    Self::find(&known.calm.as_ref()?.routines, &schema, &mut waiting)?;
+                    self.find(&known.calm.as_ref()?.routines, &schema, &mut waiting)?;
                     called.routines.push(routine);
                 }
             }
@@ -136,7 +141,7 @@ impl Server {
     }
 
     /// Where they are, called from this database.
-    fn find(routines: &[Routine], schema: &str, found: &mut Vec<Routine>) -> Option<()> {
+    fn find(&self, routines: &[Routine], schema: &str, found: &mut Vec<Routine>) -> Option<()> {
         let is_plain = |byte: u8| matches!(byte, b' '..=b'~') && byte != b'`';
         for routine in routines {
             let own = routine.schema.as_deref().unwrap_or(schema);
@@ -144,8 +149,9 @@ impl Server {
             if own.is_empty() || !own.bytes().all(is_plain) {
                 return None;
             }
-            // The server goes there and back, and tells of that as of any change. In MariaDB it may be a package's name, too.
-            if own != schema {
+            // The server goes there and back, and tells of that as of any change. In MariaDB it may be a package's name, of one in the
+            // database of that name as well.
+            if own != schema || self.is_mariadb && routine.schema.is_some() {
                 return None;
             }
             found.push(Routine { schema: Some(own.to_owned()), ..routine.clone() });

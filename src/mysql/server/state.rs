@@ -301,7 +301,7 @@ impl Server {
         let brings = !is_here && self.insert_id != Some(client.insert_id);
         if brings {
             let text = format!("SET SESSION last_insert_id = {}", client.insert_id);
-            self.query(text.as_bytes(), Effect::BringsInsertId, out);
+            self.query(text.as_bytes(), Effect::Brings, out);
             self.insert_id = Some(client.insert_id);
         }
         brings

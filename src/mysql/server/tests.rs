@@ -1,6 +1,7 @@
 //! The machine with both of its sides played by hand: bytes in, bytes out, whole and in pieces.
 
 mod attributes;
+mod hidden;
 mod long;
 mod lost;
 mod prepared;
@@ -40,6 +41,7 @@ fn server() -> Server {
             nonce: [0; 18],
             max_prepared_statements: 2,
             statement_key: [0; 16],
+            learned: Arc::default(),
         },
     });
     server.tells_state = true;

@@ -143,9 +143,14 @@ pub fn read(kind: RoutineKind, definition: &[u8], modes: &[u8], mariadb: bool) -
     }
     variables.sort();
     variables.dedup();
+    if variables.len() > mentions::MENTIONS_MAX {
+        return None;
+    }
     let has = |at: usize, word: &str| body.get(at).is_some_and(|token| is(token, word));
     let is_statement = |at: usize| body.get(at + 1).is_none_or(|next| next.kind != Kind::Open);
-    let makes_id = (0..body.len()).any(|at| (has(at, "insert") || has(at, "replace")) && is_statement(at));
+    // A table that is made of a SELECT as well.
+    let makes = ["insert", "replace", "create"];
+    let makes_id = (0..body.len()).any(|at| makes.iter().any(|word| has(at, word)) && is_statement(at));
     let asks = ["get", "warnings", "errors", "previous"];
     Some(Calm {
         variables,

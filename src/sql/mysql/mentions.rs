@@ -1,7 +1,7 @@
 //! What a text speaks of, however it is read: what may be a name or a word counts, in strings and comments as well.
 
 /// More are not gathered.
-const MENTIONS_MAX: usize = 32;
+pub const MENTIONS_MAX: usize = 32;
 /// Bytes of a name: 64 letters (<https://dev.mysql.com/doc/refman/9.7/en/user-variables.html>).
 const NAME_BYTES_MAX: usize = 64;
 

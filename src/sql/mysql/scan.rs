@@ -62,6 +62,8 @@ struct Current {
     awaits_argument: bool,
     /// The name of `@@name` is read.
     names_setting: bool,
+    /// Between the variables that an `INTO` sets.
+    is_in_into: bool,
 }
 
 /// The last token, and what it says about the next.
@@ -223,6 +225,7 @@ impl Scan {
     /// What counts wherever it stands.
     fn effects(&mut self, token: Token<'_>, word: Word, before: &[u8]) {
         let previous = self.statement.previous;
+        self.variable(word);
         self.set(token, word);
         self.setting(token, word);
         if std::mem::take(&mut self.statement.awaits_argument) {
@@ -306,6 +309,20 @@ impl Scan {
         self.pin(PinReason::OpaqueCode);
         let intent = &mut self.found.intent;
         (intent.asks_sequence, intent.draws_sequence, intent.hides_last_value) = (true, true, true);
+    }
+
+    /// A user variable is set, or looked at.
+    fn variable(&mut self, word: Word) {
+        let before = self.statement.previous.word;
+        let now = &mut self.statement;
+        let is_listed = now.is_in_into && before == Word::Comma;
+        now.is_in_into = match word {
+            Word::Variable => before == Word::Into || is_listed,
+            _other => now.is_in_into && word == Word::Comma,
+        };
+        let is_target =
+            now.is_in_into || matches!(now.set, Set::Target { .. }) || now.head.words().first() == Some(&Word::Get);
+        self.found.intent.looks_at_variables |= word == Word::Variable && !is_target;
     }
 
     fn set(&mut self, token: Token<'_>, word: Word) {

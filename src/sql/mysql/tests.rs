@@ -238,6 +238,27 @@ fn user_variables() {
     ]);
 }
 
+/// What only sets them looks at none.
+#[test]
+fn user_variables_that_are_looked_at() {
+    for (text, expected) in [
+        ("SELECT @a", true),
+        ("SET @a = @b", true),
+        ("SET @a = 1, @b := 'x@y'", false),
+        ("SET @a = (@b := 1)", true),
+        ("SELECT FOUND_ROWS(), 2 INTO @a, @b", false),
+        ("SELECT 1 INTO @a FROM t WHERE b = @c", true),
+        ("GET DIAGNOSTICS @a = ROW_COUNT", false),
+        ("EXECUTE s USING @a", true),
+        ("SELECT '@a', @@sql_mode", false),
+        ("SELECT 1 /*! , @a */", true),
+        ("CREATE PROCEDURE p() SELECT @a", false),
+        ("INSERT INTO t VALUES (1, 2, 3, 4, 5, 6, 7, @a)", true),
+    ] {
+        assert_eq!(classify(text.as_bytes(), Dialect::default()).intent.looks_at_variables, expected, "{text}");
+    }
+}
+
 #[test]
 fn what_lives_on_the_connection() {
     check(&[

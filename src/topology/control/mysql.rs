@@ -15,6 +15,7 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, OptsBuilder, Row, Value};
@@ -81,6 +82,7 @@ where
         // None is prepared here.
         max_prepared_statements: 0,
         statement_key: [0; 16],
+        learned: Arc::default(),
     };
     let (timeout, log_in) = (way.timeout(), way.clone());
     let log_in = move |secret| -> LoggingIn {

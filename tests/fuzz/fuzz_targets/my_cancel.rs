@@ -26,6 +26,7 @@ fn play(control: u8, pieces: &[&[u8]]) -> (usize, String) {
         nonce: [0; 18],
         max_prepared_statements: 1,
         statement_key: [0; 16],
+        learned: std::sync::Arc::default(),
     };
     let mut cancel = Cancel::new(77, options);
     let (mut input, mut out, mut is_tls) = (Vec::new(), Vec::new(), false);

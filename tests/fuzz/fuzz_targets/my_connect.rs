@@ -32,6 +32,7 @@ fn play(control: u8, pieces: &[&[u8]]) -> (usize, String) {
         nonce: [0; 18],
         max_prepared_statements: 1,
         statement_key: [0; 16],
+        learned: std::sync::Arc::default(),
     });
     let (mut input, mut out, mut is_tls) = (Vec::new(), Vec::new(), false);
     for piece in pieces {

@@ -193,6 +193,7 @@ impl World {
                 nonce: [0; 18],
                 max_prepared_statements: 1,
                 statement_key: [0; 16],
+                learned: std::sync::Arc::default(),
             },
         });
         let mut books = Books { tells_progress: control & 32 != 0, ..Books::default() };

@@ -33,6 +33,7 @@ fn play(control: u8, pieces: &[&[u8]]) -> (usize, String) {
         nonce: [0; 18],
         max_prepared_statements: 1,
         statement_key: [0; 16],
+        learned: std::sync::Arc::default(),
     });
     let (mut input, mut out) = (Vec::new(), Vec::new());
     for piece in pieces {

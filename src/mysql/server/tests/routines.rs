@@ -16,6 +16,7 @@ impl Server {
         let mut row = vec![0xFB];
         put_string(&mut row, b"");
         put_string(&mut row, format!("CREATE PROCEDURE `{name}`() {body}").as_bytes());
+        put_string(&mut row, b"utf8mb4");
         let mut reading = Reading::new(routine, true);
         reading.row(&row);
         self.has_read(reading);
@@ -30,6 +31,11 @@ impl Bench {
 
     /// The server says what a routine is: then what it hears next.
     fn defined(&mut self, kind: &str, definition: Option<&str>) -> Vec<String> {
+        self.defined_in("utf8mb4", kind, definition)
+    }
+
+    /// The same of one that was written in this character set.
+    fn defined_in(&mut self, charset: &str, kind: &str, definition: Option<&str>) -> Vec<String> {
         let mut row = Vec::new();
         put_string(&mut row, kind.as_bytes());
         put_string(&mut row, b"STRICT_TRANS_TABLES");
@@ -37,7 +43,7 @@ impl Bench {
             Some(body) => put_string(&mut row, format!("CREATE DEFINER=`a`@`%` {kind} `x`() {body}").as_bytes()),
             None => row.push(0xFB),
         }
-        put_string(&mut row, b"utf8mb4");
+        put_string(&mut row, charset.as_bytes());
         let columns: Vec<Vec<u8>> = std::iter::repeat_n(column(), 4).collect();
         let status = self.server.status | AUTO;
         let answer = [&[count(4)], &columns[..], &[row, ok(mark::EOF, status)]].concat();
@@ -110,6 +116,29 @@ fn what_may_do_anything_pins() {
         assert!(bench.done(&ok(mark::OK, AUTO)).contains(PinReason::OpaqueCode));
         assert_eq!(bench.hears_of("CALL q()"), ["CALL q()"]);
         bench.done(&ok(mark::OK, AUTO));
+    }
+}
+
+/// In others than these the server makes a quote of what was none when it read the definition itself.
+#[test]
+fn character_sets_of_definitions() {
+    for (charset, expected) in
+        [("utf8mb3", Pins::NONE), ("latin1", Pins::NONE), ("sjis", CODE), ("armscii8", CODE), ("binary", CODE)]
+    {
+        let mut bench = Bench::new(MODERN, usize::MAX);
+        bench.hears_of("CALL q()");
+        assert_eq!(bench.defined_in(charset, "PROCEDURE", Some("SELECT 1")), ["CALL q()"]);
+        assert_eq!(bench.done(&ok(mark::OK, AUTO)).common(CODE), expected, "{charset}");
+    }
+}
+
+/// In MariaDB what stands in front of a routine's name may be a package's.
+#[test]
+fn names_of_packages() {
+    for (is_mariadb, expected) in [(false, "SHOW CREATE PROCEDURE `orders`.`q`"), (true, "CALL orders.q()")] {
+        let mut bench = Bench::new(MODERN, usize::MAX);
+        bench.server.is_mariadb = is_mariadb;
+        assert_eq!(bench.hears_of("CALL orders.q()"), [expected]);
     }
 }
 

@@ -377,6 +377,22 @@ fn behind_a_failure_in_a_pipeline() {
     assert_eq!(texts(&bench.attach()), ["", AS_NEW]);
 }
 
+/// So it is if something of the proxy's own, or another change of the client's, comes before the ping.
+#[test]
+fn behind_a_failure_and_another_change() {
+    for (text, expected) in [("SET sort_buffer_size = 300000", &["", AS_NEW][..]), ("SELECT 1", &[])] {
+        let mut bench = Bench::new(MODERN, usize::MAX);
+        bench.says(&says(command::QUERY, b"INSERT INTO t VALUES (1)"));
+        bench.hears(&packets(1, &[err(1048)]));
+        bench.says(&says(command::QUERY, text.as_bytes()));
+        bench.hears(&packets(1, &[tells(STATE)]));
+        let is_kept = !bench.client.pins.without(Pins::of(PinReason::Sequence)).is_empty();
+        assert_eq!(is_kept, expected.is_empty(), "{text}");
+        bench.client = client(MODERN, 2);
+        assert_eq!(texts(&bench.attach()), expected, "{text}");
+    }
+}
+
 /// What sqlx says as it connects.
 #[test]
 fn a_mode_among_other_settings() {

@@ -54,7 +54,7 @@ fn calm_ones() {
         ("BEGIN SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'x', MYSQL_ERRNO = 5; END", "-"),
         ("IF a THEN UPDATE t SET time_zone = 1; ELSE SELECT 1 FROM t FOR UPDATE; END IF", "-"),
         ("SELECT 1 FROM t LOCK IN SHARE MODE", "-"),
-        ("BEGIN TRUNCATE t; CREATE TABLE IF NOT EXISTS u (a INT, KEY k (a)); END", "-"),
+        ("BEGIN TRUNCATE t; CREATE TABLE IF NOT EXISTS u (a INT, KEY k (a)); END", "makes_id"),
         ("SELECT LAST_INSERT_ID() INTO a", "asks_id"),
         ("UPDATE t SET a = LAST_INSERT_ID(a + 1)", "sets_id"),
         ("SELECT ROW_COUNT(), @@identity INTO a, a", "asks"),

@@ -1,0 +1,54 @@
+//! What connections to one target have found out about those who use it, and keep for one another.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+/// More names are not kept.
+const NAMES_MAX: usize = 32;
+
+/// See [`ConnectOptions::learned`](super::ConnectOptions::learned).
+#[derive(Debug, Default)]
+pub struct Learned {
+    is_any: AtomicBool,
+    variables: Mutex<BTreeSet<String>>,
+}
+
+impl Learned {
+    /// Clients have looked at these variables, which code that no text names may have set before: as far as there is room.
+    pub fn add<'a>(&self, names: impl Iterator<Item = &'a str>) {
+        let mut variables = self.variables.lock().unwrap_or_else(PoisonError::into_inner);
+        for name in names {
+            if variables.len() < NAMES_MAX && !variables.contains(name) {
+                variables.insert(name.to_owned());
+            }
+        }
+        self.is_any.store(!variables.is_empty(), Ordering::Relaxed);
+    }
+
+    /// All that have been looked at.
+    #[must_use]
+    pub fn variables(&self) -> BTreeSet<String> {
+        // Mostly there are none.
+        if !self.is_any.load(Ordering::Relaxed) {
+            return BTreeSet::new();
+        }
+        self.variables.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Learned, NAMES_MAX};
+
+    #[test]
+    fn so_many_are_kept() {
+        let learned = Learned::default();
+        assert!(learned.variables().is_empty());
+        learned.add(["@b", "@a", "@b"].into_iter());
+        assert_eq!(Vec::from_iter(learned.variables()), ["@a", "@b"]);
+        let many: Vec<String> = (0..NAMES_MAX).map(|number| format!("@c{number}")).collect();
+        learned.add(many.iter().map(String::as_str));
+        assert_eq!(learned.variables().len(), NAMES_MAX);
+    }
+}
