@@ -261,6 +261,7 @@ impl ServerSide for Server {
             self.foreign_values |= self.client.is_some() || client.insert_id != 0;
             self.own_values = false;
             self.hidden.change_hands();
+            self.renew_routines();
             self.client = Some(client.id());
             self.prepared.disown();
             self.is_anchored = false;

@@ -1,7 +1,7 @@
 //! What connections to one target have found out about those who use it, and keep for one another.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 /// More names are not kept.
@@ -10,11 +10,23 @@ const NAMES_MAX: usize = 32;
 /// See [`ConnectOptions::learned`](super::ConnectOptions::learned).
 #[derive(Debug, Default)]
 pub struct Learned {
+    routines_version: AtomicU64,
     is_any: AtomicBool,
     variables: Mutex<BTreeSet<String>>,
 }
 
 impl Learned {
+    /// A statement has been executed that may have made stored routines, or dropped some.
+    pub fn made_routines(&self) {
+        self.routines_version.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// As long as it is the same, nobody here has made any.
+    #[must_use]
+    pub fn routines_version(&self) -> u64 {
+        self.routines_version.load(Ordering::Relaxed)
+    }
+
     /// Clients have looked at these variables, which code that no text names may have set before: as far as there is room.
     pub fn add<'a>(&self, names: impl Iterator<Item = &'a str>) {
         let mut variables = self.variables.lock().unwrap_or_else(PoisonError::into_inner);

@@ -214,6 +214,7 @@ impl Server {
             uses,
             releases: false,
             may_change: plan.may_change(),
+            makes_routines: plan.makes_routines,
             hides_last_value: plan.intent.hides_last_value,
             hides: plan.hides,
             sets: plan.sets.map(Vec::into_boxed_slice),

@@ -61,6 +61,7 @@ impl Server {
             sets: None,
             hides_last_value: false,
             may_change: true,
+            makes_routines: false,
             hides: true,
             hold: None,
         };
@@ -107,7 +108,15 @@ impl Server {
         if let Some(Owed {
             effect:
                 Effect::Statement {
-                    pins, is_doubtful, boundary, loads_file, releases, may_change, hides_last_value, ..
+                    pins,
+                    is_doubtful,
+                    boundary,
+                    loads_file,
+                    releases,
+                    may_change,
+                    hides_last_value,
+                    makes_routines,
+                    ..
                 },
             ..
         }) = self.owed.back_mut()
@@ -116,6 +125,8 @@ impl Server {
             *may_change = renames || !all.is_empty();
             *is_doubtful = *may_change || intent.draws_sequence || statement.may_begin();
             *hides_last_value = intent.hides_last_value;
+            // What makes some commits.
+            *makes_routines = statement.may_end_transaction;
             *boundary = Boundary::of(&statement);
             *loads_file = may_load;
             *releases = statement.releases();

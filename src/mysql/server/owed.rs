@@ -77,6 +77,8 @@ pub(super) enum Effect {
         sets: Option<Box<[Change]>>,
         /// It may change something of the session, which is seen to.
         may_change: bool,
+        /// Routines may be others behind it.
+        makes_routines: bool,
         /// What it leaves as `LAST_INSERT_ID()` its answer may not say.
         hides_last_value: bool,
         /// It may run code that it does not name, which may change more.

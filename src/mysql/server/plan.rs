@@ -3,7 +3,7 @@
 
 use super::hidden::Looks;
 use super::receive::{PARSE_ERROR, STOPPED};
-use super::routines::Called;
+use super::routines::{self, Called};
 use super::{Client, Server};
 use crate::mysql::held::Held;
 use crate::mysql::unread::Unread;
@@ -32,8 +32,10 @@ pub(super) struct Plan {
     pub(super) hold: Option<Hold>,
     /// What it calls that is known, or must be read first.
     called: Called,
-    /// Routines may be others behind it.
-    makes_routines: bool,
+    /// Nobody knows what routines are behind it.
+    forgets_routines: bool,
+    /// Routines may be others behind it, on all connections.
+    pub(super) makes_routines: bool,
     /// Temporary tables may have other names behind it.
     renames: bool,
     /// Texts may be written in another character set behind it.
@@ -127,7 +129,9 @@ impl Server {
         let looks = self.looks((text, prepared), intent, &unread, &called.variables);
         unread.extend_from_slice(&called.variables);
         let pins = intent.pins_when_sent.and(intent.pins_when_done);
-        let makes_routines = self.may_make_routines(done, is_one && !is_opaque(pins));
+        let is_clear = is_one && !is_opaque(pins);
+        let forgets_routines = routines::may_make_routines(done, is_clear);
+        let makes_routines = routines::makes_routines(done, is_clear);
         let renames = client.held.may_rename(done);
         let may_set_charset = may_set_charset(done, intent);
         // Routines have texts that fire triggers.
@@ -141,6 +145,7 @@ impl Server {
             sets,
             hold,
             called,
+            forgets_routines,
             makes_routines,
             renames,
             may_set_charset,
@@ -182,7 +187,7 @@ impl Server {
             self.guard_values(client, out);
         }
         self.uses_routines(&plan.called.routines);
-        if plan.makes_routines {
+        if plan.forgets_routines {
             self.forget_routines();
         }
         client.may_have_set(plan.unread.clone());

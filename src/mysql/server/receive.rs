@@ -410,7 +410,10 @@ impl Server {
         }
         let Some(Owed { effect, added, .. }) = self.pop() else { return Ok(()) };
         match effect {
-            Effect::Statement { pins, uses, releases, sets, hold, hides_last_value, .. } => {
+            Effect::Statement { pins, uses, releases, sets, hold, hides_last_value, makes_routines, .. } => {
+                if makes_routines {
+                    self.options.learned.made_routines();
+                }
                 if let Some(sets) = sets {
                     self.has_set(&sets, client.as_deref_mut());
                 }
@@ -603,7 +606,21 @@ impl Server {
             }
             // Another client's would be taken for this one's.
             Effect::Guarded | Effect::Brings => return Err(Violation::UnexpectedReply(mark::ERROR)),
-            Effect::Statement { is_doubtful, uses, hold, may_change, hides, hides_last_value, sets, .. } => {
+            Effect::Statement {
+                is_doubtful,
+                uses,
+                hold,
+                may_change,
+                hides,
+                hides_last_value,
+                sets,
+                makes_routines,
+                ..
+            } => {
+                if makes_routines {
+                    // The first of several statements may have.
+                    self.options.learned.made_routines();
+                }
                 self.in_doubt |= was_open || is_doubtful;
                 self.saw_changes = may_change;
                 // It may have drawn one.

@@ -10,6 +10,7 @@ use crate::mysql::frame::Reader;
 use crate::protocol::{ClientSide, Intent, Out, PinReason, Pins};
 use crate::sql::mysql::body::{self, Calm};
 use crate::sql::mysql::calls::{self, Routine, RoutineKind};
+use crate::sql::mysql::mentions;
 use crate::sql::mysql::settings::{RESULTS, SCHEMA};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -26,7 +27,11 @@ const FAITHFUL: [&[u8]; 5] = [b"utf8mb4", b"utf8mb3", b"utf8", b"latin1", b"asci
 
 /// Those that are known.
 #[derive(Debug, Default)]
-pub(super) struct Routines(BTreeMap<Routine, Known>);
+pub(super) struct Routines {
+    known: BTreeMap<Routine, Known>,
+    /// See [`Learned::routines_version`](crate::protocol::Learned::routines_version).
+    version: u64,
+}
 
 #[derive(Debug)]
 struct Known {
@@ -105,7 +110,7 @@ impl Server {
         let reasons = Pins::of(PinReason::OpaqueCode);
         intent.pins_when_sent = intent.pins_when_sent.without(reasons);
         intent.pins_when_done = intent.pins_when_done.without(reasons);
-        let calms = || called.routines.iter().filter_map(|routine| self.routines.0.get(routine)?.calm.as_ref());
+        let calms = || called.routines.iter().filter_map(|routine| self.routines.known.get(routine)?.calm.as_ref());
         intent.asks_sequence = calls.asks || calms().any(|calm| calm.asks);
         let variables = calms().flat_map(|calm| calm.variables.clone()).collect();
         // What a function makes of it is gone at its end.
@@ -128,7 +133,7 @@ impl Server {
             if called.routines.len() + called.unread.len() == CALLED_MAX {
                 return None;
             }
-            match self.routines.0.get(&routine) {
+            match self.routines.known.get(&routine) {
                 None => called.unread.push(routine),
                 Some(known) => {
                     let schema = routine.schema.clone().unwrap_or_default();
@@ -175,36 +180,46 @@ impl Server {
     /// The server has answered, or refused to.
     pub(super) fn has_read(&mut self, reading: Reading) {
         let calm = reading.calm(self.is_mariadb).map(Arc::new);
-        if self.routines.0.len() == ROUTINES_MAX {
-            self.routines.0.clear();
+        if self.routines.known.len() == ROUTINES_MAX {
+            self.routines.known.clear();
         }
-        self.routines.0.insert(reading.routine, Known { calm, uses: 0 });
+        self.routines.known.insert(reading.routine, Known { calm, uses: 0 });
     }
 
     /// A statement is sent that calls these.
     pub(super) fn uses_routines(&mut self, routines: &[Routine]) {
         for routine in routines {
-            let Some(known) = self.routines.0.get_mut(routine) else { continue };
+            let Some(known) = self.routines.known.get_mut(routine) else { continue };
             known.uses += 1;
             if known.uses == USES_MAX {
-                self.routines.0.remove(routine);
+                self.routines.known.remove(routine);
             }
         }
     }
 
-    /// A text may make routines anew. `is_clear`: it is one statement, and not code that can't be seen.
-    pub(super) fn may_make_routines(&self, text: &[u8], is_clear: bool) -> bool {
-        if self.routines.0.is_empty() {
-            return false;
+    /// A client gets the connection: on others routines may have been made anew since.
+    pub(super) fn renew_routines(&mut self) {
+        let version = self.options.learned.routines_version();
+        if self.routines.version != version {
+            self.routines = Routines { known: BTreeMap::new(), version };
         }
-        let first: Vec<u8> = text.trim_ascii_start().iter().take(6).map(u8::to_ascii_lowercase).collect();
-        let makes = ["create", "alter", "drop"].iter().any(|word| first.starts_with(word.as_bytes()));
-        let is_plain = first.first().is_some_and(u8::is_ascii_alphabetic);
-        makes || !is_clear || !is_plain
     }
 
     /// Nobody knows what they are.
     pub(super) fn forget_routines(&mut self) {
-        self.routines.0.clear();
+        self.routines.known.clear();
     }
+}
+
+/// A text may make routines anew. `is_clear`: it is one statement, and not code that can't be seen.
+pub(super) fn may_make_routines(text: &[u8], is_clear: bool) -> bool {
+    let makes = ["create", "alter", "drop"].into_iter().any(|word| mentions::begins(text, word));
+    let is_plain = text.trim_ascii_start().first().is_some_and(u8::is_ascii_alphabetic);
+    makes || !is_clear || !is_plain
+}
+
+/// The same, and its words speak of them.
+pub(super) fn makes_routines(text: &[u8], is_clear: bool) -> bool {
+    let words = ["procedure", "function", "package", "database", "schema"];
+    may_make_routines(text, is_clear) && words.into_iter().any(|word| mentions::has(text, word))
 }

@@ -291,6 +291,7 @@ impl Server {
                 let effect = Effect::Statement {
                     pins: plan.intent.pins_when_done.without(plan.told),
                     may_change,
+                    makes_routines: plan.makes_routines,
                     hides_last_value: plan.intent.hides_last_value,
                     hides: plan.hides,
                     hold: plan.hold.map(Box::new),
@@ -321,6 +322,7 @@ impl Server {
                     releases: false,
                     sets,
                     may_change: true,
+                    makes_routines: false,
                     hides_last_value: false,
                     hides: false,
                     hold: None,

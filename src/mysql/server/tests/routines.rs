@@ -221,6 +221,23 @@ fn one_may_be_made_anew() {
         bench.done(&ok(mark::OK, AUTO));
         assert_eq!(bench.hears_of("CALL p()"), ["SHOW CREATE PROCEDURE `orders`.`p`"], "{text}");
     }
+    // On another connection, of which this one hears as it changes hands.
+    for (text, expected) in [
+        ("DROP PROCEDURE p", "SHOW CREATE PROCEDURE `orders`.`p`"),
+        ("CREATE DATABASE d", "SHOW CREATE PROCEDURE `orders`.`p`"),
+        ("CREATE TABLE a (b INT)", "CALL p()"),
+    ] {
+        let mut bench = Bench::new(MODERN, usize::MAX);
+        let here = std::mem::replace(&mut bench.server, server());
+        bench.server.options.learned = Arc::clone(&here.options.learned);
+        bench.attach();
+        bench.hears_of(text);
+        bench.done(&ok(mark::OK, AUTO));
+        bench.server = here;
+        bench.client = client(MODERN, 2);
+        bench.attach();
+        assert_eq!(bench.hears_of("CALL p()"), [expected], "{text}");
+    }
     // By somebody else.
     let mut bench = Bench::new(MODERN, usize::MAX);
     for _ in 0..1_000 {
