@@ -9,6 +9,7 @@ mod execute;
 mod hidden;
 mod long;
 mod lost;
+mod outcome;
 mod owed;
 mod plan;
 mod prepared;

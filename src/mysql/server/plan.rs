@@ -2,7 +2,7 @@
 //! and keeps the client as long as it is there, and what keeps it until it leaves.
 
 use super::hidden::Looks;
-use super::receive::{PARSE_ERROR, STOPPED};
+use super::outcome::{PARSE_ERROR, STOPPED};
 use super::routines::{self, Called};
 use super::{Client, Server};
 use crate::mysql::held::Held;
