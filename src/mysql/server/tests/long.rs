@@ -10,7 +10,7 @@ fn query(text: &[u8]) -> Vec<u8> {
     let mut rest = &payload[..];
     loop {
         let (piece, behind) = rest.split_at(rest.len().min(PIECE_BYTES));
-        frame_piece(&mut out, sequence, piece);
+        super::results::frame_piece(&mut out, sequence, piece);
         (rest, sequence) = (behind, sequence + 1);
         if piece.len() < PIECE_BYTES {
             return out;
