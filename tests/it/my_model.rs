@@ -174,10 +174,11 @@ fn leaves_nothing(sides: &Sides<'_>) -> Result<(), String> {
     for client in &mut clients {
         direct.query("BEGIN");
         for text in texts::LEFT {
-            let [one, other] = [(&mut direct, &sides.twin), (&mut *client, &sides.name)].map(|(wire, name)| {
+            let both = [(&mut direct, &sides.twin), (&mut *client, &sides.name)].map(|(wire, name)| {
                 let packets = wire.reply(&text.replace("{c}", "0").replace("{db}", name));
                 packets.into_iter().map(|packet| renamed(packet, &sides.twin, &sides.name)).collect::<Vec<_>>()
             });
+            let [one, other] = known::masked(&Step::Queries(Vec::new()), text, both);
             if one != other {
                 return Err(format!("left behind: {text}{}", twins::difference(&one, &other)));
             }
