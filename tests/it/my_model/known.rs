@@ -109,7 +109,11 @@ fn mask(step: &Step, text: &str, [told, found]: Both<&mut Shape>) {
         without_digits(&mut found.head);
         if text.contains('?') {
             // "A statement is prepared under the settings that its client has as it executes it."
-            [&mut told.head, &mut found.head].into_iter().flatten().for_each(without_width);
+            let has_variables = text.contains('@');
+            [&mut told.head, &mut found.head]
+                .into_iter()
+                .flatten()
+                .for_each(|column| without_width(column, has_variables));
         }
         if text.starts_with("CALL outs(") && told.rows.len() == found.rows.len() {
             // MariaDB cuts a parameter off at the length that it had before, unless its type is said again, as the proxy does.
@@ -170,7 +174,7 @@ fn without_warnings(packet: &mut Packet) {
     match payload[..] {
         [0x00, 0, 0, _, _, _, _, ..] => payload[5..7].fill(0),
         [0xFE, _, _, _, _] => payload[1..3].fill(0),
-        [0xFE, 0, 0, _, _, _, _] => payload[5..7].fill(0),
+        [0xFE, 0, 0, _, _, _, _, ..] => payload[5..7].fill(0),
         _ => {}
     }
     packet.payload = payload.into();
@@ -217,12 +221,16 @@ fn without_type(column: &mut Packet) {
     column.payload.truncate(column.payload.len().saturating_sub(13));
 }
 
-/// Of a column with parameters in it: as many letters as the bytes of the character set have room for.
-fn without_width(column: &mut Packet) {
+/// Of a column with parameters in it: as many letters as the bytes of the character set have room for. How long a string it is of a
+/// variable depends on whether that was there, if only NULL, when the statement was prepared.
+fn without_width(column: &mut Packet, is_variable: bool) {
     // What is of a fixed length: that, a character set, the width, a type, flags, decimals, nothing.
     let mut payload = column.payload.to_vec();
-    if let Some([12, _, _, width @ .., _, _, _, _, _, _]) = payload.last_chunk_mut::<13>() {
+    if let Some([12, _, _, width @ .., kind, _, _, _, _, _]) = payload.last_chunk_mut::<13>() {
         width.fill(0);
+        if is_variable && matches!(kind, 249..=254) {
+            *kind = 253;
+        }
         column.payload = payload.into();
     }
 }
