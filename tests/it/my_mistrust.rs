@@ -97,6 +97,14 @@ fn locks_that_are_still_there() {
             &["SET character_set_results = ucs2", "SELECT GET_LOCK('{db}a', 0)"],
             &["/* get_lock */ LOCK TABLES t READ", "SELECT RELEASE_ALL_LOCKS()"],
             &["SELECT GET_LOCK('{db}a', 0); LOCK TABLES u READ", "SELECT RELEASE_ALL_LOCKS()"],
+            // MariaDB's.
+            &[
+                "BEGIN",
+                "SET sql_mode = CONCAT('MS', 'SQL')",
+                "SELECT 1 AS ['], GET_LOCK('{db}a', 0), 2 AS [']",
+                "SET sql_mode = DEFAULT",
+                "COMMIT",
+            ],
         ] {
             let (mut one, mut other) = (client(sides), client(sides));
             for sql in script {

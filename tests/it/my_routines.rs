@@ -4,6 +4,7 @@
 use crate::harness::measure::eventually;
 use crate::harness::mysql::beside::{Pair, Sides, app, both_sides};
 use crate::harness::mysql::wire::MyWire;
+use sluicegate::demo::my_servers::Flavour;
 use sluicegate::demo::servers::APP;
 
 const SETUP: &[&str] = &[
@@ -129,6 +130,27 @@ fn wild_ones_keep_it() {
             root.query(&format!("CREATE FUNCTION {name}.doubled(x INT) RETURNS INT DETERMINISTIC NO SQL RETURN 2 * x"));
         }
         pair_of(sides).kept(&["SELECT doubled(4)"]);
+    });
+}
+
+/// A procedure made in a mode that quotes names as no other does.
+#[test]
+fn names_in_brackets() {
+    with_routines("my_brackets", 3, |sides| {
+        if sides.server.flavour() != Flavour::MariaDb {
+            return;
+        }
+        let (mut one, mut other) = (pair_of(sides).other, pair_of(sides).other);
+        let mut direct = MyWire::connect(sides.server.address(), &app().database(&sides.name)).unwrap();
+        direct.query("SET sql_mode = MSSQL");
+        direct.query(&format!(
+            "CREATE PROCEDURE p() BEGIN SELECT 1 AS ['], GET_LOCK('{}', 1), 2 AS [']; END",
+            sides.name
+        ));
+        one.reply("CALL p()");
+        drop(one);
+        let lock = format!("SELECT IS_USED_LOCK('{}') <=> CONNECTION_ID()", sides.name);
+        assert_eq!(other.value(&lock), "0");
     });
 }
 

@@ -258,6 +258,8 @@ mod tests {
             ("SELECT `abs`(1)", Some("f:abs")),
             ("CALL p('é', \"x\")", Some("p:p")),
             ("CALL p('a''b') -- f(1)", Some("p:p")),
+            // In brackets: who knows.
+            ("SELECT f(1) AS [']", None),
             // What can't be told.
             ("SELECT 1", None),
             ("CALL", None),

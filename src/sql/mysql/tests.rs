@@ -318,6 +318,21 @@ fn code_that_cannot_be_seen() {
     }
 }
 
+/// They quote names in `MSSQL`, a mode of MariaDB's, and mean nothing in any other.
+#[test]
+fn brackets() {
+    for (sql, mysql, mariadb) in [
+        ("SELECT 1 AS ['], GET_LOCK('a', 1), 2 AS [']", "1", "1 !unreadable asks draws ends"),
+        ("SELECT 1 AS [a]", "1", "1 !unreadable asks draws ends"),
+        ("SELECT @[", "1", "1 !unreadable asks draws ends"),
+        ("SELECT '[', \"[\", `[`, @'[' /* [ */ -- [", "1", "1"),
+        ("SELECT a->'$[0]' FROM t", "1", "1"),
+    ] {
+        assert_eq!(reading(classify(sql.as_bytes(), MYSQL)), mysql, "{sql}");
+        assert_eq!(reading(classify(sql.as_bytes(), MARIADB)), mariadb, "{sql}");
+    }
+}
+
 #[test]
 fn last_values() {
     for sql in [
@@ -685,6 +700,7 @@ pub(super) fn text() -> impl Strategy<Value = Vec<u8>> {
         "\u{e9}",
         "STATEMENT",
         "FOR",
+        "[",
     ];
     let piece = prop_oneof![
         12 => proptest::sample::select(pieces.to_vec()).prop_map(|piece| piece.as_bytes().to_vec()),

@@ -145,6 +145,9 @@ fn modes() {
     assert_eq!(told(names, b"ANSI_QUOTES", false), "wild");
     assert_eq!(told("SELECT \"x\"('1')", b"ansi_quotes", false), "wild");
     assert_eq!(told("SELECT 1", b"PIPES_AS_CONCAT,ORACLE", true), "wild");
+    for mssql in ["BEGIN SELECT 1 AS ['], GET_LOCK('a', 1), 2 AS [']; END", "SELECT 1"] {
+        assert_eq!(told(mssql, b"PIPES_AS_CONCAT,ANSI_QUOTES,IGNORE_SPACE,MSSQL", true), "wild");
+    }
 }
 
 #[test]

@@ -100,6 +100,7 @@ fn every_cut_of_what_is_awkward() {
         "SELECT $$ ; KILL 5 $$, $a, a$b",
         "SELECT /*+ NO_INDEX(`a`) */ 1",
         "SELECT */ 1",
+        "SELECT 1 AS [a]",
     ] {
         for flags in 0..32_u8 {
             let is = |bit: u8| flags & 1 << bit != 0;
