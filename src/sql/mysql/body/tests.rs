@@ -62,6 +62,9 @@ fn calm_ones() {
         ("WHILE (a) DO SET a = a - 1; END WHILE", "-"),
         ("REPEAT SET a = a - 1; UNTIL (a) END REPEAT", "-"),
         ("CASE a WHEN 1 THEN SET a = 2; ELSE BEGIN END; END CASE", "-"),
+        ("IF (a) THEN SET a = 1; ELSEIF (d) THEN SET a = 2; END IF", "-"),
+        ("REPEAT SET a = until(1); UNTIL (a) OR until (2) END REPEAT", "f:until"),
+        ("SELECT COUNT(*), COUNT (1) INTO a, a", "f:count"),
     ] {
         assert_eq!(told(body, MODES, true), expected, "{body}");
         assert_eq!(told(body, MODES, false), expected, "{body}");
