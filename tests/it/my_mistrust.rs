@@ -1,5 +1,6 @@
 //! What a client of MySQL's or MariaDB's could leave to the next one on its connection by texts that hide, or do by halves, what they do.
 
+use crate::harness::measure::eventually;
 use crate::harness::mysql::beside::{Sides, app, both_sides};
 use crate::harness::mysql::wire::{MyWire, capability};
 use sluicegate::demo::servers::APP;
@@ -253,6 +254,8 @@ fn blanks_behind_functions() {
         assert_eq!(third.value(shown), "111");
         one.query("SET @a = 1");
         assert_eq!(third.value(shown), "111");
+        // There is no other function of that name.
+        eventually(sides.proxy, &[("clients_pinned", 0.0)]);
     });
 }
 

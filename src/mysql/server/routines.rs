@@ -20,6 +20,8 @@ const ROUTINES_MAX: usize = 256;
 const USES_MAX: u32 = 1_000;
 /// A statement that calls more, with all that these call, is code that can't be seen.
 const CALLED_MAX: usize = 32;
+/// ER_SP_DOES_NOT_EXIST; also said to those who may not call it.
+const NO_ROUTINE: &str = "1305";
 
 /// Those that are known.
 #[derive(Debug, Default)]
@@ -38,6 +40,8 @@ pub(super) struct Reading {
     routine: Routine,
     /// Its definition is written in what keeps ASCII apart.
     is_plain: bool,
+    /// There is none.
+    is_missing: bool,
     row: Vec<Option<Vec<u8>>>,
 }
 
@@ -56,7 +60,7 @@ pub(super) struct Called {
 
 impl Reading {
     pub(super) fn new(routine: Routine, is_plain: bool) -> Self {
-        Self { routine, is_plain, row: Vec::new() }
+        Self { routine, is_plain, is_missing: false, row: Vec::new() }
     }
 
     /// The row has come.
@@ -69,12 +73,15 @@ impl Reading {
     }
 
     /// There is none, or none that can be had.
-    pub(super) fn refused(self) -> Self {
-        Self { row: Vec::new(), ..self }
+    pub(super) fn refused(self, code: &str) -> Self {
+        Self { row: Vec::new(), is_missing: code == NO_ROUTINE, ..self }
     }
 
     /// What it says. Who may not see it is told nothing.
     fn calm(&self, mariadb: bool) -> Option<Calm> {
+        if self.is_missing && self.routine.may_be_built_in(mariadb) {
+            return Some(Calm::default());
+        }
         let [_, Some(modes), Some(definition)] = self.row.as_slice() else { return None };
         let is_readable = self.is_plain || definition.is_ascii();
         body::read(self.routine.kind, definition, modes, mariadb).filter(|_| is_readable)
