@@ -27,9 +27,10 @@ fn install(server: &MyServer) {
     }
 }
 
-/// Of these types, names and values; none: NULL.
+/// Of these types, names and values; none: NULL. Behind the number of none follows the text.
 fn attributes(all: &[(u8, &str, Option<&[u8]>)]) -> Vec<u8> {
-    [&[u8::try_from(all.len()).unwrap(), 1][..], &bound(all)].concat()
+    let bound = if all.is_empty() { Vec::new() } else { bound(all) };
+    [&[u8::try_from(all.len()).unwrap(), 1][..], &bound].concat()
 }
 
 /// The same without the numbers ahead: which are NULL, types, values.

@@ -4,6 +4,7 @@ use crate::harness::measure::eventually;
 use crate::harness::mysql::Flavour;
 use crate::harness::mysql::beside::{Sides, app, both_sides};
 use crate::harness::mysql::wire::{MyWire, capability, framed};
+use sluicegate::demo::servers::APP;
 
 const TABLES: &[&str] = &["CREATE TABLE t (a INT)", "INSERT INTO t VALUES (1)"];
 
@@ -99,6 +100,14 @@ fn locks_that_are_still_there() {
             &["SET character_set_results = ucs2", "SELECT GET_LOCK('{db}a', 0)"],
             &["/* get_lock */ LOCK TABLES t READ", "SELECT RELEASE_ALL_LOCKS()"],
             &["SELECT GET_LOCK('{db}a', 0); LOCK TABLES u READ", "SELECT RELEASE_ALL_LOCKS()"],
+            // MariaDB's.
+            &[
+                "BEGIN",
+                "SET sql_mode = CONCAT('MS', 'SQL')",
+                "SELECT 1 AS ['], GET_LOCK('{db}a', 0), 2 AS [']",
+                "SET sql_mode = DEFAULT",
+                "COMMIT",
+            ],
         ] {
             let (mut one, mut other) = (client(sides), client(sides));
             for sql in script {
@@ -142,6 +151,56 @@ fn what_views_do() {
             drop(one);
             assert_eq!(other.query("SELECT @c"), [[None]], "{sql}");
         }
+    });
+}
+
+/// Stored functions under names that are the server's own on other servers, at other places or otherwise written.
+#[test]
+fn names_of_the_servers_own() {
+    both_sides("my_own_names", 1, TABLES, |sides| {
+        let (mut root, db) = (sides.server.root(), &sides.name);
+        root.query(&format!("USE {db}"));
+        for (name, call) in [
+            ("count", "SELECT count ({lock})"),
+            ("count", "SET @a = count/**/({lock})"),
+            ("mid", "SELECT 1 FROM t WHERE MID\n({lock})"),
+            ("trim", "DO trim -- x\n ({lock})"),
+            ("session_user", "SELECT session_user ({lock})"),
+            ("md5", "SELECT MD5({lock})"),
+            ("sha1", "SELECT sha1({lock})"),
+            ("service_release_locks", "SELECT service_release_locks({lock})"),
+            ("kdf", "SELECT kdf({lock})"),
+            ("uuid_v7", "SELECT uuid_v7({lock})"),
+            ("vec_totext", "SELECT VEC_ToText({lock})"),
+            ("json_table", "SELECT json_table({lock})"),
+            ("json_schema_valid", "SELECT json_schema_valid({lock})"),
+            ("point", "SELECT POINT({lock})"),
+            ("sql_no_cache", "SELECT 1 + sql_no_cache({lock})"),
+            ("until", "SELECT until({lock})"),
+            ("event", "CREATE TABLE made AS SELECT event({lock}) AS a"),
+            ("hidden", "CREATE TABLE made (a INT) AS SELECT hidden({lock}) AS a"),
+            ("include", "CREATE TABLE made VALUES ROW(include({lock}))"),
+            ("minus", "CREATE TABLE made VALUES (minus({lock}))"),
+            (
+                "hidden",
+                "CREATE TABLE made (a INT) WITH SYSTEM VERSIONING PARTITION BY SYSTEM_TIME INTERVAL hidden({lock}) DAY \
+                 (PARTITION p HISTORY, PARTITION q CURRENT)",
+            ),
+        ] {
+            let code = "(x TEXT) RETURNS INT DETERMINISTIC NO SQL RETURN GET_LOCK(x, 0)";
+            root.query(&format!("CREATE DEFINER={APP}@'%' FUNCTION `{name}`{code}"));
+            let mut one = client(sides);
+            one.reply(&call.replace("{lock}", &format!("'{db}'")));
+            drop(one);
+            let lock = format!("SELECT IS_USED_LOCK('{db}') <=> CONNECTION_ID()");
+            assert_eq!(client(sides).value(&lock), "0", "{call}");
+            root.query(&format!("DROP FUNCTION `{name}`"));
+            root.query("DROP TABLE IF EXISTS made");
+        }
+        let empty = "() RETURNS INT DETERMINISTIC NO SQL RETURN GET_LOCK('my_own_names', 0)";
+        root.query(&format!("CREATE DEFINER={APP}@'%' FUNCTION polygon{empty}"));
+        client(sides).reply("SELECT Polygon ( )");
+        assert_eq!(client(sides).value("SELECT IS_USED_LOCK('my_own_names') <=> CONNECTION_ID()"), "0");
     });
 }
 
@@ -196,6 +255,8 @@ fn blanks_behind_functions() {
         assert_eq!(third.value(shown), "111");
         one.query("SET @a = 1");
         assert_eq!(third.value(shown), "111");
+        // There is no other function of that name.
+        eventually(sides.proxy, &[("clients_pinned", 0.0)]);
     });
 }
 

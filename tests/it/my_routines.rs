@@ -4,6 +4,7 @@
 use crate::harness::measure::eventually;
 use crate::harness::mysql::beside::{Pair, Sides, app, both_sides};
 use crate::harness::mysql::wire::MyWire;
+use sluicegate::demo::my_servers::Flavour;
 use sluicegate::demo::servers::APP;
 
 const SETUP: &[&str] = &[
@@ -18,6 +19,7 @@ const SETUP: &[&str] = &[
     "CREATE PROCEDURE fails(x INT) BEGIN SET @x = x; SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'as it should'; END",
     "CREATE PROCEDURE begins() BEGIN START TRANSACTION; UPDATE t SET a = 7 WHERE id = 2; END",
     "CREATE PROCEDURE tells() SELECT LAST_INSERT_ID()",
+    "CREATE PROCEDURE hashes(x TEXT, OUT y TEXT) BEGIN SET y = SHA1(x); END",
     "CREATE PROCEDURE midway(x INT) BEGIN INSERT INTO t (a) VALUES (x); SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'midway'; END",
     "CREATE TABLE numbers (last INT)",
     "INSERT INTO numbers VALUES (5)",
@@ -129,6 +131,48 @@ fn wild_ones_keep_it() {
             root.query(&format!("CREATE FUNCTION {name}.doubled(x INT) RETURNS INT DETERMINISTIC NO SQL RETURN 2 * x"));
         }
         pair_of(sides).kept(&["SELECT doubled(4)"]);
+    });
+}
+
+/// Functions that some servers have of their own, and that nobody has made here.
+#[test]
+fn names_that_nobody_has_taken() {
+    with_routines("my_taken", 2, |sides| {
+        let mut pair = pair_of(sides);
+        for _ in 0..2 {
+            pair.free(&["SELECT MD5('a'), SHA1(a) FROM t ORDER BY id", "SELECT COUNT (*), MAX (a) FROM t"]);
+            pair.free(&["SELECT ST_X(POINT(1, 2)), SYSDATE () IS NULL", "SELECT SQL_NO_CACHE (1)"]);
+            if sides.server.flavour() == Flavour::MariaDb {
+                pair.free(&["SELECT json_table(1)", "SELECT UUID_v7(1)", "SELECT VEC_ToText('a')"]);
+            }
+            pair.free(&["SELECT a FROM (SELECT * FROM JSON_TABLE('[1]', '$[*]' COLUMNS (a INT PATH '$')) j) k"]);
+            pair.talk.all(&["BEGIN", "SELECT MD5('b')"]);
+            pair.free(&["COMMIT", "CALL hashes('c', @y)", "SET @y = NULL"]);
+        }
+        let hash = pair.talk.prepare("SELECT MD5(?)");
+        pair.talk.execute(hash, &[0, 1, 3, 0, 7, 0, 0, 0]);
+        pair.free(&["DO 1"]);
+    });
+}
+
+/// A procedure made in a mode that quotes names as no other does.
+#[test]
+fn names_in_brackets() {
+    with_routines("my_brackets", 3, |sides| {
+        if sides.server.flavour() != Flavour::MariaDb {
+            return;
+        }
+        let (mut one, mut other) = (pair_of(sides).other, pair_of(sides).other);
+        let mut direct = MyWire::connect(sides.server.address(), &app().database(&sides.name)).unwrap();
+        direct.query("SET sql_mode = MSSQL");
+        direct.query(&format!(
+            "CREATE PROCEDURE p() BEGIN SELECT 1 AS ['], GET_LOCK('{}', 1), 2 AS [']; END",
+            sides.name
+        ));
+        one.reply("CALL p()");
+        drop(one);
+        let lock = format!("SELECT IS_USED_LOCK('{}') <=> CONNECTION_ID()", sides.name);
+        assert_eq!(other.value(&lock), "0");
     });
 }
 

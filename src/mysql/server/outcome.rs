@@ -289,7 +289,7 @@ impl Server {
             }
             Effect::Reads(reading) => {
                 self.in_doubt |= was_open;
-                self.has_read(reading.refused());
+                self.has_read(reading.refused(&error.code));
             }
             // Another client's would be taken for this one's.
             Effect::Guarded | Effect::Brings => return Err(Violation::UnexpectedReply(mark::ERROR)),

@@ -21,6 +21,8 @@ const ROUTINES_MAX: usize = 256;
 const USES_MAX: u32 = 1_000;
 /// A statement that calls more, with all that these call, is code that can't be seen.
 const CALLED_MAX: usize = 32;
+/// ER_SP_DOES_NOT_EXIST; also said to those who may not call it.
+const NO_ROUTINE: &str = "1305";
 
 /// Character sets in which the bytes of ASCII are ASCII's letters, and nothing else becomes one of these.
 const FAITHFUL: [&[u8]; 5] = [b"utf8mb4", b"utf8mb3", b"utf8", b"latin1", b"ascii"];
@@ -46,6 +48,8 @@ pub(super) struct Reading {
     routine: Routine,
     /// Its definition is written in what keeps ASCII apart.
     is_plain: bool,
+    /// There is none.
+    is_missing: bool,
     row: Vec<Option<Vec<u8>>>,
 }
 
@@ -64,7 +68,7 @@ pub(super) struct Called {
 
 impl Reading {
     pub(super) fn new(routine: Routine, is_plain: bool) -> Self {
-        Self { routine, is_plain, row: Vec::new() }
+        Self { routine, is_plain, is_missing: false, row: Vec::new() }
     }
 
     /// The row has come.
@@ -77,12 +81,15 @@ impl Reading {
     }
 
     /// There is none, or none that can be had.
-    pub(super) fn refused(self) -> Self {
-        Self { row: Vec::new(), ..self }
+    pub(super) fn refused(self, code: &str) -> Self {
+        Self { row: Vec::new(), is_missing: code == NO_ROUTINE, ..self }
     }
 
     /// What it says. Who may not see it is told nothing.
     fn calm(&self, mariadb: bool) -> Option<Calm> {
+        if self.is_missing && self.routine.may_be_built_in(mariadb) {
+            return Some(Calm::default());
+        }
         let [_, Some(modes), Some(definition), Some(charset)] = self.row.as_slice() else { return None };
         // The server turns it into the client's, and makes quotes and backslashes of what was none in others (`sjis`, `armscii8`).
         let is_faithful = FAITHFUL.iter().any(|own| charset.eq_ignore_ascii_case(own));
@@ -150,6 +157,10 @@ impl Server {
         let is_plain = |byte: u8| matches!(byte, b' '..=b'~') && byte != b'`';
         for routine in routines {
             let own = routine.schema.as_deref().unwrap_or(schema);
+            // Without a database there is no stored one that is meant.
+            if own.is_empty() && routine.may_be_built_in(self.is_mariadb) {
+                continue;
+            }
             // There is none, or it has another name here than there.
             if own.is_empty() || !own.bytes().all(is_plain) {
                 return None;

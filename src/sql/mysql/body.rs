@@ -116,7 +116,7 @@ const OPENERS: [&str; 6] = ["begin", "then", "else", "do", "loop", "repeat"];
 /// Reads it. `None`: it may do anything. `modes`: the `sql_mode` that it has.
 pub fn read(kind: RoutineKind, definition: &[u8], modes: &[u8], mariadb: bool) -> Option<Calm> {
     let has_mode = |mode: &str| modes.split(|byte| *byte == b',').any(|one| one.eq_ignore_ascii_case(mode.as_bytes()));
-    if definition.len() > BYTES_MAX || has_mode("ORACLE") {
+    if definition.len() > BYTES_MAX || has_mode("ORACLE") || has_mode("MSSQL") {
         return None;
     }
     let dialect = Dialect {

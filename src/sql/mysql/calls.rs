@@ -4,7 +4,7 @@
 //! it calls, has no names here: whoever sends it pins, as the scan says.
 
 use super::lexer::{Kind, Lexer, OLDEST_RELEASE, Reading, Token};
-use super::names::is_known;
+use super::names::{Parentheses, is_known, may_be_known};
 use super::scan::{Effect, is_ambiguous, unquoted};
 use super::{Dialect, TEXT_BYTES_MAX};
 
@@ -33,6 +33,13 @@ pub struct Routine {
     pub schema: Option<String>,
     /// Its own, in lower case.
     pub name: String,
+}
+
+impl Routine {
+    /// The server has a function of its own by this name, or none: where there is no stored one, whoever calls it leaves nothing.
+    pub fn may_be_built_in(&self, mariadb: bool) -> bool {
+        self.kind == RoutineKind::Function && may_be_known(self.name.as_bytes(), mariadb)
+    }
 }
 
 /// What a text calls.
@@ -131,13 +138,22 @@ pub(super) fn found(tokens: &[Token<'_>], dialect: Dialect) -> Option<Found> {
             continue;
         };
         let is_empty = tokens.get(at + 1).is_some_and(|next| next.kind == Kind::Close);
+        let parentheses = Parentheses { are_close: name.start + name.bytes.len() == token.start, are_empty: is_empty };
+        // Where a statement of a routine's may begin: no client's text has that.
+        let begins_statement = || before.is_some_and(|before| before.kind == Kind::Semicolon);
         match Effect::of(unquoted(name.bytes), dialect.mariadb) {
-            Some(Effect::Locks | Effect::Unlocks | Effect::Draws) => found.is_held = true,
+            Some(Effect::Locks | Effect::Unlocks | Effect::Draws) => {
+                found.is_held = true;
+                if Effect::is_loadable(unquoted(name.bytes)) {
+                    found.add(RoutineKind::Function, chain)?;
+                }
+            }
             Some(Effect::Asks) => found.asks = true,
             Some(Effect::LastInsertId) if is_empty => found.asks_id = true,
             Some(Effect::LastInsertId) => found.sets_id = true,
-            None if name.kind == Kind::Word && is_known(name.bytes, dialect.mariadb, false) => {}
-            None if is(name, "until") || before.is_some_and(names_table) => {}
+            None if name.kind == Kind::Word && is_known(name.bytes, parentheses, dialect.mariadb) => {}
+            None if ["until", "elseif"].iter().any(|word| is(name, word)) && begins_statement() => {}
+            None if before.is_some_and(names_table) => {}
             None => found.add(RoutineKind::Function, chain)?,
         }
     }
@@ -258,6 +274,13 @@ mod tests {
             ("SELECT `abs`(1)", Some("f:abs")),
             ("CALL p('é', \"x\")", Some("p:p")),
             ("CALL p('a''b') -- f(1)", Some("p:p")),
+            // Somebody's, or the server's.
+            ("SELECT until(1), f(2)", Some("f:until f:f")),
+            ("SELECT COUNT(*), count (1), MAX/**/(2)", Some("f:count f:max")),
+            ("SELECT polygon(), polygon(a), f(1)", Some("f:polygon f:f")),
+            ("SELECT JSON_SCHEMA_VALID(a, b)", Some("f:json_schema_valid")),
+            // In brackets: who knows.
+            ("SELECT f(1) AS [']", None),
             // What can't be told.
             ("SELECT 1", None),
             ("CALL", None),

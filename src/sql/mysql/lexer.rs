@@ -240,7 +240,8 @@ impl<'a> Iterator for Lexer<'a> {
             [b';', ..] => Some((Kind::Semicolon, 1)),
             [b'.', ..] => Some((Kind::Dot, 1)),
             [byte, ..] => {
-                self.is_ambiguous |= *byte == 0;
+                // `[..]` quotes a name in MariaDB's mode `MSSQL`, and is a mistake in any other.
+                self.is_ambiguous |= *byte == 0 || *byte == b'[' && self.dialect.mariadb;
                 Some((Kind::Other, 1))
             }
         };

@@ -313,7 +313,7 @@ impl Reader {
 
     /// The next one.
     fn token(&mut self, token: Token<'_>) {
-        self.scan.read(token, &self.before);
+        self.scan.read(token, &self.before, self.behind.is_some());
         self.before.clear();
         if matches!(token.kind, Kind::Word | Kind::Quoted) {
             self.before.extend_from_slice(token.bytes.get(..NAME_BYTES).unwrap_or(token.bytes));

@@ -5,8 +5,7 @@
 //!
 //! Session state is not replayed for these servers: whatever outlives its statement pins. What can't be seen from here:
 //! * what routines do, by their names alone (`body.rs` reads their definitions)
-//! * the insides of strings (`PREPARE s FROM 'KILL 5'`), and what triggers, views, events and generated columns call; nor a
-//!   stored function that has a built-in one's name and is called like it
+//! * the insides of strings (`PREPARE s FROM 'KILL 5'`), and what triggers, views, events and generated columns call
 //! * how `completion_type` changes a `COMMIT`, and that every `SELECT` sets `FOUND_ROWS()` and the warnings: whoever asks for
 //!   such values says so (`asks_sequence`), but not everyone who makes one (`draws_sequence`)
 //! * what comes behind the first [`TEXT_BYTES_MAX`] of a text that is prepared, and of one that `long.rs` can't read as it passes: these

@@ -6,7 +6,7 @@
 #![allow(clippy::wildcard_enum_match_arm, reason = "every other word of the language is the wildcard")]
 
 use super::lexer::{Kind, Lexer, Reading, Token};
-use super::names::is_known;
+use super::names::{Parentheses, is_definition, is_filled, is_known};
 use super::routine::Routine;
 use super::words::{Word, Words};
 use super::{CHANGE_SETTINGS, Command, Dialect, End, KillKind, Statement};
@@ -16,10 +16,10 @@ use crate::protocol::{PinReason, Pins};
 pub(super) fn read(text: &[u8], dialect: Dialect, reading: Reading) -> (Statement, bool) {
     let mut lexer = Lexer::new(text, dialect, reading);
     let mut scan = Scan::new(dialect);
-    let mut before = &[][..];
+    let (mut before, mut end) = (&[][..], 0);
     for token in lexer.by_ref() {
-        scan.read(token, before);
-        before = token.bytes;
+        scan.read(token, before, token.start == end);
+        (before, end) = (token.bytes, token.start + token.bytes.len());
     }
     scan.unreadable |= lexer.is_ambiguous();
     (scan.finish(), lexer.has_dollar_quote())
@@ -40,6 +40,8 @@ pub(super) struct Scan {
     dialect: Dialect,
     found: Statement,
     unreadable: bool,
+    /// Nothing stands between the token and the one before it.
+    is_close: bool,
     statement: Current,
 }
 
@@ -58,12 +60,24 @@ struct Current {
     /// It stands behind MariaDB's `SET STATEMENT ... FOR`.
     is_prefixed: bool,
     previous: Previous,
-    /// `LAST_INSERT_ID(` was read.
-    awaits_argument: bool,
+    /// What it creates is not only defined from here on: a query follows, or what is computed at once.
+    is_computed: bool,
+    awaits: Awaits,
     /// The name of `@@name` is read.
     names_setting: bool,
     /// Between the variables that an `INTO` sets.
     is_in_into: bool,
+}
+
+/// What is known once it is seen whether a function's parentheses are empty.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Awaits {
+    #[default]
+    Nothing,
+    /// Behind `LAST_INSERT_ID(`.
+    LastInsertId,
+    /// Behind a name that is a user's if they are.
+    Code,
 }
 
 /// The last token, and what it says about the next.
@@ -114,8 +128,14 @@ impl Current {
             && matches!(self.set, Set::No)
             && !matches!(self.previous.word, Word::Dot)
             && self.routine.is_none()
-            && !self.awaits_argument
+            && matches!(self.awaits, Awaits::Nothing)
             && !self.names_setting
+    }
+
+    /// Where servers refuse stored functions.
+    fn defines(&self) -> bool {
+        let is_definition = matches!(self.head.words(), [Word::Create | Word::Alter, ..]);
+        is_definition && !self.is_computed && self.routine.is_none()
     }
 }
 
@@ -142,8 +162,9 @@ impl Scan {
         Self { dialect, ..Self::default() }
     }
 
-    /// The next token, and the bytes of the one before it.
-    pub(super) fn read(&mut self, token: Token<'_>, before: &[u8]) {
+    /// The next token, the bytes of the one before it, and whether they stand side by side.
+    pub(super) fn read(&mut self, token: Token<'_>, before: &[u8], is_close: bool) {
+        self.is_close = is_close;
         self.unreadable |= token.kind == Kind::Unterminated || is_ambiguous(token.kind, token.bytes, self.dialect);
         if token.kind == Kind::Semicolon {
             self.semicolon();
@@ -180,6 +201,7 @@ impl Scan {
             return;
         }
         now.head.push(word, token);
+        now.is_computed |= computes(token, word, previous.word, now.seen);
         now.seen.add(word);
         let is_deferred = now.routine.as_ref().is_some_and(Routine::is_deferred);
         self.definition(word);
@@ -228,13 +250,12 @@ impl Scan {
         self.variable(word);
         self.set(token, word);
         self.setting(token, word);
-        if std::mem::take(&mut self.statement.awaits_argument) {
-            let intent = &mut self.found.intent;
-            if word == Word::Close {
-                intent.asks_sequence = true;
-            } else {
-                (intent.draws_sequence, intent.hides_last_value) = (true, true);
-            }
+        let intent = &mut self.found.intent;
+        match std::mem::take(&mut self.statement.awaits) {
+            Awaits::LastInsertId if word == Word::Close => intent.asks_sequence = true,
+            Awaits::LastInsertId => (intent.draws_sequence, intent.hides_last_value) = (true, true),
+            Awaits::Code if word == Word::Close => self.opaque(),
+            Awaits::Code | Awaits::Nothing => {}
         }
         let is_set = self.statement.set != Set::No;
         match (word, previous.word) {
@@ -275,32 +296,56 @@ impl Scan {
 
     /// `name (`
     fn call(&mut self, name: Previous, bytes: &[u8]) {
-        let now = &self.statement;
+        let mariadb = self.dialect.mariadb;
         if bytes.is_empty() {
             return;
         }
-        let is_definition = matches!(now.head.words(), [Word::Create | Word::Alter, ..]);
-        if !name.is_qualified {
-            match Effect::of(bytes, self.dialect.mariadb) {
-                Some(Effect::Locks) => return self.pin(PinReason::SessionLock),
-                Some(Effect::Unlocks) => return self.found.intent.may_end.add(PinReason::SessionLock),
-                Some(Effect::Asks) => return self.found.intent.asks_sequence = true,
-                Some(Effect::Draws) => return self.draws_from_sequence(),
-                Some(Effect::LastInsertId) => return self.statement.awaits_argument = true,
-                None if !name.is_quoted && is_known(bytes, self.dialect.mariadb, is_definition) => return,
-                None => {}
+        if let Some(effect) = Effect::of(bytes, mariadb).filter(|_| !name.is_qualified) {
+            self.affects(effect);
+            if !Effect::is_loadable(bytes) {
+                return;
             }
         }
-        let is_table = match name.introducer {
+        let is_table = self.is_table_name(name, bytes);
+        if !name.is_qualified && !name.is_quoted {
+            if is_known(bytes, Parentheses { are_close: self.is_close, are_empty: false }, mariadb) {
+                if !is_table && is_filled(bytes, mariadb) {
+                    self.statement.awaits = Awaits::Code;
+                }
+                return;
+            }
+            if self.statement.defines() && is_definition(bytes) {
+                return;
+            }
+        }
+        if !is_table {
+            self.opaque();
+        }
+    }
+
+    fn affects(&mut self, effect: Effect) {
+        match effect {
+            Effect::Locks => self.pin(PinReason::SessionLock),
+            Effect::Unlocks => self.found.intent.may_end.add(PinReason::SessionLock),
+            Effect::Asks => self.found.intent.asks_sequence = true,
+            Effect::Draws => self.draws_from_sequence(),
+            Effect::LastInsertId => self.statement.awaits = Awaits::LastInsertId,
+        }
+    }
+
+    /// It is no function, by what stands in front of it.
+    fn is_table_name(&self, name: Previous, bytes: &[u8]) -> bool {
+        let now = &self.statement;
+        match name.introducer {
             Word::Naming | Word::Into | Word::Insert | Word::Replace | Word::Table | Word::As | Word::With => true,
             // `(SELECT ...) name (a, b)`, `MATCH (a) AGAINST (b)`, `'$' COLUMNS (a)`
             Word::Close | Word::Literal => true,
             // `CREATE INDEX i ON t (a)`
             Word::On => now.head.words().first() == Some(&Word::Create) && !now.seen.contains(Word::Select),
+            // Within parentheses it may be that of `EXTRACT(YEAR FROM ...)`.
+            Word::From => now.depth == 0 && bytes.eq_ignore_ascii_case(b"json_table"),
+            Word::Join => bytes.eq_ignore_ascii_case(b"json_table"),
             _other => now.names_tables && now.depth == 0,
-        };
-        if !is_table {
-            self.opaque();
         }
     }
 
@@ -536,6 +581,19 @@ impl Scan {
     }
 }
 
+/// Behind this an expression of a `CREATE` may call what it likes.
+fn computes(token: Token<'_>, word: Word, previous: Word, seen: Words) -> bool {
+    match word {
+        Word::Select => true,
+        // `CREATE TABLE a TABLE b`
+        Word::Table => seen.contains(Word::Table),
+        // Those of partitions are `VALUES IN (1)` and `VALUES LESS THAN (1)`.
+        Word::Open | Word::Header => previous == Word::Values,
+        // `PARTITION BY SYSTEM_TIME INTERVAL f() DAY` is evaluated at once, `PERIOD FOR SYSTEM_TIME (a, b)` has names in it.
+        _ => previous != Word::For && token.bytes.eq_ignore_ascii_case(b"system_time"),
+    }
+}
+
 /// The main part of a `WITH` begins.
 const fn is_query(word: Word) -> bool {
     use Word::{Delete, Insert, Replace, Select, Table, Update, Values};
@@ -646,6 +704,13 @@ impl Effect {
         let more: &[(&str, Self)] = if mariadb { &MARIADB } else { &[] };
         let mut all = EFFECTS.iter().chain(more);
         all.find(|(known, _)| known.as_bytes().eq_ignore_ascii_case(name)).map(|(_, effect)| *effect)
+    }
+
+    /// Where nobody has loaded a function of that name, it is free for a user's.
+    pub(super) fn is_loadable(name: &[u8]) -> bool {
+        let starts =
+            |prefix: &str| name.get(..prefix.len()).is_some_and(|first| first.eq_ignore_ascii_case(prefix.as_bytes()));
+        ["service_", "version_tokens_"].into_iter().any(starts)
     }
 }
 

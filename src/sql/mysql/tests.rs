@@ -282,9 +282,9 @@ fn what_lives_on_the_connection() {
         ("SELECT RELEASE_LOCK('a')", "1 -session_lock"),
         ("DO RELEASE_ALL_LOCKS()", "1 -session_lock"),
         ("SELECT IS_FREE_LOCK('a'), IS_USED_LOCK('a')", "1"),
-        ("SELECT service_get_write_locks('a', 'b', 1)", "1 !session_lock"),
-        ("SELECT service_get_read_locks('a', 'b', 1)", "1 !session_lock"),
-        ("SELECT service_release_locks('a')", "1 -session_lock"),
+        ("SELECT service_get_write_locks('a', 'b', 1)", "1 !session_lock !opaque_code asks draws"),
+        ("SELECT service_get_read_locks('a', 'b', 1)", "1 !session_lock !opaque_code asks draws"),
+        ("SELECT service_release_locks('a')", "1 !opaque_code -session_lock asks draws"),
         ("LOCK TABLES t READ", "1 !session_lock ends"),
         ("UNLOCK TABLES", "1 -session_lock ends"),
         ("LOCK INSTANCE FOR BACKUP", "1 !session_lock ends"),
@@ -336,6 +336,92 @@ fn code_that_cannot_be_seen() {
         let found = classify(sql.as_bytes(), MARIADB);
         assert!(found.intent.pins_when_sent.contains(PinReason::OpaqueCode) && found.may_end_transaction, "{sql}");
         assert_eq!(found.has_kill, sql.contains("KILL"), "{sql}");
+    }
+}
+
+/// A name means the server's own function only where nobody's stored one of that name can be meant.
+#[test]
+fn names_that_may_be_somebodys() {
+    let is_code = |sql: &str, dialect: Dialect| {
+        let pins = classify(sql.as_bytes(), dialect).intent.pins_when_sent;
+        assert_eq!(pins.iter().filter(|pin| *pin != PinReason::OpaqueCode).count(), 0, "{sql}");
+        pins.contains(PinReason::OpaqueCode)
+    };
+    for (sql, [mysql, mariadb]) in [
+        // With a blank in between it is no name of the parser's.
+        ("SELECT COUNT(*), MAX(a) FROM t", [false, false]),
+        ("SELECT count (1)", [true, true]),
+        ("SELECT MID/**/('a', 1, 1)", [true, true]),
+        ("SELECT trim\n('a')", [true, true]),
+        ("SELECT now --\n()", [true, true]),
+        ("SELECT 1 FROM t HAVING sum (a) > 1", [true, true]),
+        ("SELECT RANK () OVER (ORDER BY a) FROM t", [false, true]),
+        ("SELECT SYSDATE ()", [true, false]),
+        ("SELECT ABS (1), IF (1, 2, 3), CONCAT ('a'), `a` IN (1)", [false, false]),
+        // Not on every server.
+        ("SELECT MD5('a')", [true, false]),
+        ("SELECT sha (1), SHA1('a')", [true, false]),
+        ("SELECT mysql_query_attribute_string('a')", [true, true]),
+        ("SELECT UUID_v7()", [true, true]),
+        ("SELECT kdf(1, 2, 3)", [true, true]),
+        ("SELECT VEC_FromText('a')", [true, true]),
+        ("SELECT json_key_value(1)", [true, true]),
+        ("SELECT JSON_SCHEMA_VALID('{}', '{}')", [false, true]),
+        ("SELECT trt_trx_sees(1, 2)", [true, true]),
+        ("SELECT 1, sql_no_cache(1), sql_buffer_result(1)", [false, true]),
+        ("SELECT sql_cache(1)", [true, true]),
+        ("SELECT until(1), calm_f(2)", [true, true]),
+        ("SELECT elseif(1)", [false, true]),
+        // By what stands in the parentheses, or before them.
+        ("SELECT Polygon(a), GeometryCollection(b), LINESTRING(a, b)", [false, false]),
+        ("SELECT polygon()", [false, true]),
+        ("SELECT multipoint /**/ ( )", [false, true]),
+        ("SELECT linestring(polygon())", [false, true]),
+        ("SELECT geometrycollection(), 1", [false, true]),
+        ("SELECT POINT(1, 2)", [false, true]),
+        ("SELECT json_table(1)", [false, true]),
+        ("SELECT EXTRACT(YEAR FROM json_table(1))", [false, true]),
+        ("SELECT 1 FROM t, json_table(1)", [false, true]),
+        ("SELECT * FROM t JOIN JSON_TABLE('[]', '$[*]' COLUMNS (a INT PATH '$.a')) j", [false, false]),
+        // Words of definitions, behind these.
+        (
+            "CREATE TABLE t (a INT, b VECTOR(3), KEY k USING BTREE (a)) PARTITION BY LIST COLUMNS (a) (PARTITION p VALUES IN (1))",
+            [false, false],
+        ),
+        (
+            "CREATE TABLE t (a INT) PARTITION BY RANGE (a) (PARTITION p VALUES LESS THAN (5), PARTITION q VALUES LESS THAN (9))",
+            [false, false],
+        ),
+        ("CREATE TABLE t AS SELECT event(1)", [false, true]),
+        ("CREATE TABLE t AS SELECT hidden(1), include(2)", [true, true]),
+        ("CREATE TABLE t (a INT) VALUES ROW(cluster(1))", [true, true]),
+        ("CREATE TABLE t VALUES (minus(1))", [true, true]),
+        ("CREATE TABLE t TABLE u ORDER BY hidden(1)", [true, true]),
+        ("CREATE TABLE t AS WITH c AS (VALUES (previous(1))) SELECT * FROM c", [true, true]),
+        ("CREATE VIEW v AS SELECT lists(1)", [true, true]),
+        ("CREATE EVENT e ON SCHEDULE AT hidden(1) DO SELECT 1", [true, true]),
+        (
+            "CREATE TABLE t (a INT) WITH SYSTEM VERSIONING PARTITION BY SYSTEM_TIME INTERVAL hidden(1) DAY PARTITIONS 3",
+            [true, true],
+        ),
+        ("CREATE TABLE t (a TIMESTAMP(6), PERIOD FOR SYSTEM_TIME(a, b), c INT, KEY k USING BTREE (c))", [false, false]),
+    ] {
+        assert_eq!([MYSQL, MARIADB].map(|dialect| is_code(sql, dialect)), [mysql, mariadb], "{sql}");
+    }
+}
+
+/// They quote names in `MSSQL`, a mode of MariaDB's, and mean nothing in any other.
+#[test]
+fn brackets() {
+    for (sql, mysql, mariadb) in [
+        ("SELECT 1 AS ['], GET_LOCK('a', 1), 2 AS [']", "1", "1 !unreadable asks draws ends"),
+        ("SELECT 1 AS [a]", "1", "1 !unreadable asks draws ends"),
+        ("SELECT @[", "1", "1 !unreadable asks draws ends"),
+        ("SELECT '[', \"[\", `[`, @'[' /* [ */ -- [", "1", "1"),
+        ("SELECT a->'$[0]' FROM t", "1", "1"),
+    ] {
+        assert_eq!(reading(classify(sql.as_bytes(), MYSQL)), mysql, "{sql}");
+        assert_eq!(reading(classify(sql.as_bytes(), MARIADB)), mariadb, "{sql}");
     }
 }
 
@@ -706,6 +792,8 @@ pub(super) fn text() -> impl Strategy<Value = Vec<u8>> {
         "\u{e9}",
         "STATEMENT",
         "FOR",
+        "[",
+        "LINESTRING",
     ];
     let piece = prop_oneof![
         12 => proptest::sample::select(pieces.to_vec()).prop_map(|piece| piece.as_bytes().to_vec()),

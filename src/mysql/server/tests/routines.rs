@@ -142,6 +142,29 @@ fn names_of_packages() {
     }
 }
 
+/// What the server may have of its own it has, if there is no stored one.
+#[test]
+fn names_that_may_be_the_servers_own() {
+    let md5 = "SHOW CREATE FUNCTION `orders`.`md5`";
+    for (code, is_code) in [(1305, false), (1044, true)] {
+        let mut bench = Bench::new(MODERN, usize::MAX);
+        assert_eq!(bench.hears_of("SELECT MD5('a')"), [md5]);
+        assert_eq!(bench.hears(&packets(1, &[err(code)])), b"");
+        assert_eq!(texts(&bench.says(b"")), ["SELECT MD5('a')"]);
+        assert_eq!(bench.done(&ok(mark::OK, AUTO)).contains(PinReason::OpaqueCode), is_code, "{code}");
+        assert_eq!(bench.hears_of("SELECT MD5('b')"), ["SELECT MD5('b')"]);
+        assert_eq!(bench.done(&ok(mark::OK, AUTO)).contains(PinReason::OpaqueCode), is_code, "{code}");
+    }
+    let mut bench = Bench::new(MODERN, usize::MAX);
+    bench.server.options.database = String::new();
+    assert_eq!(bench.hears_of("SELECT MD5('a')"), ["SELECT MD5('a')"]);
+    assert_eq!(bench.done(&ok(mark::OK, AUTO)), Pins::NONE);
+    let mut bench = Bench::new(MODERN, usize::MAX);
+    assert_eq!(bench.hears_of("SELECT COUNT(*), count (1)"), ["SHOW CREATE FUNCTION `orders`.`count`"]);
+    assert_eq!(bench.defined("FUNCTION", Some("RETURNS INT RETURN GET_LOCK('a', 1)")), ["SELECT COUNT(*), count (1)"]);
+    assert!(bench.done(&ok(mark::OK, AUTO)).contains(PinReason::OpaqueCode));
+}
+
 /// A policy that refuses code refuses what may do anything, and not what has been read.
 #[test]
 fn code_that_is_refused() {

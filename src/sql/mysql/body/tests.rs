@@ -62,6 +62,9 @@ fn calm_ones() {
         ("WHILE (a) DO SET a = a - 1; END WHILE", "-"),
         ("REPEAT SET a = a - 1; UNTIL (a) END REPEAT", "-"),
         ("CASE a WHEN 1 THEN SET a = 2; ELSE BEGIN END; END CASE", "-"),
+        ("IF (a) THEN SET a = 1; ELSEIF (d) THEN SET a = 2; END IF", "-"),
+        ("REPEAT SET a = until(1); UNTIL (a) OR until (2) END REPEAT", "f:until"),
+        ("SELECT COUNT(*), COUNT (1) INTO a, a", "f:count"),
     ] {
         assert_eq!(told(body, MODES, true), expected, "{body}");
         assert_eq!(told(body, MODES, false), expected, "{body}");
@@ -145,6 +148,9 @@ fn modes() {
     assert_eq!(told(names, b"ANSI_QUOTES", false), "wild");
     assert_eq!(told("SELECT \"x\"('1')", b"ansi_quotes", false), "wild");
     assert_eq!(told("SELECT 1", b"PIPES_AS_CONCAT,ORACLE", true), "wild");
+    for mssql in ["BEGIN SELECT 1 AS ['], GET_LOCK('a', 1), 2 AS [']; END", "SELECT 1"] {
+        assert_eq!(told(mssql, b"PIPES_AS_CONCAT,ANSI_QUOTES,IGNORE_SPACE,MSSQL", true), "wild");
+    }
 }
 
 #[test]

@@ -100,6 +100,10 @@ fn every_cut_of_what_is_awkward() {
         "SELECT $$ ; KILL 5 $$, $a, a$b",
         "SELECT /*+ NO_INDEX(`a`) */ 1",
         "SELECT */ 1",
+        "SELECT COUNT(*), COUNT (1), `count`(1)",
+        "SELECT count/* */(1)",
+        "SELECT MAX\n(1), linestring( ), point(1)",
+        "SELECT 1 AS [a]",
     ] {
         for flags in 0..32_u8 {
             let is = |bit: u8| flags & 1 << bit != 0;
@@ -138,6 +142,7 @@ fn what_is_longer_than_can_be_kept() {
         ("`a`.", &hex, ""),
         ("", &long, ""),
         ("", &long, "(1)"),
+        ("COUNT(*), ", &long, ", count (1)"),
         ("`", &long, "` (1)"),
         ("\u{e9}", &long, "\u{e9}"),
         ("/*", &long, "*/"),
