@@ -221,15 +221,17 @@ fn without_type(column: &mut Packet) {
     column.payload.truncate(column.payload.len().saturating_sub(13));
 }
 
-/// Of a column with parameters in it: as many letters as the bytes of the character set have room for. How long a string it is of a
-/// variable depends on whether that was there, if only NULL, when the statement was prepared.
+/// Of a column with parameters in it: as many letters as the bytes of the character set have room for. What string it is of a variable
+/// depends on whether that was there, if only NULL, when the statement was prepared.
 fn without_width(column: &mut Packet, is_variable: bool) {
     // What is of a fixed length: that, a character set, the width, a type, flags, decimals, nothing.
     let mut payload = column.payload.to_vec();
-    if let Some([12, _, _, width @ .., kind, _, _, _, _, _]) = payload.last_chunk_mut::<13>() {
+    if let Some([12, charset @ .., kind, flags, _, _, _, _]) = payload.last_chunk_mut::<13>() {
+        let (charset, width) = charset.split_at_mut(2);
         width.fill(0);
         if is_variable && matches!(kind, 249..=254) {
-            *kind = 253;
+            charset.fill(0);
+            (*kind, *flags) = (253, 0);
         }
         column.payload = payload.into();
     }
