@@ -141,6 +141,7 @@ impl Client {
             nonce: [0; 18],
             max_prepared_statements: 0,
             statement_key: [0; 16],
+            learned: std::sync::Arc::default(),
         });
         let (mut input, mut out) = (Vec::new(), Vec::new());
         loop {
