@@ -229,6 +229,8 @@ fn without_width(column: &mut Packet, is_variable: bool) {
     if let Some([12, charset @ .., kind, flags, _, _, _, _]) = payload.last_chunk_mut::<13>() {
         let (charset, width) = charset.split_at_mut(2);
         width.fill(0);
+        // BINARY_FLAG: whether its collation is of bytes.
+        *flags &= !0x80;
         if is_variable && matches!(kind, 249..=254) {
             charset.fill(0);
             (*kind, *flags) = (253, 0);
