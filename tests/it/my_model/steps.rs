@@ -148,10 +148,12 @@ impl Steps {
         self.filled(text)
     }
 
-    /// One that stands alone nowhere: a `KILL` among others, or prepared, is refused.
+    /// One that stands alone nowhere: a `KILL` among others, or prepared, is refused; and who may have set its tracker among other things is
+    /// told of changes from then on, whether that has failed or not.
     fn part(&mut self, is_wild: bool) -> String {
         let text = self.text(is_wild);
-        if text.starts_with("KILL") { "DO 1".to_owned() } else { text }
+        let stands_alone = text.starts_with("KILL") || text.contains("session_track_state_change");
+        if stands_alone { "DO 1".to_owned() } else { text }
     }
 
     fn filled(&mut self, text: &str) -> String {
