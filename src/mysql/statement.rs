@@ -4,8 +4,9 @@
 //! statement is known to that connection alone (`server/prepared.rs`). <https://dev.mysql.com/doc/dev/mysql-server/latest/page_protocol_command_phase_ps.html>
 
 use crate::protocol::{Intent, has_room_for, keyed_hash};
+use crate::sql::mysql::mentions::Words;
 use crate::sql::mysql::{self as sql, Command, End};
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// MariaDB's "the one that was prepared last"
@@ -121,6 +122,8 @@ pub struct Statement {
     pub text: Option<Arc<[u8]>>,
     /// How many parameters it has.
     pub parameters: u16,
+    /// What the text says by its words.
+    pub words: Words,
     /// What executing it intends.
     pub intent: Intent,
     /// What that does to a transaction.
@@ -150,7 +153,7 @@ impl Statement {
 /// All of a client's prepared statements.
 #[derive(Debug, Default)]
 pub struct Statements {
-    by_number: HashMap<u32, Statement>,
+    by_number: BTreeMap<u32, Statement>,
     /// Given last.
     number: u32,
     /// See [`LATEST`].
@@ -221,7 +224,7 @@ impl Statements {
         self.unkept -= usize::from(statement.text.is_none());
         if self.by_number.is_empty() {
             // Idle clients are many.
-            self.by_number = HashMap::new();
+            self.by_number = BTreeMap::new();
         }
     }
 
@@ -257,6 +260,7 @@ mod tests {
             id,
             text: text.map(Arc::from),
             parameters: 0,
+            words: Words::of(b""),
             intent: Intent::default(),
             boundary: Boundary::None,
             types: None,

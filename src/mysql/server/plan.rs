@@ -9,8 +9,9 @@ use crate::mysql::held::Held;
 use crate::mysql::unread::Unread;
 use crate::protocol::{ClientError, ClientSide, Intent, Out, PinReason, Pins, Settings};
 use crate::sql::mysql::holds::{self, Hold, Thing};
-use crate::sql::mysql::settings::{self, Change, PREPARED, SCHEMA, SELECT_LIMIT, STATE_CHANGE};
-use crate::sql::mysql::{self as sql, Dialect, mentions};
+use crate::sql::mysql::mentions::{self, Words};
+use crate::sql::mysql::settings::{self, Change, PREPARED, SCHEMA, SELECT_LIMIT};
+use crate::sql::mysql::{self as sql, Dialect};
 
 /// Statements that SQL has prepared and that go with a client, and the bytes of their texts.
 const PREPARED_MAX: usize = 32;
@@ -67,7 +68,7 @@ impl Server {
     /// Of a text as its scan has found it. `is_one`: it is here to its end, and is one statement.
     pub(super) fn plan(
         &self,
-        text: &[u8],
+        (text, words): (&[u8], Words),
         is_one: bool,
         is_unknown: bool,
         mut intent: Intent,
@@ -119,8 +120,8 @@ impl Server {
             }
             Some(Hold::Begins(_) | Hold::Ends(_) | Hold::UserLocks(_) | Hold::NoUserLocks | Hold::Unknown) | None => {}
         }
-        let done = prepared.unwrap_or(text);
-        let sets = if is_one { self.sets(done, client) } else { None };
+        let (done, words) = prepared.map_or((text, words), |prepared| (prepared, Words::of(prepared)));
+        let sets = if is_one && words.may_set { self.sets(done, client) } else { None };
         if sets.is_some() {
             without(&mut intent, Pins::of(PinReason::Setting));
         }
@@ -129,14 +130,13 @@ impl Server {
         let looks = self.looks((text, prepared), intent, &unread, &called.variables);
         unread.extend_from_slice(&called.variables);
         let pins = intent.pins_when_sent.and(intent.pins_when_done);
-        let is_clear = is_one && !is_opaque(pins);
-        let forgets_routines = routines::may_make_routines(done, is_clear);
-        let makes_routines = routines::makes_routines(done, is_clear);
+        let forgets_routines = words.may_make || !is_one || is_opaque(pins);
+        let makes_routines = forgets_routines && routines::makes_routines(done);
         let renames = client.held.may_rename(done);
         let may_set_charset = may_set_charset(done, intent);
         // Routines have texts that fire triggers.
-        let hides = !called.routines.is_empty() || mentions::may_run_code(done);
-        let is_silent = sets.is_none() && mentions::has(done, STATE_CHANGE);
+        let hides = !called.routines.is_empty() || words.runs_code;
+        let is_silent = sets.is_none() && words.tracks;
         let may_track = is_silent && intent.changes_settings;
         Ok(Plan {
             intent,

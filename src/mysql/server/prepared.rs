@@ -107,6 +107,10 @@ impl Prepared {
             None => {}
         }
         self.uses += 1;
+        if !cursor && let Some(held) = self.shared.get_mut(&id) {
+            held.last_used = self.uses;
+            return Some(Ok(held.number));
+        }
         let id = self.shared_id(id, cursor)?;
         let held = self.shared.get_mut(&id)?;
         held.last_used = self.uses;

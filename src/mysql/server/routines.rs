@@ -222,15 +222,8 @@ impl Server {
     }
 }
 
-/// A text may make routines anew. `is_clear`: it is one statement, and not code that can't be seen.
-pub(super) fn may_make_routines(text: &[u8], is_clear: bool) -> bool {
-    let makes = ["create", "alter", "drop"].into_iter().any(|word| mentions::begins(text, word));
-    let is_plain = text.trim_ascii_start().first().is_some_and(u8::is_ascii_alphabetic);
-    makes || !is_clear || !is_plain
-}
-
-/// The same, and its words speak of them.
-pub(super) fn makes_routines(text: &[u8], is_clear: bool) -> bool {
+/// Of a text that makes something: its words speak of routines, or of all that is in a database.
+pub(super) fn makes_routines(text: &[u8]) -> bool {
     let words = ["procedure", "function", "package", "database", "schema"];
-    may_make_routines(text, is_clear) && words.into_iter().any(|word| mentions::has(text, word))
+    words.into_iter().any(|word| mentions::has(text, word))
 }

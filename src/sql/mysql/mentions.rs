@@ -1,5 +1,7 @@
 //! What a text speaks of, however it is read: what may be a name or a word counts, in strings and comments as well.
 
+use super::settings::STATE_CHANGE;
+
 /// More are not gathered.
 pub const MENTIONS_MAX: usize = 32;
 /// Bytes of a name: 64 letters (<https://dev.mysql.com/doc/refman/9.7/en/user-variables.html>).
@@ -45,13 +47,39 @@ pub fn has(text: &[u8], word: &str) -> bool {
     })
 }
 
+/// What a text says by its words alone, to be kept with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Words {
+    /// It may be a `SET` or a `USE`.
+    pub may_set: bool,
+    /// Code may run that it does not name: of a trigger, or of a view.
+    pub runs_code: bool,
+    /// It speaks of the session's tracker of changes.
+    pub tracks: bool,
+    /// It may be a `CREATE`, an `ALTER` or a `DROP`.
+    pub may_make: bool,
+}
+
+impl Words {
+    /// Those of this text.
+    pub fn of(text: &[u8]) -> Self {
+        let begins_with = |words: &[&str]| words.iter().any(|word| begins(text, word));
+        let is_plain = text.trim_ascii_start().first().is_some_and(u8::is_ascii_alphabetic);
+        Self {
+            may_set: begins_with(&["set", "use"]),
+            runs_code: may_run_code(text),
+            tracks: has(text, STATE_CHANGE),
+            may_make: begins_with(&["create", "alter", "drop"]) || !is_plain,
+        }
+    }
+}
+
 /// The text's first letters.
 pub fn begins(text: &[u8], word: &str) -> bool {
     text.trim_ascii_start().get(..word.len()).is_some_and(|first| first.eq_ignore_ascii_case(word.as_bytes()))
 }
 
-/// Code may run that the text does not name: of a trigger, or of a view.
-pub fn may_run_code(text: &[u8]) -> bool {
+fn may_run_code(text: &[u8]) -> bool {
     let reads = || ["from", "table", ";"].iter().any(|word| has(text, word));
     match ["select", "set", "do"].iter().any(|word| begins(text, word)) {
         true => reads(),
