@@ -1,6 +1,6 @@
 //! What connections to one target have found out about those who use it, and keep for one another.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
@@ -12,7 +12,8 @@ const NAMES_MAX: usize = 32;
 pub struct Learned {
     routines_version: AtomicU64,
     is_any: AtomicBool,
-    variables: Mutex<BTreeSet<String>>,
+    /// The one that was looked at last comes last.
+    variables: Mutex<VecDeque<String>>,
 }
 
 impl Learned {
@@ -27,12 +28,14 @@ impl Learned {
         self.routines_version.load(Ordering::Relaxed)
     }
 
-    /// Clients have looked at these variables, which code that no text names may have set before: as far as there is room.
+    /// Clients have looked at these variables, which code that no text names may have set before. There is room for so many; the oldest go.
     pub fn add<'a>(&self, names: impl Iterator<Item = &'a str>) {
         let mut variables = self.variables.lock().unwrap_or_else(PoisonError::into_inner);
         for name in names {
-            if variables.len() < NAMES_MAX && !variables.contains(name) {
-                variables.insert(name.to_owned());
+            variables.retain(|known| known != name);
+            variables.push_back(name.to_owned());
+            if variables.len() > NAMES_MAX {
+                variables.pop_front();
             }
         }
         self.is_any.store(!variables.is_empty(), Ordering::Relaxed);
@@ -45,7 +48,7 @@ impl Learned {
         if !self.is_any.load(Ordering::Relaxed) {
             return BTreeSet::new();
         }
-        self.variables.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.variables.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
     }
 }
 
@@ -61,6 +64,7 @@ mod tests {
         assert_eq!(Vec::from_iter(learned.variables()), ["@a", "@b"]);
         let many: Vec<String> = (0..NAMES_MAX).map(|number| format!("@c{number}")).collect();
         learned.add(many.iter().map(String::as_str));
-        assert_eq!(learned.variables().len(), NAMES_MAX);
+        let variables = learned.variables();
+        assert!(variables.len() == NAMES_MAX && !variables.contains("@a") && variables.contains("@c31"));
     }
 }

@@ -299,6 +299,53 @@ fn variables_that_triggers_set() {
             other.query("COMMIT");
             assert_eq!(one.value("SELECT @x IS NULL"), "1", "{sets}");
         }
+        // Of a client that has one of this name it is that one, and in a transaction nobody else's either.
+        let sets = "INSERT INTO a VALUES (1)";
+        let (mut one, mut other) = (client(sides), client(sides));
+        for client in [&mut other, &mut one] {
+            client.query("SET @x = 'own'");
+        }
+        one.query(sets);
+        assert_eq!(other.value("SELECT @x"), "own");
+        other.query("PREPARE s FROM 'SELECT ?'");
+        one.query(sets);
+        assert_eq!(other.value("EXECUTE s USING @x"), "own");
+        let mut third = client(sides);
+        for text in ["SELECT @x IS NULL, 'see you @ noon', '@é'", "SELECT @`x` IS NULL"] {
+            one.query(sets);
+            third.query("BEGIN");
+            assert_eq!(third.query(text)[0][0].as_deref(), Some("1"), "{text}");
+            third.query("COMMIT");
+        }
+        one.query(sets);
+        third.query("/* c */ XA START 'q'");
+        assert_eq!(third.value("SELECT @x IS NULL"), "1");
+        third.query("XA END 'q'");
+        let _ = third.reply("SELECT @x");
+        third.query("XA ROLLBACK 'q'");
+        if sides.server.flavour() == Flavour::MariaDb {
+            one.query(sets);
+            let shown = "SELECT COUNT(*) FROM information_schema.user_variables WHERE variable_value = '5'";
+            assert_eq!(client(sides).value(shown), "0");
+        }
+    });
+}
+
+/// What a client's own statement has left it can put into a variable that no session had before.
+#[test]
+fn last_values_into_variables() {
+    both_sides("my_into", 3, TABLES, |sides| {
+        let mut talk = sides.talk();
+        let mut other = client(sides);
+        talk.same("SELECT ROW_COUNT()");
+        for (number, text) in
+            ["SELECT @n := ROW_COUNT()", "SELECT ROW_COUNT() INTO @n", "SET @n = ROW_COUNT()"].into_iter().enumerate()
+        {
+            other.query("INSERT INTO t VALUES (1), (2), (3)");
+            talk.all(&["BEGIN", "INSERT INTO t VALUES (1), (2)"]);
+            talk.same(&text.replace("@n", &format!("@n{number}")));
+            talk.all(&["COMMIT", &format!("SELECT @n{number}")]);
+        }
     });
 }
 

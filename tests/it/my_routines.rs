@@ -215,6 +215,21 @@ fn one_that_is_made_anew() {
     });
 }
 
+/// MariaDB's `SET STATEMENT` may make one, too.
+#[test]
+fn one_that_is_made_behind_a_setting() {
+    with_routines("my_behind", 1, |sides| {
+        let mut pair = pair_of(sides);
+        pair.free(&["CALL sets(1)"]);
+        let make =
+            "SET STATEMENT max_statement_time = 9 FOR CREATE OR REPLACE PROCEDURE sets(x INT) DO GET_LOCK('{db}', 1)";
+        pair.talk.same(make);
+        if sides.server.flavour() == Flavour::MariaDb {
+            pair.kept(&["CALL sets(2)"]);
+        }
+    });
+}
+
 /// One that is known costs nothing.
 #[test]
 fn it_is_read_once() {

@@ -1,16 +1,20 @@
 //! What other clients' code may have left on the connection that no server tells of, and a text may look at.
 //!
 //! A trigger, or a routine that a view calls, may set user variables by `SELECT ... INTO @a` and `:=`, of which neither server says
-//! anything, and may draw from a MariaDB sequence. So before a text is sent that speaks of a variable which its client does not have,
-//! that is unset where another client has run such code; before one of which nobody can say what it looks at, the connection is made as
-//! new, if its client has nothing on it.
+//! anything, and may draw from a MariaDB sequence. So before a text is sent that looks at a variable, that is what its client has set, or
+//! unset, where another client has run such code; before one of which nobody can say what it looks at, the connection is made as new, if
+//! its client has nothing on it.
 
 use super::owed::Effect;
 use super::plan::is_opaque;
 use super::{Client, Server};
 use crate::protocol::{ClientSide, Intent, Out, PinReason};
-use crate::sql::mysql::mentions;
+use crate::sql::mysql::calls;
+use crate::sql::mysql::mentions::{self, Words};
 use std::collections::BTreeSet;
+
+/// More of its client's variables are not told apart.
+const BROUGHT_MAX: usize = 256;
 
 /// Who has run code here that no text names, since the connection was as new.
 #[derive(Debug, Default)]
@@ -19,8 +23,8 @@ pub(super) struct Hidden {
     own: bool,
     /// Clients before.
     foreign: bool,
-    /// User variables that were unset for its client.
-    unset: BTreeSet<String>,
+    /// User variables that are its client's own since then, or not there.
+    brought: BTreeSet<String>,
 }
 
 /// What a text may look at.
@@ -30,7 +34,7 @@ pub(super) enum Looks {
     AtNothing,
     /// At these user variables. `sets`: it may set some of them as well.
     At {
-        names: Vec<String>,
+        names: BTreeSet<String>,
         sets: bool,
     },
     AtAnything,
@@ -45,19 +49,21 @@ impl Hidden {
     /// Another client gets the connection.
     pub(super) fn change_hands(&mut self) {
         self.foreign |= std::mem::take(&mut self.own);
-        self.unset.clear();
+        self.brought.clear();
     }
 }
 
 impl Server {
-    /// What a text looks at whose statements intend this, and that calls routines with these variables in them. `executed`: what it
-    /// executes, if it is known.
+    /// What a text looks at whose statements intend this, and that calls routines with these variables in them; `executed`: what it
+    /// executes, if it is known; `sets`: it may set some of them.
     pub(super) fn looks(
         &self,
         (text, executed): (&[u8], Option<&[u8]>),
+        words: Words,
         intent: Intent,
-        unread: &[String],
+        sets: bool,
         in_routines: &[String],
+        client: &Client,
     ) -> Looks {
         if !self.hidden.foreign {
             return Looks::AtNothing;
@@ -65,68 +71,79 @@ impl Server {
         let has = |word| mentions::has(text, word);
         let looks_at_sequences =
             || self.is_mariadb && intent.asks_sequence && ["lastval", "previous", "currval"].into_iter().any(has);
-        let is_unclear = is_opaque(intent.pins_when_sent.and(intent.pins_when_done));
-        // A transaction of XA may be in a state in which nothing can be unset.
-        if is_unclear || looks_at_sequences() || mentions::begins(text, "xa") {
+        let is_unclear = is_opaque(intent.pins_when_sent.and(intent.pins_when_done)) || words.lists_variables;
+        if is_unclear || looks_at_sequences() {
             return Looks::AtAnything;
         }
-        let mut names = in_routines.to_vec();
+        let mut names: BTreeSet<String> = in_routines.iter().cloned().collect();
         if intent.looks_at_variables {
             for text in [Some(text), executed].into_iter().flatten() {
-                let Some(more) = mentions::variables(text) else { return Looks::AtAnything };
+                let Some(more) = calls::variables(text, self.dialect(client)) else { return Looks::AtAnything };
                 names.extend(more);
             }
         }
-        if names.is_empty() { Looks::AtNothing } else { Looks::At { names, sets: !unread.is_empty() } }
+        if names.is_empty() { Looks::AtNothing } else { Looks::At { names, sets } }
     }
 
     /// What a text looks at is its client's own, or not there. False: the server was asked for something that must come first.
     pub(super) fn hides_from(&mut self, looks: &Looks, client: &Client, out: &mut Out) -> bool {
         match looks {
-            Looks::At { names, sets } if self.hidden.foreign => self.unset((names, *sets), client, out),
+            Looks::At { names, sets } => self.bring(names, *sets, client, out),
             Looks::AtAnything if self.hidden.foreign => return self.is_clean(client, out),
-            Looks::AtNothing | Looks::At { .. } | Looks::AtAnything => {}
+            Looks::AtNothing | Looks::AtAnything => {}
         }
         true
     }
 
-    /// Its client has none of these: so there are none.
-    fn unset(&mut self, (names, sets): (&[String], bool), client: &Client, out: &mut Out) {
-        // There may be some of its own that nobody knows of.
-        if client.has_opaque() || client.unread.unknown().contains(PinReason::UserVariable) || self.is_xa {
-            return;
-        }
-        let has = |name: &str| client.settings().value(name).is_some() || client.unread.names().any(|own| own == name);
-        let is_new = |name: &&String| !self.hidden.unset.contains(*name) && !has(name);
-        let names: BTreeSet<String> = names.iter().filter(is_new).cloned().collect();
+    /// Variables are what its client has set, or there are none.
+    fn bring(&mut self, names: &BTreeSet<String>, sets: bool, client: &Client, out: &mut Out) {
+        let is_known = |name: &&String| client.settings().value(name).is_some();
+        let is_here = |name: &&String| {
+            self.hidden.brought.contains(*name) || client.unread.names().any(|unread| unread == name.as_str())
+        };
+        let names: BTreeSet<String> = names.iter().filter(|name| !is_here(name)).cloned().collect();
         if names.is_empty() {
             return;
         }
-        if self.hidden.own && !sets {
-            // They may have been its own just now: from now on they are unset before that.
-            self.options.learned.add(names.iter().map(String::as_str));
+        // There may be some of its own that nobody knows of.
+        let may_have_more = client.has_opaque() || client.unread.unknown().contains(PinReason::UserVariable);
+        if (self.hidden.own || may_have_more) && !sets {
+            // They may have been its own just now: from now on they are brought before that.
+            self.options.learned.add(names.iter().filter(|name| !is_known(name)).map(String::as_str));
         }
-        out.write(|out| self.send_unset(&names, out));
-        self.hidden.unset.extend(names);
+        if may_have_more {
+            return;
+        }
+        out.write(|out| self.send_variables(&names, client, out));
+        if !self.is_xa {
+            self.hidden.brought.extend(names);
+        }
+        if self.hidden.brought.len() > BROUGHT_MAX {
+            // Those that were unset are there, as NULL, until the connection is as new.
+            self.hidden.brought.clear();
+            self.is_soiled = true;
+        }
     }
 
-    fn send_unset(&mut self, names: &BTreeSet<String>, out: &mut Vec<u8>) {
-        let text = format!("SET {}", names.iter().map(|name| format!("{name} = NULL")).collect::<Vec<_>>().join(", "));
-        self.query(text.as_bytes(), Effect::Brings, out);
+    fn send_variables(&mut self, names: &BTreeSet<String>, client: &Client, out: &mut Vec<u8>) {
+        let one = |name: &String| format!("{name} = {}", client.settings().value(name).unwrap_or("NULL"));
+        let text = format!("SET {}", names.iter().map(one).collect::<Vec<_>>().join(", "));
+        // A transaction of XA that has been ended takes nothing, nor the client's own text then.
+        let effect = if self.is_xa { Effect::Nothing } else { Effect::Brings };
+        self.query(text.as_bytes(), effect, out);
         // What the client's last statement has left to ask for is gone.
         self.foreign_values = true;
     }
 
-    /// A client gets the connection: variables that clients look at behind code of their own are unset before that.
-    pub(super) fn unset_learned(&mut self, client: &Client, out: &mut Vec<u8>) {
+    /// A client gets the connection: variables that clients look at behind code of their own are brought before that.
+    pub(super) fn bring_learned(&mut self, client: &Client, out: &mut Vec<u8>) {
         if !self.hidden.foreign {
             return;
         }
-        let mut names = self.options.learned.variables();
-        names.retain(|name| client.settings().value(name).is_none());
+        let names = self.options.learned.variables();
         if !names.is_empty() {
-            self.send_unset(&names, out);
-            self.hidden.unset = names;
+            self.send_variables(&names, client, out);
+            self.hidden.brought = names;
         }
     }
 

@@ -118,7 +118,7 @@ pub(super) enum Effect {
     Refuse(Box<ClientError>),
     /// Last values are the client's own from here on.
     Guarded,
-    /// So is the `LAST_INSERT_ID()`.
+    /// Something of another client's has given place to the client's own, or to nothing: it must not fail.
     Brings,
     /// What the client has set is known.
     Asks(Box<Question>),

@@ -127,7 +127,7 @@ impl Server {
         }
         let called = if is_one && !is_unknown { self.called(done, &mut intent, client) } else { Called::default() };
         let mut unread = if is_one { readable(done, &mut intent) } else { Vec::new() };
-        let looks = self.looks((text, prepared), intent, &unread, &called.variables);
+        let looks = self.looks((text, prepared), words, intent, !unread.is_empty(), &called.variables, client);
         unread.extend_from_slice(&called.variables);
         let pins = intent.pins_when_sent.and(intent.pins_when_done);
         let forgets_routines = words.may_make || !is_one || is_opaque(pins);
@@ -189,6 +189,10 @@ impl Server {
         self.uses_routines(&plan.called.routines);
         if plan.forgets_routines {
             self.forget_routines();
+        }
+        if plan.makes_routines {
+            // And again once it is done: until then they are the old ones, and who knows whether that will be told.
+            self.options.learned.made_routines();
         }
         client.may_have_set(plan.unread.clone());
         if plan.renames {

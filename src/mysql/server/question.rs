@@ -195,7 +195,12 @@ fn variable(
         (DOUBLE, false) => "0e0+NULL".to_owned(),
         (_, true) => {
             let hex = plain(hex, u8::is_ascii_hexdigit)?;
-            string(&hex, &plain(collation, |byte| byte.is_ascii_alphanumeric() || *byte == b'_')?)
+            let collation = plain(collation, |byte| byte.is_ascii_alphanumeric() || *byte == b'_')?;
+            // What a parameter has brought may be no such string, and is refused when it is written.
+            if collation.starts_with("utf8") && !is_utf8(&hex, if collation.starts_with("utf8mb4") { 4 } else { 3 }) {
+                return None;
+            }
+            string(&hex, &collation)
         }
         // It is too long.
         (_, false) if text.is_some() => return None,
@@ -209,6 +214,14 @@ fn variable(
             format!("NULLIF({empty},{empty})")
         }
     }))
+}
+
+/// These bytes are letters, of so many bytes at most.
+fn is_utf8(hex: &str, longest: usize) -> bool {
+    let byte = |at: usize| u8::from_str_radix(hex.get(at..at + 2)?, 16).ok();
+    let bytes: Option<Vec<u8>> = (0..hex.len()).step_by(2).map(byte).collect();
+    let text = bytes.and_then(|bytes| String::from_utf8(bytes).ok());
+    text.is_some_and(|text| text.chars().all(|letter| letter.len_utf8() <= longest))
 }
 
 /// A string by its bytes.

@@ -6,7 +6,8 @@
 use super::lexer::{Kind, Lexer, OLDEST_RELEASE, Reading, Token};
 use super::names::{Parentheses, is_known, may_be_known};
 use super::scan::{Effect, is_ambiguous, unquoted};
-use super::{Dialect, TEXT_BYTES_MAX};
+use super::{Dialect, TEXT_BYTES_MAX, mentions};
+use std::collections::BTreeSet;
 
 /// Longer texts are not read for names.
 const BYTES_MAX: usize = 64 << 10;
@@ -100,6 +101,19 @@ fn one_way(text: &[u8], dialect: Dialect) -> Option<Calls> {
     let asks = found.asks || found.asks_id || ["previous", "currval"].iter().any(|word| has(&tokens, word));
     let hides_id = found.sets_id || has(&tokens, "returning");
     (!found.routines.is_empty()).then_some(Calls { routines: found.routines, asks, hides_id })
+}
+
+/// The user variables of a text, each as `@name` in lower case, or as it is written if that takes quotes; by letters alone, in strings and
+/// comments too, where the text can be read in several ways. `None`: some can't be told, or there are too many.
+pub fn variables(text: &[u8], dialect: Dialect) -> Option<BTreeSet<String>> {
+    let tokens = if text.len() > BYTES_MAX { None } else { tokens(text, dialect) };
+    let Some(tokens) = tokens else { return Some(mentions::variables(text)?.into_iter().collect()) };
+    let name = |token: &Token<'_>| match mentions::variables(token.bytes) {
+        Some(mut plain) => plain.pop(),
+        None => Some(std::str::from_utf8(token.bytes).ok()?.to_lowercase()),
+    };
+    let names = tokens.iter().filter(|token| token.kind == Kind::UserVariable).map(name);
+    names.collect::<Option<BTreeSet<String>>>().filter(|names| names.len() <= mentions::MENTIONS_MAX)
 }
 
 /// All tokens, if there is one way to read them.
@@ -251,6 +265,22 @@ mod tests {
         all.extend(calls.asks.then(|| "asks".to_owned()));
         all.extend(calls.hides_id.then(|| "hides".to_owned()));
         Some(all.join(" "))
+    }
+
+    #[test]
+    fn variables_of_a_text() {
+        let dialect = Dialect { utf8: true, ..Dialect::default() };
+        for (text, expected) in [
+            ("SELECT @A, @`b`, @'c', @@sql_mode, 'at @ noon', 'bob@example.com' -- @d", Some("@a @b @c")),
+            ("SELECT @`A b`, '@é'", Some("@`a b`")),
+            ("SELECT @a /*! , @b */, 'x@y'", Some("@a @b @y")),
+            ("SELECT @a /*! , @b */, '@ '", None),
+        ] {
+            let names = variables(text.as_bytes(), dialect).map(|names| Vec::from_iter(names).join(" "));
+            assert_eq!(names.as_deref(), expected, "{text}");
+        }
+        let many: Vec<String> = (0..33).map(|number| format!("@a{number}")).collect();
+        assert_eq!(variables(format!("SELECT {}", many.join(",")).as_bytes(), dialect), None);
     }
 
     #[test]

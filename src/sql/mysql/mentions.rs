@@ -7,7 +7,7 @@ pub const MENTIONS_MAX: usize = 32;
 /// Bytes of a name: 64 letters (<https://dev.mysql.com/doc/refman/9.7/en/user-variables.html>).
 const NAME_BYTES_MAX: usize = 64;
 
-/// The user variables that a text may set, each as `@name` in lower case, in no order and maybe several times. `None`: some can't be told,
+/// The user variables that a text may speak of, each as `@name` in lower case, in no order and maybe several times. `None`: some can't be told,
 /// or there are too many.
 pub fn variables(text: &[u8]) -> Option<Vec<String>> {
     let mut found = Vec::new();
@@ -56,6 +56,8 @@ pub struct Words {
     pub runs_code: bool,
     /// It speaks of the session's tracker of changes.
     pub tracks: bool,
+    /// It speaks of a table that shows user variables.
+    pub lists_variables: bool,
     /// It may be a `CREATE`, an `ALTER` or a `DROP`.
     pub may_make: bool,
 }
@@ -69,7 +71,11 @@ impl Words {
             may_set: begins_with(&["set", "use"]),
             runs_code: may_run_code(text),
             tracks: has(text, STATE_CHANGE),
-            may_make: begins_with(&["create", "alter", "drop"]) || !is_plain,
+            lists_variables: has(text, "user_variables"),
+            // MariaDB's `SET STATEMENT ... FOR` has any statement in it.
+            may_make: begins_with(&["create", "alter", "drop"])
+                || !is_plain
+                || begins(text, "set") && has(text, "statement"),
         }
     }
 }

@@ -67,6 +67,8 @@ struct Current {
     names_setting: bool,
     /// Between the variables that an `INTO` sets.
     is_in_into: bool,
+    /// Behind a user variable, which is looked at unless an assignment follows.
+    may_look: bool,
 }
 
 /// What is known once it is seen whether a function's parentheses are empty.
@@ -367,7 +369,9 @@ impl Scan {
         };
         let is_target =
             now.is_in_into || matches!(now.set, Set::Target { .. }) || now.head.words().first() == Some(&Word::Get);
-        self.found.intent.looks_at_variables |= word == Word::Variable && !is_target;
+        // What is assigned to is not looked at.
+        self.found.intent.looks_at_variables |= now.may_look && word != Word::Assign;
+        now.may_look = word == Word::Variable && !is_target;
     }
 
     fn set(&mut self, token: Token<'_>, word: Word) {
@@ -464,6 +468,7 @@ impl Scan {
 
     fn end_of_statement(&mut self) {
         let now = std::mem::take(&mut self.statement);
+        self.found.intent.looks_at_variables |= now.may_look;
         if now.head.len == 0 && !now.is_prefixed && now.depth == 0 {
             return;
         }

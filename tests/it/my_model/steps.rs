@@ -68,6 +68,12 @@ impl fmt::Display for Step {
     }
 }
 
+/// What a variable is as a statement is prepared counts for what sets others from it; and in MariaDB preparing an assignment gives the
+/// variable another character set. It may be prepared on a connection, or at a time, where the variable is something else.
+fn is_prepared_alike(text: &str) -> bool {
+    !(text.contains(":=") || text.starts_with("SET") && text.contains("= @"))
+}
+
 /// Draws steps. A client is calm for a while, when it does nothing that a connection would be kept for today, and wild again: else
 /// all would have connections of their own most of the time.
 pub struct Steps {
@@ -109,7 +115,8 @@ impl Steps {
                 Step::Queries(vec![texts.join("; ")])
             }
             110..125 => {
-                let text = if self.random.one_in(3) { self.part(is_wild) } else { self.prepared() };
+                let part = self.random.one_in(3).then(|| self.part(is_wild)).filter(|text| is_prepared_alike(text));
+                let text = part.unwrap_or_else(|| self.prepared());
                 Step::Prepare { slot, text }
             }
             125..155 => {

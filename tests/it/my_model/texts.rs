@@ -419,7 +419,8 @@ pub const FUNCTIONS: &[&str] = &[
 pub const PREPARED: &[&str] = &[
     "SELECT ?",
     "SELECT ?, ? AS b",
-    "SELECT ? + 1, CONCAT(?, '-'), ? IS NULL",
+    // MySQL keeps to what the first execution has made of a parameter in an expression of numbers, wherever that was.
+    "SELECT CAST(? AS DECIMAL(40, 5)) + 1, CONCAT(?, '-'), ? IS NULL",
     "SELECT id, v FROM p WHERE id >= ? ORDER BY id",
     "SELECT id, v, n FROM p WHERE n > ? OR v = ? ORDER BY id",
     "INSERT INTO t{c} (v, n) VALUES (LEFT(?, 30), {n})",

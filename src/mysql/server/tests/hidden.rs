@@ -28,14 +28,37 @@ fn variables_of_others_are_unset() {
     let mut bench = bench();
     bench.runs("SELECT 1 FROM t", &[]);
     bench.runs("SET @b = 'a@b.c'", &[]);
-    bench.runs("SELECT @@sql_mode, 'a@b.c'", &[]);
-    // Its own it has set; once is enough.
-    bench.runs("SELECT @A, @b, @c", &["SET @a = NULL, @c = NULL"]);
-    bench.runs("SELECT @a, @b, @c", &[]);
-    bench.runs("SET @a = @d", &["SET @d = NULL"]);
+    bench.runs("SELECT @@sql_mode, 'a@b.c', @a := 5", &[]);
+    // Of its own it has set one; once is enough.
+    bench.runs("SELECT @D, @b, @`a b`, 'see you @ noon'", &["SET @`a b` = NULL, @d = NULL"]);
+    bench.runs("SELECT @d, @b", &[]);
+    bench.runs("SET @a = @e", &["SET @e = NULL"]);
     // What its own code may have set is unset before that next time.
     bench.client = client(MODERN, 3);
-    assert_eq!(texts(&bench.attach()), ["SET @a = NULL, @c = NULL"]);
+    assert_eq!(texts(&bench.attach()), ["SET @`a b` = NULL, @d = NULL"]);
+}
+
+/// What the connection seems to have already another client's code may have overwritten.
+#[test]
+fn variables_of_ones_own_are_brought() {
+    let mut bench = bench();
+    let edit = |settings: &Settings| settings.edited(|values| _ = values.insert("@a".to_owned(), "'x'".to_owned()));
+    let (wanted, applied) = (edit(bench.client.settings()), edit(&bench.server.applied));
+    bench.server.has_now(applied, wanted, &mut bench.client);
+    bench.runs("SELECT 1 FROM t", &[]);
+    bench.runs("SELECT @a, @b", &["SET @a = 'x', @b = NULL"]);
+    bench.runs("SELECT @a, @b", &[]);
+}
+
+/// So many are told apart.
+#[test]
+fn very_many_variables() {
+    let mut bench = bench();
+    for number in 0..=256 {
+        assert!(!bench.server.is_soiled);
+        bench.runs(&format!("SELECT @a{number}"), &[&format!("SET @a{number} = NULL")]);
+    }
+    assert!(bench.server.is_soiled);
 }
 
 #[test]
@@ -51,7 +74,7 @@ fn nobody_elses_code_has_run() {
 /// What may look at anything finds a connection as new.
 #[test]
 fn code_that_can_not_be_seen() {
-    for text in ["CALL a.b.c()", "SELECT @`a b`", "XA START 'a'", "DO 1; CALL p()"] {
+    for text in ["CALL a.b.c()", "SELECT * FROM information_schema.user_variables", "DO 1; CALL p()"] {
         let mut bench = bench();
         assert_eq!(texts(&bench.says(&says(command::QUERY, text.as_bytes()))), ["", AS_NEW], "{text}");
         bench.hears(&packets(1, &[ok(mark::OK, AUTO)]));

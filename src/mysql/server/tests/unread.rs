@@ -93,6 +93,12 @@ fn each_type_is_written_as_itself() {
         (5, 0, [Some("1e+300"), Some("1e300"), Some("F"), Some("binary")], Some("1e+300")),
         (250, 0, [Some("x"), Some("x"), Some("78"), Some("latin1_bin")], Some("_latin1 X'78' COLLATE latin1_bin")),
         (250, 0, [Some("x"), Some("x"), Some("78"), Some("binary")], Some("X'78'")),
+        (
+            250,
+            0,
+            [Some("x"), Some("x"), Some("C3A4"), Some("utf8mb3_bin")],
+            Some("_utf8mb3 X'C3A4' COLLATE utf8mb3_bin"),
+        ),
         (250, 0, [None, None, None, Some("binary")], Some("NULL")),
         (8, 32, [None, None, None, Some("binary")], Some("CAST(NULL AS UNSIGNED)")),
         (253, 0, [None, None, None, Some("binary")], None),
@@ -113,6 +119,9 @@ fn what_can_not_be_had_elsewhere() {
         [Some("x"), Some("x"), Some("78'"), Some("latin1_bin")],
         [Some("x"), Some("x"), Some("78"), Some("latin1'bin")],
         [Some("x"), Some("x"), None, None],
+        // No such letters.
+        [Some("x"), Some("x"), Some("FF"), Some("utf8mb4_bin")],
+        [Some("x"), Some("x"), Some("F09F9880"), Some("utf8mb3_bin")],
     ] {
         let mut bench = Bench::new(MODERN, usize::MAX);
         bench.does("SET @a = 1");
