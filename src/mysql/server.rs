@@ -270,7 +270,7 @@ impl ServerSide for Server {
                 self.reset_connection(sides.server);
                 self.settings_lost = true;
             } else {
-                self.bring_learned(client, sides.server);
+                self.bring_all(client, sides.server);
             }
         }
         self.tidy(sides.server);

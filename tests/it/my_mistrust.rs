@@ -307,6 +307,12 @@ fn variables_that_triggers_set() {
         }
         one.query(sets);
         assert_eq!(other.value("SELECT @x"), "own");
+        one.query(sets);
+        other.query("BEGIN");
+        other.query("INSERT INTO b VALUES (1)");
+        assert_eq!(other.value("SELECT @x"), "5");
+        other.query("ROLLBACK");
+        other.query("SET @x = 'own'");
         other.query("PREPARE s FROM 'SELECT ?'");
         one.query(sets);
         assert_eq!(other.value("EXECUTE s USING @x"), "own");

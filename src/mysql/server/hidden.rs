@@ -11,6 +11,7 @@ use super::{Client, Server};
 use crate::protocol::{ClientSide, Intent, Out, PinReason};
 use crate::sql::mysql::calls;
 use crate::sql::mysql::mentions::{self, Words};
+use crate::sql::mysql::settings::is_variable;
 use std::collections::BTreeSet;
 
 /// More of its client's variables are not told apart.
@@ -135,16 +136,25 @@ impl Server {
         self.foreign_values = true;
     }
 
-    /// A client gets the connection: variables that clients look at behind code of their own are brought before that.
-    pub(super) fn bring_learned(&mut self, client: &Client, out: &mut Vec<u8>) {
+    /// A client gets the connection: what it has set is brought before code of its own looks at it or sets it, and so are those that clients
+    /// look at behind such code.
+    pub(super) fn bring_all(&mut self, client: &Client, out: &mut Vec<u8>) {
         if !self.hidden.foreign {
             return;
         }
-        let names = self.options.learned.variables();
-        if !names.is_empty() {
-            self.send_variables(&names, client, out);
-            self.hidden.brought = names;
+        let wanted = client.settings();
+        let mut names = self.options.learned.variables();
+        names.extend(wanted.iter().map(|(name, _)| name).filter(|name| is_variable(name)).map(str::to_owned));
+        if names.is_empty() {
+            return;
         }
+        // What the connection does not seem to have is replayed.
+        let seems_here = |name: &&String| !self.settings_lost && self.applied.value(name) == wanted.value(name);
+        let seeming: BTreeSet<String> = names.iter().filter(seems_here).cloned().collect();
+        if !seeming.is_empty() {
+            self.send_variables(&seeming, client, out);
+        }
+        self.hidden.brought = names;
     }
 
     /// Nothing of others' is there, as far as its client has nothing on it. False: it is being made so.
