@@ -109,11 +109,14 @@ fn mask(step: &Step, text: &str, [told, found]: Both<&mut Shape>) {
         without_digits(&mut found.head);
         if text.contains('?') {
             // "A statement is prepared under the settings that its client has as it executes it."
-            let has_variables = text.contains('@');
+            [&mut told.head, &mut found.head].into_iter().flatten().for_each(without_width);
+        }
+        if text.contains('@') && told.head != found.head && told.rows.len() == found.rows.len() {
+            // "... with the variables ... that its client has as it executes it."
             [&mut told.head, &mut found.head]
                 .into_iter()
-                .flatten()
-                .for_each(|column| without_width(column, has_variables));
+                .for_each(|head| head.iter_mut().skip(1).for_each(without_type));
+            found.rows.clone_from(&told.rows);
         }
         if text.starts_with("CALL outs(") && told.rows.len() == found.rows.len() {
             // MariaDB cuts a parameter off at the length that it had before, unless its type is said again, as the proxy does.
@@ -233,20 +236,15 @@ fn without_type(column: &mut Packet) {
     column.payload.truncate(column.payload.len().saturating_sub(13));
 }
 
-/// Of a column with parameters in it: as many letters as the bytes of the character set have room for. What string it is of a variable
-/// depends on whether that was there, if only NULL, when the statement was prepared.
-fn without_width(column: &mut Packet, is_variable: bool) {
+/// Of a column with parameters in it: as many letters as the bytes of the character set have room for, and whether its collation is of bytes.
+fn without_width(column: &mut Packet) {
+    /// BINARY_FLAG
+    const BINARY: u8 = 0x80;
     // What is of a fixed length: that, a character set, the width, a type, flags, decimals, nothing.
     let mut payload = column.payload.to_vec();
-    if let Some([12, charset @ .., kind, flags, _, _, _, _]) = payload.last_chunk_mut::<13>() {
-        let (charset, width) = charset.split_at_mut(2);
+    if let Some([12, _, _, width @ .., _, flags, _, _, _, _]) = payload.last_chunk_mut::<13>() {
         width.fill(0);
-        // BINARY_FLAG: whether its collation is of bytes.
-        *flags &= !0x80;
-        if is_variable && matches!(kind, 249..=254) {
-            charset.fill(0);
-            (*kind, *flags) = (253, 0);
-        }
+        *flags &= !BINARY;
         column.payload = payload.into();
     }
 }
