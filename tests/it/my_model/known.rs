@@ -43,18 +43,25 @@ pub fn masked(step: &Step, text: &str, replies: Both<Vec<Packet>>) -> Both<Vec<P
         // "A session tracker of transactions says what that changed to the proxy, and not to the client."
         // Who sets its tracker among other things is told of changes from the first one on.
         let tracks = text.contains("session_track_state_change") && text.contains(';');
-        [&mut told, &mut found].into_iter().flatten().for_each(|packet| without_trackers(packet, tracks));
+        // Ahead of what looks at variables the proxy may bring them: it is told what MySQL says late of a statement that failed.
+        let is_behind_others = text.contains('@');
+        [&mut told, &mut found]
+            .into_iter()
+            .flatten()
+            .for_each(|packet| without_trackers(packet, |kind| is_behind_others || tracks && kind == STATE));
         [&mut told, &mut found].into_iter().flatten().for_each(without_end_of_near);
     }
     [told, found]
 }
 
-/// An OK without what trackers of transactions say, nor (`tracks`) that of changes.
-fn without_trackers(packet: &mut Packet, tracks: bool) {
+/// SESSION_TRACK_STATE_CHANGE
+const STATE: u8 = 2;
+
+/// An OK without what trackers of transactions say, nor these others.
+fn without_trackers(packet: &mut Packet, others: impl Fn(u8) -> bool) {
     // SERVER_SESSION_STATE_CHANGED, SESSION_TRACK_TRANSACTION_CHARACTERISTICS and SESSION_TRACK_TRANSACTION_STATE
     const CHANGED: u16 = 0x4000;
     const TRANSACTION: [u8; 2] = [4, 5];
-    const STATE: u8 = 2;
     if packet.first() == 0xFE && packet.payload.len() == 5 {
         // An EOF says no more of it.
         let payload = &packet.payload;
@@ -83,7 +90,7 @@ fn without_trackers(packet: &mut Packet, tracks: bool) {
     while !changes.is_empty() && status & CHANGED != 0 {
         let kind = changes.get_u8();
         let said = string(&mut changes);
-        if !(TRANSACTION.contains(&kind) || tracks && kind == STATE) {
+        if !(TRANSACTION.contains(&kind) || others(kind)) {
             kept.push(kind);
             kept.extend(said);
         }
