@@ -4,7 +4,7 @@
 //! statement is known to that connection alone (`server/prepared.rs`). <https://dev.mysql.com/doc/dev/mysql-server/latest/page_protocol_command_phase_ps.html>
 
 use crate::protocol::{Intent, has_room_for, keyed_hash};
-use crate::sql::mysql::mentions::Words;
+use crate::sql::mysql::mentions::Mentions;
 use crate::sql::mysql::{self as sql, Command, End};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -122,8 +122,8 @@ pub struct Statement {
     pub text: Option<Arc<[u8]>>,
     /// How many parameters it has.
     pub parameters: u16,
-    /// What the text says by its words.
-    pub words: Words,
+    /// What the text mentions.
+    pub mentioned: Mentions,
     /// What executing it intends.
     pub intent: Intent,
     /// What that does to a transaction.
@@ -260,7 +260,7 @@ mod tests {
             id,
             text: text.map(Arc::from),
             parameters: 0,
-            words: Words::of(b""),
+            mentioned: Mentions::of(b""),
             intent: Intent::default(),
             boundary: Boundary::None,
             types: None,

@@ -93,7 +93,7 @@ impl Server {
     ) -> Result<Fate, ClientError> {
         let Some(statement) = client.statements.find(number) else { return Ok(Fate::Dropped) };
         let (intent, parameters, text) = (statement.intent, statement.parameters, statement.text.clone());
-        let words = statement.words;
+        let mentioned = statement.mentioned;
         let boundary = statement.boundary;
         let execute = Execute::read(body, parameters, client.has_attributes());
         let id = self.id_of(statement, execute.and_then(|execute| execute.types), client.label());
@@ -121,7 +121,7 @@ impl Server {
         })?;
         let fate = rewritten(here, front, head)?;
         let text = text.as_deref().unwrap_or_default();
-        let mut plan = self.plan((text, words), !text.is_empty(), false, intent, client)?;
+        let mut plan = self.plan((text, mentioned), !text.is_empty(), false, intent, client)?;
         if opens_cursor {
             plan.intent.pins_when_sent.add(PinReason::PreparedStatement);
             plan.told.add(PinReason::PreparedStatement);
@@ -178,7 +178,7 @@ impl Server {
     ) -> Result<Fate, ClientError> {
         let Some(statement) = client.statements.find(number) else { return Ok(Fate::Dropped) };
         let (intent, parameters, text) = (statement.intent, statement.parameters, statement.text.clone());
-        let words = statement.words;
+        let mentioned = statement.mentioned;
         let (id, boundary) = (self.id_of(statement, None, client.label()), statement.boundary);
         let Some(here) = self.find_here((number, id), command::STMT_BULK_EXECUTE, false, client, out)? else {
             return Ok(Fate::Waits);
@@ -192,7 +192,7 @@ impl Server {
         }
         let fate = rewritten(here, bulk.and_then(|bulk| bulk.elsewhere(known)), head)?;
         let text = text.as_deref().unwrap_or_default();
-        let plan = self.plan((text, words), !text.is_empty(), false, intent, client)?;
+        let plan = self.plan((text, mentioned), !text.is_empty(), false, intent, client)?;
         if !self.carry_out(&plan, text, client, out)? {
             return Ok(Fate::Waits);
         }

@@ -10,7 +10,7 @@ use super::plan::is_opaque;
 use super::{Client, Server};
 use crate::protocol::{ClientSide, Intent, Out, PinReason};
 use crate::sql::mysql::calls;
-use crate::sql::mysql::mentions::{self, Words};
+use crate::sql::mysql::mentions::{self, Mentions};
 use crate::sql::mysql::settings::is_variable;
 use std::collections::BTreeSet;
 
@@ -60,7 +60,7 @@ impl Server {
     pub(super) fn looks(
         &self,
         (text, executed): (&[u8], Option<&[u8]>),
-        words: Words,
+        mentioned: Mentions,
         intent: Intent,
         sets: bool,
         in_routines: &[String],
@@ -72,7 +72,7 @@ impl Server {
         let has = |word| mentions::has(text, word);
         let looks_at_sequences =
             || self.is_mariadb && intent.asks_sequence && ["lastval", "previous", "currval"].into_iter().any(has);
-        let is_unclear = is_opaque(intent.pins_when_sent.and(intent.pins_when_done)) || words.lists_variables;
+        let is_unclear = is_opaque(intent.pins_when_sent.and(intent.pins_when_done)) || mentioned.lists_variables;
         if is_unclear || looks_at_sequences() {
             return Looks::AtAnything;
         }

@@ -10,7 +10,7 @@ use crate::mysql::message::{self, OkPacket, mark, status};
 use crate::mysql::statement::Statement;
 use crate::mysql::unread::Unread;
 use crate::protocol::{AttachFailure, ClientError, Out, PinReason, Pins, ServerError, Violation};
-use crate::sql::mysql::mentions::Words;
+use crate::sql::mysql::mentions::Mentions;
 use crate::sql::mysql::settings::LAST_INSERT_ID;
 
 impl Server {
@@ -227,8 +227,8 @@ impl Server {
                 let Preparing { id, under, text, intent, boundary } = *preparing;
                 let is_shared = text.is_some() && !self.has_moved;
                 self.is_anchored &= !is_shared;
-                let words = Words::of(text.as_deref().unwrap_or_default());
-                let statement = Statement { id, text, parameters, words, intent, boundary, types: None };
+                let mentioned = Mentions::of(text.as_deref().unwrap_or_default());
+                let statement = Statement { id, text, parameters, mentioned, intent, boundary, types: None };
                 let own = client.statements.insert(statement);
                 if is_shared {
                     self.prepared.share(id.under(under), number);

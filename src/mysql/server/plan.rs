@@ -9,7 +9,7 @@ use crate::mysql::held::Held;
 use crate::mysql::unread::Unread;
 use crate::protocol::{ClientError, ClientSide, Intent, Out, PinReason, Pins, Settings};
 use crate::sql::mysql::holds::{self, Hold, Thing};
-use crate::sql::mysql::mentions::{self, Words};
+use crate::sql::mysql::mentions::{self, Mentions};
 use crate::sql::mysql::settings::{self, Change, PREPARED, SCHEMA, SELECT_LIMIT};
 use crate::sql::mysql::{self as sql, Dialect};
 
@@ -68,7 +68,7 @@ impl Server {
     /// Of a text as its scan has found it. `is_one`: it is here to its end, and is one statement.
     pub(super) fn plan(
         &self,
-        (text, words): (&[u8], Words),
+        (text, mentioned): (&[u8], Mentions),
         is_one: bool,
         is_unknown: bool,
         mut intent: Intent,
@@ -120,23 +120,23 @@ impl Server {
             }
             Some(Hold::Begins(_) | Hold::Ends(_) | Hold::UserLocks(_) | Hold::NoUserLocks | Hold::Unknown) | None => {}
         }
-        let (done, words) = prepared.map_or((text, words), |prepared| (prepared, Words::of(prepared)));
-        let sets = if is_one && words.may_set { self.sets(done, client) } else { None };
+        let (done, mentioned) = prepared.map_or((text, mentioned), |prepared| (prepared, Mentions::of(prepared)));
+        let sets = if is_one && mentioned.may_set { self.sets(done, client) } else { None };
         if sets.is_some() {
             without(&mut intent, Pins::of(PinReason::Setting));
         }
         let called = if is_one && !is_unknown { self.called(done, &mut intent, client) } else { Called::default() };
         let mut unread = if is_one { readable(done, &mut intent) } else { Vec::new() };
-        let looks = self.looks((text, prepared), words, intent, !unread.is_empty(), &called.variables, client);
+        let looks = self.looks((text, prepared), mentioned, intent, !unread.is_empty(), &called.variables, client);
         unread.extend_from_slice(&called.variables);
         let pins = intent.pins_when_sent.and(intent.pins_when_done);
-        let forgets_routines = words.may_make || !is_one || is_opaque(pins);
+        let forgets_routines = mentioned.may_make || !is_one || is_opaque(pins);
         let makes_routines = forgets_routines && routines::makes_routines(done);
         let renames = client.held.may_rename(done);
         let may_set_charset = may_set_charset(done, intent);
         // Routines have texts that fire triggers.
-        let hides = !called.routines.is_empty() || words.runs_code;
-        let is_silent = sets.is_none() && words.tracks;
+        let hides = !called.routines.is_empty() || mentioned.runs_code;
+        let is_silent = sets.is_none() && mentioned.tracks;
         let may_track = is_silent && intent.changes_settings;
         Ok(Plan {
             intent,

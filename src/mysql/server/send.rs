@@ -12,7 +12,7 @@ use crate::mysql::frame::{self, HEAD_BYTES, Head, packet};
 use crate::mysql::message::{command, status};
 use crate::mysql::statement::Boundary;
 use crate::protocol::{ClientError, ClientSide, Intent, Out, PinReason, Pins, Violation};
-use crate::sql::mysql::mentions::Words;
+use crate::sql::mysql::mentions::Mentions;
 use crate::sql::mysql::settings::{self, Change, NAMES, SCHEMA, Value};
 use crate::sql::mysql::{self as sql, Dialect, KillKind, TEXT_BYTES_MAX, mentions};
 
@@ -272,7 +272,7 @@ impl Server {
                 }
                 let statement = self.read(body, head, client)?;
                 let plan = self.plan(
-                    (body, Words::of(body)),
+                    (body, Mentions::of(body)),
                     is_whole && statement.statements == 1,
                     statement.is_unknown,
                     statement.intent,

@@ -47,9 +47,9 @@ pub fn has(text: &[u8], word: &str) -> bool {
     })
 }
 
-/// What a text says by its words alone, to be kept with it.
+/// What a text mentions, to be kept with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Words {
+pub struct Mentions {
     /// It may be a `SET` or a `USE`.
     pub may_set: bool,
     /// Code may run that it does not name: of a trigger, or of a view.
@@ -62,20 +62,20 @@ pub struct Words {
     pub may_make: bool,
 }
 
-impl Words {
+impl Mentions {
     /// Those of this text.
     pub fn of(text: &[u8]) -> Self {
+        const MAKE: &[&str] = &["create", "alter", "drop"];
         let begins_with = |words: &[&str]| words.iter().any(|word| begins(text, word));
+        let has_any = |words: &[&str]| words.iter().any(|word| has(text, word));
         let is_plain = text.trim_ascii_start().first().is_some_and(u8::is_ascii_alphabetic);
         Self {
             may_set: begins_with(&["set", "use"]),
             runs_code: may_run_code(text),
             tracks: has(text, STATE_CHANGE),
             lists_variables: has(text, "user_variables"),
-            // MariaDB's `SET STATEMENT ... FOR` has any statement in it.
-            may_make: begins_with(&["create", "alter", "drop"])
-                || !is_plain
-                || begins(text, "set") && has(text, "statement"),
+            // MariaDB's `SET STATEMENT ... FOR` has any statement in it; `SET max_statement_time` has none.
+            may_make: begins_with(MAKE) || !is_plain || begins(text, "set") && has(text, "statement") && has_any(MAKE),
         }
     }
 }
@@ -98,7 +98,7 @@ fn may_run_code(text: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{has, may_run_code, variables};
+    use super::{Mentions, has, may_run_code, variables};
 
     #[test]
     fn words_anywhere() {
@@ -109,6 +109,21 @@ mod tests {
             assert!(!has(text.as_bytes(), "track_it"), "{text}");
         }
         assert!(has(b"a;", ";") && has(b"", "") && !has(b"a", ";"));
+    }
+
+    #[test]
+    fn what_may_make_something() {
+        for text in [
+            "CREATE TABLE t (a INT)",
+            " drop procedure p",
+            "/* x */ SELECT 1",
+            "SET STATEMENT a = 1 FOR CREATE TABLE t (b INT)",
+        ] {
+            assert!(Mentions::of(text.as_bytes()).may_make, "{text}");
+        }
+        for text in ["SELECT 1", "SET max_statement_time = 5", "INSERT INTO t VALUES ('create')"] {
+            assert!(!Mentions::of(text.as_bytes()).may_make, "{text}");
+        }
     }
 
     #[test]
