@@ -1,17 +1,19 @@
-//! Texts and what is read from them; then what holds for any text.
+//! Texts and what is read from them.
 //!
 //! A reading is written as the number of statements, then `!reason` for a pin when sent, `+reason` for one when done,
 //! `-reason` for one that may end, and a word for everything else; the command last.
 
 #![allow(clippy::unwrap_used, clippy::wildcard_enum_match_arm, reason = "tests fail by panicking")]
 
+mod any;
+mod spelling;
+
 use std::fmt::Write;
 
-use proptest::prelude::*;
-
-use super::lexer::{Kind, Lexer, OLDEST_RELEASE, Reading};
 use super::{Command, Dialect, End, KillKind, Statement, TEXT_BYTES_MAX, classify, classify_prefix};
 use crate::protocol::PinReason;
+
+pub(super) use any::{dialect, text};
 
 const MYSQL: Dialect = Dialect {
     ansi_quotes: false,
@@ -414,21 +416,6 @@ fn names_that_may_be_somebodys() {
     }
 }
 
-/// They quote names in `MSSQL`, a mode of MariaDB's, and mean nothing in any other.
-#[test]
-fn brackets() {
-    for (sql, mysql, mariadb) in [
-        ("SELECT 1 AS ['], GET_LOCK('a', 1), 2 AS [']", "1", "1 !unreadable asks draws ends"),
-        ("SELECT 1 AS [a]", "1", "1 !unreadable asks draws ends"),
-        ("SELECT @[", "1", "1 !unreadable asks draws ends"),
-        ("SELECT '[', \"[\", `[`, @'[' /* [ */ -- [", "1", "1"),
-        ("SELECT a->'$[0]' FROM t", "1", "1"),
-    ] {
-        assert_eq!(reading(classify(sql.as_bytes(), MYSQL)), mysql, "{sql}");
-        assert_eq!(reading(classify(sql.as_bytes(), MARIADB)), mariadb, "{sql}");
-    }
-}
-
 #[test]
 fn last_values() {
     for sql in [
@@ -564,135 +551,6 @@ fn local_files() {
 }
 
 #[test]
-fn executable_comments() {
-    check(&[
-        ("/*!40101 SET NAMES utf8 */", "1 !setting"),
-        ("/*!40101 SET @OLD_SQL_MODE=@@SQL_MODE, SQL_MODE='NO_AUTO_VALUE_ON_ZERO' */;", "1 !setting !user_variable"),
-        ("SELECT /*! GET_LOCK('a',1) */", "1 !session_lock"),
-        ("SELECT 1 /*!50000 INTO @a */", "1 !user_variable"),
-        ("SELECT 1 /*!50000 + /* x */ 1 INTO @a */", "1 !user_variable"),
-        ("SELECT 1 /*!1234 INTO @a */", "1 !user_variable"),
-        ("SELECT '/*!' INTO @a # */", "1 !user_variable"),
-        ("/*!50001 SELECT 1", "1 !unreadable asks draws ends"),
-        ("SELECT 5*/2", "1"),
-        ("/*! SELECT 5*/2", "1"),
-    ]);
-    check_in(
-        MYSQL,
-        &[
-            ("/*!80000 SET x = 1 */", "1 !setting"),
-            ("/*!080000 SET x = 1 */", "1 !setting"),
-            ("SELECT 1 /*!80000 INTO @a */", "1 !user_variable"),
-            ("SELECT 1 /*!999999 INTO @a */", "1 !user_variable"),
-            ("SELECT 1 /*M! INTO @a */", "1"),
-            // A comment in one that does not run.
-            ("SELECT 1 /*!99999 /* x */ INTO @a */", "1 !user_variable"),
-            ("/*!80000 BEGIN */", "1 ends"),
-        ],
-    );
-    check_in(
-        MARIADB,
-        &[
-            ("/*!80000 SET x = 1 */", "0 Empty"),
-            ("SELECT 1 /*!100100 INTO @a */", "1 !user_variable"),
-            ("SELECT 1 /*M!100100 INTO @a */", "1 !user_variable"),
-            ("SELECT 1 /*M!50701 INTO @a */", "1 !user_variable"),
-            ("SELECT 1 /*m! INTO @a */", "1"),
-        ],
-    );
-    let many: String = (0..20).map(|version| format!("/*!8{version:04} */ ")).collect();
-    check_in(MYSQL, &[(&format!("SELECT 1 {many}"), "1 !unreadable asks draws ends")]);
-}
-
-#[test]
-fn comments_and_quotes() {
-    let lock = "1 !session_lock";
-    let unreadable = "1 !unreadable asks draws ends";
-    check(&[
-        ("SELECT 1 --GET_LOCK('a',1)", lock),
-        ("SELECT 1--\tGET_LOCK('a',1)", "1"),
-        ("SELECT 1--\u{1}GET_LOCK('a',1)", "1"),
-        ("SELECT 1 #\n, GET_LOCK('a',1)", lock),
-        ("SELECT 1 #\r, GET_LOCK('a',1)", "1"),
-        ("SELECT /* /* */ GET_LOCK('a',1)", lock),
-        ("SELECT /*/ GET_LOCK('a',1) */ 1", "1"),
-        ("SELECT /* x", unreadable),
-        ("SELECT 'x", unreadable),
-        ("SELECT `x", unreadable),
-        ("SELECT \"x", unreadable),
-        ("SELECT 'x\\'", unreadable),
-        ("SELECT @'x", unreadable),
-        ("SELECT 'it''s', GET_LOCK('a',1)", lock),
-        ("SELECT 'it\\'s', GET_LOCK('a',1)", lock),
-        ("SELECT 'it\\', GET_LOCK('", "1"),
-        ("SELECT `a``b`, GET_LOCK('a',1)", lock),
-        ("SELECT `a\\`, GET_LOCK('a',1)", lock),
-        ("SELECT \"a\"\"b\", GET_LOCK('a',1)", lock),
-        ("SELECT \"a\\\", GET_LOCK(\"", "1"),
-        ("SELECT x'4D', 0x1F, b'01', N'x', _utf8'x', _binary x'4D'", "1"),
-        ("SELECT /*+ MAX_EXECUTION_TIME(1000) */ 1", "1"),
-        ("SELECT /*+ QB_NAME(`*/`) */ 1", unreadable),
-        ("SELECT 1 -- x\0\n", unreadable),
-        ("SELECT \0", unreadable),
-        ("SELECT '\0'", "1"),
-    ]);
-    check_in(
-        NO_BACKSLASH,
-        &[
-            ("SELECT 'a\\', GET_LOCK('a',1)", lock),
-            ("SELECT \"a\\\", GET_LOCK('a',1)", lock),
-            ("SELECT 'a\\''", unreadable),
-        ],
-    );
-    check_in(
-        ANSI,
-        &[
-            ("SELECT \"a\\\", GET_LOCK('a',1)", lock),
-            ("SELECT \"get_lock\"('a',1)", lock),
-            ("SELECT 'a\\', GET_LOCK('", "1"),
-            ("INSERT INTO \"t\" (\"a\") VALUES (1)", "1 draws"),
-        ],
-    );
-    check_in(MYSQL, &[("SELECT \"get_lock\"('a',1)", "1")]);
-}
-
-#[test]
-fn dollar_quotes() {
-    // A string for some of MySQL's versions, names for others: both count.
-    check_in(
-        MYSQL,
-        &[
-            ("SELECT $$ ; KILL 5; $$", "3 !opaque_code ends kill"),
-            ("CREATE FUNCTION f() RETURNS INT LANGUAGE JAVASCRIPT AS $x$ return ';' $x$", "1 ends"),
-            ("SELECT $$ ' $$, GET_LOCK('a', 1) -- '", "1 !session_lock"),
-            ("SELECT $a, a$b FROM $t", "1"),
-            // With this MySQL's own command line asks which of both it is.
-            ("select $$", "1"),
-            ("SELECT $$ ; KILL 5", "2 ends kill"),
-        ],
-    );
-    check_in(MARIADB, &[("SELECT $$, GET_LOCK('a', 1), $$", "1 !session_lock"), ("SELECT $$", "1")]);
-}
-
-#[test]
-fn what_depends_on_what_is_not_known() {
-    let unreadable = |sql: &[u8], dialect| classify(sql, dialect).intent.pins_when_sent.contains(PinReason::Unreadable);
-    // A byte that takes the quote's backslash with it.
-    assert!(unreadable(b"SELECT '\x81\\'", GBK));
-    assert!(unreadable(b"SELECT `\x81`", GBK));
-    assert!(!unreadable(b"SELECT 'a\\'' /* \x81\\ */ -- \x81", GBK));
-    for sql in ["SELECT 'a\\''", "SELECT \"a\"", "SELECT '\u{e9}'"] {
-        assert!(unreadable(sql.as_bytes(), UNSURE) && !unreadable(sql.as_bytes(), MYSQL), "{sql}");
-    }
-    assert!(!unreadable(b"SELECT 'a' -- \"", UNSURE));
-    // 0xA0 is a blank in latin1.
-    for sql in [&b"KILL\xa05"[..], b"SELECT 1--\xa0x", b"SELECT @a\xa0"] {
-        assert!(unreadable(sql, LATIN1), "{sql:?}");
-    }
-    assert!(!unreadable(b"SELECT '\xa0'", LATIN1) && !unreadable("SELECT 1 AS \u{e0}".as_bytes(), MYSQL));
-}
-
-#[test]
 fn routines() {
     for sql in [
         "CREATE PROCEDURE p() BEGIN SET @a = 1; KILL 5; END",
@@ -715,175 +573,4 @@ fn routines() {
         // Read as if it ended early.
         ("CREATE PROCEDURE p() BEGIN SELECT end FROM t; SET @a = 1; END", "3 !opaque_code !user_variable ends"),
     ]);
-}
-
-#[test]
-fn long_texts() {
-    let long = format!("INSERT INTO t VALUES ('{}')", "x".repeat(TEXT_BYTES_MAX));
-    assert_eq!(reading(classify(long.as_bytes(), MYSQL)), "1 !unreadable asks draws ends");
-    let fits = format!("SELECT '{}'", "x".repeat(TEXT_BYTES_MAX - 9));
-    assert_eq!(reading(classify(fits.as_bytes(), MYSQL)), "1");
-    assert_eq!(reading(classify_prefix(b"KILL 5", MYSQL)), "1 !unreadable asks draws ends kill");
-}
-
-pub(super) fn dialect() -> impl Strategy<Value = Dialect> {
-    any::<[bool; 6]>().prop_map(|[ansi_quotes, no_backslash_escapes, multibyte_unsafe, utf8, mariadb, unsure]| {
-        Dialect { ansi_quotes, no_backslash_escapes, multibyte_unsafe, utf8, mariadb, unsure }
-    })
-}
-
-/// Pieces that make texts which mean something, and bytes that don't.
-pub(super) fn text() -> impl Strategy<Value = Vec<u8>> {
-    let pieces = [
-        "SELECT",
-        "SET",
-        "GLOBAL",
-        "NAMES",
-        "KILL",
-        "QUERY",
-        "5",
-        "@a",
-        "@@",
-        "session",
-        ".",
-        "x",
-        "`x`",
-        "'a'",
-        "\"b\"",
-        "f",
-        "(",
-        ")",
-        "=",
-        ":=",
-        ",",
-        ";",
-        "INTO",
-        "BEGIN",
-        "END",
-        "IF",
-        "CASE",
-        "CREATE",
-        "TEMPORARY",
-        "PROCEDURE",
-        "TABLE",
-        "GET_LOCK",
-        "LAST_INSERT_ID",
-        "COMMIT",
-        "LOAD",
-        "DATA",
-        "LOCAL",
-        "INFILE",
-        "HANDLER",
-        "OPEN",
-        "USE",
-        "WITH",
-        "AS",
-        "1e5",
-        "/*!",
-        "/*!80000",
-        "/*M!",
-        "*/",
-        "/*",
-        "--",
-        "-- ",
-        "#",
-        "\n",
-        "\\",
-        "'",
-        "\"",
-        "`",
-        "$$",
-        "\u{e9}",
-        "STATEMENT",
-        "FOR",
-        "[",
-        "LINESTRING",
-    ];
-    let piece = prop_oneof![
-        12 => proptest::sample::select(pieces.to_vec()).prop_map(|piece| piece.as_bytes().to_vec()),
-        1 => proptest::collection::vec(any::<u8>(), 0..4),
-    ];
-    let blank = prop_oneof![3 => Just(&b" "[..]), 1 => Just(&b""[..])];
-    proptest::collection::vec((piece, blank), 0..24)
-        .prop_map(|pieces| pieces.into_iter().flat_map(|(piece, blank)| [piece, blank.to_vec()].concat()).collect())
-}
-
-fn has(text: &[u8], part: &[u8]) -> bool {
-    memchr::memmem::find(text, part).is_some()
-}
-
-proptest! {
-    #[test]
-    fn any_bytes_are_read(sql in proptest::collection::vec(any::<u8>(), 0..200), dialect in dialect()) {
-        classify(&sql, dialect);
-        classify_prefix(&sql, dialect);
-    }
-
-    #[test]
-    fn tokens_lie_in_the_text_in_order(sql in text(), dialect in dialect(), dollar_strings: bool) {
-        let reading = Reading { version: OLDEST_RELEASE, dollar_strings };
-        let mut end = 0;
-        for token in Lexer::new(&sql, dialect, reading) {
-            prop_assert!(token.start >= end);
-            end = token.start + token.bytes.len();
-            prop_assert_eq!(sql.get(token.start..end), Some(token.bytes));
-        }
-        prop_assert!(end <= sql.len());
-    }
-
-    #[test]
-    fn comments_between_tokens_change_nothing(
-        sql in text(),
-        dialect in dialect(),
-        comments in proptest::collection::vec(proptest::sample::select(vec![" ", "/**/", "\t/* ; KILL 5 */", "\n", " -- KILL\n", "#x\n"]), 1..8),
-    ) {
-        // What runs in one reading is a comment in the other; `--` is a comment by what stands behind it.
-        if has(&sql, b"/*") || has(&sql, b"--") || has(&sql, b"$") || has(&sql, b"\0") {
-            return Ok(());
-        }
-        let reading = Reading { version: OLDEST_RELEASE, dollar_strings: false };
-        let mut spread = Vec::new();
-        let mut comments = comments.iter().cycle();
-        let (mut last, mut end) = (Kind::Semicolon, 0);
-        for token in Lexer::new(&sql, dialect, reading) {
-            // Some are one with what stands right beside them, or look like it.
-            let ties = |kind| matches!(kind, Kind::Dot | Kind::Other | Kind::UserVariable | Kind::SystemVariable);
-            let is_tied = ties(last) || ties(token.kind) || last == token.kind || token.bytes.starts_with(b".");
-            if token.start > end || !is_tied {
-                spread.extend_from_slice(comments.next().unwrap().as_bytes());
-            }
-            spread.extend_from_slice(token.bytes);
-            (last, end) = (token.kind, token.start + token.bytes.len());
-        }
-        if has(&spread, b"*/*") {
-            return Ok(());
-        }
-        prop_assert_eq!(classify(&sql, dialect), classify(&spread, dialect), "{:?}", String::from_utf8_lossy(&spread));
-    }
-
-    #[test]
-    fn case_changes_nothing(sql in text(), dialect in dialect()) {
-        let (lower, upper) = (sql.to_ascii_lowercase(), sql.to_ascii_uppercase());
-        // Small letters do not run; a dollar quote's end must be written as its beginning.
-        if has(&upper, b"/*M") || has(&sql, b"$") {
-            return Ok(());
-        }
-        prop_assert_eq!(classify(&lower, dialect), classify(&upper, dialect));
-    }
-
-    #[test]
-    fn what_one_does_both_do(a in text(), b in text(), dialect in dialect()) {
-        // A text that ends properly, and is no routine.
-        let is_open = classify(&a, dialect).intent.pins_when_sent.contains(PinReason::Unreadable);
-        if is_open || has(&a, b"CREATE") || has(&a, b"$") {
-            return Ok(());
-        }
-        let sum = classify(&[&a, &b"\n;"[..], &b].concat(), dialect);
-        for one in [classify(&a, dialect), classify(&b, dialect)] {
-            let pins = one.intent.pins_when_sent.and(one.intent.pins_when_done);
-            prop_assert!(pins.without(sum.intent.pins_when_sent.and(sum.intent.pins_when_done)).is_empty());
-            prop_assert!(sum.has_kill >= one.has_kill && sum.may_end_transaction >= one.may_end_transaction);
-            prop_assert!(sum.is_load_local >= one.is_load_local && sum.statements >= one.statements);
-        }
-    }
 }
