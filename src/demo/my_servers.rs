@@ -7,16 +7,16 @@
 //! once under `$SLUICEGATE_SERVERS/templates`) but not their identity.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::Write;
+use std::io::{self, Write};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::{OpenOptionsExt, chown};
-use std::os::unix::process::CommandExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::Instant;
 
-use rustix::process::{Signal, geteuid};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, geteuid, waitid};
 
 use super::servers::{
     APP, APP_PASSWORD, Doing, Folder, MONITOR, MONITOR_PASSWORD, PATIENCE, POLL, PORT_ATTEMPTS, Result, ServersError,
@@ -330,6 +330,18 @@ impl MyServer {
         String::from_utf8_lossy(&fs::read(self.folder().join("server.log")).unwrap_or_default()).into_owned()
     }
 
+    /// An error if the server ended although nobody stopped it: how, and what it said last.
+    pub fn check(&self) -> Result<()> {
+        let Some(pid) = self.pid().and_then(|pid| Pid::from_raw(pid.cast_signed())) else { return Ok(()) };
+        // It stays to be waited for: who stops it does that.
+        let look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        let found = waitid(WaitId::Pid(pid), look).map_err(io::Error::from).doing("looking for the server")?;
+        let Some(found) = found else { return Ok(()) };
+        // As wait(2) has it.
+        let raw = found.terminating_signal().unwrap_or(found.exit_status().unwrap_or_default() << 8);
+        Err(ServersError::Died { status: ExitStatus::from_raw(raw), log: tail(&self.log()) })
+    }
+
     /// Its own command line as [`ROOT`] over the unix socket, ready for arguments.
     pub fn client(&self) -> Result<Command> {
         let mut client = self.installation.program("CLIENT")?;
@@ -412,6 +424,8 @@ impl MyServer {
             format!("--datadir={}", file("data")),
             format!("--socket={}", file("socket")),
             format!("--pid-file={}", file("pid")),
+            // A server that starts removes what looks like temporary tables there: also those of another one in the same place.
+            format!("--tmpdir={}", file("")),
             // Debian's default is a folder that its packages of programs don't make.
             format!("--secure-file-priv={}", file("")),
             format!("--ssl-ca={}", file("ca.crt")),

@@ -97,8 +97,8 @@ pub enum ServersError {
         /// What it printed.
         output: String,
     },
-    /// The server ended instead of starting.
-    #[error("the server did not start ({status}); the end of its log:\n{log}")]
+    /// The server ended by itself: instead of starting, or later.
+    #[error("the server is gone ({status}); the end of its log:\n{log}")]
     Died {
         /// How it ended.
         status: ExitStatus,
@@ -847,10 +847,10 @@ pub fn end(child: &mut Child, signal: Signal) -> bool {
     false
 }
 
-/// The last lines of a log.
+/// The last lines of a log: enough for what a server prints when it crashes.
 pub(super) fn tail(log: &str) -> String {
     let lines: Vec<&str> = log.lines().collect();
-    lines.get(lines.len().saturating_sub(20)..).unwrap_or_default().join("\n")
+    lines.get(lines.len().saturating_sub(60)..).unwrap_or_default().join("\n")
 }
 
 /// Runs a program to its end; gives back what it printed.

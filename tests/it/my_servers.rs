@@ -4,13 +4,15 @@
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 use sluicegate::demo::servers::{APP, APP_PASSWORD};
 
 use crate::harness::mysql::wire::{CACHING_SHA2, COM_PING, COM_QUIT, MyLogin, MyWire, NATIVE, Packet, capability};
 use crate::harness::mysql::{Flavour, MyServer, Options, database, server, servers};
+use crate::harness::wire::PATIENCE;
 
 /// How caching_sha2_password goes on: by the proof alone, or it must have the password.
 const FAST: &[u8] = &[0x01, 0x03];
@@ -40,6 +42,26 @@ fn starts_stops_and_comes_back_with_its_data() {
         let folder = server.folder().to_owned();
         drop(server);
         assert!(!folder.exists());
+    }
+}
+
+#[test]
+fn one_that_ended_by_itself_says_how() {
+    for flavour in Flavour::ALL {
+        let server = MyServer::start(flavour, Options::default());
+        server.check().unwrap();
+        let pid = Pid::from_raw(server.pid().unwrap().cast_signed()).unwrap();
+        kill_process(pid, Signal::KILL).unwrap();
+        let began = Instant::now();
+        let error = loop {
+            if let Err(error) = server.check() {
+                break error.to_string();
+            }
+            assert!(began.elapsed() < PATIENCE);
+            thread::yield_now();
+        };
+        let said = "the server is gone (signal: 9 (SIGKILL)); the end of its log:\n";
+        assert!(error.starts_with(said) && error.contains("ready for connections"), "{error}");
     }
 }
 

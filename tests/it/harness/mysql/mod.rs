@@ -107,8 +107,9 @@ impl MyServer {
         MyLogin::new(user, password).tls(&self.ca_file())
     }
 
-    /// A connection of [`ROOT`].
+    /// A connection of [`ROOT`]. If the server is gone all of its tests say why.
     pub fn root(&self) -> MyWire {
+        self.check().unwrap_or_else(|error| panic!("{}: {error}", self.flavour()));
         MyWire::connect(self.address(), &self.login(ROOT)).unwrap()
     }
 
