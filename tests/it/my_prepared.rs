@@ -206,6 +206,26 @@ fn my_080_executed_elsewhere() {
     });
 }
 
+/// What can't be prepared ahead of a `SET`, because of a transaction or a lock, can be once that is over.
+#[test]
+fn my_080_what_can_not_be_prepared_for_now() {
+    both_sides("my_080n", 4, &[TABLE[0], "CREATE TABLE other (i int)"], |sides| {
+        for [begin, end] in [["START TRANSACTION READ ONLY", "ROLLBACK"], ["LOCK TABLES other READ", "UNLOCK TABLES"]] {
+            let mut both =
+                Both { talk: sides.talk_as(|login| login.with(capability::MULTI_STATEMENTS)), numbers: Vec::new() };
+            both.prepare("INSERT INTO t (d) VALUES (?)");
+            elsewhere(sides.server, &mut both.talk.proxied);
+            both.talk.all(&[begin, "SET lock_wait_timeout = DEFAULT; SELECT 1", end]);
+            both.execute(0, &number(true, 1));
+            both.talk.all(&[begin, "SET lock_wait_timeout = DEFAULT; SELECT 1"]);
+            both.execute(0, &number(true, 2));
+            both.talk.same(end);
+            both.execute(0, &number(true, 3));
+            both.talk.same("SELECT d FROM t");
+        }
+    });
+}
+
 /// Scenarios 78 and 82.
 #[test]
 fn my_082_parameters_in_pieces() {
