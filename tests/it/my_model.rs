@@ -22,6 +22,7 @@ use crate::harness::mysql::wire::{MyLogin, MyWire, capability};
 use crate::harness::mysql::{Flavour, MyServer, database, servers};
 use crate::harness::proxy::{ProxyHandle, start};
 use crate::model::random;
+use known::Before;
 use sluicegate::demo::servers::APP;
 use steps::{Step, Steps};
 use twins::{Client, Twins};
@@ -178,7 +179,7 @@ fn leaves_nothing(sides: &Sides<'_>) -> Result<(), String> {
                 let packets = wire.reply(&text.replace("{c}", "0").replace("{db}", name));
                 packets.into_iter().map(|packet| renamed(packet, &sides.twin, &sides.name)).collect::<Vec<_>>()
             });
-            let [one, other] = known::masked(&Step::Queries(Vec::new()), text, both);
+            let [one, other] = known::masked(&Step::Queries(Vec::new()), text, Before::default(), both);
             if one != other {
                 return Err(format!("left behind: {text}{}", twins::difference(&one, &other)));
             }

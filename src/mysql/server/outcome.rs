@@ -357,9 +357,9 @@ impl Server {
                     self.settle_statements(client);
                 }
             }
-            Effect::PreparesAnew { number, is_ahead, .. } => {
+            Effect::PreparesAnew { number, .. } => {
                 self.in_doubt |= was_open;
-                self.prepared.fail(number, error, is_ahead);
+                self.prepared.fail(number, error);
             }
             // XA knows no such ROLLBACK.
             Effect::Fails(_) => self.in_doubt |= was_open,

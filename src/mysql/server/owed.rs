@@ -95,8 +95,6 @@ pub(super) enum Effect {
         id: Id,
         /// No other client may use it.
         is_own: bool,
-        /// Nothing of its client's waits for it.
-        is_ahead: bool,
     },
     /// Rows are fetched of this statement's cursor.
     Fetches(u32),

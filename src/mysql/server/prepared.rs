@@ -17,9 +17,6 @@ use std::collections::HashMap;
 
 /// The server has as many prepared statements as it may have: ER_MAX_PREPARED_STMT_COUNT_REACHED.
 const TOO_MANY: &str = "1461";
-/// What ends by itself, or with a transaction or a lock: ER_TABLE_NOT_LOCKED_FOR_WRITE, ER_TABLE_NOT_LOCKED, ER_LOCK_WAIT_TIMEOUT,
-/// ER_CANT_UPDATE_WITH_READLOCK, ER_QUERY_INTERRUPTED, ER_CANT_EXECUTE_IN_READ_ONLY_TRANSACTION.
-const PASSING: [&str; 6] = ["1099", "1100", "1205", "1223", "1317", "1792"];
 
 /// What the server has prepared.
 #[derive(Debug)]
@@ -55,8 +52,6 @@ enum Own {
         error: Box<ClientError>,
         /// Pieces of a parameter came for it, and are gone.
         lost_pieces: bool,
-        /// Nothing of its client's has waited for it.
-        is_ahead: bool,
     },
 }
 
@@ -108,7 +103,6 @@ impl Prepared {
     fn find(&mut self, own: u32, id: Id, cursor: bool) -> Option<Result<u32, ClientError>> {
         match self.own.get(&own) {
             Some(Own::Held { number, .. }) => return Some(Ok(*number)),
-            Some(Own::Failed { error, is_ahead: true, .. }) if passes(error) => _ = self.own.remove(&own),
             Some(Own::Failed { error, .. }) => return Some(Err((**error).clone())),
             None => {}
         }
@@ -159,22 +153,18 @@ impl Prepared {
         self.leftovers.push(Leftover::Close(number));
     }
 
-    /// It could not be prepared anew. `is_ahead`: ahead of what may change its meaning.
-    pub(super) fn fail(&mut self, own: u32, error: ServerError, is_ahead: bool) {
+    /// It could not be prepared anew.
+    pub(super) fn fail(&mut self, own: u32, error: ServerError) {
         if error.code == TOO_MANY && self.make_room() && self.made_room_for.replace(own) != Some(own) {
             return;
         }
-        self.has_failed(own, ClientError::Server(error), is_ahead);
+        self.refuse(own, ClientError::Server(error));
     }
 
     /// What comes next for it gets this.
     pub(super) fn refuse(&mut self, own: u32, error: ClientError) {
-        self.has_failed(own, error, false);
-    }
-
-    fn has_failed(&mut self, own: u32, error: ClientError, is_ahead: bool) {
         self.made_room_for = None;
-        let failed = Own::Failed { error: Box::new(error), lost_pieces: false, is_ahead };
+        let failed = Own::Failed { error: Box::new(error), lost_pieces: false };
         if let Some(Own::Held { number, .. }) = self.own.insert(own, failed) {
             self.drop_number(number);
         }
@@ -274,10 +264,15 @@ impl Prepared {
     /// Its client has been told, or wants it as new. `is_lasting`: it can't be prepared here any more.
     pub(super) fn forget_failure(&mut self, own: u32, is_lasting: bool) {
         match self.own.get_mut(&own) {
-            Some(Own::Failed { error, lost_pieces, .. }) if is_lasting && !passes(error) => *lost_pieces = false,
+            Some(Own::Failed { lost_pieces, .. }) if is_lasting => *lost_pieces = false,
             Some(Own::Failed { .. }) => _ = self.own.remove(&own),
             Some(Own::Held { .. }) | None => {}
         }
+    }
+
+    /// What names and texts mean is as it was: what could not be prepared ahead of that may be now.
+    pub(super) fn forget_failures(&mut self) {
+        self.own.retain(|_, own| !matches!(own, Own::Failed { lost_pieces: false, .. }));
     }
 
     /// The client has closed it.
@@ -310,11 +305,6 @@ impl Prepared {
     }
 }
 
-/// It may be prepared later.
-fn passes(error: &ClientError) -> bool {
-    matches!(error, ClientError::Server(error) if PASSING.contains(&error.code.as_str()))
-}
-
 impl Server {
     /// Where the client's statement is; asks the server to prepare it if it is not here.
     pub(super) fn locate(&mut self, number: u32, id: Id, cursor: bool, client: &Client, out: &mut Out) -> Located {
@@ -338,7 +328,7 @@ impl Server {
     }
 
     /// False: its text was not kept.
-    fn prepare_anew(&mut self, (number, id): (u32, Id), statement: &Statement, is_ahead: bool, out: &mut Out) -> bool {
+    fn prepare_anew(&mut self, (number, id): (u32, Id), statement: &Statement, is_own: bool, out: &mut Out) -> bool {
         let Some(text) = &statement.text else { return false };
         out.write(|out| {
             packet(out, &mut 0, |out| {
@@ -347,8 +337,8 @@ impl Server {
             });
         });
         // Where texts and names mean something else, it is of no use to others.
-        let is_own = is_ahead || self.has_moved;
-        self.owe(Kind::Prepare, true, Effect::PreparesAnew { number, id, is_own, is_ahead });
+        let is_own = is_own || self.has_moved;
+        self.owe(Kind::Prepare, true, Effect::PreparesAnew { number, id, is_own });
         self.holding = true;
         true
     }

@@ -236,6 +236,7 @@ impl Server {
     /// Names and texts mean here what they mean elsewhere.
     pub(super) fn is_back_in_place(&mut self) {
         (self.has_moved, self.has_moved_unread, self.is_anchored) = (false, false, false);
+        self.prepared.forget_failures();
     }
 
     /// Nobody knows whether the client has set these: whoever gets the connection has them set.

@@ -8,18 +8,29 @@ use super::steps::Step;
 use super::twins::Both;
 use crate::harness::mysql::wire::{Packet, length};
 
+/// What came before, as far as what is known to differ depends on it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Before {
+    /// A parameter was to be a variable's value: directly that alone gives the variable the type that it had for that statement, and what
+    /// it is executed with is converted to it. Elsewhere it is prepared under other settings.
+    pub has_typed_variables: bool,
+    /// The last answer was an error.
+    pub has_failed: bool,
+}
+
 /// The replies without what is known to differ.
-pub fn masked(step: &Step, text: &str, replies: Both<Vec<Packet>>) -> Both<Vec<Packet>> {
+pub fn masked(step: &Step, text: &str, before: Before, replies: Both<Vec<Packet>>) -> Both<Vec<Packet>> {
     // A wire looks at sequence ids by itself; behind a result that lacks a row they are others.
     let unnumbered = |packets: Vec<Packet>| -> Vec<Packet> {
         packets.into_iter().map(|packet| Packet { sequence: 0, ..packet }).collect()
     };
     let [mut told, mut found] = replies.map(unnumbered);
-    // ER_WRONG_ARGUMENTS: MariaDB no longer takes the types that it was told before a CALL has set its parameters; the proxy says them again.
-    const WRONG_ARGUMENTS: &[u8] = &[0xFF, 0xBA, 0x04];
+    // ER_WRONG_ARGUMENTS, ER_DATA_TOO_LONG: MariaDB no longer takes the types that it was told before a CALL has set its parameters, or
+    // takes them for as long as what was in them; the proxy says them again.
+    const OF_OLD_TYPES: [&[u8]; 2] = [&[0xFF, 0xBA, 0x04], &[0xFF, 0x7E, 0x05]];
     if matches!(step, Step::Execute { .. })
         && text.starts_with("CALL outs(")
-        && told[0].payload.starts_with(WRONG_ARGUMENTS)
+        && OF_OLD_TYPES.iter().any(|error| told[0].payload.starts_with(error))
     {
         found.clone_from(&told);
     }
@@ -42,7 +53,7 @@ pub fn masked(step: &Step, text: &str, replies: Both<Vec<Packet>>) -> Both<Vec<P
         _ => {
             let [mut one, mut other] = [told, found].map(results::shapes);
             for pair in one.iter_mut().zip(&mut other) {
-                mask(step, text, pair.into());
+                mask(step, text, before, pair.into());
             }
             [told, found] = [one, other].map(|shapes| shapes.into_iter().flat_map(Shape::into_packets).collect());
         }
@@ -51,8 +62,9 @@ pub fn masked(step: &Step, text: &str, replies: Both<Vec<Packet>>) -> Both<Vec<P
         // "A session tracker of transactions says what that changed to the proxy, and not to the client."
         // Who sets its tracker among other things is told of changes from the first one on.
         let tracks = text.contains("session_track_state_change") && text.contains(';');
-        // Ahead of what looks at variables the proxy may bring them: it is told what MySQL says late of a statement that failed.
-        let is_behind_others = text.contains('@');
+        // Ahead of what looks at variables the proxy may bring them, and behind an error it may ask whether the transaction is still open:
+        // it is told what MySQL says late of a statement that failed.
+        let is_behind_others = text.contains('@') || before.has_failed;
         [&mut told, &mut found]
             .into_iter()
             .flatten()
@@ -118,7 +130,12 @@ fn without_end_of_near(packet: &mut Packet) {
     }
 }
 
-fn mask(step: &Step, text: &str, [told, found]: Both<&mut Shape>) {
+fn mask(step: &Step, text: &str, before: Before, [told, found]: Both<&mut Shape>) {
+    if before.has_typed_variables && text.contains('@') {
+        for head in [&mut told.head, &mut found.head] {
+            head.iter_mut().skip(1).for_each(without_type);
+        }
+    }
     if let Step::Fetch { .. } | Step::Execute { .. } = step {
         without_digits(&mut told.head);
         without_digits(&mut found.head);
@@ -246,9 +263,11 @@ fn without_types_of_nulls(shape: &mut Shape, is_binary: bool) {
     of_nulls.for_each(|(column, _)| without_type(column));
 }
 
-/// A column's name stays.
+/// A column's name stays. (What stands behind columns may be an EOF.)
 fn without_type(column: &mut Packet) {
-    column.payload.truncate(column.payload.len().saturating_sub(13));
+    if let Some(kept) = column.payload.len().checked_sub(13) {
+        column.payload.truncate(kept);
+    }
 }
 
 /// Of a column with parameters in it: as many letters as the bytes of the character set have room for, and whether its collation is of bytes.
