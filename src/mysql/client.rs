@@ -61,6 +61,8 @@ pub struct Client {
     pub(super) sequence: u8,
     pub(super) ended: bool,
     pub(super) dropping: Option<Box<Dropping>>,
+    /// What the request at the head of its input is told.
+    refusal: Option<Box<ClientError>>,
     pub(super) failed: Failed,
     /// As it was greeted.
     connection_id: u32,
@@ -110,6 +112,7 @@ impl Client {
             sequence: 1,
             ended: false,
             dropping: None,
+            refusal: None,
             failed: Failed::No,
             connection_id: started.welcome.cancel_key.process_id,
             killing: Killing::Nothing,
@@ -331,10 +334,42 @@ impl Client {
         self.dropping = Some(Box::new(Dropping::packet(answer)));
     }
 
-    /// The statement that this packet names is one of its own.
-    fn knows(&self, packet: &[u8]) -> bool {
-        let number = statement_number(packet.get(HEAD_BYTES + 1..).unwrap_or_default());
-        number.is_some_and(|number| self.statements.find(number).is_some())
+    /// The request at the head of its input is refused. The answer is numbered behind its last piece, so it is written when that has been
+    /// dropped; what nobody answers has none.
+    fn refuse_request(&mut self, command: u8, packet: &[u8], why: &ClientError) {
+        let number = self.named_by(packet);
+        match (command, number) {
+            (command::STMT_SEND_LONG_DATA, _) => {
+                number.into_iter().for_each(|number| self.statements.lose_piece(number, why));
+                return self.drop_request(None);
+            }
+            (command::STMT_CLOSE, _) => {
+                number.into_iter().for_each(|number| self.statements.remove(number));
+                return self.drop_request(None);
+            }
+            (command::STMT_PREPARE, _) => self.statements.failed(),
+            (command::STMT_EXECUTE | command::STMT_BULK_EXECUTE | command::STMT_RESET, Some(number)) => {
+                self.statements.take_lost_piece(number);
+            }
+            _ => {}
+        }
+        let mut answer = Vec::new();
+        message::client_error(why, &mut answer);
+        self.drop_request(Some(answer));
+    }
+
+    /// The statement of its own that this packet names.
+    fn named_by(&self, packet: &[u8]) -> Option<u32> {
+        let number = statement_number(packet.get(HEAD_BYTES + 1..).unwrap_or_default())?;
+        // Only drivers of servers that know it say so.
+        let number = self.statements.meant(number, true);
+        self.statements.find(number).map(|_| number)
+    }
+
+    /// Why an execution of the statement that this packet names, or more of its pieces, can't be had.
+    fn lost_piece(&self, packet: &[u8]) -> Option<ClientError> {
+        let statement = self.statements.find(self.named_by(packet)?)?;
+        statement.lost_piece.as_deref().cloned()
     }
 
     fn ok(&self) -> Vec<u8> {
@@ -369,6 +404,10 @@ impl ClientSide for Client {
                 return Err(Violation::MalformedFrame(0));
             }
             let Some(command) = begins(head, rest) else { return Ok((at, Detached::NeedInput)) };
+            if let Some(why) = self.refusal.take() {
+                self.refuse_request(command, rest, &why);
+                continue;
+            }
             // It must not stand in line behind what it is to stop. As on a connection, so much is looked at as must be here.
             let read = (HEAD_BYTES + head.len.min(TEXT_BYTES_MAX)).min(rest.len());
             let body = rest.get(HEAD_BYTES + 1..read).unwrap_or_default();
@@ -379,18 +418,18 @@ impl ClientSide for Client {
                 match self.kills(kind, id) {
                     None => return Ok((at, Detached::NeedInput)),
                     Some(Ok(())) => self.drop_request(Some(self.ok())),
-                    Some(Err(why)) => self.refuse(&why, out),
+                    Some(Err(why)) => self.refuse_request(command, rest, &why),
                 }
                 continue;
             }
-            match self.failed.next(command, body) {
+            match self.failed.next(command, text) {
                 Next::Passes => {}
                 Next::Ends => {
                     self.drop_request(Some(self.ok()));
                     continue;
                 }
                 Next::Fails(why) => {
-                    self.refuse(&why, out);
+                    self.refuse_request(command, rest, &why);
                     continue;
                 }
             }
@@ -405,22 +444,29 @@ impl ClientSide for Client {
                 }
                 command::PING => self.drop_request(Some(self.ok())),
                 command::STMT_CLOSE => {
-                    let number = statement_number(rest.get(HEAD_BYTES + 1..).unwrap_or_default());
+                    let number = statement_number(body);
                     number.into_iter().for_each(|number| self.statements.remove(number));
                     self.drop_request(None);
                 }
                 // Nothing is kept for it on any connection.
-                command::STMT_RESET if self.knows(rest) => self.drop_request(Some(self.ok())),
+                command::STMT_RESET if self.named_by(rest).is_some() => {
+                    self.named_by(rest).into_iter().for_each(|number| _ = self.statements.take_lost_piece(number));
+                    self.drop_request(Some(self.ok()));
+                }
+                command::STMT_SEND_LONG_DATA | command::STMT_EXECUTE | command::STMT_BULK_EXECUTE => {
+                    let Some(why) = self.lost_piece(rest) else {
+                        return Ok((at, Detached::NeedServer(Intent::default())));
+                    };
+                    self.refuse_request(command, rest, &why);
+                }
                 _ => return Ok((at, Detached::NeedServer(Intent::default()))),
             }
         }
     }
 
-    /// The answer is numbered behind the request's last piece, so it is written when that has been dropped.
+    /// What that means depends on what it is: that is seen where it is read.
     fn refuse(&mut self, error: &ClientError, _: &mut Vec<u8>) {
-        let mut answer = Vec::new();
-        message::client_error(error, &mut answer);
-        self.drop_request(Some(answer));
+        self.refusal = Some(Box::new(error.clone()));
     }
 
     fn end(&mut self, error: &ClientError, out: &mut Vec<u8>) {

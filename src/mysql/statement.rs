@@ -3,7 +3,7 @@
 //! Servers number what they prepare by connection. A client's numbers are the proxy's own, and never given twice; what a server calls a
 //! statement is known to that connection alone (`server/prepared.rs`). <https://dev.mysql.com/doc/dev/mysql-server/latest/page_protocol_command_phase_ps.html>
 
-use crate::protocol::{Intent, has_room_for, keyed_hash};
+use crate::protocol::{ClientError, Intent, has_room_for, keyed_hash};
 use crate::sql::mysql::mentions::Mentions;
 use crate::sql::mysql::{self as sql, Command, End};
 use std::collections::BTreeMap;
@@ -113,6 +113,31 @@ impl Boundary {
     }
 }
 
+/// What executing a text does.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Meaning {
+    /// To the session.
+    pub intent: Intent,
+    /// To a transaction.
+    pub boundary: Boundary,
+    /// It asks its client for a file.
+    pub is_load_local: bool,
+    /// It is of a transaction of XA's.
+    pub has_xa: bool,
+}
+
+impl Meaning {
+    /// By what was read of the text.
+    pub fn of(statement: &sql::Statement) -> Self {
+        Self {
+            intent: statement.intent,
+            boundary: Boundary::of(statement),
+            is_load_local: statement.is_load_local,
+            has_xa: statement.has_xa,
+        }
+    }
+}
+
 /// A prepared statement of a client's.
 #[derive(Debug)]
 pub struct Statement {
@@ -124,12 +149,12 @@ pub struct Statement {
     pub parameters: u16,
     /// What the text mentions.
     pub mentioned: Mentions,
-    /// What executing it intends.
-    pub intent: Intent,
-    /// What that does to a transaction.
-    pub boundary: Boundary,
+    /// What executing it does.
+    pub meaning: Meaning,
     /// The types of its parameters, as the client sent them last, and what it is when it is executed with them.
     pub types: Option<(Arc<[[u8; 2]]>, Id)>,
+    /// Why a piece of a parameter of its was refused: its next execution is told.
+    pub lost_piece: Option<Box<ClientError>>,
 }
 
 impl Statement {
@@ -217,6 +242,18 @@ impl Statements {
         self.by_number.iter().map(|(number, statement)| (*number, statement))
     }
 
+    /// A piece of a parameter was refused, which nobody answers.
+    pub fn lose_piece(&mut self, number: u32, why: &ClientError) {
+        if let Some(statement) = self.by_number.get_mut(&number) {
+            statement.lost_piece.get_or_insert_with(|| Box::new(why.clone()));
+        }
+    }
+
+    /// What its execution is to be told of its pieces: once, or never.
+    pub fn take_lost_piece(&mut self, number: u32) -> Option<ClientError> {
+        self.by_number.get_mut(&number)?.lost_piece.take().map(|why| *why)
+    }
+
     /// The client has closed it.
     pub fn remove(&mut self, number: u32) {
         let Some(statement) = self.by_number.remove(&number) else { return };
@@ -261,9 +298,9 @@ mod tests {
             text: text.map(Arc::from),
             parameters: 0,
             mentioned: Mentions::of(b""),
-            intent: Intent::default(),
-            boundary: Boundary::None,
+            meaning: Meaning::default(),
             types: None,
+            lost_piece: None,
         }
     }
 

@@ -355,9 +355,10 @@ fn my_106_idle_transactions_and_idle_clients() {
 fn my_106_transactions_that_are_open_for_too_long() {
     let config = |server: &_| set(&my_config(server, 4), "target_group.pool", "transaction_max", "\"300ms\"");
     each_with("my_106_max", TABLE, config, |_, name, proxy| {
-        let mut one = client(proxy, name);
         let mut timeouts = 0.0;
-        for sleeps in [false, true] {
+        // Texts may have attributes ahead of them.
+        for (more, sleeps) in [(0, false), (0, true), (capability::QUERY_ATTRIBUTES, false)] {
+            let mut one = MyWire::connect(proxy.address, &app().with(more).database(name)).unwrap();
             for last in ["ROLLBACK", "COMMIT"] {
                 one.query("BEGIN");
                 one.query("INSERT INTO t VALUES (1)");

@@ -71,6 +71,36 @@ fn my_051_files_are_no_commands() {
     });
 }
 
+/// MariaDB prepares it as well, by the protocol and in SQL; MySQL refuses that.
+#[test]
+fn my_051_prepared() {
+    loading("my_051p", 4, |sides| {
+        let mut talk = sides.talk_as(with_files);
+        if sides.server.flavour() == Flavour::MySql {
+            talk.same("PREPARE s FROM \"LOAD DATA LOCAL INFILE 'f' INTO TABLE t (v)\"");
+            return;
+        }
+        talk.prepare("LOAD DATA LOCAL INFILE 'f' INTO TABLE t (v)");
+        talk.same("PREPARE s FROM \"LOAD DATA LOCAL INFILE 'f' INTO TABLE t (v)\"");
+        talk.same("PREPARE u FROM 'LOAD DATA LOCAL INFILE ''f'' INTO TABLE t (v)'");
+        for begins in ["SELECT 1", "BEGIN"] {
+            talk.same(begins);
+            for by in [&b"\x17\x01\0\0\0\0\x01\0\0\0"[..], b"\x03EXECUTE s", b"\x03EXECUTE u"] {
+                let mut told = Vec::new();
+                for wire in [&mut talk.direct, &mut talk.proxied] {
+                    let asked = wire.command(by);
+                    assert_eq!(asked[0].first(), 0xFB, "{asked:?}");
+                    wire.send_next(b"one\ntwo\n");
+                    wire.send_next(b"");
+                    told.push(wire.receive());
+                }
+                assert_eq!(told[1], told[0]);
+            }
+            talk.all(&["SELECT v FROM t ORDER BY i", "COMMIT"]);
+        }
+    });
+}
+
 /// In one breath: the statement, all of the file, and what comes behind it.
 #[test]
 fn my_051_in_one_breath() {

@@ -4,8 +4,8 @@
 
 use crate::harness::mysql::beside::{Sides, Talk, app, both_sides, each, each_with, my_config};
 use crate::harness::mysql::wire::{
-    COM_STMT_CLOSE, COM_STMT_EXECUTE, COM_STMT_FETCH, COM_STMT_PREPARE, COM_STMT_RESET, COM_STMT_SEND_LONG_DATA,
-    MyWire, Packet, capability,
+    COM_QUERY, COM_STMT_CLOSE, COM_STMT_EXECUTE, COM_STMT_FETCH, COM_STMT_PREPARE, COM_STMT_RESET,
+    COM_STMT_SEND_LONG_DATA, MyWire, Packet, capability, framed,
 };
 use crate::harness::mysql::{Flavour, MyServer, database};
 use crate::harness::proxy::set;
@@ -264,6 +264,102 @@ fn my_082_parameters_in_pieces() {
         assert!(found[3].payload.ends_with(b"\x046465"), "{found:?}");
         both.say(COM_STMT_SEND_LONG_DATA, 0, &piece(1, b""));
         both.execute(0, &blobs);
+    });
+}
+
+/// Pieces, and an EXECUTE that is refused for a transaction that is lost: nothing of them is left for the next one.
+#[test]
+fn my_082_pieces_of_what_is_refused() {
+    each("my_082r", 4, TABLE, |server, name, proxy| {
+        let mut one = MyWire::connect(proxy.address, &app().database(name)).unwrap();
+        one.command(&prepare("INSERT INTO t (i, v) VALUES (7, ?)"));
+        let blob = [&PLAIN[..], &[0, 1], &BLOB].concat();
+        one.query("BEGIN");
+        server.root().query(&format!("KILL {}", one.value("SELECT CONNECTION_ID()")));
+        for last in [&["ROLLBACK", "BEGIN"][..], &["COMMIT"]] {
+            one.command(&command(COM_STMT_SEND_LONG_DATA, 1, b"\0\0v"));
+            let told = one.command(&command(COM_STMT_EXECUTE, 1, &blob))[0].error();
+            assert_eq!(told.map(|error| error.code), (last[0] == "ROLLBACK").then_some(1213));
+            last.iter().for_each(|sql| drop(one.query(sql)));
+        }
+        assert_eq!(one.value("SELECT v FROM t WHERE i = 7"), "v");
+    });
+}
+
+/// A piece that is sent behind an EXECUTE, before that is answered, is its client's own.
+#[test]
+fn my_082_pieces_in_one_breath() {
+    both_sides("my_082b", 4, &[""; 0], |sides| {
+        let text = "SELECT HEX(?), 1";
+        let mut both = Both { talk: sides.talk(), numbers: Vec::new() };
+        both.prepare(text);
+        let blob = [&PLAIN[..], &[0, 1], &BLOB].concat();
+        let mut other = MyWire::connect(sides.proxy.address, &app().database(&sides.name)).unwrap();
+        other.command(&prepare(text));
+        for between in [(COM_STMT_EXECUTE, &blob[..]), (COM_STMT_RESET, b"")] {
+            println!("{:x}", between.0);
+            for (wire, number) in [&mut both.talk.direct, &mut both.talk.proxied].into_iter().zip(both.numbers[0]) {
+                let piece = |bytes: &[u8]| framed(&mut 0, &command(COM_STMT_SEND_LONG_DATA, number, bytes));
+                let middle = framed(&mut 0, &command(between.0, number, between.1));
+                wire.send_raw(&[piece(b"\0\0a"), middle, piece(b"\0\0secret")].concat());
+                wire.expect_reply();
+                wire.reply_to(between.0);
+            }
+            let inline = other.command(&command(COM_STMT_EXECUTE, 1, &[&blob[..], b"\x01b"].concat()));
+            assert!(inline.iter().any(|row| row.payload.starts_with(b"\0\0\x0262\x01")), "{inline:?}");
+            both.execute(0, &blob);
+        }
+    });
+}
+
+/// What is refused for want of a connection: a piece has no answer, and what it belongs to must not run without it; the latest one is
+/// not the one before.
+#[test]
+fn my_082_what_finds_no_connection() {
+    let config = |server: &_| set(&my_config(server, 3), "target_group.pool", "connection_borrow_timeout", "\"300ms\"");
+    each_with("my_082w", TABLE, config, |server, name, proxy| {
+        let client = || MyWire::connect(proxy.address, &app().database(name)).unwrap();
+        let [mut one, mut holder] = [(); 2].map(|()| client());
+        one.command(&prepare("INSERT INTO t (i, v) VALUES (9, ?)"));
+        let blob = [&PLAIN[..], &[0, 1], &BLOB].concat();
+        let timeouts = || proxy.metric("sluicegate_errors_total");
+        let before = timeouts();
+        holder.query("BEGIN");
+        let sent = [
+            command(COM_STMT_SEND_LONG_DATA, 1, b"\0\0v"),
+            command(COM_STMT_EXECUTE, 1, &blob),
+            [&[COM_QUERY][..], b"SELECT COUNT(*) FROM t WHERE i = 9"].concat(),
+        ];
+        one.send_raw(&sent.map(|payload| framed(&mut 0, &payload)).concat());
+        one.expect_reply();
+        assert_eq!(one.reply_to(COM_STMT_EXECUTE)[0].error().unwrap().code, 9501);
+        holder.query("COMMIT");
+        one.expect_reply();
+        assert_eq!(one.reply_to(COM_QUERY)[0].error().map(|error| error.code), None);
+        // It is as good as ever.
+        one.command(&command(COM_STMT_SEND_LONG_DATA, 1, b"\0\0v"));
+        assert_eq!(one.command(&command(COM_STMT_EXECUTE, 1, &blob))[0].error(), None);
+        assert_eq!(one.value("SELECT v FROM t WHERE i = 9"), "v");
+        assert!(timeouts() > before);
+        if server.flavour() == Flavour::MariaDb {
+            let mut next = 20;
+            for refused in ["KILL 5", "SELECT 1"] {
+                one.command(&prepare(&format!("INSERT INTO t (i) VALUES ({next})")));
+                next += 1;
+                if refused == "SELECT 1" {
+                    holder.query("BEGIN");
+                }
+                let sent = [prepare(refused), command(COM_STMT_EXECUTE, u32::MAX, &PLAIN)];
+                one.send_raw(&sent.map(|payload| framed(&mut 0, &payload)).concat());
+                one.expect_reply();
+                let code = one.reply_to(COM_STMT_PREPARE)[0].error().unwrap().code;
+                assert_eq!(code, if refused == "SELECT 1" { 9501 } else { 1235 });
+                holder.query("COMMIT");
+                one.expect_reply();
+                assert_eq!(one.reply_to(COM_STMT_EXECUTE)[0].error().unwrap().code, 1243);
+            }
+            assert_eq!(one.value("SELECT COUNT(*) FROM t WHERE i >= 20"), "0");
+        }
     });
 }
 

@@ -4,7 +4,7 @@
 use crate::harness::measure::eventually;
 use crate::harness::mysql::Flavour;
 use crate::harness::mysql::beside::{Sides, Talk, app, both_sides, each};
-use crate::harness::mysql::wire::{COM_PING, MyWire, capability};
+use crate::harness::mysql::wire::{COM_PING, COM_STMT_EXECUTE, COM_STMT_PREPARE, MyWire, capability};
 
 const TABLE: &[&str] = &["CREATE TABLE t (i int PRIMARY KEY)"];
 
@@ -292,6 +292,46 @@ fn my_100_the_next_transaction_alone() {
         let mut next = sides.talk();
         next.all(&["SELECT COUNT(*) FROM t", "INSERT INTO t VALUES (4)"]);
         writer.same("ROLLBACK");
+    });
+}
+
+/// MariaDB prepares statements of XA's: whoever says so, a transaction that has been prepared is not lost with its connection.
+#[test]
+fn my_101_xa_by_prepared_statements() {
+    each("my_101p", 4, TABLE, |server, name, proxy| {
+        if server.flavour() == Flavour::MySql {
+            return;
+        }
+        let script = ["XA START 'my_101p'", "INSERT INTO t VALUES (1)", "XA END 'my_101p'", "XA PREPARE 'my_101p'"];
+        for by_sql in [false, true] {
+            let mut one = MyWire::connect(proxy.address, &app().database(name)).unwrap();
+            for (number, sql) in (1..).zip(script) {
+                one.query(&format!("PREPARE s{number} FROM \"{sql}\""));
+                one.command(&[&[COM_STMT_PREPARE][..], sql.as_bytes()].concat());
+            }
+            let mut id = String::new();
+            for number in 1..=4_u32 {
+                if by_sql {
+                    one.query(&format!("EXECUTE s{number}"));
+                } else {
+                    let execute = [&[COM_STMT_EXECUTE][..], &number.to_le_bytes(), &[0, 1, 0, 0, 0]].concat();
+                    assert_eq!(one.command(&execute)[0].error(), None, "{number}");
+                }
+                if number == 2 {
+                    id = one.value("SELECT CONNECTION_ID()");
+                }
+            }
+            server.root().query(&format!("KILL {id}"));
+            // Nobody says that it has been rolled back.
+            one.send(b"\x03SELECT 1");
+            let told = one.receive_from(1).error().unwrap();
+            assert_ne!(told.code, 1213, "{told}");
+            one.until_closed();
+            let mut next = MyWire::connect(server.address(), &app().database(name)).unwrap();
+            while next.reply("XA COMMIT 'my_101p'")[0].error().is_some_and(|error| error.code == 1397) {}
+            assert_eq!(next.value("SELECT COUNT(*) FROM t"), "1");
+            next.query("DELETE FROM t");
+        }
     });
 }
 

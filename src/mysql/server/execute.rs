@@ -9,7 +9,7 @@ use crate::mysql::attributes;
 use crate::mysql::execute::{Bulk, Execute, Front, Unwritable};
 use crate::mysql::frame::{Head, PIECE_BYTES};
 use crate::mysql::message::command;
-use crate::mysql::statement::{Boundary, Id};
+use crate::mysql::statement::{Id, Meaning};
 use crate::protocol::{ClientError, ClientSide, Out, PinReason, Pins};
 use std::sync::Arc;
 
@@ -31,7 +31,8 @@ impl Server {
             return Err(ClientError::too_many_statements());
         }
         let statement = self.read(text, head, client)?;
-        let (mut intent, boundary) = (statement.intent, Boundary::of(&statement));
+        let mut meaning = Meaning::of(&statement);
+        let intent = &mut meaning.intent;
         intent.pins_when_sent = intent.pins_when_sent.and(intent.pins_when_done);
         let is_whole = head.len == text.len() + 1;
         if !is_whole && !self.begin(pinning(PinReason::LargeStatement), None, client, out)? {
@@ -39,7 +40,7 @@ impl Server {
         }
         let text_kept = is_whole.then(|| Arc::from(text));
         let under = client.label();
-        let preparing = Preparing { id: client.statement_id(text), under, text: text_kept, intent, boundary };
+        let preparing = Preparing { id: client.statement_id(text), under, text: text_kept, meaning };
         self.owe_client(Kind::Prepare, Effect::Prepares(Box::new(preparing)));
         Ok(Fate::Passes)
     }
@@ -92,11 +93,16 @@ impl Server {
         out: &mut Out,
     ) -> Result<Fate, ClientError> {
         let Some(statement) = client.statements.find(number) else { return Ok(Fate::Dropped) };
-        let (intent, parameters, text) = (statement.intent, statement.parameters, statement.text.clone());
+        let (meaning, parameters, text) = (statement.meaning, statement.parameters, statement.text.clone());
         let mentioned = statement.mentioned;
-        let boundary = statement.boundary;
+        if self.awaits_answers(meaning.has_xa) {
+            return Ok(Fate::Waits);
+        }
         let execute = Execute::read(body, parameters, client.has_attributes());
         let id = self.id_of(statement, execute.and_then(|execute| execute.types), client.label());
+        if let Some(why) = client.statements.take_lost_piece(number) {
+            return Err(why);
+        }
         if execute.is_none() && client.has_attributes() {
             let is_whole = head.len == body.len() + 1;
             return Err(if is_whole { self.malformed() } else { attributes::TOO_LONG });
@@ -121,7 +127,7 @@ impl Server {
         })?;
         let fate = rewritten(here, front, head)?;
         let text = text.as_deref().unwrap_or_default();
-        let mut plan = self.plan((text, mentioned), !text.is_empty(), false, intent, client)?;
+        let mut plan = self.plan((text, mentioned), !text.is_empty(), false, meaning.intent, client)?;
         if opens_cursor {
             plan.intent.pins_when_sent.add(PinReason::PreparedStatement);
             plan.told.add(PinReason::PreparedStatement);
@@ -142,7 +148,7 @@ impl Server {
         if opens_cursor {
             self.prepared.load(number, id, Load::Cursor);
         }
-        self.owe_execution(number, boundary, plan);
+        self.owe_execution(number, meaning, plan, client, out);
         Ok(fate)
     }
 
@@ -177,9 +183,15 @@ impl Server {
         out: &mut Out,
     ) -> Result<Fate, ClientError> {
         let Some(statement) = client.statements.find(number) else { return Ok(Fate::Dropped) };
-        let (intent, parameters, text) = (statement.intent, statement.parameters, statement.text.clone());
+        let (meaning, parameters, text) = (statement.meaning, statement.parameters, statement.text.clone());
         let mentioned = statement.mentioned;
-        let (id, boundary) = (self.id_of(statement, None, client.label()), statement.boundary);
+        let id = self.id_of(statement, None, client.label());
+        if self.awaits_answers(meaning.has_xa) {
+            return Ok(Fate::Waits);
+        }
+        if let Some(why) = client.statements.take_lost_piece(number) {
+            return Err(why);
+        }
         let Some(here) = self.find_here((number, id), command::STMT_BULK_EXECUTE, false, client, out)? else {
             return Ok(Fate::Waits);
         };
@@ -192,27 +204,31 @@ impl Server {
         }
         let fate = rewritten(here, bulk.and_then(|bulk| bulk.elsewhere(known)), head)?;
         let text = text.as_deref().unwrap_or_default();
-        let plan = self.plan((text, mentioned), !text.is_empty(), false, intent, client)?;
+        let plan = self.plan((text, mentioned), !text.is_empty(), false, meaning.intent, client)?;
         if !self.carry_out(&plan, text, client, out)? {
             return Ok(Fate::Waits);
         }
         if let Some(types) = bulk.and_then(|bulk| bulk.types) {
             client.statements.remember(number, types.iter());
         }
-        self.owe_execution(number, boundary, plan);
+        self.owe_execution(number, meaning, plan, client, out);
         Ok(fate)
     }
 
     /// The client is owed what comes of it.
-    fn owe_execution(&mut self, number: u32, boundary: Boundary, plan: Plan) {
+    fn owe_execution(&mut self, number: u32, meaning: Meaning, plan: Plan, client: &mut Client, out: &mut Out) {
         let uses = self.prepared.laden(number).map(|_| number);
-        self.holding |= plan.is_awaited();
+        if meaning.has_xa {
+            self.begin_xa(client, out);
+        }
+        let loads_file = meaning.is_load_local && client.sends_files();
+        self.holding |= plan.is_awaited() || loads_file;
         // What it does to a transaction is the server's to say.
         let effect = Effect::Statement {
             pins: Pins::NONE,
             is_doubtful: true,
-            boundary,
-            loads_file: false,
+            boundary: meaning.boundary,
+            loads_file,
             uses,
             releases: false,
             may_change: plan.may_change(),
@@ -227,7 +243,9 @@ impl Server {
 
     /// A piece of a long parameter. Nobody answers it: what is wrong with it the EXECUTE is told.
     fn send_piece(&mut self, number: u32, client: &mut Client, out: &mut Out) -> Fate {
-        let Some(statement) = client.statements.find(number) else { return Fate::Dropped };
+        let Some(statement) = client.statements.find(number).filter(|statement| statement.lost_piece.is_none()) else {
+            return Fate::Dropped;
+        };
         let id = self.id_of(statement, None, client.label());
         let here = match self.locate(number, id, false, client, out) {
             Located::At(here) => Some(here),
@@ -255,6 +273,7 @@ impl Server {
 
     /// What is kept for it is dropped, and so is an error that it was to get.
     fn reset_statement(&mut self, number: u32, client: &mut Client) -> Fate {
+        client.statements.take_lost_piece(number);
         self.prepared.forget_failure(number, self.has_moved);
         self.settle_statements(client);
         match self.prepared.laden(number) {

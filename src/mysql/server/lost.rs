@@ -63,6 +63,7 @@ impl Server {
 
     /// Every reply that is owed becomes an error; `knows`: what the client has been told of its transaction. Whether there was one.
     fn answer_owed(&mut self, is_known: bool, knows: &mut Failed, client: &mut Client, out: &mut Vec<u8>) -> bool {
+        let answers_rest = self.answers_rest();
         let (mut owed, mut is_told) = (std::mem::take(&mut self.owed), false);
         while let Some(Owed { effect, hidden, .. }) = owed.pop_front() {
             if let Effect::Fails(failed) = effect {
@@ -72,11 +73,11 @@ impl Server {
             if hidden {
                 continue;
             }
-            if let Effect::Prepares(_) = effect {
+            if effect.prepares() {
                 client.statements.failed();
             }
             let why = match (effect, std::mem::replace(knows, Failed::Told)) {
-                (Effect::Refuse(why), before) => {
+                (Effect::Refuse { why, .. }, before) => {
                     *knows = before;
                     *why
                 }
@@ -89,14 +90,14 @@ impl Server {
             }
             let mut answer = Vec::new();
             message::client_error(&why, &mut answer);
-            if owed.is_empty() && self.answers_rest() {
+            if owed.is_empty() && answers_rest {
                 client.dropping = Some(Box::new(self.rest(Some(answer))));
             } else {
                 packet(out, &mut client.sequence, |out| out.extend_from_slice(&answer));
             }
             client.sequence = 1;
         }
-        if self.needs_client() && !self.answers_rest() {
+        if self.needs_client() && !answers_rest {
             client.dropping = Some(Box::new(self.rest(None)));
         }
         is_told
@@ -105,7 +106,11 @@ impl Server {
     /// What the client has still to send of is answered with the reply that is owed last.
     fn answers_rest(&self) -> bool {
         match self.file {
-            File::None => !self.sending.is_none() && self.is_sending_owed,
+            // A server may have answered before it had all of it.
+            File::None => {
+                let is_owed = self.is_sending_owed && self.owed.back().is_some_and(|owed| !owed.hidden);
+                is_owed && !self.sending.is_none()
+            }
             File::Passes => true,
             File::Drops => false,
         }

@@ -175,7 +175,10 @@ impl Server {
                     client.failed = failed;
                 }
             }
-            Effect::Refuse(why) => {
+            Effect::Refuse { why, prepares } => {
+                if let Some(client) = client.filter(|_| prepares) {
+                    client.statements.failed();
+                }
                 self.count_refused(&why);
                 let mut sequence = read.head.sequence.wrapping_add(added);
                 out.write(|out| packet(out, &mut sequence, |out| message::client_error(&why, out)));
@@ -224,11 +227,11 @@ impl Server {
     ) -> u32 {
         match (effect, client) {
             (Effect::Prepares(preparing), Some(client)) => {
-                let Preparing { id, under, text, intent, boundary } = *preparing;
+                let Preparing { id, under, text, meaning } = *preparing;
                 let is_shared = text.is_some() && !self.has_moved;
                 self.is_anchored &= !is_shared;
                 let mentioned = Mentions::of(text.as_deref().unwrap_or_default());
-                let statement = Statement { id, text, parameters, mentioned, intent, boundary, types: None };
+                let statement = Statement { id, text, parameters, mentioned, meaning, types: None, lost_piece: None };
                 let own = client.statements.insert(statement);
                 if is_shared {
                     self.prepared.share(id.under(under), number);
@@ -363,7 +366,7 @@ impl Server {
             }
             // XA knows no such ROLLBACK.
             Effect::Fails(_) => self.in_doubt |= was_open,
-            Effect::Nothing | Effect::Probes { .. } | Effect::ClientReset | Effect::Refuse(_) => {
+            Effect::Nothing | Effect::Probes { .. } | Effect::ClientReset | Effect::Refuse { .. } => {
                 self.in_doubt |= was_open;
             }
         }

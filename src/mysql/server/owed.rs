@@ -3,8 +3,8 @@
 use super::question::Question;
 use super::routines::Reading;
 use crate::mysql::failed::Failed;
-use crate::mysql::statement::{Boundary, Id};
-use crate::protocol::{ClientError, Intent, Pins, Settings};
+use crate::mysql::statement::{Boundary, Id, Meaning};
+use crate::protocol::{ClientError, Pins, Settings};
 use crate::sql::mysql::holds::Hold;
 use crate::sql::mysql::settings::Change;
 use std::sync::Arc;
@@ -115,7 +115,11 @@ pub(super) enum Effect {
     /// The client's transaction is rolled back without its doing, and this is what it knows of that.
     Fails(Failed),
     /// In place of a request that was refused.
-    Refuse(Box<ClientError>),
+    Refuse {
+        why: Box<ClientError>,
+        /// It was to prepare a statement.
+        prepares: bool,
+    },
     /// Last values are the client's own from here on.
     Guarded,
     /// Something of another client's has given place to the client's own, or to nothing: it must not fail.
@@ -139,6 +143,19 @@ impl Effect {
         if matches!(self, Self::ClientReset) { Boundary::Ends } else { Boundary::None }
     }
 
+    /// Which statement is the latest depends on it.
+    pub(super) fn prepares(&self) -> bool {
+        matches!(self, Self::Prepares(_) | Self::PreparesAnew { .. } | Self::Refuse { prepares: true, .. })
+    }
+
+    /// Whether something is still kept for this statement of the client's depends on it.
+    pub(super) fn settles(&self, number: u32) -> bool {
+        let (Self::Statement { uses: Some(used), .. } | Self::Fetches(used) | Self::Unloads(used)) = self else {
+            return false;
+        };
+        *used == number
+    }
+
     /// What has changed may be more than it says.
     pub(super) fn hides(&self) -> bool {
         matches!(self, Self::Statement { hides: true, .. })
@@ -159,9 +176,7 @@ pub(super) struct Preparing {
     pub(super) under: u64,
     /// `None`: it is too long to be kept.
     pub(super) text: Option<Arc<[u8]>>,
-    /// Of executing it.
-    pub(super) intent: Intent,
-    pub(super) boundary: Boundary,
+    pub(super) meaning: Meaning,
 }
 
 impl Owed {

@@ -49,6 +49,10 @@ pub(super) struct Plan {
     is_silent: bool,
     /// What must not be another client's.
     looks: Looks,
+    /// What it executes by name may ask for a file.
+    pub(super) is_load_local: bool,
+    /// The same may be of a transaction of XA's.
+    pub(super) has_xa: bool,
 }
 
 impl Plan {
@@ -89,6 +93,7 @@ impl Server {
         }
         let mut told = hold.as_ref().map_or(Pins::NONE, Held::told_by);
         let mut prepared = None;
+        let (mut is_load_local, mut has_xa) = (false, false);
         match &mut hold {
             Some(Hold::Prepares { name, text }) => {
                 if !self.goes_along(name, text.as_deref(), client) {
@@ -110,12 +115,16 @@ impl Server {
                     }
                     let looks_at_variables = intent.looks_at_variables || statement.intent.looks_at_variables;
                     intent = Intent { looks_at_variables, ..statement.intent };
+                    (is_load_local, has_xa) = (statement.is_load_local, statement.has_xa);
                     prepared = Some(text);
                     // What it leaves is not told apart.
                     told = Pins::NONE;
                 } else if !client.held.has_statement(name) && !client.has_opaque() {
                     // There is none.
                     intent = Intent::default();
+                } else {
+                    // It may be any.
+                    (is_load_local, has_xa) = (true, true);
                 }
             }
             Some(Hold::Begins(_) | Hold::Ends(_) | Hold::UserLocks(_) | Hold::NoUserLocks | Hold::Unknown) | None => {}
@@ -153,6 +162,8 @@ impl Server {
             hides,
             is_silent,
             looks,
+            is_load_local,
+            has_xa,
         })
     }
 

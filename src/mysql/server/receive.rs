@@ -82,7 +82,7 @@ impl Server {
                 return Ok(at);
             }
             let role = role(owed, first.unwrap_or_default(), head)?;
-            let passes = !owed.hidden && !matches!(owed.effect, Effect::Refuse(_));
+            let passes = !owed.hidden && !matches!(owed.effect, Effect::Refuse { .. });
             if let (Role::Row | Role::Column, Effect::Asks(_) | Effect::Reads(_)) = (&role, &owed.effect)
                 && head.len <= READ_BYTES_MAX
             {

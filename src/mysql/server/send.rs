@@ -100,13 +100,12 @@ impl Server {
                 return Err(Violation::MalformedFrame(0));
             }
             let Some(command) = begins(head, rest) else { break };
-            if uses_statement(command) && self.owed.iter().any(|owed| owed.kind == Kind::Prepare) {
-                // Which statement it is for, and so what it does, is known only once that has been answered.
+            let read = HEAD_BYTES + head.len.min(TEXT_BYTES_MAX);
+            let body = rest.get(HEAD_BYTES + 1..read.min(rest.len())).unwrap_or_default();
+            if uses_statement(command) && self.awaits_statement(command, body, client) {
                 self.holding = true;
                 break;
             }
-            let read = HEAD_BYTES + head.len.min(TEXT_BYTES_MAX);
-            let body = rest.get(HEAD_BYTES + 1..read.min(rest.len())).unwrap_or_default();
             if command == command::QUIT {
                 client.ended = true;
                 at += head.bytes();
@@ -143,13 +142,33 @@ impl Server {
                     at += HEAD_BYTES;
                 }
                 Err(why) => {
-                    self.ping_instead(head, Effect::Refuse(Box::new(why)), out);
+                    if let command::STMT_EXECUTE | command::STMT_BULK_EXECUTE = command {
+                        self.leave_pieces(body, client);
+                    }
+                    let prepares = command == command::STMT_PREPARE;
+                    self.ping_instead(head, Effect::Refuse { why: Box::new(why), prepares }, out);
                     at += HEAD_BYTES;
                 }
             }
             self.is_sending_owed = self.owed.len() > owed && self.owed.back().is_some_and(|owed| !owed.hidden);
         }
         Ok(at.min(input.len()))
+    }
+
+    /// Which statement it is for, what that does and what is kept for it is known only once something else has been answered.
+    fn awaits_statement(&self, command: u8, body: &[u8], client: &Client) -> bool {
+        let number = statement_number(body).map(|number| client.statements.meant(number, self.is_mariadb));
+        let settles = |effect: &Effect| command != command::STMT_CLOSE && number.is_some_and(|own| effect.settles(own));
+        self.owed.iter().any(|owed| owed.effect.prepares() || settles(&owed.effect))
+    }
+
+    /// An execution is refused: as behind any that fails, nothing is kept for its statement.
+    fn leave_pieces(&mut self, body: &[u8], client: &mut Client) {
+        let Some(number) = statement_number(body) else { return };
+        let number = client.statements.meant(number, self.is_mariadb);
+        client.statements.take_lost_piece(number);
+        self.prepared.unload(number, false);
+        self.settle_statements(client);
     }
 
     /// Nothing of the packet reaches the server. What the client is told is numbered behind its last piece.
@@ -278,17 +297,17 @@ impl Server {
                     statement.intent,
                     client,
                 )?;
-                if !self.carry_out(&plan, body, client, out)? {
+                let has_xa = statement.has_xa || plan.has_xa;
+                if self.awaits_answers(has_xa) || !self.carry_out(&plan, body, client, out)? {
                     return Ok(Fate::Waits);
                 }
-                if statement.has_xa {
-                    // Once it has been ended, and before it is prepared, the server takes nothing else.
-                    self.guard_values(client, out);
-                    self.is_xa = true;
+                if has_xa {
+                    self.begin_xa(client, out);
                 }
+                let may_load = (statement.is_load_local || plan.is_load_local) && client.sends_files();
                 let may_change = plan.may_change();
                 // What comes behind it is read, and shared, under what it sets or makes; or it is a file.
-                self.holding |= plan.is_awaited() || statement.is_load_local && client.sends_files();
+                self.holding |= plan.is_awaited() || may_load;
                 let effect = Effect::Statement {
                     pins: plan.intent.pins_when_done.without(plan.told),
                     may_change,
@@ -298,7 +317,7 @@ impl Server {
                     hold: plan.hold.map(Box::new),
                     is_doubtful: may_change || plan.intent.draws_sequence || statement.may_begin(),
                     boundary: Boundary::of(&statement),
-                    loads_file: statement.is_load_local && client.sends_files(),
+                    loads_file: may_load,
                     uses: None,
                     sets: plan.sets.map(Vec::into_boxed_slice),
                     releases: statement.releases(),
@@ -364,6 +383,19 @@ impl Server {
         }
         self.owe_client(kind, effect);
         Ok(Fate::Passes)
+    }
+
+    /// A statement of XA's is to be sent: what is answered ahead of it knows nothing of its transaction.
+    pub(super) fn awaits_answers(&mut self, has_xa: bool) -> bool {
+        let awaits = has_xa && !self.owed.is_empty();
+        self.holding |= awaits;
+        awaits
+    }
+
+    /// A statement of XA's is sent. Once its transaction has been ended, and before it is prepared, the server takes nothing else.
+    pub(super) fn begin_xa(&mut self, client: &mut Client, out: &mut Out) {
+        self.guard_values(client, out);
+        self.is_xa = true;
     }
 
     /// A database is selected: that of the login needs no word.
@@ -505,9 +537,9 @@ pub(in crate::mysql) fn statement_number(body: &[u8]) -> Option<u32> {
 fn may_select(command: u8, body: &[u8]) -> bool {
     match command {
         command::QUERY => settings::used(body).is_some(),
-        command::INIT_DB | command::PING | command::RESET_CONNECTION | command::CHANGE_USER | command::STMT_CLOSE => {
-            true
-        }
+        command::INIT_DB | command::PING | command::RESET_CONNECTION | command::CHANGE_USER => true,
+        // Nobody answers these.
+        command::STMT_CLOSE | command::STMT_SEND_LONG_DATA => true,
         _ => false,
     }
 }
