@@ -337,6 +337,38 @@ fn variables_that_triggers_set() {
     });
 }
 
+/// Names of variables that take quotes, that can't be, or that are something else to other clients: nobody else is sent any of them.
+#[test]
+fn names_of_variables_are_no_text_of_others() {
+    both_sides("my_names", 3, &["CREATE TABLE a (v INT)", "INSERT INTO a VALUES (1)"], |sides| {
+        let long = format!("@`{}`", "x".repeat(65));
+        let more =
+            ["@`a b`", "@`x `", "@``", &long, "@`\u{4e2d}`", "@`!\u{4e2d}`, @`= 1, @q = (SELECT 7) -- `", "@'it''s'"];
+        for name in more {
+            let mut talk = sides.talk();
+            let mut other = client(sides);
+            other.query("SELECT v FROM a");
+            talk.all(&["BEGIN", "SELECT v FROM a"]);
+            // (What type nothing has depends on who has asked for it before.)
+            let shown = [&mut talk.direct, &mut talk.proxied].map(|wire| {
+                let reply = wire.reply(&format!("SELECT {name}"));
+                (reply[0].clone(), reply.iter().rev().nth(1).map(|row| row.payload.clone()))
+            });
+            assert_eq!(shown[1], shown[0], "{name}");
+            talk.same("COMMIT");
+            let mut third = client(sides);
+            third.query("SET NAMES gbk");
+            for _ in 0..2 {
+                other.query("SELECT v FROM a");
+                assert_eq!(third.query("SELECT @q, @x")[0], [None, None], "{name}");
+                third.query("SELECT v FROM a");
+                assert_eq!(other.query("SELECT @q, @x")[0], [None, None], "{name}");
+            }
+            talk.same("SELECT 1");
+        }
+    });
+}
+
 /// What a client's own statement has left it can put into a variable that no session had before.
 #[test]
 fn last_values_into_variables() {

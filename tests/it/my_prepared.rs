@@ -342,10 +342,8 @@ fn my_082_what_finds_no_connection() {
         assert_eq!(one.value("SELECT v FROM t WHERE i = 9"), "v");
         assert!(timeouts() > before);
         if server.flavour() == Flavour::MariaDb {
-            let mut next = 20;
-            for refused in ["KILL 5", "SELECT 1"] {
-                one.command(&prepare(&format!("INSERT INTO t (i) VALUES ({next})")));
-                next += 1;
+            for (number, refused) in (20..).zip(["KILL 5", "SELECT 1"]) {
+                one.command(&prepare(&format!("INSERT INTO t (i) VALUES ({number})")));
                 if refused == "SELECT 1" {
                     holder.query("BEGIN");
                 }

@@ -93,6 +93,10 @@ fn calm_ones_leave_their_connection() {
             pair.free(&["SELECT @x"]);
         }
         pair.free(&["PREPARE c FROM 'CALL sets(?)'", "SET @a = 3", "EXECUTE c USING @a", "SELECT @x"]);
+        // Its parameters are variables.
+        pair.free(&["PREPARE c FROM 'CALL outs(?, ?, ?)'", "SET @y = 1, @z = 'a'", "EXECUTE c USING @a, @y, @z"]);
+        pair.free(&["SELECT @y, @z", "EXECUTE c USING @a, @Y, @`z`", "SELECT @y, @z"]);
+        pair.free(&["SET @x = NULL, @y = NULL, @z = NULL"]);
         // Of its own, in a database that was selected behind the login.
         let root = &mut sides.server.root();
         for name in [&sides.name, &sides.twin] {

@@ -1,9 +1,10 @@
 //! Settings of MySQL's and MariaDB's sessions, beside a direct connection: what is set goes with its client from connection to
 //! connection, and no other client has it. Scenarios 94, 95, 100, 115 and 116 of the list, as far as values are literal.
 
-use crate::harness::mysql::beside::{app, both_sides};
-use crate::harness::mysql::database;
+use crate::harness::mysql::beside::{Sides, app, both_sides, my_config};
 use crate::harness::mysql::wire::{MyLogin, MyWire, capability};
+use crate::harness::mysql::{Flavour, MyServer, Options, database};
+use crate::harness::proxy::start;
 
 /// Variables, each with two values.
 pub const SET: &[(&str, [&str; 2])] = &[
@@ -214,6 +215,30 @@ fn my_116_what_fails_sets_nothing() {
 }
 
 /// `autocommit = 0`, as most Python programs have it: a connection is kept for a transaction, and no longer.
+/// Numbers that the server brings into their range go along as they are then: where the mode is strict, others are refused.
+#[test]
+fn my_115_numbers_out_of_their_range() {
+    for flavour in Flavour::ALL {
+        let server = MyServer::start(
+            flavour,
+            Options { arguments: vec!["--sql-mode=TRADITIONAL".into()], ..Options::default() },
+        );
+        let proxy = start(&my_config(&server, 3));
+        let sides = Sides::new(&server, &proxy, &database(&server, "my_115r", &[""; 0]), &[]);
+        let (mut talk, mut other) = (sides.talk(), sides.talk());
+        let id = talk.proxied.value("SELECT CONNECTION_ID()");
+        talk.all(&["SET sql_mode = ''", "SET join_buffer_size = 1000000, wait_timeout = 99999999"]);
+        for set in ["SET group_concat_max_len = 1", "SET SESSION sort_buffer_size = 1", "SET max_sort_length = 1000"] {
+            talk.same(set);
+            other.same("SELECT @@sql_mode");
+            talk.same("SELECT @@join_buffer_size, @@wait_timeout, @@group_concat_max_len, @@sort_buffer_size");
+        }
+        // No connection was given up.
+        assert_eq!(talk.proxied.value("SELECT CONNECTION_ID()"), id);
+        assert_eq!(proxy.metric("sluicegate_pins_total"), 0.0);
+    }
+}
+
 #[test]
 fn my_094_without_autocommit() {
     both_sides("my_094", 3, &["CREATE TABLE t (i int)"], |sides| {

@@ -31,6 +31,15 @@ fn my_110_by_triggers_and_procedures() {
             let mut talk = sides.talk();
             talk.all(&[sql, "SELECT @a", "BEGIN", sql, "COMMIT", "SELECT @a"]);
             drop(talk);
+            // The same by a statement that SQL has prepared.
+            let (mut talk, mut between) =
+                (sides.talk(), MyWire::connect(sides.proxy.address, &app().database(&sides.name)).unwrap());
+            talk.same(&format!("PREPARE s FROM '{sql}'"));
+            between.query("SELECT * FROM t");
+            talk.same("EXECUTE s");
+            drop(between);
+            assert_eq!(talk.proxied.query("SELECT @a"), talk.direct.query("SELECT @a"), "{sql}");
+            drop(talk);
             let mut other = MyWire::connect(sides.proxy.address, &app().database(&sides.name)).unwrap();
             assert_eq!(other.query("SELECT @a, @b"), [[None, None]], "{sql}");
         }
@@ -73,6 +82,23 @@ const VALUES: &[&str] = &[
     "(SELECT 1 = 2)",
     "@nothing",
 ];
+
+/// Bytes that are no letters of their character set.
+#[test]
+fn my_110_no_strings() {
+    both_sides("my_110b", 4, &[], |sides| {
+        for names in ["gb2312", "euckr", "ascii", "latin1", "utf8mb4"] {
+            let (mut talk, mut other) =
+                (sides.talk(), MyWire::connect(sides.proxy.address, &app().database(&sides.name)).unwrap());
+            talk.same(&format!("SET NAMES {names}"));
+            talk.command(b"\x03SET @a = 'a\xC3\x9F\xC3', @b = CONVERT('a' USING utf16)");
+            for _ in 0..2 {
+                other.query("SET @a = 1");
+                talk.same("SELECT HEX(@a), HEX(@b), COLLATION(@b)");
+            }
+        }
+    });
+}
 
 #[test]
 fn my_110_user_variables_go_with_their_client() {

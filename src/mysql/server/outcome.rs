@@ -97,7 +97,7 @@ impl Server {
                     self.options.learned.made_routines();
                 }
                 if let Some(sets) = sets {
-                    self.has_set(&sets, client.as_deref_mut());
+                    self.has_set(&sets, ok.warnings > 0, client.as_deref_mut());
                 }
                 self.ended |= releases;
                 if hides_last_value && (ends_rows || ok.insert_id == 0) {

@@ -64,7 +64,9 @@ impl Plan {
     /// Something of the session may change, of which this says what.
     pub(super) fn may_change(&self) -> bool {
         let pins = self.intent.pins_when_sent.and(self.intent.pins_when_done);
-        self.renames || self.sets.is_some() || !self.unread.is_empty() || self.hold.is_some() || !pins.is_empty()
+        // What is executed by name says that by itself.
+        let holds = self.hold.as_ref().is_some_and(|hold| !matches!(hold, Hold::Executes(_)));
+        self.renames || self.sets.is_some() || !self.unread.is_empty() || holds || !pins.is_empty()
     }
 }
 
@@ -136,6 +138,13 @@ impl Server {
         }
         let called = if is_one && !is_unknown { self.called(done, &mut intent, client) } else { Called::default() };
         let mut unread = if is_one { readable(done, &mut intent) } else { Vec::new() };
+        if prepared.is_some_and(|prepared| mentions::has(prepared, "call")) {
+            // OUT parameters: `EXECUTE s USING @a`.
+            match mentions::variables(text) {
+                Some(names) => unread.extend(names),
+                None => intent.pins_when_sent.add(PinReason::UserVariable),
+            }
+        }
         let looks = self.looks((text, prepared), mentioned, intent, !unread.is_empty(), &called.variables, client);
         unread.extend_from_slice(&called.variables);
         let pins = intent.pins_when_sent.and(intent.pins_when_done);

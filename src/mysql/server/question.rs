@@ -197,7 +197,7 @@ fn variable(
             let hex = plain(hex, u8::is_ascii_hexdigit)?;
             let collation = plain(collation, |byte| byte.is_ascii_alphanumeric() || *byte == b'_')?;
             // What a parameter has brought may be no such string, and is refused when it is written.
-            if collation.starts_with("utf8") && !is_utf8(&hex, if collation.starts_with("utf8mb4") { 4 } else { 3 }) {
+            if !is_string(&hex, &collation) {
                 return None;
             }
             string(&hex, &collation)
@@ -216,12 +216,33 @@ fn variable(
     }))
 }
 
-/// These bytes are letters, of so many bytes at most.
-fn is_utf8(hex: &str, longest: usize) -> bool {
+/// These bytes are surely letters, as a literal's must be.
+fn is_string(hex: &str, collation: &str) -> bool {
+    /// Letters of several bytes, or not all bytes are letters.
+    const OTHERS: [&str; 7] = ["ascii", "big5", "cp932", "euc", "gb", "sjis", "ujis"];
     let byte = |at: usize| u8::from_str_radix(hex.get(at..at + 2)?, 16).ok();
-    let bytes: Option<Vec<u8>> = (0..hex.len()).step_by(2).map(byte).collect();
-    let text = bytes.and_then(|bytes| String::from_utf8(bytes).ok());
-    text.is_some_and(|text| text.chars().all(|letter| letter.len_utf8() <= longest))
+    let Some(bytes) = (0..hex.len()).step_by(2).map(byte).collect::<Option<Vec<u8>>>() else { return false };
+    if collation.starts_with("utf8") {
+        let longest = if collation.starts_with("utf8mb4") { 4 } else { 3 };
+        return std::str::from_utf8(&bytes).is_ok_and(|text| text.chars().all(|letter| letter.len_utf8() <= longest));
+    }
+    match collation.split_once('_').map(|(charset, _)| charset) {
+        Some("ucs2") => bytes.len().is_multiple_of(2),
+        Some(charset) if charset.starts_with("utf16") => {
+            let unit = |pair: &[u8]| match pair {
+                [a, b] if charset == "utf16le" => u16::from_le_bytes([*a, *b]),
+                [a, b] => u16::from_be_bytes([*a, *b]),
+                _ => 0xD800,
+            };
+            char::decode_utf16(bytes.chunks(2).map(unit)).all(|letter| letter.is_ok())
+        }
+        Some("utf32") => bytes.chunks(4).all(|four| {
+            four.first_chunk::<4>().is_some_and(|four| char::from_u32(u32::from_be_bytes(*four)).is_some())
+        }),
+        Some(charset) if OTHERS.iter().any(|other| charset.starts_with(other)) => bytes.is_ascii(),
+        // Each byte is one.
+        Some(_) | None => true,
+    }
 }
 
 /// A string by its bytes.

@@ -172,7 +172,8 @@ impl Server {
     }
 
     /// The client has set these on the connection. It may have gone since: no reset undoes what database it has selected.
-    pub(super) fn has_set(&mut self, sets: &[Change], client: Option<&mut Client>) {
+    /// `warned`: something was not as it was written.
+    pub(super) fn has_set(&mut self, sets: &[Change], warned: bool, client: Option<&mut Client>) {
         if sets.iter().any(|(name, _)| *name == STATE_CHANGE) {
             self.tells_state = client.as_deref().is_some_and(|client| client.tracks_state);
             // What changes meanwhile nobody is told.
@@ -192,6 +193,12 @@ impl Server {
                 client.held.asks_mode &= !sets.iter().any(|(name, _)| *name == SQL_MODE);
                 self.has_now(applied, wanted, client);
                 client.may_have_set(asked(sets));
+                if warned {
+                    // A number out of its range is brought into it, and where the mode is strict it would be refused.
+                    let numbers =
+                        sets.iter().filter(|(_, value)| matches!(value, Value::Written(text) if is_number(text)));
+                    client.may_have_set(numbers.map(|(name, _)| (*name).to_owned()).collect());
+                }
             }
             None => self.applied = Arc::new(applied),
         }
@@ -325,4 +332,8 @@ fn appended(known: &str, more: &str) -> String {
         }
     }
     format!("{begins}{}", modes.join(","))
+}
+
+fn is_number(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-' || byte == b'.')
 }

@@ -103,15 +103,12 @@ fn one_way(text: &[u8], dialect: Dialect) -> Option<Calls> {
     (!found.routines.is_empty()).then_some(Calls { routines: found.routines, asks, hides_id })
 }
 
-/// The user variables of a text, each as `@name` in lower case, or as it is written if that takes quotes; by letters alone, in strings and
-/// comments too, where the text can be read in several ways. `None`: some can't be told, or there are too many.
+/// The user variables of a text, each as `@name` in lower case; by letters alone, in strings and comments too, where the text can be read
+/// in several ways. `None`: some can't be told, or have names that take quotes, or there are too many.
 pub fn variables(text: &[u8], dialect: Dialect) -> Option<BTreeSet<String>> {
     let tokens = if text.len() > BYTES_MAX { None } else { tokens(text, dialect) };
     let Some(tokens) = tokens else { return Some(mentions::variables(text)?.into_iter().collect()) };
-    let name = |token: &Token<'_>| match mentions::variables(token.bytes) {
-        Some(mut plain) => plain.pop(),
-        None => Some(std::str::from_utf8(token.bytes).ok()?.to_lowercase()),
-    };
+    let name = |token: &Token<'_>| mentions::variables(token.bytes)?.pop();
     let names = tokens.iter().filter(|token| token.kind == Kind::UserVariable).map(name);
     names.collect::<Option<BTreeSet<String>>>().filter(|names| names.len() <= mentions::MENTIONS_MAX)
 }

@@ -189,6 +189,27 @@ fn in_the_middle_of_a_command() {
     assert_eq!(error_codes(&out), coded(&[(1, "1158"), (1, "1213")]));
 }
 
+/// The server has answered a command before it had all of it: what is still to come of that is no command.
+#[test]
+fn in_the_middle_of_a_command_that_has_its_answer() {
+    let blob =
+        [&b"INSERT INTO t VALUES (1) -- "[..], &vec![b'x'; TEXT_BYTES_MAX], &says(command::QUERY, b"DO 1")].concat();
+    let long = says(command::QUERY, &blob);
+    let mut bench = Bench::new(MODERN, usize::MAX);
+    bench.exchange(&[("BEGIN", Some(OPEN))]);
+    let (first, rest) = long.split_at(long.len() - says(command::QUERY, b"DO 1").len());
+    bench.says(first);
+    bench.client.pins = Pins::NONE;
+    let answer = packets(1, &[err(1153)]);
+    assert_eq!(bench.hears(&answer), answer);
+    let mut out = Vec::new();
+    assert_eq!(bench.server.lose(&mut bench.client, false, &mut out), Loss::Work);
+    let input = [rest, &says(command::QUERY, b"SELECT 1")].concat();
+    let (taken, verdict) = bench.client.detached(&input, &mut out).unwrap();
+    assert_eq!((taken, verdict), (input.len(), Detached::NeedInput));
+    assert_eq!(error_codes(&out), coded(&[(1, "1213")]));
+}
+
 /// A file that the client sends is read over to its end.
 #[test]
 fn in_the_middle_of_a_file() {
