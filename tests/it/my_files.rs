@@ -3,7 +3,7 @@
 use crate::harness::levels::Levels;
 use crate::harness::mysql::Flavour;
 use crate::harness::mysql::beside::{Sides, Talk, app, both_sides};
-use crate::harness::mysql::wire::{COM_PING, COM_QUERY, MyLogin, MyWire, Packet, capability, framed};
+use crate::harness::mysql::wire::{COM_PING, COM_QUERY, COM_STMT_EXECUTE, MyLogin, MyWire, Packet, capability, framed};
 
 const LOAD: &str = "LOAD DATA LOCAL INFILE 'rows of the client' INTO TABLE t";
 const TABLE: &[&str] = &["CREATE TABLE t (i int AUTO_INCREMENT PRIMARY KEY, v text)"];
@@ -80,15 +80,16 @@ fn my_051_prepared() {
             talk.same("PREPARE s FROM \"LOAD DATA LOCAL INFILE 'f' INTO TABLE t (v)\"");
             return;
         }
-        talk.prepare("LOAD DATA LOCAL INFILE 'f' INTO TABLE t (v)");
+        let statement = talk.prepare("LOAD DATA LOCAL INFILE 'f' INTO TABLE t (v)");
         talk.same("PREPARE s FROM \"LOAD DATA LOCAL INFILE 'f' INTO TABLE t (v)\"");
         talk.same("PREPARE u FROM 'LOAD DATA LOCAL INFILE ''f'' INTO TABLE t (v)'");
         for begins in ["SELECT 1", "BEGIN"] {
             talk.same(begins);
-            for by in [&b"\x17\x01\0\0\0\0\x01\0\0\0"[..], b"\x03EXECUTE s", b"\x03EXECUTE u"] {
+            for by in ["", "EXECUTE s", "EXECUTE u"] {
                 let mut told = Vec::new();
-                for wire in [&mut talk.direct, &mut talk.proxied] {
-                    let asked = wire.command(by);
+                for (wire, number) in [&mut talk.direct, &mut talk.proxied].into_iter().zip(statement.numbers()) {
+                    let execute = [&[COM_STMT_EXECUTE][..], &number.to_le_bytes(), &[0, 1, 0, 0, 0]].concat();
+                    let asked = if by.is_empty() { wire.command(&execute) } else { wire.reply(by) };
                     assert_eq!(asked[0].first(), 0xFB, "{asked:?}");
                     wire.send_next(b"one\ntwo\n");
                     wire.send_next(b"");

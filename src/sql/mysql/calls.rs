@@ -269,7 +269,10 @@ mod tests {
         let dialect = Dialect { utf8: true, ..Dialect::default() };
         for (text, expected) in [
             ("SELECT @A, @`b`, @'c', @@sql_mode, 'at @ noon', 'bob@example.com' -- @d", Some("@a @b @c")),
-            ("SELECT @`A b`, '@é'", Some("@`a b`")),
+            ("SELECT @`A`, '@é'", Some("@a")),
+            ("SELECT @`A b`", None),
+            ("SELECT @`é`", None),
+            ("SELECT @``", None),
             ("SELECT @a /*! , @b */, 'x@y'", Some("@a @b @y")),
             ("SELECT @a /*! , @b */, '@ '", None),
         ] {

@@ -138,7 +138,7 @@ impl Talk {
 
     /// Both send this command for the statement: the command itself, and what comes behind the number.
     pub fn use_statement(&mut self, statement: Statement, command: u8, rest: &[u8]) -> Vec<Packet> {
-        let numbers = [statement.direct, statement.proxied];
+        let numbers = statement.numbers();
         let payloads = numbers.map(|number| [&[command], &number.to_le_bytes()[..], rest].concat());
         self.commands(&format!("command {command:x}"), &payloads, |packet| packet).1
     }
@@ -228,6 +228,13 @@ impl<'a> Pair<'a> {
 pub struct Statement {
     direct: u32,
     proxied: u32,
+}
+
+impl Statement {
+    /// Direct and proxied.
+    pub fn numbers(self) -> [u32; 2] {
+        [self.direct, self.proxied]
+    }
 }
 
 /// A name in place of another one of the same length.
