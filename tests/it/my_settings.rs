@@ -214,7 +214,6 @@ fn my_116_what_fails_sets_nothing() {
     });
 }
 
-/// `autocommit = 0`, as most Python programs have it: a connection is kept for a transaction, and no longer.
 /// Numbers that the server brings into their range go along as they are then: where the mode is strict, others are refused.
 #[test]
 fn my_115_numbers_out_of_their_range() {
@@ -239,6 +238,7 @@ fn my_115_numbers_out_of_their_range() {
     }
 }
 
+/// `autocommit = 0`, as most Python programs have it: a connection is kept for a transaction, and no longer.
 #[test]
 fn my_094_without_autocommit() {
     both_sides("my_094", 3, &["CREATE TABLE t (i int)"], |sides| {

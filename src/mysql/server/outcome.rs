@@ -36,6 +36,7 @@ impl Server {
         // What its text says may not be all.
         self.is_soiled |= told.is_some() && self.owed.front().is_some_and(|owed| owed.effect.hides());
         let Some(owed) = self.owed.front() else { return Ok(()) };
+        let is_own = owed.hidden;
         // Who has not asked for that does not get it.
         let told = told.filter(|_| client.as_deref().is_some_and(|client| !client.tracks_state));
         let is_whole = told.is_none();
@@ -54,7 +55,8 @@ impl Server {
         self.status = ok.status;
         self.in_doubt = false;
         self.must_roll_back = false;
-        self.is_xa &= self.in_transaction();
+        // What the proxy asks ahead of it knows nothing of it.
+        self.is_xa &= is_own || self.in_transaction();
         let has_more = ok.status & status::MORE_RESULTS != 0;
         if passes {
             let (tracks, deprecates) =
@@ -200,6 +202,7 @@ impl Server {
         self.foreign_values = true;
         self.insert_id = Some(0);
         self.prepared.clear();
+        self.is_xa = false;
         self.has_moved_unread = false;
         self.is_anchored = false;
         self.tells_state = false;

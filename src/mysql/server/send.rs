@@ -167,6 +167,7 @@ impl Server {
         let Some(number) = statement_number(body) else { return };
         let number = client.statements.meant(number, self.is_mariadb);
         client.statements.take_lost_piece(number);
+        self.prepared.forget_failure(number, self.has_moved);
         self.prepared.unload(number, false);
         self.settle_statements(client);
     }

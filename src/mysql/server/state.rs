@@ -172,7 +172,7 @@ impl Server {
     }
 
     /// The client has set these on the connection. It may have gone since: no reset undoes what database it has selected.
-    /// `warned`: something was not as it was written.
+    /// `warned`: something may not be as it was written.
     pub(super) fn has_set(&mut self, sets: &[Change], warned: bool, client: Option<&mut Client>) {
         if sets.iter().any(|(name, _)| *name == STATE_CHANGE) {
             self.tells_state = client.as_deref().is_some_and(|client| client.tracks_state);
@@ -195,8 +195,11 @@ impl Server {
                 client.may_have_set(asked(sets));
                 if warned {
                     // A number out of its range is brought into it, and where the mode is strict it would be refused.
-                    let numbers =
-                        sets.iter().filter(|(_, value)| matches!(value, Value::Written(text) if is_number(text)));
+                    let is_one = |(name, value): &&Change| {
+                        let is_plain = *name != NAMES && *name != STATE_CHANGE;
+                        is_plain && matches!(value, Value::Written(text) if is_number(text))
+                    };
+                    let numbers = sets.iter().filter(is_one);
                     client.may_have_set(numbers.map(|(name, _)| (*name).to_owned()).collect());
                 }
             }

@@ -18,6 +18,13 @@ pub struct Before {
     pub has_failed: bool,
 }
 
+impl Before {
+    /// This is prepared.
+    pub fn types_variables(&mut self, text: &str) {
+        self.has_typed_variables |= text.contains('@') && text.contains('?');
+    }
+}
+
 /// The replies without what is known to differ.
 pub fn masked(step: &Step, text: &str, before: Before, replies: Both<Vec<Packet>>) -> Both<Vec<Packet>> {
     // A wire looks at sequence ids by itself; behind a result that lacks a row they are others.

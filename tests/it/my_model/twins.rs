@@ -198,7 +198,7 @@ impl Twins {
     fn learn(&mut self, step: &Step, replies: Both<&Vec<Packet>>) {
         match step {
             Step::Prepare { slot, text } => {
-                self.before.has_typed_variables |= text.contains('@') && text.contains('?');
+                self.before.types_variables(text);
                 self.slots[*slot] = Slot::default();
                 let [Some(direct), Some(proxied)] = replies.map(|packets| packets.first()) else { return };
                 if direct.first() == 0 && proxied.first() == 0 {
@@ -209,6 +209,10 @@ impl Twins {
                 }
             }
             Step::ResetConnection => self.slots = [(); SLOTS].map(|()| Slot::default()),
+            Step::Queries(texts) => {
+                let prepared = texts.iter().filter(|text| text.contains("PREPARE"));
+                prepared.for_each(|text| self.before.types_variables(text));
+            }
             _ => {}
         }
     }

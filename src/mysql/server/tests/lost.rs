@@ -210,6 +210,22 @@ fn in_the_middle_of_a_command_that_has_its_answer() {
     assert_eq!(error_codes(&out), coded(&[(1, "1213")]));
 }
 
+/// A transaction of XA's on a connection that others have had: what the proxy makes the client's own ahead of it ends none.
+#[test]
+fn a_transaction_of_xa_behind_words_of_the_proxys_own() {
+    let mut bench = Bench::new(MODERN, usize::MAX);
+    bench.client = client(MODERN, 2);
+    bench.attach();
+    bench.exchange(&[("INSERT INTO t VALUES (1)", Some(AUTO))]);
+    bench.client = client(MODERN, 1);
+    bench.attach();
+    let said = texts(&bench.says(&says(command::QUERY, b"XA START 'x'")));
+    assert!(said.len() > 1 && said.ends_with(&["XA START 'x'".to_owned()]), "{said:?}");
+    said.iter().skip(1).for_each(|_| _ = bench.hears(&packets(1, &[ok(mark::OK, AUTO)])));
+    bench.hears(&packets(1, &[ok(mark::OK, OPEN)]));
+    assert_eq!(bench.lose(Loss::Session), []);
+}
+
 /// A file that the client sends is read over to its end.
 #[test]
 fn in_the_middle_of_a_file() {

@@ -243,6 +243,15 @@ fn pieces_for_what_can_not_be_prepared() {
     bench.says(&execute(number, &[0, 1, 0xFC, 0]));
     assert_eq!(bench.hears(&done()), packets(1, &[err(1146)]));
     assert_eq!(bench.pinned(), Pins::NONE);
+    // The same where the execution is refused for another reason.
+    bench.says(&for_statement(PIECE, number, b"\0\0some bytes"));
+    bench.hears(&packets(1, &[err(1146)]));
+    bench.says(b"");
+    bench.client.failed = crate::mysql::failed::Failed::Told;
+    assert_eq!(bench.says(&execute(number, &[0, 1, 0xFC, 0])), says(command::PING, b""));
+    bench.hears(&done());
+    bench.client.failed = crate::mysql::failed::Failed::No;
+    assert_eq!(bench.pinned(), Pins::NONE);
     // Of a statement that there is not, nobody hears.
     assert_eq!(bench.says(&for_statement(PIECE, 77, b"\0\0some bytes")), b"");
     assert_eq!(bench.pinned(), Pins::NONE);

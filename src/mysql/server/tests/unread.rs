@@ -311,6 +311,19 @@ fn who_asks_is_told_of_changes() {
     assert_eq!(texts(&bench.attach()), ["SET SESSION session_track_state_change = 1"]);
 }
 
+/// Numbers that the server may have changed are asked for. What the proxy has on for itself is none of the client's.
+#[test]
+fn what_the_server_warns_of() {
+    for (warnings, expected) in [(0, &[][..]), (1, &["max_sort_length"])] {
+        let mut bench = Bench::new(MODERN, usize::MAX);
+        let text = b"SET session_track_state_change = 1, max_sort_length = 1, time_zone = 'SYSTEM'";
+        bench.says(&says(command::QUERY, text));
+        let [low, high] = AUTO.to_le_bytes();
+        bench.hears(&packets(1, &[vec![mark::OK, 0, 0, low, high, warnings, 0]]));
+        assert_eq!(bench.client.unread.names().collect::<Vec<_>>(), expected);
+    }
+}
+
 /// A mistake of MariaDB's client's keeps nobody, unless names are statements there.
 #[test]
 fn a_text_that_is_no_statement() {
