@@ -64,6 +64,9 @@ const FIXED_EXTENDED: &[(Extended, &str)] = &[
     (Extended::MARIADB_CLIENT_PROGRESS, "progress"),
 ];
 
+/// Its client knows of one result to a command alone: a `CALL` that has more is an error then.
+const SINGLE_RESULTS: &str = "single_results";
+
 /// What clients may use before a target of this version. `None`: nobody knows it yet.
 pub fn offered(version: Option<&str>) -> (Capabilities, Extended) {
     let numbers = version.map(numbers);
@@ -84,12 +87,14 @@ pub fn wanted(fixed: &[(String, String)]) -> (Capabilities, Extended) {
     let is_fixed = |name: &str| fixed.iter().any(|(fixed, _)| fixed == name);
     let usual = FIXED.iter().filter(|(_, name)| is_fixed(name));
     let extended = FIXED_EXTENDED.iter().filter(|(_, name)| is_fixed(name));
-    (usual.fold(USED, |all, (flag, _)| all | *flag), extended.fold(USED_EXTENDED, |all, (flag, _)| all | *flag))
+    let used = if is_fixed(SINGLE_RESULTS) { USED.difference(Capabilities::CLIENT_MULTI_RESULTS) } else { USED };
+    (usual.fold(used, |all, (flag, _)| all | *flag), extended.fold(USED_EXTENDED, |all, (flag, _)| all | *flag))
 }
 
 /// What of a client's is fixed, by its names.
 pub fn fixed(usual: Capabilities, extended: Extended) -> impl Iterator<Item = &'static str> {
-    let usual = FIXED.iter().filter(move |(flag, _)| usual.contains(*flag)).map(|(_, name)| *name);
+    let single = (!usual.contains(Capabilities::CLIENT_MULTI_RESULTS)).then_some(SINGLE_RESULTS);
+    let usual = FIXED.iter().filter(move |(flag, _)| usual.contains(*flag)).map(|(_, name)| *name).chain(single);
     let extended = FIXED_EXTENDED.iter().filter(move |(flag, _)| extended.contains(*flag)).map(|(_, name)| *name);
     usual.chain(extended)
 }
@@ -143,8 +148,10 @@ mod tests {
         let names: Vec<(String, String)> = fixed(asked.0, asked.1).map(|name| (name.into(), "on".into())).collect();
         assert_eq!(
             names.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(),
-            ["found_rows", "query_attributes", "progress"]
+            ["found_rows", "query_attributes", "single_results", "progress"]
         );
-        assert_eq!(wanted(&names), (USED | asked.0, USED_EXTENDED | Extended::MARIADB_CLIENT_PROGRESS));
+        let single = USED.difference(Capabilities::CLIENT_MULTI_RESULTS);
+        assert_eq!(wanted(&names), (single | asked.0, USED_EXTENDED | Extended::MARIADB_CLIENT_PROGRESS));
+        assert_eq!(fixed(USED, USED_EXTENDED).next(), None);
     }
 }

@@ -439,18 +439,27 @@ pub fn server_error(payload: &[u8]) -> Option<ServerError> {
         return None;
     }
     let code = reader.u16()?;
-    if reader.0.first() == Some(&b'#') {
-        reader.bytes(6)?;
-    }
+    let state = if reader.0.first() == Some(&b'#') { Some(reader.bytes(6)?) } else { None };
     let message = String::from_utf8_lossy(reader.0).into_owned();
     // Before a login there is no SQLSTATE, but clients expect one.
-    let is_fatal = ENDING.contains(&code);
+    let is_its_own = |own: &[u8]| state.is_none_or(|state| state.ends_with(own));
+    let is_fatal = ENDING.iter().any(|(ending, own)| *ending == code && is_its_own(*own));
     Some(ServerError { code: code.to_string(), message, is_fatal, frame: payload.to_vec() })
 }
 
 /// Errors behind which a server closes: shutdown, killed, timed out, in the wrong order. Behind 1820, that the password has expired,
-/// it does not, but the connection is good for nothing else, for whomever it is.
-const ENDING: &[u16] = &[1053, 1927, 4031, 1156, 1158, 1159, 1160, 1161, 1820];
+/// it does not, but the connection is good for nothing else, for whomever it is. With their states: a `SIGNAL` may say any number.
+const ENDING: &[(u16, &[u8; 5])] = &[
+    (1053, b"08S01"),
+    (1156, b"08S01"),
+    (1158, b"08S01"),
+    (1159, b"08S01"),
+    (1160, b"08S01"),
+    (1161, b"08S01"),
+    (1820, b"HY000"),
+    (1927, b"70100"),
+    (4031, b"HY000"),
+];
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]

@@ -329,6 +329,14 @@ fn variables_that_triggers_set() {
         third.query("XA END 'q'");
         let _ = third.reply("SELECT @x");
         third.query("XA ROLLBACK 'q'");
+        // A look that XA refuses costs nothing.
+        one.query(sets);
+        for text in ["XA START 'r'", "INSERT INTO c VALUES (1)", "XA END 'r'"] {
+            third.query(text);
+        }
+        let _ = third.reply("SELECT @looked_at_by_nobody");
+        third.query("XA PREPARE 'r'");
+        third.query("XA ROLLBACK 'r'");
         if sides.server.flavour() == Flavour::MariaDb {
             one.query(sets);
             let shown = "SELECT COUNT(*) FROM information_schema.user_variables WHERE variable_value = '5'";

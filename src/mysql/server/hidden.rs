@@ -132,8 +132,8 @@ impl Server {
         // A transaction of XA that has been ended takes nothing, nor the client's own text then.
         let effect = if self.is_xa { Effect::Nothing } else { Effect::Brings };
         self.query(text.as_bytes(), effect, out);
-        // What the client's last statement has left to ask for is gone.
-        self.foreign_values = true;
+        // What the client's last statement has left to ask for is gone. (Where XA takes nothing it could not be guarded.)
+        self.foreign_values |= !self.is_xa;
     }
 
     /// A client gets the connection: what it has set is brought before code of its own looks at it or sets it, and so are those that clients

@@ -3,12 +3,12 @@
 //! A transaction that was open, and that nothing on its way can have ended, has been rolled back by the server: the client is told
 //! so, and is in a failed one until it ends it. Of everything else nobody knows what became of it. Nothing is sent again.
 
-use super::owed::{Effect, Kind, Owed};
+use super::owed::{Effect, Kind, Owed, Stage};
 use super::{Client, File, Rest, Server};
 use crate::mysql::dropping::Dropping;
 use crate::mysql::failed::Failed;
 use crate::mysql::frame::packet;
-use crate::mysql::message::{self, status};
+use crate::mysql::message::{self, OkPacket, status};
 use crate::mysql::statement::Boundary;
 use crate::protocol::{ClientError, Loss, ServerSide};
 
@@ -17,7 +17,12 @@ impl Server {
         let was_open = self.was_open();
         // Behind an error that may have begun a transaction nobody knows whether one is open: not the client either.
         let is_unsure = self.in_doubt && !was_open;
-        if self.ended || self.is_midway() || is_unsure || self.is_xa {
+        // Among columns no client takes an error for what it is.
+        let among_columns = self
+            .owed
+            .front()
+            .is_some_and(|owed| !owed.hidden && matches!(owed.stage, Stage::Columns(_) | Stage::Prepared { .. }));
+        if self.ended || self.is_midway() || among_columns || is_unsure || self.is_xa {
             return Loss::Session;
         }
         self.lost = true;
@@ -64,6 +69,12 @@ impl Server {
     /// Every reply that is owed becomes an error; `knows`: what the client has been told of its transaction. Whether there was one.
     fn answer_owed(&mut self, is_known: bool, knows: &mut Failed, client: &mut Client, out: &mut Vec<u8>) -> bool {
         let answers_rest = self.answers_rest();
+        if self.owed.front().is_some_and(|owed| !owed.hidden && owed.stage == Stage::Described)
+            && !client.deprecates_eof()
+        {
+            let status = self.status & status::LASTING;
+            packet(out, &mut client.sequence, |out| OkPacket { status, ..OkPacket::default() }.write_eof(out));
+        }
         let (mut owed, mut is_told) = (std::mem::take(&mut self.owed), false);
         while let Some(Owed { effect, hidden, .. }) = owed.pop_front() {
             if let Effect::Fails(failed) = effect {

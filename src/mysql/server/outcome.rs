@@ -267,6 +267,10 @@ impl Server {
             return Ok(());
         }
         self.ended |= error.is_fatal;
+        if self.owed.front().is_some_and(|owed| owed.stage == Stage::Described) {
+            // It comes in place of the first row.
+            self.describe(client.as_deref_mut(), passes, out);
+        }
         if passes {
             let why = self.explanation.take_if(|_| error.code == INTERRUPTED);
             self.must_roll_back |= matches!(why, Some(ClientError::TransactionTooLong { .. }))

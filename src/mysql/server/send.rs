@@ -395,8 +395,9 @@ impl Server {
 
     /// A statement of XA's is sent. Once its transaction has been ended, and before it is prepared, the server takes nothing else.
     pub(super) fn begin_xa(&mut self, client: &mut Client, out: &mut Out) {
-        self.guard_values(client, out);
-        self.is_xa = true;
+        if !std::mem::replace(&mut self.is_xa, true) {
+            self.guard_values(client, out);
+        }
     }
 
     /// A database is selected: that of the login needs no word.

@@ -160,7 +160,12 @@ fn eof(status: u16) -> Vec<u8> {
 
 fn err(code: u16) -> Vec<u8> {
     let mut out = Vec::new();
-    error(code, "HY000", "no", &mut out);
+    let state = match code {
+        1053 | 1156..=1161 => "08S01",
+        1927 => "70100",
+        _ => "HY000",
+    };
+    error(code, state, "no", &mut out);
     out
 }
 

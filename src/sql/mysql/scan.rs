@@ -28,8 +28,8 @@ pub(super) fn read(text: &[u8], dialect: Dialect, reading: Reading) -> (Statemen
 /// The server may read other tokens where these bytes of one stand, by what is not known of its settings.
 pub(super) fn is_ambiguous(kind: Kind, bytes: &[u8], dialect: Dialect) -> bool {
     let is_name = matches!(kind, Kind::Word | Kind::UserVariable);
-    // 0xA0 is a blank in latin1 and its kin.
-    !dialect.utf8 && is_name && bytes.contains(&0xa0)
+    // 0xA0 is a blank in latin1 and its kin, 0xFF in those of DOS.
+    !dialect.utf8 && is_name && memchr::memchr2(0xA0, 0xFF, bytes).is_some()
         || (dialect.multibyte_unsafe || dialect.unsure) && !bytes.is_ascii()
         || dialect.unsure && memchr::memchr2(b'"', b'\\', bytes).is_some()
 }

@@ -156,7 +156,16 @@ fn in_the_middle_of_a_reply() {
             bench.says(&says(command::QUERY, b"SELECT a FROM t"));
             let heard = bench.hears(&packets(1, &result[..sent]));
             let next = error_codes(&heard).last().map_or(1, |(sequence, _)| sequence + 1);
-            assert_eq!(bench.lose(Loss::Work), coded(&[(next, "1158")]), "{sent}");
+            let told = match sent {
+                // No client takes it for an error there.
+                1 => {
+                    assert_eq!(bench.lose(Loss::Session), []);
+                    continue;
+                }
+                2 if capabilities.is_empty() => coded(&[(next, "OK"), (next + 1, "1158")]),
+                _ => coded(&[(next, "1158")]),
+            };
+            assert_eq!(bench.lose(Loss::Work), told, "{sent}");
         }
     }
     let mut bench = Bench::new(MODERN, usize::MAX);

@@ -139,8 +139,8 @@ fn what_depends_on_what_is_not_known() {
         assert!(unreadable(sql.as_bytes(), UNSURE) && !unreadable(sql.as_bytes(), MYSQL), "{sql}");
     }
     assert!(!unreadable(b"SELECT 'a' -- \"", UNSURE));
-    // 0xA0 is a blank in latin1.
-    for sql in [&b"KILL\xa05"[..], b"SELECT 1--\xa0x", b"SELECT @a\xa0"] {
+    // 0xA0 is a blank in latin1, 0xFF in cp852.
+    for sql in [&b"KILL\xa05"[..], b"SELECT 1--\xa0x", b"SELECT @a\xa0", b"KILL\xff5", b"SELECT 1 INTO\xff@a"] {
         assert!(unreadable(sql, LATIN1), "{sql:?}");
     }
     assert!(!unreadable(b"SELECT '\xa0'", LATIN1) && !unreadable("SELECT 1 AS \u{e0}".as_bytes(), MYSQL));
