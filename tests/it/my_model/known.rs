@@ -83,12 +83,13 @@ pub fn masked(step: &Step, text: &str, before: Before, replies: Both<Vec<Packet>
 
 /// SESSION_TRACK_STATE_CHANGE
 const STATE: u8 = 2;
+/// SERVER_SESSION_STATE_CHANGED
+const CHANGED: u16 = 0x4000;
+/// SESSION_TRACK_TRANSACTION_CHARACTERISTICS and SESSION_TRACK_TRANSACTION_STATE
+const TRANSACTION: [u8; 2] = [4, 5];
 
 /// An OK without what trackers of transactions say, nor these others.
 fn without_trackers(packet: &mut Packet, others: impl Fn(u8) -> bool) {
-    // SERVER_SESSION_STATE_CHANGED, SESSION_TRACK_TRANSACTION_CHARACTERISTICS and SESSION_TRACK_TRANSACTION_STATE
-    const CHANGED: u16 = 0x4000;
-    const TRANSACTION: [u8; 2] = [4, 5];
     if packet.first() == 0xFE && packet.payload.len() == 5 {
         // An EOF says no more of it.
         let payload = &packet.payload;
@@ -98,31 +99,47 @@ fn without_trackers(packet: &mut Packet, others: impl Fn(u8) -> bool) {
     if !matches!(packet.first(), 0x00 | 0xFE) || packet.payload.len() < 7 {
         return;
     }
-    let mut rest = packet.payload.slice(1..);
-    let front =
-        [packet.first()].into_iter().chain([length(&mut rest), length(&mut rest)].map(|n| n.unwrap_or(0) as u8));
-    let mut kept: Vec<u8> = front.collect();
+    if let Some(kept) = without_changes(&packet.payload, |kind| TRANSACTION.contains(&kind) || others(kind)) {
+        packet.payload = kept.into();
+    }
+}
+
+/// What an OK says but for changes of these kinds. `None`: it is none, but a row that begins like one.
+fn without_changes(payload: &Bytes, is_left_out: impl Fn(u8) -> bool) -> Option<Vec<u8>> {
+    let number = |rest: &mut Bytes| -> Option<u64> {
+        let bytes = match *rest.first()? {
+            0xFB | 0xFF => return None,
+            0xFC => 3,
+            0xFD => 4,
+            0xFE => 9,
+            _ => 1,
+        };
+        if rest.len() < bytes { None } else { length(rest) }
+    };
+    let string = |rest: &mut Bytes| -> Option<Bytes> {
+        let length = usize::try_from(number(rest)?).ok()?;
+        (length <= rest.len()).then(|| rest.split_to(length))
+    };
+    let mut rest = payload.slice(1..);
+    let mut kept: Vec<u8> = vec![payload[0], number(&mut rest)? as u8, number(&mut rest)? as u8];
     if rest.len() < 4 {
-        return;
+        return None;
     }
     let status = rest.get_u16_le();
     kept.extend((status & !CHANGED).to_le_bytes());
     kept.extend(rest.split_to(2));
-    let string = |rest: &mut Bytes| -> Bytes {
-        let length = (!rest.is_empty()).then(|| length(rest)).flatten().unwrap_or_default();
-        rest.split_to(usize::try_from(length).unwrap().min(rest.len()))
-    };
-    kept.extend(string(&mut rest));
-    let mut changes = string(&mut rest);
+    // Without a word behind it all of it may be left out.
+    kept.extend(if rest.is_empty() { Bytes::new() } else { string(&mut rest)? });
+    let mut changes = if rest.is_empty() { Bytes::new() } else { string(&mut rest)? };
     while !changes.is_empty() && status & CHANGED != 0 {
         let kind = changes.get_u8();
-        let said = string(&mut changes);
-        if !(TRANSACTION.contains(&kind) || others(kind)) {
+        let said = string(&mut changes)?;
+        if !is_left_out(kind) {
             kept.push(kind);
             kept.extend(said);
         }
     }
-    packet.payload = kept.into();
+    Some(kept)
 }
 
 /// A syntax error tells where by 80 bytes of the text, and may cut off the name of a database, of which each side has its own.
