@@ -36,49 +36,15 @@ pub fn variables(text: &[u8]) -> Option<Vec<String>> {
     Some(found)
 }
 
-/// A word that is looked for in texts, which may be long: by its rarest letter.
-struct Sought<'a> {
-    word: &'a [u8],
-    /// Where in the word that is.
-    at: usize,
-    letter: u8,
-}
-
-impl<'a> Sought<'a> {
-    const fn new(word: &'a str) -> Self {
-        const COMMON_FIRST: &[u8] = b"etaoinsrhldcumfgypwbv_kjxqz;";
-        let mut rest = word.as_bytes();
-        let mut sought = Self { word: rest, at: 0, letter: 0 };
-        let (mut at, mut rarest) = (0, 0);
-        while let [letter, more @ ..] = rest {
-            let (mut common, mut rank) = (COMMON_FIRST, 0);
-            while let [first, others @ ..] = common {
-                if first.eq_ignore_ascii_case(letter) {
-                    break;
-                }
-                (common, rank) = (others, rank + 1);
-            }
-            if sought.letter == 0 || rank > rarest {
-                (sought.at, sought.letter, rarest) = (at, letter.to_ascii_lowercase(), rank);
-            }
-            (rest, at) = (more, at + 1);
-        }
-        sought
-    }
-
-    fn is_in(&self, text: &[u8]) -> bool {
-        let mut letters = memchr::memchr2_iter(self.letter, self.letter.to_ascii_uppercase(), text);
-        self.word.is_empty()
-            || letters.any(|found| {
-                let part = found.checked_sub(self.at).and_then(|begins| text.get(begins..begins + self.word.len()));
-                part.is_some_and(|part| part.eq_ignore_ascii_case(self.word))
-            })
-    }
-}
-
-/// This word is somewhere in the text.
+/// This is somewhere in the text, which may be long: its rarest letter is looked for.
 pub fn has(text: &[u8], word: &str) -> bool {
-    Sought::new(word).is_in(text)
+    const RARE_FIRST: &[u8] = b";zqxjk_vbwpygfmucdlhrsnioate";
+    let rank = |byte: u8| RARE_FIRST.iter().position(|rare| rare.eq_ignore_ascii_case(&byte)).unwrap_or_default();
+    let Some((at, letter)) = word.bytes().enumerate().min_by_key(|(_, byte)| rank(*byte)) else { return true };
+    memchr::memchr2_iter(letter.to_ascii_lowercase(), letter.to_ascii_uppercase(), text).any(|found| {
+        let part = found.checked_sub(at).and_then(|begins| text.get(begins..begins + word.len()));
+        part.is_some_and(|part| part.eq_ignore_ascii_case(word.as_bytes()))
+    })
 }
 
 /// What a text mentions, to be kept with it.
@@ -100,16 +66,14 @@ impl Mentions {
     /// Those of this text.
     pub fn of(text: &[u8]) -> Self {
         const MAKE: &[&str] = &["create", "alter", "drop"];
-        const TRACKER: Sought<'_> = Sought::new(STATE_CHANGE);
-        const VARIABLES: Sought<'_> = Sought::new("user_variables");
         let begins_with = |words: &[&str]| words.iter().any(|word| begins(text, word));
         let has_any = |words: &[&str]| words.iter().any(|word| has(text, word));
         let is_plain = text.trim_ascii_start().first().is_some_and(u8::is_ascii_alphabetic);
         Self {
             may_set: begins_with(&["set", "use"]),
             runs_code: may_run_code(text),
-            tracks: TRACKER.is_in(text),
-            lists_variables: VARIABLES.is_in(text),
+            tracks: has(text, STATE_CHANGE),
+            lists_variables: has(text, "user_variables"),
             // MariaDB's `SET STATEMENT ... FOR` has any statement in it; `SET max_statement_time` has none.
             may_make: begins_with(MAKE) || !is_plain || begins(text, "set") && has(text, "statement") && has_any(MAKE),
         }
@@ -122,8 +86,7 @@ pub fn begins(text: &[u8], word: &str) -> bool {
 }
 
 fn may_run_code(text: &[u8]) -> bool {
-    const READS: [Sought<'_>; 3] = [Sought::new("from"), Sought::new("table"), Sought::new(";")];
-    let reads = || READS.iter().any(|word| word.is_in(text));
+    let reads = || ["from", "table", ";"].iter().any(|word| has(text, word));
     match ["select", "set", "do"].iter().any(|word| begins(text, word)) {
         true => reads(),
         // Tables at most are named there.
