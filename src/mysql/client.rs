@@ -337,15 +337,15 @@ impl Client {
     /// The request at the head of its input is refused. The answer is numbered behind its last piece, so it is written when that has been
     /// dropped; what nobody answers has none.
     fn refuse_request(&mut self, command: u8, packet: &[u8], why: &ClientError) {
-        let number = self.named_by(packet);
-        match (command, number) {
-            (command::STMT_SEND_LONG_DATA, _) => {
+        let mut answer = Some(Vec::new());
+        match (command, self.named_by(packet)) {
+            (command::STMT_SEND_LONG_DATA, number) => {
                 number.into_iter().for_each(|number| self.statements.lose_piece(number, why));
-                return self.drop_request(None);
+                answer = None;
             }
-            (command::STMT_CLOSE, _) => {
+            (command::STMT_CLOSE, number) => {
                 number.into_iter().for_each(|number| self.statements.remove(number));
-                return self.drop_request(None);
+                answer = None;
             }
             (command::STMT_PREPARE, _) => self.statements.failed(),
             (command::STMT_EXECUTE | command::STMT_BULK_EXECUTE | command::STMT_RESET, Some(number)) => {
@@ -353,9 +353,8 @@ impl Client {
             }
             _ => {}
         }
-        let mut answer = Vec::new();
-        message::client_error(why, &mut answer);
-        self.drop_request(Some(answer));
+        answer.iter_mut().for_each(|answer| message::client_error(why, answer));
+        self.drop_request(answer);
     }
 
     /// The statement of its own that this packet names.
@@ -444,19 +443,17 @@ impl ClientSide for Client {
                 }
                 command::PING => self.drop_request(Some(self.ok())),
                 command::STMT_CLOSE => {
-                    let number = statement_number(body);
-                    number.into_iter().for_each(|number| self.statements.remove(number));
+                    self.named_by(rest).into_iter().for_each(|number| self.statements.remove(number));
                     self.drop_request(None);
                 }
-                // Nothing is kept for it on any connection.
-                command::STMT_RESET if self.named_by(rest).is_some() => {
-                    self.named_by(rest).into_iter().for_each(|number| _ = self.statements.take_lost_piece(number));
+                command::STMT_RESET if let Some(number) = self.named_by(rest) => {
+                    // Nothing is kept for it on any connection.
+                    self.statements.take_lost_piece(number);
                     self.drop_request(Some(self.ok()));
                 }
-                command::STMT_SEND_LONG_DATA | command::STMT_EXECUTE | command::STMT_BULK_EXECUTE => {
-                    let Some(why) = self.lost_piece(rest) else {
-                        return Ok((at, Detached::NeedServer(Intent::default())));
-                    };
+                command::STMT_SEND_LONG_DATA | command::STMT_EXECUTE | command::STMT_BULK_EXECUTE
+                    if let Some(why) = self.lost_piece(rest) =>
+                {
                     self.refuse_request(command, rest, &why);
                 }
                 _ => return Ok((at, Detached::NeedServer(Intent::default()))),

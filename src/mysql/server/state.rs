@@ -192,16 +192,7 @@ impl Server {
                 // Code may have run in the mode before.
                 client.held.asks_mode &= !sets.iter().any(|(name, _)| *name == SQL_MODE);
                 self.has_now(applied, wanted, client);
-                client.may_have_set(asked(sets));
-                if warned {
-                    // A number out of its range is brought into it, and where the mode is strict it would be refused.
-                    let is_one = |(name, value): &&Change| {
-                        let is_plain = *name != NAMES && *name != STATE_CHANGE;
-                        is_plain && matches!(value, Value::Written(text) if is_number(text))
-                    };
-                    let numbers = sets.iter().filter(is_one);
-                    client.may_have_set(numbers.map(|(name, _)| (*name).to_owned()).collect());
-                }
+                client.may_have_set(asked(sets, warned));
             }
             None => self.applied = Arc::new(applied),
         }
@@ -319,9 +310,14 @@ impl Server {
     }
 }
 
-/// Those that the server is to be asked for.
-fn asked(sets: &[Change]) -> Vec<String> {
-    let asked = sets.iter().filter(|(_, value)| *value == Value::Asked);
+/// Those that the server is to be asked for. `warned`: it may have brought a number into its range, and where the mode is strict the
+/// one that was written is refused.
+fn asked(sets: &[Change], warned: bool) -> Vec<String> {
+    let asked = sets.iter().filter(|(name, value)| match value {
+        Value::Asked => true,
+        Value::Written(text) => warned && *name != NAMES && *name != STATE_CHANGE && is_number(text),
+        Value::Default | Value::Appended(_) => false,
+    });
     asked.map(|(name, _)| (*name).to_owned()).collect()
 }
 
