@@ -256,8 +256,9 @@ impl<'a> Iterator for Lexer<'a> {
 
 /// The versions that a text's executable comments ask for, wherever their first bytes stand, and that not all servers run.
 pub(super) fn versions(text: &[u8], dialect: Dialect) -> impl Iterator<Item = u32> {
-    memchr::memmem::find_iter(text, b"/*").filter_map(move |at| {
-        let (rest, is_mariadb) = match text.get(at + 2..)? {
+    memchr::memchr_iter(b'*', text).filter_map(move |star| {
+        text.get(..star)?.last().filter(|before| **before == b'/')?;
+        let (rest, is_mariadb) = match text.get(star + 1..)? {
             [b'!', rest @ ..] => (rest, false),
             [b'M', b'!', rest @ ..] if dialect.mariadb => (rest, true),
             _ => return None,

@@ -36,15 +36,35 @@ pub fn variables(text: &[u8]) -> Option<Vec<String>> {
     Some(found)
 }
 
+/// Of a byte, how common it is in texts: those that no word has come first.
+#[allow(clippy::indexing_slicing, reason = "the compiler does it")]
+const COMMON: [u8; 256] = {
+    const RARE_FIRST: &[u8] = b";zqxjk_vbwpygfmucdlhrsnioate";
+    let mut ranks = [0; 256];
+    let (mut rest, mut rank) = (RARE_FIRST, 1);
+    while let [letter, more @ ..] = rest {
+        ranks[*letter as usize] = rank;
+        ranks[letter.to_ascii_uppercase() as usize] = rank;
+        (rest, rank) = (more, rank + 1);
+    }
+    ranks
+};
+
 /// This is somewhere in the text, which may be long: its rarest letter is looked for.
 pub fn has(text: &[u8], word: &str) -> bool {
-    const RARE_FIRST: &[u8] = b";zqxjk_vbwpygfmucdlhrsnioate";
-    let rank = |byte: u8| RARE_FIRST.iter().position(|rare| rare.eq_ignore_ascii_case(&byte)).unwrap_or_default();
-    let Some((at, letter)) = word.bytes().enumerate().min_by_key(|(_, byte)| rank(*byte)) else { return true };
-    memchr::memchr2_iter(letter.to_ascii_lowercase(), letter.to_ascii_uppercase(), text).any(|found| {
-        let part = found.checked_sub(at).and_then(|begins| text.get(begins..begins + word.len()));
-        part.is_some_and(|part| part.eq_ignore_ascii_case(word.as_bytes()))
-    })
+    let (mut at, mut letter, mut rarest) = (0, 0, u8::MAX);
+    for (place, byte) in word.bytes().enumerate() {
+        let rank = COMMON.get(usize::from(byte)).copied().unwrap_or_default();
+        if rank < rarest {
+            (at, letter, rarest) = (place, byte, rank);
+        }
+    }
+    let mut letters = memchr::memchr2_iter(letter.to_ascii_lowercase(), letter.to_ascii_uppercase(), text);
+    word.is_empty()
+        || letters.any(|found| {
+            let part = found.checked_sub(at).and_then(|begins| text.get(begins..begins + word.len()));
+            part.is_some_and(|part| part.eq_ignore_ascii_case(word.as_bytes()))
+        })
 }
 
 /// What a text mentions, to be kept with it.

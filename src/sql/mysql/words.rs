@@ -330,16 +330,32 @@ const KEYWORDS: &[(&str, Word)] = &[
     ("xml", Word::Xml),
 ];
 
-/// The longest of them.
-const BYTES_MAX: usize = 19;
+/// Where in the list those of a first letter begin; at its end, where the last ones end.
+#[allow(clippy::indexing_slicing, reason = "the compiler does it")]
+const STARTS: [u8; LETTERS + 1] = {
+    let mut starts = [0; LETTERS + 1];
+    let (mut rest, mut letter) = (KEYWORDS, 0);
+    while letter < LETTERS {
+        while let [(keyword, _), more @ ..] = rest
+            && keyword.as_bytes()[0] as usize == 'a' as usize + letter
+        {
+            rest = more;
+        }
+        letter += 1;
+        starts[letter] = (KEYWORDS.len() - rest.len()) as u8;
+    }
+    starts
+};
+
+const LETTERS: usize = 26;
 
 fn keyword(word: &[u8]) -> Word {
-    let mut lower = [0; BYTES_MAX];
-    let Some(lower) = lower.get_mut(..word.len()) else { return Word::Name };
-    lower.copy_from_slice(word);
-    lower.make_ascii_lowercase();
-    let found = KEYWORDS.binary_search_by(|(keyword, _)| keyword.as_bytes().cmp(lower));
-    found.ok().and_then(|at| KEYWORDS.get(at)).map_or(Word::Name, |(_, word)| *word)
+    let Some(first) = word.first().filter(|first| first.is_ascii_alphabetic()) else { return Word::Name };
+    let letter = usize::from(first.to_ascii_lowercase() - b'a');
+    let Some([begins, ends]) = STARTS.get(letter..).and_then(|starts| starts.first_chunk()) else { return Word::Name };
+    let same_letter = KEYWORDS.get(usize::from(*begins)..usize::from(*ends)).unwrap_or_default();
+    let found = same_letter.iter().find(|(keyword, _)| keyword.as_bytes().eq_ignore_ascii_case(word));
+    found.map_or(Word::Name, |(_, word)| *word)
 }
 
 #[cfg(test)]
@@ -349,7 +365,7 @@ mod tests {
     #[test]
     fn the_list_is_sorted_and_found() {
         assert!(KEYWORDS.is_sorted_by_key(|(keyword, _)| keyword));
-        assert_eq!(KEYWORDS.iter().map(|(keyword, _)| keyword.len()).max(), Some(BYTES_MAX));
+        assert_eq!(STARTS.last().copied().map(usize::from), Some(KEYWORDS.len()));
         for (text, word) in KEYWORDS {
             assert_eq!(keyword(text.to_ascii_uppercase().as_bytes()), *word);
             let mut words = Words::default();
