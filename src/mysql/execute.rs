@@ -5,6 +5,7 @@
 
 use super::attributes;
 use super::frame::{Reader, put_number};
+use crate::sql::mysql::written::Written;
 
 /// An EXECUTE, behind its command
 /// (<https://dev.mysql.com/doc/dev/mysql-server/latest/page_protocol_com_stmt_execute.html>).
@@ -111,6 +112,60 @@ impl<'a> Execute<'a> {
         // The values of attributes stay behind those of the parameters, where a server that knows none does not look for any.
         Ok(Some(Front { taken: self.taken, written }))
     }
+
+    /// Adds what its parameters may be as whole numbers, if they are of these types where it says none.
+    pub fn put_numbers(self, body: &[u8], parameters: u16, known: Option<&[[u8; 2]]>, written: &mut Written) {
+        let mut values = Reader(body.get(self.taken..).unwrap_or_default());
+        let said = self.types.map(|types| types.iter().collect::<Vec<_>>());
+        let types = said.as_deref().or(known).unwrap_or_default();
+        for at in 0..usize::from(parameters) {
+            let nulls = self.nulls.get(at / 8).copied().unwrap_or_default();
+            if nulls & 1 << (at % 8) != 0 {
+                continue;
+            }
+            if types.get(at).and_then(|[code, _]| put_value(*code, &mut values, written)).is_none() {
+                return written.put_any();
+            }
+        }
+    }
+}
+
+/// A value of this type (<https://dev.mysql.com/doc/dev/mysql-server/latest/page_protocol_binary_resultset.html>), as a whole number.
+/// `None`: it can't be read.
+fn put_value(code: u8, values: &mut Reader<'_>, written: &mut Written) -> Option<()> {
+    match code {
+        // TINY, SHORT, LONG, LONGLONG, INT24, YEAR
+        1 => written.put(values.byte()?.into()),
+        2 | 13 => written.put(values.u16()?.into()),
+        3 | 9 => written.put(values.u32()?.into()),
+        8 => written.put(u64::from_le_bytes(*values.bytes(8)?.first_chunk()?)),
+        // FLOAT, DOUBLE
+        4 => written.put_rounded(f32::from_bits(values.u32()?).into()),
+        5 => written.put_rounded(f64::from_le_bytes(*values.bytes(8)?.first_chunk()?)),
+        6 => {}
+        // TIMESTAMP, DATETIME: greater numbers than are told apart.
+        7 | 12 => _ = values.string()?,
+        // DATE
+        10 => {
+            if let Some([low, high, month, day]) = values.string()?.first_chunk() {
+                let year = u64::from(u16::from_le_bytes([*low, *high]));
+                written.put(year * 10_000 + u64::from(*month) * 100 + u64::from(*day));
+            }
+        }
+        // TIME
+        11 => {
+            if let [_, a, b, c, d, hours, minutes, seconds, ..] = *values.string()? {
+                let hours = u64::from(u32::from_le_bytes([a, b, c, d])) * 24 + u64::from(hours);
+                let whole = hours * 10_000 + u64::from(minutes) * 100 + u64::from(seconds);
+                written.put(whole);
+                written.put(whole + 1);
+            }
+        }
+        // DECIMAL, VARCHAR, JSON, NEWDECIMAL, ENUM, SET, all BLOBs, VAR_STRING, STRING
+        0 | 15 | 245..=254 => written.put_text(values.string()?),
+        _ => return None,
+    }
+    Some(())
 }
 
 /// The types of an EXECUTE's values.
@@ -228,6 +283,47 @@ mod tests {
         assert_eq!(found.elsewhere(without, 2, KNOWN, true), named);
         assert_eq!(found.elsewhere(without, 2, KNOWN, false), front(12, b"\x00\x01\0\0\0\0\x01\x08\0\x09\x80"));
         assert_eq!(found.elsewhere(without, 1, KNOWN, true), Err(Unwritable::Malformed));
+    }
+
+    #[test]
+    fn numbers_of_parameters() {
+        let types: Vec<[u8; 2]> =
+            [1, 2, 3, 8, 4, 5, 6, 12, 10, 11, 253, 246].into_iter().map(|code| [code, 0]).collect();
+        let values = [
+            &[7][..],
+            &300_u16.to_le_bytes(),
+            &70_000_u32.to_le_bytes(),
+            &5_000_000_000_u64.to_le_bytes(),
+            &1.5_f32.to_le_bytes(),
+            &99.9_f64.to_le_bytes(),
+            // 2026-11-27, of a day's time and as a date; 02:03:04
+            b"\x04\xEA\x07\x0B\x1B",
+            b"\x04\xEA\x07\x0B\x1B",
+            b"\x08\0\x01\0\0\0\x02\x03\x04",
+            b"\x0412ab",
+            b"\x0544.25",
+        ];
+        // The seventh is NULL by its type, the last one by its bit as well.
+        let head = b"\x01\0\0\0\x00\x01\0\0\0\0\0\x01";
+        let body = [&head[..], types.as_flattened(), &values.concat()].concat();
+        let written = |body: &[u8], known| {
+            let mut written = Written::default();
+            Execute::read(body, 12, false).unwrap().put_numbers(body, 12, known, &mut written);
+            written
+        };
+        let mut any = Written::default();
+        any.put_any();
+        let mut expected = Written::default();
+        let numbers = [7, 300, 70_000, 5_000_000_000, 1, 2, 99, 100, 20_261_127, 260_304, 260_305, 12, 44, 45];
+        numbers.into_iter().for_each(|number| expected.put(number));
+        assert_eq!(written(&body, None), expected);
+        // Types that were said before; none; and values that are cut off.
+        let untyped = [&head[..11], &[0], &values.concat()].concat();
+        assert_eq!(written(&untyped, Some(&types)), expected);
+        assert_eq!(written(&untyped, None), any);
+        assert_eq!(written(&body[..body.len() - 1], None), any);
+        let nulls = [&untyped[..9], &[0xFF, 0x0F, 0]].concat();
+        assert_eq!(written(&nulls, None), Written::default());
     }
 
     #[test]

@@ -5,6 +5,7 @@
 
 use crate::protocol::{ClientError, Intent, has_room_for, keyed_hash};
 use crate::sql::mysql::mentions::Mentions;
+use crate::sql::mysql::written::Written;
 use crate::sql::mysql::{self as sql, Command, End};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -124,6 +125,8 @@ pub struct Meaning {
     pub is_load_local: bool,
     /// It is of a transaction of XA's.
     pub has_xa: bool,
+    /// What it writes out of a row's numbers.
+    pub written: Written,
 }
 
 impl Meaning {
@@ -134,6 +137,7 @@ impl Meaning {
             boundary: Boundary::of(statement),
             is_load_local: statement.is_load_local,
             has_xa: statement.has_xa,
+            written: statement.written,
         }
     }
 }

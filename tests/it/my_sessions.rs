@@ -59,7 +59,45 @@ fn my_107_last_values_of_inserts() {
     });
 }
 
-/// A program that is known to ask.
+/// An answer tells a number that was written out as well, which is not `LAST_INSERT_ID()`.
+#[test]
+fn my_107_numbers_that_are_written_out() {
+    both_sides("my_107w", 3, TABLES, |sides| {
+        let written = [
+            "INSERT INTO t (i, v) VALUES (500, 1)",
+            "INSERT INTO t (i, v) VALUES (600, 1), (NULL, 2), (NULL, 3)",
+            "INSERT INTO t (i, v) VALUES (NULL, 4), (700, 5)",
+            "REPLACE INTO t (i, v) VALUES (500, 6)",
+            "INSERT INTO t (i, v) VALUES (500, 7) ON DUPLICATE KEY UPDATE v = 8",
+            "INSERT INTO t (i, v) SELECT i + 1000, v FROM u WHERE v < 5",
+            "UPDATE t SET i = 2000 WHERE i = 500",
+            // The first row of these draws a number, and the second one fails.
+            "INSERT INTO t (i, v) VALUES (NULL, 1), (2000, 2)",
+            "INSERT INTO t (v) VALUES (3), (4)",
+        ];
+        // One that has not asked yet lets go of its connection at once.
+        let asks = |talk: &mut Talk| {
+            drop(client(sides).query("INSERT INTO u (v) VALUES (9)"));
+            talk.same("SELECT LAST_INSERT_ID()");
+        };
+        for (at, writes) in written.into_iter().enumerate() {
+            let mut talk = sides.talk();
+            if at % 2 == 0 {
+                talk.same("INSERT INTO t (v) VALUES (7), (8)");
+            }
+            talk.same(writes);
+            asks(&mut talk);
+        }
+        // As a parameter: an integer, and a string that becomes the same; no number, and the server draws one.
+        for parameters in [&b"\0\x01\x03\0\xA0\x0F\0\0"[..], b"\0\x01\xFD\0\x064000.6", b"\x01\x01\x06\0"] {
+            let mut talk = sides.talk();
+            let prepared = talk.prepare("INSERT INTO t (i, v) VALUES (?, 5)");
+            talk.execute(prepared, parameters);
+            asks(&mut talk);
+        }
+    });
+}
+
 /// Those that no answer tells.
 #[test]
 fn my_107_last_values_that_are_not_told() {

@@ -11,6 +11,7 @@ use crate::mysql::frame::{Head, PIECE_BYTES};
 use crate::mysql::message::command;
 use crate::mysql::statement::{Id, Meaning};
 use crate::protocol::{ClientError, ClientSide, Out, PinReason, Pins};
+use crate::sql::mysql::written::Written;
 use std::sync::Arc;
 
 impl Server {
@@ -93,7 +94,7 @@ impl Server {
         out: &mut Out,
     ) -> Result<Fate, ClientError> {
         let Some(statement) = client.statements.find(number) else { return Ok(Fate::Dropped) };
-        let (meaning, parameters, text) = (statement.meaning, statement.parameters, statement.text.clone());
+        let (mut meaning, parameters, text) = (statement.meaning, statement.parameters, statement.text.clone());
         let mentioned = statement.mentioned;
         if self.awaits_answers(meaning.has_xa) {
             return Ok(Fate::Waits);
@@ -117,6 +118,13 @@ impl Server {
             return Ok(Fate::Waits);
         };
         let known = client.statements.find(number).and_then(|statement| statement.types());
+        if meaning.written.has_parameters {
+            // Pieces stand in no value's place.
+            match execute.filter(|_| self.prepared.laden(number).is_none()) {
+                Some(execute) => execute.put_numbers(body, parameters, known, &mut meaning.written),
+                None => meaning.written.put_any(),
+            }
+        }
         let front = match execute {
             Some(execute) => execute.elsewhere(body, parameters, known, self.has_attributes),
             None => Ok(None),
@@ -127,7 +135,7 @@ impl Server {
         })?;
         let fate = rewritten(here, front, head)?;
         let text = text.as_deref().unwrap_or_default();
-        let mut plan = self.plan((text, mentioned), !text.is_empty(), false, meaning.intent, client)?;
+        let mut plan = self.plan((text, mentioned), !text.is_empty(), false, meaning, client)?;
         if opens_cursor {
             plan.intent.pins_when_sent.add(PinReason::PreparedStatement);
             plan.told.add(PinReason::PreparedStatement);
@@ -204,7 +212,8 @@ impl Server {
         }
         let fate = rewritten(here, bulk.and_then(|bulk| bulk.elsewhere(known)), head)?;
         let text = text.as_deref().unwrap_or_default();
-        let plan = self.plan((text, mentioned), !text.is_empty(), false, meaning.intent, client)?;
+        let meaning = Meaning { written: Written::ANY, ..meaning };
+        let plan = self.plan((text, mentioned), !text.is_empty(), false, meaning, client)?;
         if !self.carry_out(&plan, text, client, out)? {
             return Ok(Fate::Waits);
         }
@@ -234,6 +243,7 @@ impl Server {
             may_change: plan.may_change(),
             makes_routines: plan.makes_routines,
             hides_last_value: plan.intent.hides_last_value,
+            written: plan.written,
             hides: plan.hides,
             sets: plan.sets.map(Vec::into_boxed_slice),
             hold: plan.hold.map(Box::new),

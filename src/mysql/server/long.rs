@@ -11,6 +11,7 @@ use super::{Client, Server};
 use crate::mysql::statement::Boundary;
 use crate::protocol::{ClientError, Out, PinReason, Pins};
 use crate::sql::mysql::long::Long;
+use crate::sql::mysql::written::Written;
 
 /// A text that is being sent.
 #[derive(Debug)]
@@ -60,6 +61,7 @@ impl Server {
             releases: false,
             sets: None,
             hides_last_value: false,
+            written: Written::ANY,
             may_change: true,
             makes_routines: false,
             hides: true,

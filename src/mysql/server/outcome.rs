@@ -12,6 +12,7 @@ use crate::mysql::unread::Unread;
 use crate::protocol::{AttachFailure, ClientError, Out, PinReason, Pins, ServerError, Violation};
 use crate::sql::mysql::mentions::Mentions;
 use crate::sql::mysql::settings::LAST_INSERT_ID;
+use crate::sql::mysql::written::Written;
 
 impl Server {
     /// An OK, or what stands in its place at the end of rows.
@@ -37,6 +38,7 @@ impl Server {
         self.is_soiled |= told.is_some() && self.owed.front().is_some_and(|owed| owed.effect.hides());
         let Some(owed) = self.owed.front() else { return Ok(()) };
         let is_own = owed.hidden;
+        let written = owed.effect.written();
         // Who has not asked for that does not get it.
         let told = told.filter(|_| client.as_deref().is_some_and(|client| !client.tracks_state));
         let is_whole = told.is_none();
@@ -75,11 +77,8 @@ impl Server {
                 }
                 _ => self.pass(read, client.as_deref_mut(), out),
             }
-            if let Some(client) = client.as_deref_mut()
-                && ok.insert_id != 0
-            {
-                client.insert_id = ok.insert_id;
-                self.insert_id = Some(ok.insert_id);
+            if ok.insert_id != 0 {
+                self.tells_insert_id(ok.insert_id, written, client.as_deref_mut());
             }
         }
         if let Some(client) = client.as_deref_mut() {
@@ -103,16 +102,13 @@ impl Server {
                 }
                 self.ended |= releases;
                 if hides_last_value && (ends_rows || ok.insert_id == 0) {
-                    self.insert_id = None;
+                    self.hides_insert_id(client.as_deref_mut());
                 }
                 if let Some(number) = uses.filter(|_| ok.status & status::CURSOR_EXISTS == 0) {
                     self.prepared.unload(number, true);
                 }
                 if let Some(client) = client {
                     client.pin(pins, b"");
-                    if hides_last_value && (ends_rows || ok.insert_id == 0) && !client.has_opaque() {
-                        client.may_have_set(vec![LAST_INSERT_ID.to_owned()]);
-                    }
                     if ok.warnings > 0 {
                         client.has_last_values();
                     }
@@ -193,6 +189,26 @@ impl Server {
             | Effect::PreparesAnew { .. } => {}
         }
         Ok(())
+    }
+
+    /// An answer to the client tells a number, which is `LAST_INSERT_ID()` if the server has drawn it.
+    fn tells_insert_id(&mut self, number: u64, written: Written, client: Option<&mut Client>) {
+        match client {
+            Some(client) if !written.may_have(number) => {
+                client.insert_id = number;
+                self.insert_id = Some(number);
+            }
+            client => self.hides_insert_id(client),
+        }
+    }
+
+    /// What `LAST_INSERT_ID()` is only the server knows.
+    fn hides_insert_id(&mut self, client: Option<&mut Client>) {
+        self.insert_id = None;
+        // Who keeps its connection will find it there, unless it turns out that there was no reason to keep it.
+        if let Some(client) = client.filter(|client| !client.has_opaque() || client.held.asks_mode) {
+            client.may_have_set(vec![LAST_INSERT_ID.to_owned()]);
+        }
     }
 
     /// The connection has nothing on it but its database.
@@ -313,6 +329,7 @@ impl Server {
                 may_change,
                 hides,
                 hides_last_value,
+                written,
                 sets,
                 makes_routines,
                 ..
@@ -338,9 +355,10 @@ impl Server {
                     }
                 }
                 client.as_deref_mut().into_iter().for_each(Client::has_last_values);
-                if let Some(client) = client.as_deref_mut().filter(|client| hides_last_value && !client.has_opaque()) {
-                    // What a procedure has done before it failed is done, and so are the first of several statements.
-                    client.may_have_set(vec![LAST_INSERT_ID.to_owned()]);
+                if hides_last_value || written.has_rows && error.code != PARSE_ERROR {
+                    // What a procedure has done before it failed is done, and so are the first of several statements. Rows in front of
+                    // the one that failed are not, but have drawn their numbers.
+                    self.hides_insert_id(client.as_deref_mut());
                 }
                 if let (Some(hold), Some(client)) = (hold, client.as_deref_mut()) {
                     self.has_failed(&hold, &error.code, client);

@@ -7,6 +7,7 @@ use crate::mysql::statement::{Boundary, Id, Meaning};
 use crate::protocol::{ClientError, Pins, Settings};
 use crate::sql::mysql::holds::Hold;
 use crate::sql::mysql::settings::Change;
+use crate::sql::mysql::written::Written;
 use std::sync::Arc;
 
 /// A reply that must come.
@@ -81,6 +82,8 @@ pub(super) enum Effect {
         makes_routines: bool,
         /// What it leaves as `LAST_INSERT_ID()` its answer may not say.
         hides_last_value: bool,
+        /// A number that its answer tells is `LAST_INSERT_ID()` unless it is one of these.
+        written: Written,
         /// It may run code that it does not name, which may change more.
         hides: bool,
         /// What it leaves, or ends, by name.
@@ -159,6 +162,11 @@ impl Effect {
     /// What has changed may be more than it says.
     pub(super) fn hides(&self) -> bool {
         matches!(self, Self::Statement { hides: true, .. })
+    }
+
+    /// A number that its answer tells is `LAST_INSERT_ID()` unless it is one of these.
+    pub(super) fn written(&self) -> Written {
+        if let Self::Statement { written, .. } = self { *written } else { Written::default() }
     }
 
     /// Whatever it changes of the session is seen to; else a change is nobody's that is known.

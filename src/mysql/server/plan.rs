@@ -6,11 +6,13 @@ use super::outcome::{PARSE_ERROR, STOPPED};
 use super::routines::{self, Called};
 use super::{Client, Server};
 use crate::mysql::held::Held;
+use crate::mysql::statement::Meaning;
 use crate::mysql::unread::Unread;
 use crate::protocol::{ClientError, ClientSide, Intent, Out, PinReason, Pins, Settings};
 use crate::sql::mysql::holds::{self, Hold, Thing};
 use crate::sql::mysql::mentions::{self, Mentions};
 use crate::sql::mysql::settings::{self, Change, PREPARED, SCHEMA, SELECT_LIMIT};
+use crate::sql::mysql::written::Written;
 use crate::sql::mysql::{self as sql, Dialect};
 
 /// Statements that SQL has prepared and that go with a client, and the bytes of their texts.
@@ -49,10 +51,12 @@ pub(super) struct Plan {
     is_silent: bool,
     /// What must not be another client's.
     looks: Looks,
-    /// What it executes by name may ask for a file.
+    /// It may ask for a file.
     pub(super) is_load_local: bool,
-    /// The same may be of a transaction of XA's.
+    /// It may be of a transaction of XA's.
     pub(super) has_xa: bool,
+    /// Numbers that it may write out.
+    pub(super) written: Written,
 }
 
 impl Plan {
@@ -77,9 +81,10 @@ impl Server {
         (text, mentioned): (&[u8], Mentions),
         is_one: bool,
         is_unknown: bool,
-        mut intent: Intent,
+        meaning: Meaning,
         client: &Client,
     ) -> Result<Plan, ClientError> {
+        let Meaning { mut intent, mut is_load_local, mut has_xa, mut written, .. } = meaning;
         let pins = intent.pins_when_sent.and(intent.pins_when_done);
         let may_hold = !pins.and(intent.may_end).common(Held::OWN).is_empty()
             || pins.contains(PinReason::Setting)
@@ -89,13 +94,13 @@ impl Server {
             hold = Some(Hold::Unknown);
             // Mostly it is a mistake, and no reason to expect that its client asks for last values.
             (intent.asks_sequence, intent.draws_sequence, intent.hides_last_value) = (false, false, false);
+            written = Written::default();
         }
         if hold == Some(Hold::NoUserLocks) && may_be_without_rows(text, client) {
             hold = None;
         }
         let mut told = hold.as_ref().map_or(Pins::NONE, Held::told_by);
         let mut prepared = None;
-        let (mut is_load_local, mut has_xa) = (false, false);
         match &mut hold {
             Some(Hold::Prepares { name, text }) => {
                 if !self.goes_along(name, text.as_deref(), client) {
@@ -118,6 +123,8 @@ impl Server {
                     let looks_at_variables = intent.looks_at_variables || statement.intent.looks_at_variables;
                     intent = Intent { looks_at_variables, ..statement.intent };
                     (is_load_local, has_xa) = (statement.is_load_local, statement.has_xa);
+                    // What its parameters are the text does not say.
+                    written = if statement.written.has_parameters { Written::ANY } else { statement.written };
                     prepared = Some(text);
                     // What it leaves is not told apart.
                     told = Pins::NONE;
@@ -126,7 +133,7 @@ impl Server {
                     intent = Intent::default();
                 } else {
                     // It may be any.
-                    (is_load_local, has_xa) = (true, true);
+                    (is_load_local, has_xa, written) = (true, true, Written::ANY);
                 }
             }
             Some(Hold::Begins(_) | Hold::Ends(_) | Hold::UserLocks(_) | Hold::NoUserLocks | Hold::Unknown) | None => {}
@@ -173,6 +180,7 @@ impl Server {
             looks,
             is_load_local,
             has_xa,
+            written,
         })
     }
 

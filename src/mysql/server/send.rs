@@ -10,10 +10,11 @@ use crate::mysql::client::killed_by;
 use crate::mysql::failed::Next;
 use crate::mysql::frame::{self, HEAD_BYTES, Head, packet};
 use crate::mysql::message::{command, status};
-use crate::mysql::statement::Boundary;
+use crate::mysql::statement::{Boundary, Meaning};
 use crate::protocol::{ClientError, ClientSide, Intent, Out, PinReason, Pins, Violation};
 use crate::sql::mysql::mentions::Mentions;
 use crate::sql::mysql::settings::{self, Change, NAMES, SCHEMA, Value};
+use crate::sql::mysql::written::Written;
 use crate::sql::mysql::{self as sql, Dialect, KillKind, TEXT_BYTES_MAX, mentions};
 
 /// Reasons to pin that may come to nothing: last values are kept until the client has asked, or has let go of them.
@@ -295,17 +296,16 @@ impl Server {
                     (body, Mentions::of(body)),
                     is_whole && statement.statements == 1,
                     statement.is_unknown,
-                    statement.intent,
+                    Meaning::of(&statement),
                     client,
                 )?;
-                let has_xa = statement.has_xa || plan.has_xa;
-                if self.awaits_answers(has_xa) || !self.carry_out(&plan, body, client, out)? {
+                if self.awaits_answers(plan.has_xa) || !self.carry_out(&plan, body, client, out)? {
                     return Ok(Fate::Waits);
                 }
-                if has_xa {
+                if plan.has_xa {
                     self.begin_xa(client, out);
                 }
-                let may_load = (statement.is_load_local || plan.is_load_local) && client.sends_files();
+                let may_load = plan.is_load_local && client.sends_files();
                 let may_change = plan.may_change();
                 // What comes behind it is read, and shared, under what it sets or makes; or it is a file.
                 self.holding |= plan.is_awaited() || may_load;
@@ -314,6 +314,7 @@ impl Server {
                     may_change,
                     makes_routines: plan.makes_routines,
                     hides_last_value: plan.intent.hides_last_value,
+                    written: plan.written,
                     hides: plan.hides,
                     hold: plan.hold.map(Box::new),
                     is_doubtful: may_change || plan.intent.draws_sequence || statement.may_begin(),
@@ -345,6 +346,7 @@ impl Server {
                     may_change: true,
                     makes_routines: false,
                     hides_last_value: false,
+                    written: Written::default(),
                     hides: false,
                     hold: None,
                 };

@@ -7,6 +7,7 @@
 
 use super::lexer::{Kind, Lexer, OLDEST_RELEASE, Reading, Token, is_space, is_word, run};
 use super::scan::{Scan, is_ambiguous};
+use super::written::Written;
 use super::{Dialect, Statement};
 
 /// A name has 64 letters, a number less.
@@ -95,7 +96,9 @@ impl Long {
     pub fn finish(mut self) -> Statement {
         self.advance(b"", true);
         let one = self.one.finish();
-        self.other.map_or(one, |other| one.or(other.finish()))
+        let both = self.other.map_or(one, |other| one.or(other.finish()));
+        // What stands in strings is not kept.
+        Statement { written: Written::ANY, ..both }
     }
 
     /// What it would be if it ended with the last token that was read.

@@ -24,12 +24,14 @@ pub mod settings;
 #[cfg(test)]
 mod tests;
 mod words;
+pub mod written;
 
 use std::collections::BTreeSet;
 
 use lexer::{OLDEST_RELEASE, Reading};
 
 use crate::protocol::{Intent, PinReason};
+use written::Written;
 
 /// How much of a text is read: a hostile one is read in up to sixteen ways, while others wait.
 pub const TEXT_BYTES_MAX: usize = 1 << 20;
@@ -81,6 +83,8 @@ pub struct Statement {
     pub has_kill: bool,
     /// A statement of `XA` is in it: what it prepares outlives its connection.
     pub has_xa: bool,
+    /// Numbers that its `INSERT`s write out.
+    pub written: Written,
 }
 
 /// What a single statement does, as far as it matters to who keeps its connection.
@@ -215,6 +219,7 @@ impl Statement {
         self.intent.draws_sequence = true;
         self.intent.hides_last_value = true;
         self.intent.changes_settings = true;
+        self.written = Written::ANY;
     }
 
     /// One or the other, which is not known.
@@ -228,6 +233,7 @@ impl Statement {
             is_unknown: self.is_unknown || other.is_unknown,
             has_kill: self.has_kill || other.has_kill,
             has_xa: self.has_xa || other.has_xa,
+            written: self.written.or(other.written),
         }
     }
 }

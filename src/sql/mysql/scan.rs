@@ -9,6 +9,7 @@ use super::lexer::{Kind, Lexer, Reading, Token};
 use super::names::{Parentheses, is_definition, is_filled, is_known};
 use super::routine::Routine;
 use super::words::{Word, Words};
+use super::written::{Inserting, Written};
 use super::{CHANGE_SETTINGS, Command, Dialect, End, KillKind, Statement};
 use crate::protocol::{PinReason, Pins};
 
@@ -69,6 +70,7 @@ struct Current {
     is_in_into: bool,
     /// Behind a user variable, which is looked at unless an assignment follows.
     may_look: bool,
+    inserting: Inserting,
 }
 
 /// What is known once it is seen whether a function's parentheses are empty.
@@ -192,6 +194,12 @@ impl Scan {
         let word = Word::of(token);
         let previous = self.statement.previous;
         let now = &mut self.statement;
+        let written = &mut self.found.written;
+        now.inserting = match now.inserting {
+            Inserting::No if now.head.len == 0 && matches!(word, Word::Insert | Word::Replace) => Inserting::Head,
+            Inserting::No => Inserting::No,
+            inserting => inserting.next(token, (word, previous.word), now.depth, written),
+        };
         if word == Word::Open && now.head.len == 0 {
             now.depth += 1;
             return;
@@ -356,6 +364,7 @@ impl Scan {
         self.pin(PinReason::OpaqueCode);
         let intent = &mut self.found.intent;
         (intent.asks_sequence, intent.draws_sequence, intent.hides_last_value) = (true, true, true);
+        self.found.written = Written::ANY;
     }
 
     /// A user variable is set, or looked at.
@@ -469,6 +478,9 @@ impl Scan {
     fn end_of_statement(&mut self) {
         let now = std::mem::take(&mut self.statement);
         self.found.intent.looks_at_variables |= now.may_look;
+        if now.inserting == Inserting::Head {
+            self.found.written = Written::ANY;
+        }
         if now.head.len == 0 && !now.is_prefixed && now.depth == 0 {
             return;
         }

@@ -31,8 +31,17 @@ const LATIN1: Dialect = Dialect { utf8: false, ..MYSQL };
 const UNSURE: Dialect = Dialect { unsure: true, ..MYSQL };
 
 fn reading(statement: Statement) -> String {
-    let Statement { intent, statements, command, may_end_transaction, is_load_local, is_unknown: _, has_kill, has_xa } =
-        statement;
+    let Statement {
+        intent,
+        statements,
+        command,
+        may_end_transaction,
+        is_load_local,
+        is_unknown: _,
+        has_kill,
+        has_xa,
+        ..
+    } = statement;
     let mut text = statements.to_string();
     for pin in intent.pins_when_sent.iter() {
         write!(text, " !{pin}").unwrap();

@@ -283,6 +283,9 @@ impl Twins {
         if slot.parameters == 0 {
             return body;
         }
+        // "A parameter that is NULL as the statement is executed for the first time on a connection has no type there."
+        let is_strict = slot.text.starts_with("SET sort_buffer_size");
+        let values = values.map(|(kind, value)| (kind, if is_strict { value % 5 } else { value }));
         let has_pieces = std::mem::take(&mut slot.has_pieces);
         // MySQL keeps to the types of a statement's first execution on a connection: each has one set of them.
         let known = slot.types.clone();

@@ -33,7 +33,7 @@ impl Bench {
     }
 
     /// What the server is asked when the client could give its connection back.
-    fn verify(&mut self) -> Vec<String> {
+    pub(super) fn verify(&mut self) -> Vec<String> {
         let mut sent = Vec::new();
         let asks = self.server.verify(&self.client, &mut sent);
         assert_eq!(asks, !sent.is_empty());
