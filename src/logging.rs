@@ -8,10 +8,11 @@ use std::io::{self, IsTerminal};
 use std::sync::Mutex;
 
 use tracing::field::Field;
-use tracing_subscriber::EnvFilter;
 use tracing_subscriber::field::MakeExt;
+use tracing_subscriber::filter::{LevelFilter, ParseError, Targets};
 use tracing_subscriber::fmt::FormatFields;
 use tracing_subscriber::fmt::format::{Writer, debug_fn};
+use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::config::{LogConfig, LogFormat};
@@ -21,7 +22,7 @@ use crate::config::{LogConfig, LogFormat};
 pub enum LogError {
     /// The filter is not one.
     #[error("`level` in [log] is not a filter: {0}")]
-    Filter(#[from] tracing_subscriber::filter::ParseError),
+    Filter(#[from] ParseError),
     /// The process has a log already.
     #[error("the log is set up already: {0}")]
     Twice(#[from] tracing_subscriber::util::TryInitError),
@@ -29,18 +30,27 @@ pub enum LogError {
 
 /// Starts to log.
 pub fn start(config: &LogConfig) -> Result<(), LogError> {
-    let lines = tracing_subscriber::fmt().with_env_filter(EnvFilter::try_new(&config.level)?).with_writer(io::stderr);
+    let filter = filter(&config.level)?;
+    let lines = tracing_subscriber::fmt().with_max_level(LevelFilter::TRACE).with_writer(io::stderr);
     match config.format {
-        LogFormat::Text => lines.fmt_fields(fields()).with_ansi(io::stderr().is_terminal()).finish().try_init()?,
-        LogFormat::Json => lines.json().finish().try_init()?,
+        LogFormat::Text => {
+            let lines = lines.fmt_fields(fields()).with_ansi(io::stderr().is_terminal());
+            lines.finish().with(filter).try_init()?;
+        }
+        LogFormat::Json => lines.json().finish().with(filter).try_init()?,
     }
     Ok(())
 }
 
 /// Starts to log into a file, for people.
 pub fn start_in(file: File, level: &str) -> Result<(), LogError> {
-    let lines = tracing_subscriber::fmt().with_env_filter(EnvFilter::try_new(level)?).with_writer(Mutex::new(file));
-    Ok(lines.fmt_fields(fields()).with_ansi(false).finish().try_init()?)
+    let lines = tracing_subscriber::fmt().with_max_level(LevelFilter::TRACE).with_writer(Mutex::new(file));
+    Ok(lines.fmt_fields(fields()).with_ansi(false).finish().with(filter(level)?).try_init()?)
+}
+
+/// By level and module alone: what looks at spans as well would do so each time that a session is woken.
+fn filter(level: &str) -> Result<Targets, ParseError> {
+    level.parse()
 }
 
 /// How a field is written in text: on one line, whatever a client has put into its user name.

@@ -466,7 +466,7 @@ impl Default for AdminConfig {
 pub struct LogConfig {
     /// How lines look.
     pub format: LogFormat,
-    /// A level or a filter, in the syntax of `tracing_subscriber::EnvFilter`.
+    /// A level or a filter, in the syntax of `tracing_subscriber::filter::Targets`.
     pub level: String,
 }
 

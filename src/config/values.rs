@@ -127,7 +127,7 @@ pub(super) fn is_plain_name(text: &str) -> bool {
 
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 
-/// Whether this is a level, or a filter such as `info,sluicegate::pool=debug`. `EnvFilter` takes a misspelt level for
+/// Whether this is a level, or a filter such as `info,sluicegate::pool=debug`. `Targets` takes a misspelt level for
 /// a module's name and logs nothing, so a bare word must be a level here.
 pub(super) fn is_log_filter(text: &str) -> bool {
     let is_level = |word: &str| LEVELS.contains(&word);

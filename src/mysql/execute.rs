@@ -88,7 +88,9 @@ impl<'a> Execute<'a> {
             return Err(Unwritable::Malformed);
         }
         let count = if loses_names { parameters } else { self.count };
-        let mut written = vec![if loses_names { self.flags & !Self::HAS_COUNT } else { self.flags }];
+        // In front of the types a few bytes; for each a bit, and its type with an empty name. More than usual grows.
+        let mut written = Vec::with_capacity(16 + count.min(256) * 4);
+        written.push(if loses_names { self.flags & !Self::HAS_COUNT } else { self.flags });
         written.extend_from_slice(self.times);
         if self.named && !loses_names {
             put_number(&mut written, count as u64);

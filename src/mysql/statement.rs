@@ -7,7 +7,7 @@ use crate::protocol::{ClientError, Intent, has_room_for, keyed_hash};
 use crate::sql::mysql::mentions::Mentions;
 use crate::sql::mysql::written::Written;
 use crate::sql::mysql::{self as sql, Command, End};
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::sync::Arc;
 
 /// MariaDB's "the one that was prepared last"
@@ -21,15 +21,19 @@ pub struct Id {
     text: u128,
     /// Of the settings it is read under.
     label: u64,
-    /// Of what its parameters have been since it was executed; 0: it has none, or has not been executed yet.
-    kinds: u64,
+    /// Of what its parameters have been since it was executed.
+    kinds: Kinds,
     had_cursor: bool,
 }
+
+/// What parameters have been, by a hash; 0: there are none, or it has not been executed yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct Kinds(u64);
 
 impl Id {
     /// Of a text, by itself.
     pub fn of(key: &[u8; 16], text: &[u8]) -> Self {
-        Self { text: keyed_hash(key, 0, text), label: 0, kinds: 0, had_cursor: false }
+        Self { text: keyed_hash(key, 0, text), label: 0, kinds: Kinds(0), had_cursor: false }
     }
 
     /// Under the settings with this label.
@@ -37,16 +41,21 @@ impl Id {
         Self { label, ..self }
     }
 
-    /// Executed with parameters of these types.
-    fn typed(self, types: impl Iterator<Item = [u8; 2]>) -> Self {
+    /// Of parameters of these types.
+    fn kinds(self, types: impl Iterator<Item = [u8; 2]>) -> Kinds {
         let kinds: Vec<u8> = types.map(|[code, _]| kind(code)).collect();
         let hash = keyed_hash(&self.text.to_le_bytes(), 1, &kinds) as u64;
-        Self { kinds: if kinds.is_empty() { 0 } else { hash | 1 }, ..self }
+        Kinds(if kinds.is_empty() { 0 } else { hash | 1 })
+    }
+
+    /// Executed with these.
+    fn typed(self, kinds: Kinds) -> Self {
+        Self { kinds, ..self }
     }
 
     /// As it has been prepared, and not executed yet.
     pub fn untyped(self) -> Self {
-        Self { kinds: 0, ..self }
+        Self { kinds: Kinds(0), ..self }
     }
 
     /// Both have been executed with parameters that are one to the server.
@@ -61,7 +70,7 @@ impl Id {
 
     /// It has not been executed yet.
     pub fn is_untyped(self) -> bool {
-        self.kinds == 0
+        self.kinds == Kinds(0)
     }
 
     /// The same behind an execution with a cursor: MySQL 9.7 sends no rows ever after to who executes it without one, but the columns,
@@ -155,8 +164,8 @@ pub struct Statement {
     pub mentioned: Mentions,
     /// What executing it does.
     pub meaning: Meaning,
-    /// The types of its parameters, as the client sent them last, and what it is when it is executed with them.
-    pub types: Option<(Arc<[[u8; 2]]>, Id)>,
+    /// The types of its parameters, as the client sent them last, and their kinds.
+    pub types: Option<(Arc<[[u8; 2]]>, Kinds)>,
     /// Why a piece of a parameter of its was refused: its next execution is told.
     pub lost_piece: Option<Box<ClientError>>,
 }
@@ -166,9 +175,9 @@ impl Statement {
     /// the first execution has made of them, and turns other values into that: a string into 0, where there was a number.
     pub fn executed_with(&self, sent: Option<impl Iterator<Item = [u8; 2]> + Clone>) -> Id {
         match (&self.types, sent) {
-            (Some((known, id)), Some(sent)) if sent.clone().eq(known.iter().copied()) => *id,
-            (_, Some(sent)) => self.id.typed(sent),
-            (Some((_, id)), None) => *id,
+            (Some((known, kinds)), Some(sent)) if sent.clone().eq(known.iter().copied()) => self.id.typed(*kinds),
+            (_, Some(sent)) => self.id.typed(self.id.kinds(sent)),
+            (Some((_, kinds)), None) => self.id.typed(*kinds),
             (None, None) => self.id,
         }
     }
@@ -182,7 +191,8 @@ impl Statement {
 /// All of a client's prepared statements.
 #[derive(Debug, Default)]
 pub struct Statements {
-    by_number: BTreeMap<u32, Statement>,
+    /// The numbers are given here: nobody can choose them.
+    by_number: HashMap<u32, Statement>,
     /// Given last.
     number: u32,
     /// See [`LATEST`].
@@ -237,13 +247,15 @@ impl Statements {
     pub fn remember(&mut self, number: u32, types: impl Iterator<Item = [u8; 2]> + Clone) {
         let Some(statement) = self.by_number.get_mut(&number) else { return };
         if !statement.types().is_some_and(|known| types.clone().eq(known.iter().copied())) {
-            statement.types = Some((types.clone().collect(), statement.id.typed(types)));
+            statement.types = Some((types.clone().collect(), statement.id.kinds(types)));
         }
     }
 
     /// All of them, by their numbers.
     pub fn iter(&self) -> impl Iterator<Item = (u32, &Statement)> {
-        self.by_number.iter().map(|(number, statement)| (*number, statement))
+        let mut all: Vec<_> = self.by_number.iter().map(|(number, statement)| (*number, statement)).collect();
+        all.sort_unstable_by_key(|(number, _)| *number);
+        all.into_iter()
     }
 
     /// A piece of a parameter was refused, which nobody answers.
@@ -265,7 +277,7 @@ impl Statements {
         self.unkept -= usize::from(statement.text.is_none());
         if self.by_number.is_empty() {
             // Idle clients are many.
-            self.by_number = BTreeMap::new();
+            self.by_number = HashMap::new();
         }
     }
 

@@ -60,11 +60,13 @@ impl Server {
             return if is_answered { Err(self.malformed()) } else { Ok(Fate::Dropped) };
         };
         let number = client.statements.meant(number, self.is_mariadb);
+        if command == command::STMT_EXECUTE {
+            return self.execute(number, body, head, client, out);
+        }
         let is_known = client.statements.find(number).is_some();
         match command {
             _ if !is_known && is_answered => Err(self.unknown_statement(number, command)),
             _ if !is_known => Ok(Fate::Dropped),
-            command::STMT_EXECUTE => self.execute(number, body, head, client, out),
             command::STMT_BULK_EXECUTE => self.execute_bulk(number, body, head, client, out),
             command::STMT_SEND_LONG_DATA => Ok(self.send_piece(number, client, out)),
             command::STMT_CLOSE => {
@@ -93,15 +95,17 @@ impl Server {
         client: &mut Client,
         out: &mut Out,
     ) -> Result<Fate, ClientError> {
-        let Some(statement) = client.statements.find(number) else { return Ok(Fate::Dropped) };
-        let (mut meaning, parameters, text) = (statement.meaning, statement.parameters, statement.text.clone());
-        let mentioned = statement.mentioned;
+        let Some(statement) = client.statements.find(number) else {
+            return Err(self.unknown_statement(number, command::STMT_EXECUTE));
+        };
+        let (mut meaning, parameters, was_lost) =
+            (statement.meaning, statement.parameters, statement.lost_piece.is_some());
         if self.awaits_answers(meaning.has_xa) {
             return Ok(Fate::Waits);
         }
         let execute = Execute::read(body, parameters, client.has_attributes());
         let id = self.id_of(statement, execute.and_then(|execute| execute.types), client.label());
-        if let Some(why) = client.statements.take_lost_piece(number) {
+        if was_lost && let Some(why) = client.statements.take_lost_piece(number) {
             return Err(why);
         }
         if execute.is_none() && client.has_attributes() {
@@ -110,14 +114,14 @@ impl Server {
         }
         // What is too short is the server's to refuse.
         let opens_cursor = execute.is_some_and(|execute| execute.opens_cursor);
-        if !opens_cursor {
-            self.prepared.leave_cursor(number);
+        if !opens_cursor && self.prepared.leave_cursor(number) {
             self.settle_statements(client);
         }
         let Some(here) = self.find_here((number, id), command::STMT_EXECUTE, opens_cursor, client, out)? else {
             return Ok(Fate::Waits);
         };
-        let known = client.statements.find(number).and_then(|statement| statement.types());
+        let Some(statement) = client.statements.find(number) else { return Ok(Fate::Dropped) };
+        let known = statement.types();
         if meaning.written.has_parameters {
             // Pieces stand in no value's place.
             match execute.filter(|_| self.prepared.laden(number).is_none()) {
@@ -134,8 +138,10 @@ impl Server {
             Unwritable::TypesMissing(has_values) => self.types_missing(command::STMT_EXECUTE, has_values),
         })?;
         let fate = rewritten(here, front, head)?;
+        let text = statement.text.as_deref().unwrap_or_default();
+        let mut plan = self.plan((text, statement.mentioned), !text.is_empty(), false, meaning, client)?;
+        let text = if plan.may_change() { statement.text.clone() } else { None };
         let text = text.as_deref().unwrap_or_default();
-        let mut plan = self.plan((text, mentioned), !text.is_empty(), false, meaning, client)?;
         if opens_cursor {
             plan.intent.pins_when_sent.add(PinReason::PreparedStatement);
             plan.told.add(PinReason::PreparedStatement);

@@ -29,9 +29,10 @@ pub(super) struct Hidden {
 }
 
 /// What a text may look at.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq, Default)]
 pub(super) enum Looks {
     /// Nothing of that kind, or nothing of others' is there.
+    #[default]
     AtNothing,
     /// At these user variables. `sets`: it may set some of them as well.
     At {

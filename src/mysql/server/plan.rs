@@ -23,6 +23,7 @@ const PREPARED_BYTES_MAX: usize = 64 << 10;
 const LOCK_WAIT_TIMEOUT: &str = "1205";
 
 /// Of a text that is about to be sent.
+#[derive(Default)]
 pub(super) struct Plan {
     /// Without what goes along.
     pub(super) intent: Intent,
@@ -86,6 +87,11 @@ impl Server {
     ) -> Result<Plan, ClientError> {
         let Meaning { mut intent, mut is_load_local, mut has_xa, mut written, .. } = meaning;
         let pins = intent.pins_when_sent.and(intent.pins_when_done);
+        let is_plain = is_one && !is_unknown && leaves_nothing(intent) && mentioned.are_plain();
+        if is_plain && !client.held.awaits_transaction() && !client.held.has_table() {
+            // As most do.
+            return Ok(Plan { intent, hides: mentioned.runs_code, is_load_local, has_xa, written, ..Plan::default() });
+        }
         let may_hold = !pins.and(intent.may_end).common(Held::OWN).is_empty()
             || pins.contains(PinReason::Setting)
             || client.held.awaits_transaction();
@@ -354,6 +360,12 @@ impl Server {
             client.pins.without(Held::OWN.and(Unread::OWN)).and(client.held.reasons()).and(client.unread.reasons());
         self.settle_statements(client);
     }
+}
+
+/// Nothing of it has to be looked at closer.
+fn leaves_nothing(intent: Intent) -> bool {
+    let reasons = intent.pins_when_sent.and(intent.pins_when_done).and(intent.may_end);
+    reasons.is_empty() && !intent.asks_sequence && !intent.looks_at_variables && !intent.changes_settings
 }
 
 /// A text that keeps its client for what it sets may set what texts are written in.

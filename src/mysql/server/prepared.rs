@@ -218,11 +218,14 @@ impl Prepared {
         }
     }
 
-    /// It is executed without a cursor: one that had some is of no use for that, if it can be prepared anew.
-    pub(super) fn leave_cursor(&mut self, own: u32) {
-        if let Some(Own::Held { shared_as: Some(_), load: Some(Load::Cursor), .. }) = self.own.get(&own) {
+    /// It is executed without a cursor: one that had some is of no use for that, if it can be prepared anew. True: it was such a one.
+    pub(super) fn leave_cursor(&mut self, own: u32) -> bool {
+        let had_some =
+            matches!(self.own.get(&own), Some(Own::Held { shared_as: Some(_), load: Some(Load::Cursor), .. }));
+        if had_some {
             self.unload(own, false);
         }
+        had_some
     }
 
     /// The server's number, if something may be kept for it.
@@ -308,12 +311,14 @@ impl Prepared {
 impl Server {
     /// Where the client's statement is; asks the server to prepare it if it is not here.
     pub(super) fn locate(&mut self, number: u32, id: Id, cursor: bool, client: &Client, out: &mut Out) -> Located {
-        let Some(statement) = client.statements.find(number) else { return Located::Unknown };
         match self.prepared.find(number, id, cursor) {
-            Some(Ok(here)) => Located::At(here),
-            Some(Err(error)) => Located::Fails(error),
-            None if self.prepare_anew((number, id.untyped()), statement, false, out) => Located::Asked,
-            None => Located::Unknown,
+            Some(Ok(here)) => return Located::At(here),
+            Some(Err(error)) => return Located::Fails(error),
+            None => {}
+        }
+        match client.statements.find(number) {
+            Some(statement) if self.prepare_anew((number, id.untyped()), statement, false, out) => Located::Asked,
+            _ => Located::Unknown,
         }
     }
 

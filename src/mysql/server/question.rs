@@ -311,25 +311,27 @@ impl Server {
                 Answer::Unset => known.push((name, None)),
             }
         }
-        let edit = |settings: &Settings| {
-            settings.edited(|values| {
-                for (name, value) in &known {
-                    match value {
-                        Some(value) => _ = values.insert(name.clone(), value.clone()),
-                        None => _ = values.remove(name),
+        if !known.is_empty() {
+            let edit = |settings: &Settings| {
+                settings.edited(|values| {
+                    for (name, value) in &known {
+                        match value {
+                            Some(value) => _ = values.insert(name.clone(), value.clone()),
+                            None => _ = values.remove(name),
+                        }
                     }
-                }
-            })
-        };
-        let wanted = edit(client.settings());
-        let variables = || wanted.iter().filter(|(name, _)| is_variable(name));
-        if variables().count() > VARIABLES_MAX
-            || variables().map(|(_, value)| value.len()).sum::<usize>() > VARIABLE_BYTES_MAX
-        {
-            unknown.add(PinReason::UserVariable);
+                })
+            };
+            let wanted = edit(client.settings());
+            let variables = || wanted.iter().filter(|(name, _)| is_variable(name));
+            if variables().count() > VARIABLES_MAX
+                || variables().map(|(_, value)| value.len()).sum::<usize>() > VARIABLE_BYTES_MAX
+            {
+                unknown.add(PinReason::UserVariable);
+            }
+            self.has_now(edit(&self.applied), wanted, client);
         }
         client.unread.is_answered(unknown);
-        self.has_now(edit(&self.applied), wanted, client);
         client.held.is_answered(gone.as_deref());
         if asked_mode {
             client.held.asks_mode = false;

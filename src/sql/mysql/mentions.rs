@@ -83,6 +83,11 @@ pub struct Mentions {
 }
 
 impl Mentions {
+    /// Nothing but code of triggers and views.
+    pub fn are_plain(self) -> bool {
+        !(self.may_set || self.tracks || self.lists_variables || self.may_make)
+    }
+
     /// Those of this text.
     pub fn of(text: &[u8]) -> Self {
         const MAKE: &[&str] = &["create", "alter", "drop"];

@@ -21,7 +21,7 @@ const NO_NUMBERS: [&str; 7] =
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Written {
     /// A bit for so many numbers.
-    bits: u128,
+    bits: [u64; 2],
     /// There are parameters among them, whose values are still to come.
     pub has_parameters: bool,
     /// There may be several rows: where one fails, those before it may have drawn a number.
@@ -30,13 +30,14 @@ pub struct Written {
 
 impl Written {
     /// Nobody can say.
-    pub const ANY: Self = Self { bits: u128::MAX, has_parameters: false, has_rows: true };
+    pub const ANY: Self = Self { bits: [u64::MAX; 2], has_parameters: false, has_rows: true };
 
     /// One or the other, or both.
     #[must_use]
     pub const fn or(self, other: Self) -> Self {
+        let ([low, high], [more_low, more_high]) = (self.bits, other.bits);
         Self {
-            bits: self.bits | other.bits,
+            bits: [low | more_low, high | more_high],
             has_parameters: self.has_parameters || other.has_parameters,
             has_rows: self.has_rows || other.has_rows,
         }
@@ -45,17 +46,19 @@ impl Written {
     /// This number may be among them.
     #[must_use]
     pub const fn may_have(self, number: u64) -> bool {
-        number >= MANY || self.bits & bit(number) != 0
+        let ([low, high], [bit_low, bit_high]) = (self.bits, bits(number));
+        number >= MANY || low & bit_low != 0 || high & bit_high != 0
     }
 
     /// One of them.
     pub const fn put(&mut self, number: u64) {
-        self.bits |= bit(number);
+        let ([low, high], [bit_low, bit_high]) = (self.bits, bits(number));
+        self.bits = [low | bit_low, high | bit_high];
     }
 
     /// All of them: how it is written can't be told.
     pub const fn put_any(&mut self) {
-        self.bits = u128::MAX;
+        self.bits = [u64::MAX; 2];
     }
 
     /// What a column of whole numbers makes of this one.
@@ -105,10 +108,12 @@ impl Written {
     }
 }
 
-/// Which bit a number has.
-const fn bit(number: u64) -> u128 {
+/// The one that a number has.
+const fn bits(number: u64) -> [u64; 2] {
     // 2^64 divided by the golden ratio: neighbours lie apart.
-    1 << (number.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 57)
+    let hash = number.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    let bit = 1 << (hash >> 58);
+    if hash & 1 << 57 == 0 { [bit, 0] } else { [0, bit] }
 }
 
 /// Where in an `INSERT` or a `REPLACE` a scan is.
