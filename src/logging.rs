@@ -2,14 +2,15 @@
 //!
 //! Once per process, by `main` or the demo; nothing else here is global. The level is a filter that the configuration has checked.
 
-use std::fmt::{self, Debug, Write};
+use std::fmt::{Debug, Write};
 use std::fs::File;
 use std::io::{self, IsTerminal};
 use std::sync::Mutex;
 
 use tracing::field::Field;
 use tracing_subscriber::field::MakeExt;
-use tracing_subscriber::filter::{LevelFilter, ParseError, Targets};
+use tracing_subscriber::filter::{ParseError, Targets};
+use tracing_subscriber::fmt;
 use tracing_subscriber::fmt::FormatFields;
 use tracing_subscriber::fmt::format::{Writer, debug_fn};
 use tracing_subscriber::layer::SubscriberExt;
@@ -30,22 +31,21 @@ pub enum LogError {
 
 /// Starts to log.
 pub fn start(config: &LogConfig) -> Result<(), LogError> {
-    let filter = filter(&config.level)?;
-    let lines = tracing_subscriber::fmt().with_max_level(LevelFilter::TRACE).with_writer(io::stderr);
+    let filtered = tracing_subscriber::registry().with(filter(&config.level)?);
     match config.format {
         LogFormat::Text => {
-            let lines = lines.fmt_fields(fields()).with_ansi(io::stderr().is_terminal());
-            lines.finish().with(filter).try_init()?;
+            let lines = fmt::layer().fmt_fields(fields()).with_ansi(io::stderr().is_terminal());
+            filtered.with(lines.with_writer(io::stderr)).try_init()?;
         }
-        LogFormat::Json => lines.json().finish().with(filter).try_init()?,
+        LogFormat::Json => filtered.with(fmt::layer().json().with_writer(io::stderr)).try_init()?,
     }
     Ok(())
 }
 
 /// Starts to log into a file, for people.
 pub fn start_in(file: File, level: &str) -> Result<(), LogError> {
-    let lines = tracing_subscriber::fmt().with_max_level(LevelFilter::TRACE).with_writer(Mutex::new(file));
-    Ok(lines.fmt_fields(fields()).with_ansi(false).finish().with(filter(level)?).try_init()?)
+    let lines = fmt::layer().fmt_fields(fields()).with_ansi(false).with_writer(Mutex::new(file));
+    Ok(tracing_subscriber::registry().with(filter(level)?).with(lines).try_init()?)
 }
 
 /// By level and module alone: what looks at spans as well would do so each time that a session is woken.
@@ -68,7 +68,7 @@ fn fields() -> impl for<'writer> FormatFields<'writer> + 'static {
 struct Plain<'a, 'writer>(&'a mut Writer<'writer>);
 
 impl Write for Plain<'_, '_> {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
+    fn write_str(&mut self, text: &str) -> std::fmt::Result {
         for part in text.split_inclusive(char::is_control) {
             let plain = part.trim_end_matches(char::is_control);
             write!(self.0, "{plain}{}", part[plain.len()..].escape_debug())?;

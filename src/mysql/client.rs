@@ -181,6 +181,14 @@ impl Client {
         self.unread.lose(reasons);
     }
 
+    /// It keeps its connection for code that nobody can see, and not only until it is known whether that was a mistake.
+    pub(super) fn is_kept_for_code(&self) -> bool {
+        let is_allowed = [PinReason::OpaqueCode, PinReason::Unreadable]
+            .into_iter()
+            .all(|reason| !self.pins.contains(reason) || self.gate.allowed().contains(reason));
+        !is_allowed && !self.held.asks_mode
+    }
+
     /// Code that nobody can see may have left something on its connection.
     pub(super) fn has_opaque(&self) -> bool {
         [PinReason::OpaqueCode, PinReason::Unreadable].into_iter().any(|reason| self.pins.contains(reason))
@@ -206,7 +214,7 @@ impl Client {
 
     /// Something of it is on its connection and nowhere else, but for what it would let go of in a moment.
     pub(super) fn is_bound(&self) -> bool {
-        let pins = self.pins();
+        let pins = self.pins.without(Unread::OWN).and(self.unread.lasting()).without(self.gate.allowed());
         !pins.is_empty() && !pins.are_for_a_moment()
     }
 
@@ -524,6 +532,14 @@ impl ClientSide for Client {
         let is_asked = self.unread.unknown().is_empty() && self.held.is_only_asked();
         let asked = if is_asked { self.unread.reasons().and(self.held.reasons()) } else { Pins::NONE };
         self.pins().without(asked).are_for_a_moment()
+    }
+
+    fn loses_connection(&mut self) {
+        if !self.is_bound() {
+            self.unread.forget_last_value();
+            self.pins = self.pins.without(Unread::OWN).and(self.unread.reasons());
+            self.let_go_of_last_values();
+        }
     }
 
     fn let_go_of_last_values(&mut self) {

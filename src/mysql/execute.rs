@@ -136,17 +136,20 @@ impl<'a> Execute<'a> {
 /// `None`: it can't be read.
 fn put_value(code: u8, values: &mut Reader<'_>, written: &mut Written) -> Option<()> {
     match code {
-        // TINY, SHORT, LONG, LONGLONG, INT24, YEAR
+        // TINY, SHORT, LONG, LONGLONG
         1 => written.put(values.byte()?.into()),
-        2 | 13 => written.put(values.u16()?.into()),
-        3 | 9 => written.put(values.u32()?.into()),
+        2 => written.put(values.u16()?.into()),
+        3 => written.put(values.u32()?.into()),
         8 => written.put(u64::from_le_bytes(*values.bytes(8)?.first_chunk()?)),
         // FLOAT, DOUBLE
         4 => written.put_rounded(f32::from_bits(values.u32()?).into()),
         5 => written.put_rounded(f64::from_le_bytes(*values.bytes(8)?.first_chunk()?)),
         6 => {}
         // TIMESTAMP, DATETIME: greater numbers than are told apart.
-        7 | 12 => _ = values.string()?,
+        7 | 12 => match values.string()?.first_chunk() {
+            Some([low, high]) if u16::from_le_bytes([*low, *high]) < 1000 => written.put_any(),
+            _ => {}
+        },
         // DATE
         10 => {
             if let Some([low, high, month, day]) = values.string()?.first_chunk() {
@@ -156,8 +159,14 @@ fn put_value(code: u8, values: &mut Reader<'_>, written: &mut Written) -> Option
         }
         // TIME
         11 => {
+            /// 838 hours are the most; another part of a second makes another minute of 59.
+            const DAYS_MAX: u32 = 34;
             if let [_, a, b, c, d, hours, minutes, seconds, ..] = *values.string()? {
-                let hours = u64::from(u32::from_le_bytes([a, b, c, d])) * 24 + u64::from(hours);
+                let days = u32::from_le_bytes([a, b, c, d]);
+                if days >= DAYS_MAX || seconds >= 59 {
+                    written.put_any();
+                }
+                let hours = u64::from(days) * 24 + u64::from(hours);
                 let whole = hours * 10_000 + u64::from(minutes) * 100 + u64::from(seconds);
                 written.put(whole);
                 written.put(whole + 1);

@@ -2,7 +2,7 @@
 //! server is asked for them before the connection goes to somebody else, and from then on they go with their client.
 
 use crate::protocol::{PinReason, Pins};
-use crate::sql::mysql::settings::is_variable;
+use crate::sql::mysql::settings::{LAST_INSERT_ID, is_variable};
 use std::collections::BTreeSet;
 
 /// More are not asked for at once.
@@ -23,7 +23,7 @@ impl Unread {
     /// These may have been set.
     pub fn add(&mut self, names: Vec<String>) {
         self.names.extend(names);
-        if self.names.len() > NAMES_MAX {
+        if self.names.len() > NAMES_MAX + usize::from(self.names.contains(LAST_INSERT_ID)) {
             self.unknown = self.unknown.and(self.reasons());
             self.names.clear();
         }
@@ -48,6 +48,17 @@ impl Unread {
     /// What they pin for, if nothing is asked.
     pub fn reasons(&self) -> Pins {
         self.names.iter().fold(self.unknown, |reasons, name| reasons.and(Pins::of(reason(name))))
+    }
+
+    /// The same without a last value, which nobody misses who loses the connection.
+    pub fn lasting(&self) -> Pins {
+        let lasting = self.names().filter(|name| *name != LAST_INSERT_ID);
+        lasting.fold(self.unknown, |reasons, name| reasons.and(Pins::of(reason(name))))
+    }
+
+    /// A last value is not asked for.
+    pub fn forget_last_value(&mut self) {
+        self.names.remove(LAST_INSERT_ID);
     }
 
     /// Reasons for which asking is of no use.

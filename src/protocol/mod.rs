@@ -476,6 +476,13 @@ pub trait ClientSide {
     /// It does not keep its connection for last values any longer.
     fn let_go_of_last_values(&mut self);
 
+    /// Its connection is gone: it does not miss what it was kept for a moment for.
+    fn loses_connection(&mut self) {
+        if self.pins().are_for_a_moment() {
+            self.let_go_of_last_values();
+        }
+    }
+
     /// It said goodbye, or was told so.
     fn has_ended(&self) -> bool;
 

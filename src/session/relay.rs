@@ -92,9 +92,7 @@ impl<P: Protocol> Session<P> {
 
     /// The server's connection is at its end.
     fn server_lost(&mut self) -> Result<(), End> {
-        if self.client.pins().are_for_a_moment() {
-            self.client.let_go_of_last_values();
-        }
+        self.client.loses_connection();
         let Holding::Lease(lease) = &mut self.holding else { return Ok(()) };
         let machine = &mut lease.connection.machine;
         let is_pinned = !self.client.pins().is_empty();

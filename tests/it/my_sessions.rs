@@ -62,7 +62,16 @@ fn my_107_last_values_of_inserts() {
 /// An answer tells a number that was written out as well, which is not `LAST_INSERT_ID()`.
 #[test]
 fn my_107_numbers_that_are_written_out() {
-    both_sides("my_107w", 3, TABLES, |sides| {
+    let more = [
+        "CREATE TABLE small (i TINYINT AUTO_INCREMENT PRIMARY KEY)",
+        "CREATE TABLE refused (i INT AUTO_INCREMENT PRIMARY KEY, v INT)",
+    ];
+    both_sides("my_107w", 3, &[TABLES, &more].concat(), |sides| {
+        for name in [&sides.name, &sides.twin] {
+            let mut root = sides.server.root();
+            root.query(&format!("USE {name}"));
+            root.query("CREATE TRIGGER after_refused AFTER INSERT ON refused FOR EACH ROW SIGNAL SQLSTATE '45000'");
+        }
         let written = [
             "INSERT INTO t (i, v) VALUES (500, 1)",
             "INSERT INTO t (i, v) VALUES (600, 1), (NULL, 2), (NULL, 3)",
@@ -74,6 +83,10 @@ fn my_107_numbers_that_are_written_out() {
             // The first row of these draws a number, and the second one fails.
             "INSERT INTO t (i, v) VALUES (NULL, 1), (2000, 2)",
             "INSERT INTO t (v) VALUES (3), (4)",
+            // Brought into its range; without an answer that tells it; behind a trigger that fails.
+            "INSERT IGNORE INTO small (i) VALUES (500)",
+            "CREATE TABLE made (i INT AUTO_INCREMENT PRIMARY KEY) SELECT 500 AS i",
+            "INSERT INTO refused (v) VALUES (1)",
         ];
         // One that has not asked yet lets go of its connection at once.
         let asks = |talk: &mut Talk| {

@@ -12,7 +12,6 @@ use crate::mysql::unread::Unread;
 use crate::protocol::{AttachFailure, ClientError, Out, PinReason, Pins, ServerError, Violation};
 use crate::sql::mysql::mentions::Mentions;
 use crate::sql::mysql::settings::LAST_INSERT_ID;
-use crate::sql::mysql::written::Written;
 
 impl Server {
     /// An OK, or what stands in its place at the end of rows.
@@ -78,7 +77,9 @@ impl Server {
                 _ => self.pass(read, client.as_deref_mut(), out),
             }
             if ok.insert_id != 0 {
-                self.tells_insert_id(ok.insert_id, written, client.as_deref_mut());
+                // Behind a warning it may be a number that no row has got, or one that was brought into its range.
+                let is_drawn = ok.warnings == 0 && !written.may_have(ok.insert_id);
+                self.tells_insert_id(ok.insert_id, is_drawn, client.as_deref_mut());
             }
         }
         if let Some(client) = client.as_deref_mut() {
@@ -191,10 +192,10 @@ impl Server {
         Ok(())
     }
 
-    /// An answer to the client tells a number, which is `LAST_INSERT_ID()` if the server has drawn it.
-    fn tells_insert_id(&mut self, number: u64, written: Written, client: Option<&mut Client>) {
+    /// An answer to the client tells a number, which is `LAST_INSERT_ID()` if it is sure that the server has drawn it.
+    fn tells_insert_id(&mut self, number: u64, is_drawn: bool, client: Option<&mut Client>) {
         match client {
-            Some(client) if !written.may_have(number) => {
+            Some(client) if is_drawn => {
                 client.insert_id = number;
                 self.insert_id = Some(number);
             }
@@ -206,7 +207,7 @@ impl Server {
     fn hides_insert_id(&mut self, client: Option<&mut Client>) {
         self.insert_id = None;
         // Who keeps its connection will find it there, unless it turns out that there was no reason to keep it.
-        if let Some(client) = client.filter(|client| !client.has_opaque() || client.held.asks_mode) {
+        if let Some(client) = client.filter(|client| !client.is_kept_for_code()) {
             client.may_have_set(vec![LAST_INSERT_ID.to_owned()]);
         }
     }
@@ -355,9 +356,9 @@ impl Server {
                     }
                 }
                 client.as_deref_mut().into_iter().for_each(Client::has_last_values);
-                if hides_last_value || written.has_rows && error.code != PARSE_ERROR {
-                    // What a procedure has done before it failed is done, and so are the first of several statements. Rows in front of
-                    // the one that failed are not, but have drawn their numbers.
+                if hides_last_value || written.inserts && !DRAWN_BY_NONE.contains(&error.code.as_str()) {
+                    // What a procedure has done before it failed is done, and so are the first of several statements. Rows are not, nor
+                    // one behind which a trigger fails, but have drawn their numbers.
                     self.hides_insert_id(client.as_deref_mut());
                 }
                 if let (Some(hold), Some(client)) = (hold, client.as_deref_mut()) {
@@ -408,6 +409,8 @@ fn is_lost_with(effect: &Effect, error: &ServerError) -> bool {
 
 /// Nothing of it was done: ER_PARSE_ERROR.
 pub(super) const PARSE_ERROR: &str = "1064";
+/// Before there is any row: that, ER_BAD_FIELD_ERROR, ER_NO_SUCH_TABLE.
+const DRAWN_BY_NONE: [&str; 3] = [PARSE_ERROR, "1054", "1146"];
 /// ER_MUST_CHANGE_PASSWORD
 const PASSWORD_EXPIRED: &str = "1820";
 /// The database was told to stop: ER_QUERY_INTERRUPTED.

@@ -136,7 +136,7 @@ impl Server {
                     told = Pins::NONE;
                 } else if !client.held.has_statement(name) && !client.has_opaque() {
                     // There is none.
-                    intent = Intent::default();
+                    (intent, written) = (Intent::default(), Written::default());
                 } else {
                     // It may be any.
                     (is_load_local, has_xa, written) = (true, true, Written::ANY);

@@ -258,7 +258,7 @@ impl Server {
     pub(super) fn ask(&mut self, client: &Client, out: &mut Vec<u8>) -> bool {
         let (unread, held) = (&client.unread, &client.held);
         // For anything else it stays here anyway.
-        let is_alone = client.pins.without(unread.reasons().and(held.reasons())).is_empty()
+        let is_alone = client.pins().without(unread.reasons().and(held.reasons())).is_empty()
             && unread.unknown().is_empty()
             && held.is_only_asked();
         let question = Question::new(unread.names(), held.asked(), held.asks_mode);

@@ -196,7 +196,10 @@ impl Scan {
         let now = &mut self.statement;
         let written = &mut self.found.written;
         now.inserting = match now.inserting {
-            Inserting::No if now.head.len == 0 && matches!(word, Word::Insert | Word::Replace) => Inserting::Head,
+            Inserting::No if now.head.len == 0 && matches!(word, Word::Insert | Word::Replace) => {
+                written.inserts = true;
+                Inserting::Head
+            }
             Inserting::No => Inserting::No,
             inserting => inserting.next(token, (word, previous.word), now.depth, written),
         };
@@ -502,11 +505,15 @@ impl Scan {
                 // With rows there is no number.
                 intent.hides_last_value |= has(Word::Returning);
             }
-            [Word::With | Word::Explain | Word::Analyze, ..] => {
+            [first @ (Word::With | Word::Explain | Word::Analyze), ..] => {
                 intent.draws_sequence |= [Word::Insert, Word::Replace, Word::Update, Word::Delete].into_iter().any(has);
+                // MariaDB executes what it analyzes.
+                intent.hides_last_value |= *first == Word::Analyze && (has(Word::Insert) || has(Word::Replace));
             }
             [Word::Load, ..] => {
                 intent.draws_sequence = true;
+                // Of which the answer tells none.
+                intent.hides_last_value |= has(Word::Infile);
                 self.found.is_load_local |= has(Word::Local) && has(Word::Infile);
                 // `LOAD DATA ... (a, @b)`
                 if has(Word::Variable) {
@@ -522,11 +529,18 @@ impl Scan {
             [Word::Drop, ..] => intent.may_end.add(PinReason::TemporaryObject),
             [Word::Create, Word::Temporary, ..] | [Word::Create, Word::Or, Word::Replace, Word::Temporary, ..] => {
                 intent.draws_sequence = true;
+                if has(Word::Select) {
+                    self.found.written = Written::ANY;
+                }
                 self.pin(PinReason::TemporaryObject);
             }
             [Word::Create, ..] if now.routine.is_some() => {}
             // Of a table, with its rows.
-            [Word::Create, ..] => intent.draws_sequence |= has(Word::Select),
+            [Word::Create, ..] if has(Word::Select) => {
+                intent.draws_sequence = true;
+                self.found.written = Written::ANY;
+            }
+            [Word::Create, ..] => {}
             [Word::Prepare, ..] => self.pin(PinReason::PreparedStatement),
             [Word::Execute, ..] => {
                 self.pin(PinReason::PreparedStatement);

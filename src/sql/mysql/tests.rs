@@ -145,7 +145,7 @@ fn what_leaves_nothing() {
         ("ALTER TABLE t ADD COLUMN (a INT), ADD UNIQUE KEY `k` (`b`)", "1 ends"),
         ("TRUNCATE t", "1 ends"),
         ("GRANT SELECT (a) ON t TO u", "1 ends"),
-        ("LOAD DATA INFILE 'x' INTO TABLE t (a, b)", "1 draws"),
+        ("LOAD DATA INFILE 'x' INTO TABLE t (a, b)", "1 hides draws"),
     ]);
 }
 
@@ -240,7 +240,7 @@ fn user_variables() {
     check(&[
         ("SET @a = 1, x = 2", "1 !setting !user_variable"),
         ("SET x = (@a := 5)", "1 !setting !user_variable"),
-        ("LOAD DATA INFILE 'x' INTO TABLE t (a, @b) SET c = @b", "1 !user_variable draws"),
+        ("LOAD DATA INFILE 'x' INTO TABLE t (a, @b) SET c = @b", "1 !user_variable hides draws"),
         ("GET DIAGNOSTICS @n = NUMBER", "1 !user_variable asks"),
         ("GET CURRENT DIAGNOSTICS CONDITION 1 @m = MESSAGE_TEXT", "1 !user_variable asks"),
         ("CALL p(@a)", "1 !opaque_code !user_variable asks draws ends"),
@@ -551,11 +551,11 @@ fn kills() {
 #[test]
 fn local_files() {
     check(&[
-        ("LOAD DATA LOCAL INFILE 'x' INTO TABLE t", "1 draws local"),
-        ("load data low_priority local infile 'x' into table t (a, b)", "1 draws local"),
-        ("LOAD XML CONCURRENT LOCAL INFILE 'x' INTO TABLE t", "1 draws local"),
-        ("SELECT 1; LOAD DATA /*! LOCAL */ INFILE 'x' INTO TABLE t", "2 draws ends local"),
-        ("LOAD DATA /*!50000 LOCAL */ INFILE 'x' INTO TABLE t", "1 draws local"),
+        ("LOAD DATA LOCAL INFILE 'x' INTO TABLE t", "1 hides draws local"),
+        ("load data low_priority local infile 'x' into table t (a, b)", "1 hides draws local"),
+        ("LOAD XML CONCURRENT LOCAL INFILE 'x' INTO TABLE t", "1 hides draws local"),
+        ("SELECT 1; LOAD DATA /*! LOCAL */ INFILE 'x' INTO TABLE t", "2 hides draws ends local"),
+        ("LOAD DATA /*!50000 LOCAL */ INFILE 'x' INTO TABLE t", "1 hides draws local"),
     ]);
 }
 

@@ -14,23 +14,24 @@ use super::words::Word;
 const MANY: u64 = 10_000_000_000_000;
 
 /// What may stand in place of a value and is no number, or a greater one.
-const NO_NUMBERS: [&str; 7] =
-    ["null", "now", "current_timestamp", "localtime", "localtimestamp", "sysdate", "utc_timestamp"];
+const NO_NUMBERS: [&str; 5] = ["null", "current_timestamp", "localtime", "localtimestamp", "utc_timestamp"];
+/// The same with parentheses; without, they are names of columns.
+const CALLED: [&str; 2] = ["now", "sysdate"];
 
-/// A set of numbers, in which some may seem to be that are not; and how many rows they are in.
+/// A set of numbers, in which some may seem to be that are not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Written {
     /// A bit for so many numbers.
     bits: [u64; 2],
     /// There are parameters among them, whose values are still to come.
     pub has_parameters: bool,
-    /// There may be several rows: where one fails, those before it may have drawn a number.
-    pub has_rows: bool,
+    /// There is an `INSERT` or a `REPLACE`: where it fails, rows may have drawn numbers.
+    pub inserts: bool,
 }
 
 impl Written {
     /// Nobody can say.
-    pub const ANY: Self = Self { bits: [u64::MAX; 2], has_parameters: false, has_rows: true };
+    pub const ANY: Self = Self { bits: [u64::MAX; 2], has_parameters: false, inserts: true };
 
     /// One or the other, or both.
     #[must_use]
@@ -39,7 +40,7 @@ impl Written {
         Self {
             bits: [low | more_low, high | more_high],
             has_parameters: self.has_parameters || other.has_parameters,
-            has_rows: self.has_rows || other.has_rows,
+            inserts: self.inserts || other.inserts,
         }
     }
 
@@ -86,12 +87,14 @@ impl Written {
         if text.get(end) == Some(&b'.') {
             end += 1 + digits(end + 1);
         }
+        let mut goes_on = end;
         if let Some(b'e' | b'E') = text.get(end) {
             let sign = usize::from(matches!(text.get(end + 1), Some(b'+' | b'-')));
             let exponent = digits(end + 1 + sign);
-            end += if exponent > 0 { 1 + sign + exponent } else { 0 };
+            goes_on = end + 1 + sign + exponent;
+            end = if exponent > 0 { goes_on } else { end };
         }
-        if let Some(b'\\' | b'\'' | b'"') = text.get(end) {
+        if let Some(b'\\' | b'\'' | b'"') = text.get(goes_on) {
             // More of it is written in another way.
             self.put_any();
             return;
@@ -125,6 +128,8 @@ pub(super) enum Inserting {
     /// In front of the values.
     Head,
     Values,
+    /// Behind the name of a function, which it is only with its parentheses.
+    Call,
 }
 
 impl Inserting {
@@ -142,9 +147,12 @@ impl Inserting {
             (Self::Head, Word::Select | Word::Set | Word::Table | Word::With) => {}
             (Self::Head, _) => return Self::Head,
             (Self::Values, _) if is_value(token, word, before, written) => {
-                written.has_rows |= word == Word::Comma && depth == 0;
-                return Self::Values;
+                let is_name = word == Word::Name && token.kind == Kind::Word;
+                let is_call = is_name && CALLED.iter().any(|name| token.bytes.eq_ignore_ascii_case(name.as_bytes()));
+                return if is_call { Self::Call } else { Self::Values };
             }
+            (Self::Call, Word::Open) => return Self::Values,
+            (Self::Call, _) => {}
             (Self::Values, _) => {}
         }
         *written = Written::ANY;
@@ -180,7 +188,7 @@ fn is_value(token: Token<'_>, word: Word, before: Word, written: &mut Written) -
             match (is("true"), is("false")) {
                 (true, _) => written.put(1),
                 (_, true) => {}
-                _ => return NO_NUMBERS.into_iter().any(is),
+                _ => return NO_NUMBERS.into_iter().chain(CALLED).any(is),
             }
             true
         }
@@ -219,14 +227,14 @@ mod tests {
             ("SELECT 5", &[]),
             ("UPDATE t SET a = 5", &[]),
         ] {
-            assert_eq!(written(text), of(numbers), "{text}");
+            let inserts = !text.starts_with(['S', 'U']);
+            assert_eq!(written(text), Written { inserts, ..of(numbers) }, "{text}");
         }
-        let rows = Written { has_rows: true, ..of(&[1, 2]) };
-        assert_eq!(written("INSERT INTO t VALUES (1, NULL), (2, NULL)"), rows);
-        let parameters = Written { has_parameters: true, ..of(&[4]) };
+        let parameters = Written { has_parameters: true, inserts: true, ..of(&[4]) };
         assert_eq!(written("INSERT INTO t (a, b, c) VALUES (?, 4, ?)"), parameters);
         // Each of several.
-        assert_eq!(written("INSERT INTO t VALUES (1); DO 5; REPLACE t VALUES (2)"), of(&[1, 2]));
+        let both = Written { inserts: true, ..of(&[1, 2]) };
+        assert_eq!(written("INSERT INTO t VALUES (1), (NULL); DO 5; REPLACE t VALUES (2)"), both);
     }
 
     #[test]
@@ -244,6 +252,10 @@ mod tests {
             "INSERT INTO t VALUES ('5' '0')",
             "INSERT INTO t VALUES ('5\\60')",
             "INSERT INTO t VALUES ('\\n5')",
+            "INSERT INTO t VALUES ('1e\\5')",
+            "INSERT INTO t VALUES (now)",
+            "CREATE TABLE u (a INT AUTO_INCREMENT PRIMARY KEY) SELECT 5 AS a",
+            "CREATE TEMPORARY TABLE u SELECT 5 AS a",
             "INSERT INTO t VALUES (@a)",
             "INSERT INTO t VALUES (@@server_id)",
             "INSERT INTO t (a, b) VALUES (5, a)",

@@ -294,14 +294,14 @@ fn without_type(column: &mut Packet) {
     }
 }
 
-/// Of a column with parameters in it: as many letters as the bytes of the character set have room for, and whether its collation is of bytes.
+/// Of a column with parameters in it: as many letters as the bytes of the character set have room for, which that is, and whether it is one of bytes.
 fn without_width(column: &mut Packet) {
     /// BINARY_FLAG
     const BINARY: u8 = 0x80;
     // What is of a fixed length: that, a character set, the width, a type, flags, decimals, nothing.
     let mut payload = column.payload.to_vec();
-    if let Some([12, _, _, width @ .., _, flags, _, _, _, _]) = payload.last_chunk_mut::<13>() {
-        width.fill(0);
+    if let Some([12, letters @ .., _, flags, _, _, _, _]) = payload.last_chunk_mut::<13>() {
+        letters.fill(0);
         *flags &= !BINARY;
         column.payload = payload.into();
     }

@@ -1,6 +1,7 @@
 //! What no text says: user variables and settings by expressions are asked for, and then go with their client.
 
 use super::*;
+use crate::protocol::{PinPolicy, PinRules};
 
 /// The column of an answer.
 fn typed(kind: u8, flags: u8, width: u32) -> Vec<u8> {
@@ -408,7 +409,9 @@ fn behind_a_failure_and_another_change() {
         bench.hears(&packets(1, &[err(1048)]));
         bench.says(&says(command::QUERY, text.as_bytes()));
         bench.hears(&packets(1, &[tells(STATE)]));
-        let is_kept = !bench.client.pins.without(Pins::of(PinReason::Sequence)).is_empty();
+        // For more than the last value that it may have drawn.
+        let asked = Pins::of(PinReason::Sequence).and(Pins::of(PinReason::Setting));
+        let is_kept = !bench.client.pins.without(asked).is_empty();
         assert_eq!(is_kept, expected.is_empty(), "{text}");
         bench.client = client(MODERN, 2);
         assert_eq!(texts(&bench.attach()), expected, "{text}");
@@ -498,4 +501,52 @@ fn a_lock_behind_an_error() {
         bench.does("UNLOCK TABLES");
         assert_eq!(bench.client.pins, Pins::NONE);
     }
+}
+
+/// What `LAST_INSERT_ID()` is behind an answer that tells a number.
+fn told(text: &str, insert_id: u64, warnings: u16, allowed: Pins) -> Bench {
+    let mut bench = Bench::new(MODERN, usize::MAX);
+    let policy = PinPolicy { allowed, ..PinPolicy::default() };
+    bench.client.set_pin_rules(PinRules { policy, budget: None });
+    bench.says(&says(command::QUERY, text.as_bytes()));
+    let ok = OkPacket { insert_id, warnings, status: AUTO, ..OkPacket::default() };
+    bench.hears(&packets(1, &[ok_with(mark::OK, ok)]));
+    bench
+}
+
+#[test]
+fn numbers_that_may_not_have_been_drawn() {
+    const NONE: Pins = Pins::NONE;
+    const CODE: Pins = Pins::of(PinReason::OpaqueCode);
+    let asks: &[&str] = &["SELECT @@SESSION.last_insert_id LIMIT 1"];
+    for (text, warnings, allowed, known, asked) in [
+        ("INSERT INTO t (a) VALUES ('x')", 0, NONE, 43, &[][..]),
+        ("INSERT INTO t (i, a) VALUES (43, 'x')", 0, NONE, 0, asks),
+        // It may be one that was brought into its range, or that no row has got.
+        ("INSERT IGNORE INTO t (i, a) VALUES (500, 'x')", 1, NONE, 0, asks),
+        // Code may have made it, and nobody is kept for that.
+        ("INSERT INTO t (a) VALUES (f())", 0, CODE, 0, asks),
+    ] {
+        let mut bench = told(text, 43, warnings, allowed);
+        bench.client.let_go_of_last_values();
+        assert_eq!((bench.client.insert_id, bench.verify()), (known, asked.iter().map(ToString::to_string).collect()));
+        if !asked.is_empty() {
+            bench.answered(&[typed(8, 0, 20)], &[Some("7")]);
+            assert_eq!((bench.client.insert_id, bench.client.pins()), (7, NONE), "{text}");
+        }
+    }
+}
+
+/// Who loses its connection goes on without a last value, but not without a variable.
+#[test]
+fn a_last_value_binds_nobody() {
+    let mut bench = told("INSERT INTO t (i) VALUES (43)", 43, 0, Pins::NONE);
+    assert!(!bench.client.is_bound() && !bench.client.pins().is_empty());
+    bench.client.loses_connection();
+    assert!(bench.client.pins().is_empty() && bench.client.unread.names().next().is_none());
+    let mut bench = told("INSERT INTO t (i) VALUES (43)", 43, 0, Pins::NONE);
+    bench.does("SELECT @a := 1");
+    assert!(bench.client.is_bound());
+    bench.client.loses_connection();
+    assert!(!bench.client.pins().is_empty());
 }
