@@ -120,6 +120,8 @@ impl Twins {
         let keeps = ["@", "TEMP", "LOCK", "HANDLER", "PREPARE", "EXECUTE", "CALL", "f(", "SET", "cursor: true", "/*"];
         let shown = step.to_string();
         self.may_keep |= keeps.iter().any(|word| shown.contains(word));
+        let letters = ["NAMES", "CHARACTER SET", "character_set", "collation_"];
+        self.before.has_set_letters |= letters.iter().any(|word| shown.contains(word));
         self.is_held_back |= ["READ ONLY", "read_only", "LOCK TABLES"].iter().any(|word| shown.contains(word));
         let Some(sent) = self.sent(step) else { return Ok(()) };
         self.exchange(step, &sent, waits)?;
