@@ -214,8 +214,13 @@ impl Client {
 
     /// Something of it is on its connection and nowhere else, but for what it would let go of in a moment.
     pub(super) fn is_bound(&self) -> bool {
-        let pins = self.pins.without(Unread::OWN).and(self.unread.lasting()).without(self.gate.allowed());
+        let pins = self.lasting_pins();
         !pins.is_empty() && !pins.are_for_a_moment()
+    }
+
+    /// Without what is asked for once the connection is free.
+    fn lasting_pins(&self) -> Pins {
+        self.pins.without(Unread::OWN).and(self.unread.lasting()).without(self.gate.allowed())
     }
 
     /// It has set something.
@@ -532,6 +537,10 @@ impl ClientSide for Client {
         let is_asked = self.unread.unknown().is_empty() && self.held.is_only_asked();
         let asked = if is_asked { self.unread.reasons().and(self.held.reasons()) } else { Pins::NONE };
         self.pins().without(asked).are_for_a_moment()
+    }
+
+    fn counted_pins(&self) -> Pins {
+        if self.is_kept_for_a_moment() { Pins::of(PinReason::Sequence) } else { self.lasting_pins() }
     }
 
     fn loses_connection(&mut self) {

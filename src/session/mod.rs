@@ -582,7 +582,7 @@ impl<P: Protocol> Session<P> {
                 self.tally.holds_nothing();
                 self.watch.handle.note_pinned(None);
             }
-            Holding::Lease(lease) => self.tally.holds(&lease.connection.machine, self.client.pins()),
+            Holding::Lease(lease) => self.tally.holds(&lease.connection.machine, self.client.counted_pins()),
         }
     }
 

@@ -550,3 +550,15 @@ fn a_last_value_binds_nobody() {
     bench.client.loses_connection();
     assert!(!bench.client.pins().is_empty());
 }
+
+/// It is no reason of its own either, where something else keeps its client.
+#[test]
+fn a_last_value_is_not_counted() {
+    let mut bench = Bench::new(MODERN, usize::MAX);
+    bench.does("LOCK TABLES t READ");
+    bench.says(&says(command::QUERY, b"INSERT INTO t VALUES (4)"));
+    bench.hears(&packets(1, &[err(1099)]));
+    assert!(bench.server.probe(&mut Vec::new()));
+    bench.hears(&packets(1, &[ok(mark::OK, AUTO)]));
+    assert_eq!(bench.client.counted_pins(), Pins::of(PinReason::SessionLock));
+}
