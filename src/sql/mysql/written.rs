@@ -102,11 +102,11 @@ impl Written {
         if whole == 0 && end == 0 {
             return;
         }
-        let number = text.get(..end).and_then(|number| std::str::from_utf8(number).ok());
-        match number.map(|number| (number.parse::<u64>(), number.parse::<f64>())) {
-            Some((Ok(number), _)) if number < MANY => self.put(number),
-            Some((_, Ok(number))) => self.put_rounded(number),
-            _ => {}
+        let Some(number) = text.get(..end).and_then(|number| std::str::from_utf8(number).ok()) else { return };
+        match number.parse::<u64>() {
+            Ok(number) if number < MANY => self.put(number),
+            Ok(_) => {}
+            Err(_) => number.parse().into_iter().for_each(|number| self.put_rounded(number)),
         }
     }
 }
