@@ -178,7 +178,10 @@ impl Twins {
                 Step::Prepare { text, .. } => text,
                 _ => &prepared,
             };
-            if let Some(status) = last_status(&told, self.client.logins[0].capabilities) {
+            // The OK of a prepared statement has its number there, which may look like anything.
+            if !matches!(step, Step::Prepare { .. })
+                && let Some(status) = last_status(&told, self.client.logins[0].capabilities)
+            {
                 self.status = status;
             }
             let has_failed = told.last().is_some_and(|packet| packet.error().is_some());
