@@ -91,6 +91,22 @@ mod tests {
     }
 
     #[test]
+    fn levels_of_modules() {
+        let lines = Arc::new(Mutex::new(Vec::new()));
+        let copy = Arc::clone(&lines);
+        let layer = fmt::layer().with_writer(move || Lines(Arc::clone(&copy)));
+        let log = tracing_subscriber::registry().with(filter("warn,sluicegate::pool=debug").unwrap()).with(layer);
+        tracing::subscriber::with_default(log, || {
+            tracing::debug!(target: "sluicegate::pool::line", "one");
+            tracing::trace!(target: "sluicegate::pool", "no");
+            tracing::info!(target: "sluicegate::session", "no");
+            tracing::warn!(target: "sluicegate::session", "two");
+        });
+        let text = String::from_utf8(lines.lock().unwrap().clone()).unwrap();
+        assert!(text.contains("one") && text.contains("two") && text.lines().count() == 2, "{text}");
+    }
+
+    #[test]
     fn one_event_is_one_line() {
         let lines = Arc::new(Mutex::new(Vec::new()));
         let copy = Arc::clone(&lines);

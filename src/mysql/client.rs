@@ -183,15 +183,12 @@ impl Client {
 
     /// It keeps its connection for code that nobody can see, and not only until it is known whether that was a mistake.
     pub(super) fn is_kept_for_code(&self) -> bool {
-        let is_allowed = [PinReason::OpaqueCode, PinReason::Unreadable]
-            .into_iter()
-            .all(|reason| !self.pins.contains(reason) || self.gate.allowed().contains(reason));
-        !is_allowed && !self.held.asks_mode
+        is_opaque(self.pins()) && !self.held.asks_mode
     }
 
     /// Code that nobody can see may have left something on its connection.
     pub(super) fn has_opaque(&self) -> bool {
-        [PinReason::OpaqueCode, PinReason::Unreadable].into_iter().any(|reason| self.pins.contains(reason))
+        is_opaque(self.pins)
     }
 
     /// The text of a statement that SQL has prepared, if it goes along.
@@ -398,6 +395,11 @@ pub(super) fn killed_by(command: u8, body: &[u8]) -> Option<(KillKind, u64)> {
         command::PROCESS_KILL => Some((KillKind::Connection, statement_number(body)?.into())),
         _ => None,
     }
+}
+
+/// Nobody can see all that is done for these reasons.
+pub(super) fn is_opaque(pins: Pins) -> bool {
+    [PinReason::OpaqueCode, PinReason::Unreadable].into_iter().any(|reason| pins.contains(reason))
 }
 
 impl ClientSide for Client {

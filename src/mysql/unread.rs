@@ -47,7 +47,8 @@ impl Unread {
 
     /// What they pin for, if nothing is asked.
     pub fn reasons(&self) -> Pins {
-        self.names.iter().fold(self.unknown, |reasons, name| reasons.and(Pins::of(reason(name))))
+        let last_value = self.names.get(LAST_INSERT_ID).map_or(Pins::NONE, |name| Pins::of(reason(name)));
+        self.lasting().and(last_value)
     }
 
     /// The same without a last value, which nobody misses who loses the connection.

@@ -6,8 +6,8 @@
 //! its client has nothing on it.
 
 use super::owed::Effect;
-use super::plan::is_opaque;
 use super::{Client, Server};
+use crate::mysql::client::is_opaque;
 use crate::protocol::{ClientSide, Intent, Out, PinReason};
 use crate::sql::mysql::calls;
 use crate::sql::mysql::mentions::{self, Mentions};

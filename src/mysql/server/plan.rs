@@ -5,6 +5,7 @@ use super::hidden::Looks;
 use super::outcome::{PARSE_ERROR, STOPPED};
 use super::routines::{self, Called};
 use super::{Client, Server};
+use crate::mysql::client::is_opaque;
 use crate::mysql::held::Held;
 use crate::mysql::statement::Meaning;
 use crate::mysql::unread::Unread;
@@ -390,11 +391,6 @@ fn readable(text: &[u8], intent: &mut Intent) -> Vec<String> {
     let Some(names) = mentions::variables(text) else { return Vec::new() };
     without(intent, Pins::of(PinReason::UserVariable));
     names
-}
-
-/// Nobody can see all that is done.
-pub(super) fn is_opaque(pins: Pins) -> bool {
-    [PinReason::OpaqueCode, PinReason::Unreadable].into_iter().any(|reason| pins.contains(reason))
 }
 
 /// These reasons to pin are none.

@@ -195,14 +195,12 @@ impl Scan {
         let previous = self.statement.previous;
         let now = &mut self.statement;
         let written = &mut self.found.written;
-        now.inserting = match now.inserting {
-            Inserting::No if now.head.len == 0 && matches!(word, Word::Insert | Word::Replace) => {
-                written.inserts = true;
-                Inserting::Head
-            }
-            Inserting::No => Inserting::No,
-            inserting => inserting.next(token, (word, previous.word), now.depth, written),
-        };
+        if now.head.len == 0 && matches!(word, Word::Insert | Word::Replace) {
+            written.inserts = true;
+            now.inserting = Inserting::Head;
+        } else {
+            now.inserting = now.inserting.next(token, (word, previous.word), now.depth, written);
+        }
         if word == Word::Open && now.head.len == 0 {
             now.depth += 1;
             return;

@@ -3,6 +3,8 @@
 /// MYSQL_TYPE_TINY, LONG, LONGLONG, DOUBLE, VAR_STRING, BLOB, NEWDECIMAL, DATETIME.
 const KINDS: [u8; 8] = [0x01, 0x03, 0x08, 0x05, 0xFD, 0xFC, 0xF6, 0x0C];
 const BLOB: u8 = 0xFC;
+/// Values with letters above ASCII.
+pub const LETTERS: [&[u8]; 2] = ["\u{fc}ber".as_bytes(), b"it's \\ \0 binary\xFF"];
 
 pub struct Bound {
     pub nulls: Vec<u8>,
@@ -41,6 +43,6 @@ fn encoded(kind: u8, value: usize) -> Vec<u8> {
         0x05 => (number as f64 * 1.5).to_le_bytes().to_vec(),
         0xF6 => text(["-1.50", "0", "1.5", "12345678901234567890.123", "3"][value].as_bytes()),
         0x0C => vec![7, 0xEA, 0x07, 11, 20 + u8::try_from(value).unwrap(), 12, 30, 0],
-        _ => text([&b""[..], b"2", b"text", "\u{fc}ber".as_bytes(), b"it's \\ \0 binary\xFF"][value]),
+        _ => text([&b""[..], b"2", b"text", LETTERS[0], LETTERS[1]][value]),
     }
 }
