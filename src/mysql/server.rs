@@ -214,6 +214,7 @@ impl Server {
         if self.is_owing() || self.needs_client() || !self.in_transaction() {
             return false;
         }
+        self.must_roll_back = false;
         self.query(b"ROLLBACK", Effect::Fails(failed), out);
         true
     }
@@ -315,7 +316,7 @@ impl ServerSide for Server {
         if !self.in_doubt || self.is_owing() || self.needs_client() {
             return false;
         }
-        if std::mem::take(&mut self.must_roll_back) {
+        if self.must_roll_back {
             return self.roll_back(Failed::Told, out);
         }
         packet(out, &mut 0, |out| out.push(command::PING));
@@ -396,7 +397,7 @@ impl ServerSide for Server {
     }
 
     fn fail_transaction(&mut self, why: ClientError, out: &mut Vec<u8>) -> bool {
-        self.roll_back(Failed::Untold(why), out)
+        self.roll_back(if self.must_roll_back { Failed::Told } else { Failed::Untold(why) }, out)
     }
 
     fn lose(&mut self, client: &mut Client, has_more: bool, out: &mut Vec<u8>) -> Loss {

@@ -449,9 +449,9 @@ impl<P: Protocol> Session<P> {
         let query_too_long = kicks.has(Kick::QueryTooLong).then_some(rules.query_timeout).flatten();
         let transaction_too_long = kicks.has(Kick::TransactionTooLong).then_some(rules.transaction_max).flatten();
         if let Some(limit) = transaction_too_long {
-            self.too_long(ClientError::TransactionTooLong { limit }, limit)?;
+            self.too_long(ClientError::TransactionTooLong { limit })?;
         } else if let Some(limit) = query_too_long {
-            self.too_long(ClientError::QueryTooLong { limit }, limit)?;
+            self.too_long(ClientError::QueryTooLong { limit })?;
         }
         if kicks.has(Kick::Linger)
             && matches!(&self.holding, Holding::Lease(lease) if lease.connection.machine.status() == Status::Idle)
@@ -476,7 +476,7 @@ impl<P: Protocol> Session<P> {
 
     /// The client's transaction or query has gone on for too long: it is told to stop. If it is still there a while later,
     /// because nothing of it could be stopped or its client leaves it as it is, the session ends.
-    fn too_long(&mut self, why: ClientError, limit: Duration) -> Result<(), End> {
+    fn too_long(&mut self, why: ClientError) -> Result<(), End> {
         let is_transaction = matches!(why, ClientError::TransactionTooLong { .. });
         let handle = &self.watch.handle;
         let number = if is_transaction { handle.transaction() } else { handle.query() };
@@ -484,10 +484,8 @@ impl<P: Protocol> Session<P> {
         let now = Instant::now();
         match overdue.filter(|overdue| overdue.number == number) {
             None => {
-                let (is_counted, patience) = self.stop(&why, limit);
-                // The worker's next word comes as much later, or a little less: it took a while to hear this one.
-                let until = now + patience.saturating_sub(LOOK_INTERVAL);
-                let overdue = Some(Overdue { number, until, is_counted });
+                let is_counted = self.stop(&why);
+                let overdue = Some(Overdue { number, until: until(now, OVERTIME), is_counted });
                 if is_transaction {
                     self.overdue.1 = overdue;
                 } else {
@@ -501,27 +499,42 @@ impl<P: Protocol> Session<P> {
         }
     }
 
-    /// Stops what is over its time, if that can be done; whether it is counted then, and how long it may go on.
-    fn stop(&mut self, why: &ClientError, limit: Duration) -> (bool, Duration) {
-        let Holding::Lease(lease) = &mut self.holding else { return (false, OVERTIME) };
-        let ServerConn { machine, pending, .. } = &mut *lease.connection;
-        if machine.status() == Status::Owing {
-            if !machine.has_sent_nothing() && self.cancelling.is_none() && machine.cancel(false).is_some() {
-                tracing::info!(%why, "cancelled");
-                self.tally.told(why);
-                machine.explain_cancel(why.clone());
-                self.cancel(Vec::new());
-                return (true, OVERTIME);
-            }
-        } else if matches!(why, ClientError::TransactionTooLong { .. })
-            && machine.fail_transaction(why.clone(), pending)
-        {
-            tracing::info!(%why, "rolled back");
-            self.tally.told(why);
-            // Of the transaction nothing is left, so that its client may have as long again to ask for something.
-            return (true, limit.max(OVERTIME));
+    /// Cancels what is under way and over its time, if that can be done; whether it was, and is counted.
+    fn stop(&mut self, why: &ClientError) -> bool {
+        let Holding::Lease(lease) = &mut self.holding else { return false };
+        let machine = &mut lease.connection.machine;
+        let is_under_way = machine.status() == Status::Owing && !machine.has_sent_nothing();
+        if !is_under_way || self.cancelling.is_some() || machine.cancel(false).is_none() {
+            return false;
         }
-        (false, OVERTIME)
+        tracing::info!(%why, "cancelled");
+        self.tally.told(why);
+        machine.explain_cancel(why.clone());
+        self.cancel(Vec::new());
+        true
+    }
+
+    /// Rolls a transaction back that was too long, once nothing of it is under way: at once if its client was idle; behind a
+    /// statement that has ended before the cancel met it.
+    fn roll_back_overdue(&mut self) -> bool {
+        let Some(limit) = self.rules.transaction_max else { return false };
+        let number = self.watch.handle.transaction();
+        let (Some(overdue), None, Holding::Lease(lease)) = (&mut self.overdue.1, &self.cancelling, &mut self.holding)
+        else {
+            return false;
+        };
+        let why = ClientError::TransactionTooLong { limit };
+        let ServerConn { machine, pending, .. } = &mut *lease.connection;
+        if overdue.number != number || !machine.fail_transaction(why.clone(), pending) {
+            return false;
+        }
+        tracing::info!(%why, "rolled back");
+        if !std::mem::replace(&mut overdue.is_counted, true) {
+            self.tally.told(&why);
+        }
+        // Of the transaction nothing is left, so that its client may have as long again to ask for something.
+        overdue.until = until(Instant::now(), limit.max(OVERTIME));
+        true
     }
 
     /// What should have stopped is still there.
@@ -624,6 +637,11 @@ impl<P: Protocol> Session<P> {
         tokio::join!(giving_back, farewell);
         None
     }
+}
+
+/// When somebody's patience ends. The worker's next word comes as much later, or a little less: it took a while to hear this one.
+fn until(now: Instant, patience: Duration) -> Instant {
+    now + patience.saturating_sub(LOOK_INTERVAL)
 }
 
 #[cfg(test)]

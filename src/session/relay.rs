@@ -186,7 +186,7 @@ impl<P: Protocol> Session<P> {
 
     /// Gives the connection back once it is clean and the client need not keep it.
     fn give_back(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
-        if self.refuse_cancelled() {
+        if self.refuse_cancelled() || self.roll_back_overdue() {
             return Ok(true);
         }
         let Holding::Lease(lease) = &mut self.holding else { return Ok(false) };

@@ -438,6 +438,32 @@ async fn a_client_is_told_of_a_rollback_behind_its_back_and_goes_on() {
     .await;
 }
 
+/// A statement that ends before the cancel meets it has no error to tell: the transaction is rolled back behind it.
+#[tokio::test(start_paused = true)]
+async fn a_transaction_that_a_cancel_has_missed_is_rolled_back() {
+    run(async {
+        let mut f = Fixture::new(TRANSACTION_MAX);
+        let (mut client, session) = f.client();
+        client.send(&[(b'Q', b"BEGIN; SELECT pg_sleep(2)\0")]).await;
+        let mut database = f.database(b"secret").await;
+        database.expect("Q").await;
+        // The cancel is sent when the transaction has lasted for a second.
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        database.send(&[(b'C', b"BEGIN\0"), (b'C', b"SELECT 1\0"), (b'Z', b"T")]).await;
+        client.expect("CCZ").await;
+        database.expect("Q").await;
+        database.send(&[(b'C', b"ROLLBACK\0"), (b'C', b"BEGIN\0"), (b'E', ERROR), (b'Z', b"E")]).await;
+        client.send(&[(b'Q', b"COMMIT\0")]).await;
+        database.expect("Q").await;
+        database.send(&[(b'C', b"ROLLBACK\0"), (b'Z', b"I")]).await;
+        client.expect("CZ").await;
+        client.send(&bare("X")).await;
+        assert_eq!(within(session).await.unwrap(), End::Goodbye);
+        assert_eq!(f.figures(), IDLE);
+    })
+    .await;
+}
+
 /// What is over in time is over: the next transaction has a time of its own.
 #[tokio::test(start_paused = true)]
 async fn a_cancelled_query_is_told_and_its_session_goes_on() {

@@ -573,17 +573,21 @@ fn a_transaction_that_was_open_for_too_long() {
         }
     }
     // One that was cancelled, which leaves the transaction open.
-    begin(&mut bench);
-    bench.says(&says(command::QUERY, b"SELECT SLEEP(600)"));
-    bench.server.explain_cancel(why());
-    bench.hears(&packets(1, &[err(1317)]));
-    let mut sent = Vec::new();
-    assert!(bench.server.probe(&mut sent));
-    rolled_back(&mut bench, &sent);
-    assert_eq!(refused_with(&mut bench, command::QUERY, b"SELECT 1"), "1213");
-    assert_eq!(texts_of(&mut bench, &says(command::QUERY, b"ROLLBACK")), ["ROLLBACK"]);
-    bench.hears(&packets(1, &[ok(mark::OK, AUTO)]));
-    assert_eq!(bench.server.status(), Status::Idle);
+    for is_probed in [true, false] {
+        begin(&mut bench);
+        bench.says(&says(command::QUERY, b"SELECT SLEEP(600)"));
+        bench.server.explain_cancel(why());
+        bench.hears(&packets(1, &[err(1317)]));
+        let mut sent = Vec::new();
+        let server = &mut bench.server;
+        assert!(if is_probed { server.probe(&mut sent) } else { server.fail_transaction(why(), &mut sent) });
+        rolled_back(&mut bench, &sent);
+        // It has been told.
+        assert_eq!(refused_with(&mut bench, command::QUERY, b"SELECT 1"), "1213");
+        assert_eq!(texts_of(&mut bench, &says(command::QUERY, b"ROLLBACK")), ["ROLLBACK"]);
+        bench.hears(&packets(1, &[ok(mark::OK, AUTO)]));
+        assert_eq!(bench.server.status(), Status::Idle);
+    }
 }
 
 /// Scenario 98: the server closes behind the answer, and what is not said is that the session goes on.

@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
-use std::sync::{Arc, LazyLock, Mutex};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -17,6 +17,8 @@ use sluicegate::demo::servers::{APP, APP_PASSWORD, MONITOR, MONITOR_PASSWORD};
 const PATIENCE: Duration = Duration::from_secs(20);
 /// The last lines of the log are what a failure is explained with.
 const LOG_LINES_MAX: usize = 2_000;
+/// Of them, so many are shown with every failure.
+const LOG_LINES_SHOWN: usize = 100;
 
 /// A running proxy; killed when dropped. It must not outlive the thread that started it (see [`start`]).
 pub struct ProxyHandle {
@@ -200,11 +202,19 @@ pub fn keeps_secrets(what: &str, text: &str) {
 impl Drop for ProxyHandle {
     fn drop(&mut self) {
         let metrics = metrics(self.admin);
+        let ended = self.child.try_wait();
         let _ = self.child.kill();
         let _ = self.child.wait();
         // All of the log is there then.
         let _ = self.log_end.recv_timeout(PATIENCE);
-        if !thread::panicking() {
+        if thread::panicking() {
+            if let Ok(Some(status)) = ended {
+                println!("the proxy had ended by itself: {status}");
+            }
+            let lines = self.log.lock().unwrap_or_else(PoisonError::into_inner);
+            println!("the last lines of the proxy's log:");
+            lines.iter().skip(lines.len().saturating_sub(LOG_LINES_SHOWN)).for_each(|line| println!("{line}"));
+        } else {
             let leaked = self.leaked.lock().unwrap().take();
             keeps_secrets("the proxy's log", &leaked.unwrap_or_default());
             keeps_secrets("the metrics", &metrics.unwrap_or_default());

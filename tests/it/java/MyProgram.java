@@ -13,6 +13,9 @@ import java.time.LocalDateTime;
 import java.util.ArrayList;
 import java.util.HexFormat;
 import java.util.List;
+import java.util.concurrent.ScheduledExecutorService;
+import java.util.concurrent.ScheduledFuture;
+import java.util.concurrent.TimeUnit;
 
 class MyProgram extends Program {
     static boolean byTimeout;
@@ -110,6 +113,12 @@ class MyProgram extends Program {
             return true;
         }
         return false;
+    }
+
+    // Once: it goes to the server whatever the statement does.
+    @Override
+    ScheduledFuture<?> cancelling(ScheduledExecutorService other, Runnable cancel) {
+        return other.schedule(cancel, BEFORE_CANCEL_MS, TimeUnit.MILLISECONDS);
     }
 
     @Override

@@ -45,6 +45,7 @@ class Program {
     // Attempts to cancel: the protocol does not say when a query has begun, so a request may come before it does.
     static final int CANCELS = 5;
     static final int BEFORE_CANCEL_MS = 150;
+    static final int PATIENCE_S = 60;
 
     static String url;
     static String user;
@@ -248,10 +249,13 @@ class Program {
         boolean told = false;
         ScheduledExecutorService other = Executors.newSingleThreadScheduledExecutor();
         try (Statement statement = connection.createStatement()) {
-            ScheduledFuture<?> cancel = other.schedule(() -> {
-                statement.cancel();
-                return null;
-            }, BEFORE_CANCEL_MS, TimeUnit.MILLISECONDS);
+            ScheduledFuture<?> cancel = cancelling(other, () -> {
+                try {
+                    statement.cancel();
+                } catch (SQLException error) {
+                    throw new IllegalStateException(error);
+                }
+            });
             try {
                 statement.execute(sql);
             } catch (SQLException error) {
@@ -260,12 +264,24 @@ class Program {
                 }
                 told = true;
             }
+            cancel.cancel(false);
             // A request still under way would hit what comes next.
-            cancel.get();
+            other.shutdown();
+            if (!other.awaitTermination(PATIENCE_S, TimeUnit.SECONDS)) {
+                throw new IllegalStateException("a cancel has not ended");
+            }
+            if (!cancel.isCancelled()) {
+                cancel.get();
+            }
         } finally {
             other.shutdown();
         }
         return told;
+    }
+
+    // Again and again: pgjdbc sends none while it only has the statement described, which may wait for its turn as well.
+    ScheduledFuture<?> cancelling(ScheduledExecutorService other, Runnable cancel) {
+        return other.scheduleWithFixedDelay(cancel, BEFORE_CANCEL_MS, BEFORE_CANCEL_MS, TimeUnit.MILLISECONDS);
     }
 
     boolean isCancel(SQLException error) {
