@@ -397,7 +397,11 @@ impl ServerSide for Server {
     }
 
     fn fail_transaction(&mut self, why: ClientError, out: &mut Vec<u8>) -> bool {
-        self.roll_back(if self.must_roll_back { Failed::Told } else { Failed::Untold(why) }, out)
+        if self.must_roll_back {
+            return self.roll_back(Failed::Told, out);
+        }
+        // Whether there is one is asked first; one of XA can't be rolled back like that.
+        !self.in_doubt && !self.is_xa && self.roll_back(Failed::Untold(why), out)
     }
 
     fn lose(&mut self, client: &mut Client, has_more: bool, out: &mut Vec<u8>) -> Loss {

@@ -630,7 +630,8 @@ pub trait ServerSide {
     fn explain_cancel(&mut self, why: ClientError);
 
     /// Ends the open transaction of a client that has nothing under way, and leaves the client in a failed one: its next
-    /// request gets these words, then it is as behind any error. Does nothing (false) unless that can be done now.
+    /// request gets these words, unless it had them in place of a cancel's; then it is as behind any error. Does nothing (false)
+    /// unless that can be done now.
     fn fail_transaction(&mut self, why: ClientError, out: &mut Vec<u8>) -> bool;
 
     /// The connection is gone, and its client, which is not pinned, has something under way. Says to the client what became of that,

@@ -257,14 +257,17 @@ impl<P: Protocol> Session<P> {
         if self.cancel_due.is_empty() || !is_at_rest || !self.client.pins().is_empty() {
             return false;
         }
+        let must_reset = self.pools.resets_always() || self.client.leaves().need_reset();
         if let Holding::Lease(lease) = std::mem::replace(&mut self.holding, Holding::Nothing) {
-            lease.release();
+            // Its client is answered at once, and does not wait for a reset.
+            if must_reset { lease.discard() } else { lease.release() }
         }
+        self.client.let_go();
         self.refuse(&ClientError::Cancelled);
         true
     }
 
-    fn send_cancel(&mut self, askers: Vec<Asker>) {
+    pub(super) fn send_cancel(&mut self, askers: Vec<Asker>) {
         let Holding::Lease(lease) = &self.holding else { return };
         let Some(canceller) = lease.connection.machine.cancel(self.pools.dial().way().has_tls()) else { return };
         let (ended, outcome) = oneshot::channel();

@@ -142,6 +142,8 @@ struct Overdue {
     until: Instant,
     /// The client has been told, or will be by the database's error: it is counted.
     is_counted: bool,
+    /// A transaction that was rolled back, as far as the database does that: once.
+    is_rolled_back: bool,
 }
 
 /// Why a session ended.
@@ -485,7 +487,7 @@ impl<P: Protocol> Session<P> {
         match overdue.filter(|overdue| overdue.number == number) {
             None => {
                 let is_counted = self.stop(&why);
-                let overdue = Some(Overdue { number, until: until(now, OVERTIME), is_counted });
+                let overdue = Some(Overdue { number, until: until(now, OVERTIME), is_counted, is_rolled_back: false });
                 if is_transaction {
                     self.overdue.1 = overdue;
                 } else {
@@ -525,9 +527,10 @@ impl<P: Protocol> Session<P> {
         };
         let why = ClientError::TransactionTooLong { limit };
         let ServerConn { machine, pending, .. } = &mut *lease.connection;
-        if overdue.number != number || !machine.fail_transaction(why.clone(), pending) {
+        if overdue.is_rolled_back || overdue.number != number || !machine.fail_transaction(why.clone(), pending) {
             return false;
         }
+        overdue.is_rolled_back = true;
         tracing::info!(%why, "rolled back");
         if !std::mem::replace(&mut overdue.is_counted, true) {
             self.tally.told(&why);

@@ -191,11 +191,15 @@ impl<P: Protocol> Session<P> {
         }
         let Holding::Lease(lease) = &mut self.holding else { return Ok(false) };
         let connection = &mut lease.connection;
+        let status = connection.machine.status();
+        if status == Status::Idle {
+            // What is sent next begins another one.
+            self.watch.handle.note_transaction_end();
+        }
         if self.look_again && !connection.machine.is_holding() && !self.resetting {
             // The connection was got for what is in the tail.
             return Ok(false);
         }
-        let status = connection.machine.status();
         if status == Status::Ended {
             return self.server_lost().map(|()| true);
         }
@@ -231,7 +235,6 @@ impl<P: Protocol> Session<P> {
         if status != Status::Idle {
             return Ok(false);
         }
-        self.watch.handle.note_transaction_end();
         if self.cancelling.is_some() {
             // It could still hit whoever is next.
             return Ok(false);
@@ -360,6 +363,11 @@ impl<P: Protocol> Session<P> {
             machine.flush(pending);
         }
         let was_full = scratch.out.is_full();
+        if !self.cancel_due.is_empty() && machine.status() == Status::Owing && !machine.has_sent_nothing() {
+            // What a pinned client asks for can't be refused: it is cancelled once it is sent.
+            let askers = std::mem::take(&mut self.cancel_due);
+            self.send_cancel(askers);
+        }
         self.begin_errand();
         self.keep(input.get(taken..).unwrap_or_default());
         self.look_again |= was_full && !self.tail.is_empty();

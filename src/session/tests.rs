@@ -464,6 +464,64 @@ async fn a_transaction_that_a_cancel_has_missed_is_rolled_back() {
     .await;
 }
 
+/// One that the database does not let go of is not rolled back again and again: its session ends.
+#[tokio::test(start_paused = true)]
+async fn a_transaction_that_can_not_be_rolled_back_ends_in_time() {
+    run(async {
+        let mut f = Fixture::new(TRANSACTION_MAX);
+        let (mut client, session) = f.client();
+        client.send(&[(b'Q', b"BEGIN\0")]).await;
+        let mut database = f.database(b"secret").await;
+        database.expect("Q").await;
+        let began = Instant::now();
+        database.send(&[(b'C', b"BEGIN\0"), (b'Z', b"T")]).await;
+        client.expect("CZ").await;
+        database.expect("Q").await;
+        database.send(&[(b'E', ERROR), (b'Z', b"T")]).await;
+        let [severity, code, _] = client.last_error().await;
+        assert_eq!((severity.as_str(), code.as_str()), ("FATAL", "57014"));
+        assert!(began.elapsed() <= AT_MOST, "{:?}", began.elapsed());
+        assert_eq!(within(session).await.unwrap(), End::Told);
+        while let Some((kind, _)) = database.next().await {
+            assert_ne!(kind, b'Q', "once is enough");
+        }
+        f.nothing_is_left(database).await;
+    })
+    .await;
+}
+
+/// The time that the proxy's own words take ahead of a transaction is none of its own.
+#[tokio::test(start_paused = true)]
+async fn a_transaction_behind_words_that_took_long_is_not_too_long() {
+    run(async {
+        let mut f = Fixture::new(TRANSACTION_MAX);
+        let (mut one, first) = f.client();
+        one.send(&[(b'Q', b"SET work_mem = '1MB'\0")]).await;
+        let mut database = f.database(b"secret").await;
+        database.expect("Q").await;
+        database.send(&[(b'C', b"SET\0"), (b'Z', b"I")]).await;
+        one.expect("CZ").await;
+        let (mut other, second) = f.client();
+        other.send(&[(b'Q', b"BEGIN\0")]).await;
+        // Away with the other client's setting: that takes its time.
+        database.expect("PBES").await;
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        database.send(&[(b'1', b""), (b'2', b""), (b'C', b"RESET\0"), (b'Z', b"I")]).await;
+        database.expect("Q").await;
+        database.send(&[(b'C', b"BEGIN\0"), (b'Z', b"T")]).await;
+        other.expect("CZ").await;
+        other.send(&[(b'Q', b"COMMIT\0")]).await;
+        database.expect("Q").await;
+        database.send(&[(b'C', b"COMMIT\0"), (b'Z', b"I")]).await;
+        other.expect("CZ").await;
+        for (client, session) in [(&mut one, first), (&mut other, second)] {
+            client.send(&bare("X")).await;
+            assert_eq!(within(session).await.unwrap(), End::Goodbye);
+        }
+    })
+    .await;
+}
+
 /// What is over in time is over: the next transaction has a time of its own.
 #[tokio::test(start_paused = true)]
 async fn a_cancelled_query_is_told_and_its_session_goes_on() {

@@ -492,3 +492,33 @@ fn routines_in_other_character_sets() {
         }
     });
 }
+
+/// MySQL finds variables by names with accents.
+#[test]
+fn variables_with_accents() {
+    both_sides("my_accents", 3, &["CREATE TABLE t (i INT AUTO_INCREMENT PRIMARY KEY)"], |sides| {
+        if sides.server.flavour() == Flavour::MariaDb {
+            let error = sides.server.root().error("SELECT @@läst_insert_id");
+            assert_eq!(error.code, 1193, "it does as well");
+            return;
+        }
+        let (mut one, mut other) = (client(sides), client(sides));
+        one.query("INSERT INTO t VALUES (NULL), (NULL)");
+        for name in ["läst_insert_id", "identìty", "`ìdentity`"] {
+            assert_eq!(other.value(&format!("SELECT @@{name}")), "0", "{name}");
+        }
+        assert_eq!(one.value("SELECT @@läst_insert_id"), "1");
+        one.query("SET áutocommit = 0");
+        one.query("SET làst_insert_id = 9");
+        one.query("COMMIT");
+        assert_eq!(
+            one.query("SELECT @@autocommit, LAST_INSERT_ID()")[0],
+            ["0", "9"].map(|value| Some(value.to_owned()))
+        );
+        drop(one);
+        assert_eq!(
+            other.query("SELECT @@autocommit, LAST_INSERT_ID()")[0],
+            ["1", "0"].map(|value| Some(value.to_owned()))
+        );
+    });
+}

@@ -356,9 +356,9 @@ impl Server {
                     }
                 }
                 client.as_deref_mut().into_iter().for_each(Client::has_last_values);
-                if hides_last_value || written.inserts && !DRAWN_BY_NONE.contains(&error.code.as_str()) {
+                if hides_last_value || written.inserts && error.code != PARSE_ERROR {
                     // What a procedure has done before it failed is done, and so are the first of several statements. Rows are not, nor
-                    // one behind which a trigger fails, but have drawn their numbers.
+                    // one behind which a trigger fails, in whatever way, but have drawn their numbers.
                     self.hides_insert_id(client.as_deref_mut());
                 }
                 if let (Some(hold), Some(client)) = (hold, client.as_deref_mut()) {
@@ -409,8 +409,6 @@ fn is_lost_with(effect: &Effect, error: &ServerError) -> bool {
 
 /// Nothing of it was done: ER_PARSE_ERROR.
 pub(super) const PARSE_ERROR: &str = "1064";
-/// Before there is any row: that, ER_BAD_FIELD_ERROR, ER_NO_SUCH_TABLE.
-const DRAWN_BY_NONE: [&str; 3] = [PARSE_ERROR, "1054", "1146"];
 /// ER_MUST_CHANGE_PASSWORD
 const PASSWORD_EXPIRED: &str = "1820";
 /// The database was told to stop: ER_QUERY_INTERRUPTED.

@@ -590,6 +590,31 @@ fn a_transaction_that_was_open_for_too_long() {
     }
 }
 
+/// A client that commits by itself has no transaction that could fail: what a statement that was cancelled has left is asked first.
+#[test]
+fn what_is_not_known_to_be_a_transaction_is_not_failed() {
+    let why = || ClientError::TransactionTooLong { limit: std::time::Duration::from_secs(60) };
+    let mut bench = Bench::new(MODERN, usize::MAX);
+    bench.says(&says(command::QUERY, b"INSERT INTO t VALUES (1)"));
+    bench.server.explain_cancel(why());
+    bench.hears(&packets(1, &[err(1317)]));
+    let mut sent = Vec::new();
+    assert!(!bench.server.fail_transaction(why(), &mut sent));
+    assert!(bench.server.probe(&mut sent));
+    assert_eq!(sent, says(command::PING, b""));
+    bench.hears(&packets(1, &[ok(mark::OK, AUTO)]));
+    assert_eq!(bench.server.status(), Status::Idle);
+    // One of XA ends by its own words alone.
+    bench.says(&says(command::QUERY, b"XA START 'x'"));
+    bench.hears(&packets(1, &[ok(mark::OK, AUTO | status::IN_TRANSACTION)]));
+    sent.clear();
+    while bench.server.verify(&bench.client, &mut sent) || bench.server.probe(&mut sent) {
+        bench.hears(&packets(1, &[ok(mark::OK, AUTO | status::IN_TRANSACTION)]));
+        sent.clear();
+    }
+    assert!(!bench.server.fail_transaction(why(), &mut sent));
+}
+
 /// Scenario 98: the server closes behind the answer, and what is not said is that the session goes on.
 #[test]
 fn a_client_that_commits_and_leaves() {

@@ -299,7 +299,8 @@ impl Scan {
         if word == Word::System {
             now.names_setting = true;
         } else if now.names_setting && matches!(token.kind, Kind::Word | Kind::Quoted) {
-            self.found.intent.asks_sequence |= is_last_value(unquoted(token.bytes));
+            // MySQL has no accents in names of variables: `@@läst_insert_id`.
+            self.found.intent.asks_sequence |= !token.bytes.is_ascii() || is_last_value(unquoted(token.bytes));
         } else if word != Word::Dot {
             now.names_setting = false;
         }
@@ -460,8 +461,11 @@ impl Scan {
             b"last_insert_id" | b"identity" | b"insert_id" => self.found.intent.draws_sequence = true,
             _ => {}
         }
+        // It may be any of them with accents.
+        self.found.may_end_transaction |= !name.is_ascii();
         // Roles are no variables, and no reset is known to bring back those of the login.
-        let is_lasting = is_lasting || matches!(name.as_slice(), b"server_id" | b"skip_replication" | b"role");
+        let is_lasting =
+            is_lasting || !name.is_ascii() || matches!(name.as_slice(), b"server_id" | b"skip_replication" | b"role");
         self.pin(if is_lasting { PinReason::ServerProcess } else { PinReason::Setting });
     }
 
@@ -527,14 +531,14 @@ impl Scan {
             [Word::Drop, ..] => intent.may_end.add(PinReason::TemporaryObject),
             [Word::Create, Word::Temporary, ..] | [Word::Create, Word::Or, Word::Replace, Word::Temporary, ..] => {
                 intent.draws_sequence = true;
-                if has(Word::Select) {
+                if now.is_computed {
                     self.found.written = Written::ANY;
                 }
                 self.pin(PinReason::TemporaryObject);
             }
             [Word::Create, ..] if now.routine.is_some() => {}
             // Of a table, with its rows.
-            [Word::Create, ..] if has(Word::Select) => {
+            [Word::Create, ..] if now.is_computed => {
                 intent.draws_sequence = true;
                 self.found.written = Written::ANY;
             }

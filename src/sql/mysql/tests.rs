@@ -432,6 +432,7 @@ fn last_values() {
         "SELECT last_insert_id /* x */ ( )",
         "SELECT ROW_COUNT(), FOUND_ROWS()",
         "SELECT @@identity",
+        "SELECT @@identìty",
         "SELECT @@session.last_insert_id",
         "SELECT @@`warning_count`",
         "SELECT @@local . error_count",

@@ -80,6 +80,11 @@ impl Written {
     /// What a column of whole numbers makes of a text: it looks at its beginning alone.
     pub fn put_text(&mut self, text: &[u8]) {
         let text = text.get(run(text, 0, is_space)..).unwrap_or_default();
+        if let Some(0x80..=0xBF | 0xCA | 0xFF) = text.first() {
+            // A blank in one of the character sets of single bytes (latin1, koi8r, macroman, cp850); no letter begins so in UTF-8, or few.
+            self.put_any();
+            return;
+        }
         let text = text.strip_prefix(b"+").unwrap_or(text);
         let digits = |from: usize| run(text, from, |byte| byte.is_ascii_digit());
         let whole = digits(0);
@@ -218,7 +223,7 @@ mod tests {
             ("insert t value (+500, -7, NULL, DEFAULT, NOW(), current_timestamp)", &[500, 7]),
             ("INSERT INTO t VALUES (10.4, 1e3, .5)", &[10, 11, 1000, 1001, 0, 1]),
             (
-                "INSERT INTO t VALUES ('12 apples', ' +13', '14.6', '2e1x', '', 'x15', '-3', '5e')",
+                "INSERT INTO t VALUES ('12 apples', ' +13', '14.6', '2e1x', '', 'x15', 'é15', '-3', '5e')",
                 &[12, 13, 14, 15, 20, 21, 5],
             ),
             ("INSERT INTO t VALUES (TRUE, FALSE, (3))", &[1, 3]),
@@ -256,6 +261,8 @@ mod tests {
             "INSERT INTO t VALUES (now)",
             "CREATE TABLE u (a INT AUTO_INCREMENT PRIMARY KEY) SELECT 5 AS a",
             "CREATE TEMPORARY TABLE u SELECT 5 AS a",
+            "CREATE TABLE u (a INT AUTO_INCREMENT PRIMARY KEY) TABLE t",
+            "CREATE TEMPORARY TABLE u (a INT AUTO_INCREMENT PRIMARY KEY) VALUES ROW(5)",
             "INSERT INTO t VALUES (@a)",
             "INSERT INTO t VALUES (@@server_id)",
             "INSERT INTO t (a, b) VALUES (5, a)",
@@ -267,6 +274,11 @@ mod tests {
             "CALL p(5)",
         ] {
             assert!((0..1000).all(|number| written(text).may_have(number)), "{text}");
+        }
+        for blank in [0x85, 0x9A, 0xA0, 0xCA, 0xFF] {
+            let mut written = Written::default();
+            written.put_text(&[b' ', blank, b'5']);
+            assert!(written.may_have(5), "{blank}");
         }
         // An administrator's ids, and what the server tells of negative ones.
         assert!(Written::default().may_have(1 << 44) && Written::default().may_have(u64::MAX));
