@@ -9,7 +9,7 @@ use sluicegate::demo::servers::{APP, APP_PASSWORD, Feature, Installation, MONITO
 use crate::harness::gate::{Gate, cancel, cancel_request};
 use crate::harness::proxy::{ProxyHandle, config, set, start};
 use crate::harness::wire::{Frame, Login, PATIENCE, Wire, authenticate, message, query, read_frame};
-use crate::harness::{each_with, server};
+use crate::harness::{each_with, server, until_running};
 
 const LOGIN: fn() -> Login = || Login::app().database("app");
 
@@ -73,6 +73,8 @@ fn a_header_from_anybody_else_is_a_protocol_error() {
 #[test]
 fn pg_112_a_balancer_that_looks_in() {
     let text = set(&config(server(Feature::Any).address(), 4), "endpoint", "proxy_protocol_from", "[\"127.0.0.1\"]");
+    // Nothing else is to be said of the target.
+    let text = set(&text, "target_group.health", "timeout", "\"20s\"");
     let proxy = start(&set(&text, "endpoint", "max_clients", "4"));
     proxy.logs("the target is up");
     let lines = proxy.log().lines().count();
@@ -169,8 +171,8 @@ fn who_may_not_connect_cancels_nothing() {
     let gate = Gate::before(server(Feature::Any).address());
     let proxy = start(&set(&config(gate.address, 4), "endpoint", "allow_from", "[\"127.0.0.1\"]"));
     let mut victim = Wire::connect(proxy.address, &LOGIN()).unwrap();
-    victim.send(&query("SELECT pg_sleep(600)"));
-    proxy.until_metric("sluicegate_database_connections_currently_borrowed", 1);
+    victim.send(&query("SELECT 'who may', pg_sleep(600)"));
+    until_running(server(Feature::Any), "app", "SELECT ''who may''%", 1);
     for _ in 0..20 {
         from([127, 0, 0, 2], proxy.address, &cancel_request(&key(&victim)));
     }
@@ -187,8 +189,8 @@ fn keys_can_not_be_tried_without_end() {
         let proxy = start(&set(&text, "log", "level", "\"debug\""));
         let mut victim = Wire::connect(proxy.address, &LOGIN()).unwrap();
         let other = full.then(|| Wire::connect(proxy.address, &LOGIN()).unwrap());
-        victim.send(&query("SELECT pg_sleep(600)"));
-        proxy.until_metric("sluicegate_database_connections_currently_borrowed", 1);
+        victim.send(&query("SELECT 'keys', pg_sleep(600)"));
+        until_running(server(Feature::Any), "app", "SELECT ''keys''%", 1);
         cancel(proxy.address, &key(&victim));
         assert_eq!(code(&victim.until_ready(1)), "57014", "{full}");
         let mut wrong = key(&victim);

@@ -29,7 +29,9 @@ fn two_users(server: &PostgresServer) -> String {
     );
     server.run_sql("postgres", &role).unwrap();
     let few = format!("[[user]]\nname = \"{FEW}\"\nauth = [\"md5\"]\npassword = {{ value = \"{FEW_PASSWORD}\" }}\n");
-    set(&config(server.address(), CONNECTIONS as u32 + 2), "user", "auth", "[\"md5\"]") + &few
+    let text = set(&config(server.address(), CONNECTIONS as u32 + 2), "user", "auth", "[\"md5\"]");
+    // They stand in line for a while.
+    set(&text, "target_group.pool", "connection_borrow_timeout", "\"120s\"") + &few
 }
 
 /// Clients of both users, each with a number.

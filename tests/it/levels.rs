@@ -65,7 +65,7 @@ fn levels_return_to_nothing_however_a_client_goes() {
         ("without a Flush", batch([parse("", "SELECT 1")]), vec![borrowed]),
         ("pinned", temp(), vec![pinned, borrowed, ("clients_pinned", 1.0)]),
         ("pinned in a transaction", batch([query("BEGIN"), temp()]), vec![pinned, in_transaction]),
-        ("busy", query("SELECT pg_sleep(0.2)"), vec![borrowed]),
+        ("busy", query("SELECT pg_sleep(1)"), vec![borrowed]),
         ("busy in a transaction", batch([query("BEGIN"), query("SELECT pg_sleep(0.2)")]), vec![borrowed]),
         ("in COPY", query("COPY t FROM STDIN"), vec![borrowed]),
         ("does not read", query("SELECT repeat('x', 1000) FROM generate_series(1, 30000)"), vec![borrowed]),

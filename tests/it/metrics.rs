@@ -263,8 +263,8 @@ fn waiting(proxy: &ProxyHandle, database: &str) {
     );
     third.send(&query("SELECT 1"));
     let waiting = [("clients_waiting", 1.0), ("database_connections_currently_in_transaction", 2.0)];
-    let began = Instant::now();
     let during = eventually(proxy, &waiting);
+    let began = Instant::now();
     // While it asks for the next the one that is in a transaction stays there.
     one.query("SELECT 1");
     assert_eq!(Metrics::read(proxy).wrong(&waiting), [""; 0]);

@@ -7,7 +7,7 @@ use crate::harness::mysql::beside::{Sides, Statement, Talk, app, both_sides, eac
 use crate::harness::mysql::wire::{COM_PING, COM_STMT_EXECUTE, MyLogin, MyWire, capability};
 use crate::harness::mysql::{Flavour, MyServer, Options, database};
 use crate::harness::programs::{provisioned, python_file, run};
-use crate::harness::proxy::start;
+use crate::harness::proxy::{set, start};
 use rustix::process::Signal;
 use sluicegate::demo::servers::{APP, APP_PASSWORD};
 use sluicegate::mysql::attributes::block;
@@ -282,7 +282,8 @@ fn my_010_greeted_before_the_server_was_seen() {
         let mut server = MyServer::start(flavour, Options::default());
         let name = database(&server, "my_010_early", &["CREATE TABLE t (i int)"]);
         server.stop(Signal::TERM);
-        let proxy = start(&my_config(&server, 4));
+        // The server takes its time to come.
+        let proxy = start(&set(&my_config(&server, 4), "endpoint", "login_timeout", "\"60s\""));
         let mut early = MyWire::open(proxy.address).unwrap();
         assert_ne!(early.greeting().capabilities & capability::QUERY_ATTRIBUTES, 0);
         server.resume();

@@ -215,7 +215,7 @@ fn a_proxy_that_dies() {
             open.query("BEGIN");
             open.query("INSERT INTO lost VALUES ('in a transaction')");
             open.query("UPDATE counters SET n = -1 WHERE id = 0");
-            locked.query("DO GET_LOCK('mine', 0)");
+            assert_eq!(locked.value(&format!("SELECT GET_LOCK('{name}', 0)")), "1");
             tables.query("LOCK TABLES much WRITE");
             running.send(&query("INSERT INTO lost SELECT SLEEP(0.2) FROM counters"));
             until_running(server, "INSERT INTO lost SELECT SLEEP");
@@ -234,7 +234,7 @@ fn a_proxy_that_dies() {
             );
             let mut root = server.root();
             root.query(&format!("USE {name}"));
-            assert_eq!(root.value("SELECT IS_FREE_LOCK('mine')"), "1");
+            assert_eq!(root.value(&format!("SELECT IS_FREE_LOCK('{name}')")), "1");
             // None of these waits for anybody.
             root.query("SET lock_wait_timeout = 1, innodb_lock_wait_timeout = 1");
             root.query("UPDATE counters SET n = 0");

@@ -128,7 +128,7 @@ fn my_056_lost_in_the_middle_of_a_result() {
         for kill in ["KILL", "KILL QUERY"] {
             let mut one = client(proxy, name);
             one.send(&[b"\x03", sql.as_bytes()].concat());
-            let number = running(server, name, "SLEEP(600)");
+            let number = running(server, name, "SLEEP(600)%' AND state LIKE 'User sleep");
             server.root().query(&format!("{kill} {number}"));
             one.begin_reply();
             let last = loop {
@@ -335,7 +335,7 @@ fn my_106_idle_transactions_and_idle_clients() {
         ("target_group.pool", "pin_idle_timeout", &["CREATE TEMPORARY TABLE tt (a INT)"]),
         ("endpoint", "idle_client_timeout", &["SELECT 1"]),
     ] {
-        let config = |server: &_| set(&my_config(server, 4), table, key, "\"100ms\"");
+        let config = |server: &_| set(&my_config(server, 4), table, key, "\"1s\"");
         each_with("my_106", TABLE, config, |_, name, proxy| {
             let mut one = client(proxy, name);
             begin.iter().for_each(|sql| drop(one.query(sql)));
@@ -353,7 +353,7 @@ fn my_106_idle_transactions_and_idle_clients() {
 /// outside of the transaction until it has ended it.
 #[test]
 fn my_106_transactions_that_are_open_for_too_long() {
-    let config = |server: &_| set(&my_config(server, 4), "target_group.pool", "transaction_max", "\"300ms\"");
+    let config = |server: &_| set(&my_config(server, 4), "target_group.pool", "transaction_max", "\"1s\"");
     each_with("my_106_max", TABLE, config, |_, name, proxy| {
         let mut timeouts = 0.0;
         // Texts may have attributes ahead of them.
@@ -394,8 +394,7 @@ fn my_107_a_last_value_on_a_new_connection() {
         one.query("INSERT INTO a VALUES (), (), ()");
         one.query("INSERT INTO a VALUES ()");
         let id = one.value("SELECT CONNECTION_ID()");
-        server.root().query(&format!("KILL {id}"));
-        eventually(proxy, &[("database_connections", 0.0)]);
+        server.kill(&id);
         let row = &one.query("SELECT LAST_INSERT_ID(), CONNECTION_ID()")[0];
         assert_eq!(row[0].as_deref(), Some("4"));
         assert_ne!(row[1], Some(id));

@@ -21,8 +21,9 @@ fn client(proxy: &ProxyHandle, name: &str) -> MyWire {
 /// It sleeps until it is stopped.
 fn sleep(server: &MyServer, wire: &mut MyWire, mark: &str) {
     wire.send(format!("\x03SELECT SLEEP(600), '{mark}'").as_bytes());
-    let busy =
-        format!("SELECT COUNT(*) FROM information_schema.processlist WHERE info = 'SELECT SLEEP(600), ''{mark}'''");
+    let busy = format!(
+        "SELECT COUNT(*) FROM information_schema.processlist WHERE info = 'SELECT SLEEP(600), ''{mark}''' AND state = 'User sleep'"
+    );
     let mut root = server.root();
     while root.value(&busy) != "1" {
         thread::yield_now();

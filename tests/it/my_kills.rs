@@ -43,7 +43,7 @@ const STATES: [(&str, State); 12] = [
         scene.ends(client);
     }),
     ("in a query", |scene, mut client| {
-        client.send(&query("SELECT 'asleep', SLEEP(0.1) FROM counters"));
+        client.send(&query("SELECT 'asleep', SLEEP(0.3) FROM counters"));
         scene.until(
             "a statement runs",
             "SELECT 1 FROM information_schema.processlist WHERE info LIKE 'SELECT \\'asleep%'",
@@ -80,7 +80,7 @@ const STATES: [(&str, State); 12] = [
     ("pinned by a temporary table, a variable and a lock", |scene, mut client| {
         client.query("CREATE TEMPORARY TABLE mine (a INT)");
         client.query("SET @mine = 7, sql_mode = ''");
-        client.query("DO GET_LOCK('mine', 20)");
+        client.query(&format!("DO GET_LOCK('{}', 20)", scene.name));
         scene.ends(client);
     }),
     ("with a cursor", |scene, mut client| {
@@ -224,7 +224,7 @@ pub fn bystander(address: SocketAddr, name: &str, me: usize, over: &AtomicBool) 
             wire.query(&format!("UPDATE counters SET n = n + 1 WHERE id = {me}"));
             done += 1;
             let seen = wire.query(&format!(
-                "SELECT n, DATABASE(), @mine, @@sql_mode = @@GLOBAL.sql_mode, IS_USED_LOCK('mine') <=> CONNECTION_ID() \
+                "SELECT n, DATABASE(), @mine, @@sql_mode = @@GLOBAL.sql_mode, IS_USED_LOCK('{name}') <=> CONNECTION_ID() \
                  FROM counters WHERE id = {me}"
             ));
             let expected =
@@ -248,7 +248,7 @@ pub fn nothing_is_left(server: &MyServer, proxy: &ProxyHandle, name: &str) {
     let mut root = server.root();
     let lost = root.query(&format!("SELECT a, COUNT(*) FROM {name}.lost GROUP BY a"));
     assert!(lost.is_empty(), "what nobody has committed: {lost:?}");
-    assert_eq!(root.value("SELECT IS_FREE_LOCK('mine')"), "1");
+    assert_eq!(root.value(&format!("SELECT IS_FREE_LOCK('{name}')")), "1");
     // As many hold a connection as there are, one more waits.
     let client = || MyWire::connect(proxy.address, &app().database(name)).unwrap();
     let mut holders: Vec<MyWire> = (0..CONNECTIONS).map(|_| client()).collect();
@@ -291,11 +291,7 @@ fn database_connections_that_are_killed() {
         let name = database(server, &format!("my_killed_{:?}", server.flavour()).to_lowercase(), &SETUP);
         let proxy = start(&my_config(server, CONNECTIONS + OWN_CONNECTIONS));
         let scene = Scene { server, proxy: &proxy, name: &name, how: Kill::Close, random: Cell::new(1) };
-        let mut root = server.root();
-        let mut kill = |client: &mut MyWire| {
-            let id = client.value("SELECT CONNECTION_ID()");
-            root.query(&format!("KILL {id}"));
-        };
+        let kill = |client: &mut MyWire| server.kill(&client.value("SELECT CONNECTION_ID()"));
         for _ in 0..TIMES {
             // In a transaction: what became of it is told, and no other session is harmed.
             let (mut victim, mut other) = (scene.client(), scene.client());

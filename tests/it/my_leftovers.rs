@@ -23,9 +23,7 @@ fn numbers_of_rows_are_nobody_elses() {
                 let mut direct = MyWire::connect(server.address(), &app().database(name)).unwrap();
                 direct.query("SELECT * FROM t");
             }
-            let mut root = server.root();
-            let number = other.value("SELECT CONNECTION_ID()");
-            root.query(&format!("KILL {number}"));
+            server.kill(&other.value("SELECT CONNECTION_ID()"));
             assert_eq!(client().value("SELECT FOUND_ROWS()"), "0");
         },
     );

@@ -120,12 +120,7 @@ fn told_nothing_new(packet: Packet) -> Packet {
 /// What the proxied client has next is on another connection: the one it had has died.
 fn elsewhere(server: &MyServer, proxied: &mut MyWire) {
     let id = proxied.value("SELECT CONNECTION_ID()");
-    let mut root = server.root();
-    root.query(&format!("KILL {id}"));
-    let still = format!("SELECT COUNT(*) FROM information_schema.processlist WHERE id = {id}");
-    while root.value(&still) != "0" {
-        std::thread::yield_now();
-    }
+    server.kill(&id);
     assert_ne!(proxied.value("SELECT CONNECTION_ID()"), id);
 }
 
@@ -319,7 +314,8 @@ fn my_082_what_finds_no_connection() {
     let config = |server: &_| set(&my_config(server, 3), "target_group.pool", "connection_borrow_timeout", "\"300ms\"");
     each_with("my_082w", TABLE, config, |server, name, proxy| {
         let client = || MyWire::connect(proxy.address, &app().database(name)).unwrap();
-        let [mut one, mut holder] = [(); 2].map(|()| client());
+        let mut one = MyWire::comes_in(proxy.address, &app().database(name));
+        let mut holder = client();
         one.command(&prepare("INSERT INTO t (i, v) VALUES (9, ?)"));
         let blob = [&PLAIN[..], &[0, 1], &BLOB].concat();
         let timeouts = || proxy.metric("sluicegate_errors_total");

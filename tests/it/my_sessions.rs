@@ -13,11 +13,9 @@ fn client(sides: &Sides<'_>) -> MyWire {
 
 /// Another client asks for the only connection before each of these, and gets it where it is free by then.
 fn in_a_crowd(talk: &mut Talk, sides: &Sides<'_>, script: &[&str]) {
-    let mut others = Vec::new();
-    for sql in script {
-        let mut other = client(sides);
+    let mut others: Vec<MyWire> = script.iter().map(|_| client(sides)).collect();
+    for (sql, other) in script.iter().zip(&mut others) {
         other.send(&[&[COM_QUERY][..], b"SELECT 8 FROM u WHERE 1/0 LIMIT 3"].concat());
-        others.push(other);
         talk.same(sql);
     }
     for mut other in others {

@@ -226,7 +226,7 @@ fn my_053_no_connection_in_time() {
         let name = database(server, &format!("my_053_{:?}", server.flavour()).to_lowercase(), &[""; 0]);
         let text = config(server.address(), 3).replace("\"postgres\"", "\"mysql\"");
         let proxy = start(&set(&text, "target_group.pool", "connection_borrow_timeout", "\"300ms\""));
-        let mut one = MyWire::connect(proxy.address, &app().database(&name)).unwrap();
+        let mut one = MyWire::comes_in(proxy.address, &app().database(&name));
         let mut other = MyWire::connect(proxy.address, &app().database(&name)).unwrap();
         one.query("BEGIN");
         let error = other.error("SELECT 1");

@@ -106,6 +106,7 @@ fn my_035_tokens_of_our_own_at_databases() {
                 wire.query("BEGIN");
                 assert_eq!(wire.value("SELECT SUBSTRING_INDEX(CURRENT_USER(), '@', 1)"), APP);
             }
+            stand_in.until_logs("logged in", 3);
             let log = stand_in.log();
             let is_login = |line: &&str| line.contains("logged in") && line.contains(&format!("user=\"{APP}\""));
             assert_eq!(log.lines().filter(is_login).count(), 3, "{log}");

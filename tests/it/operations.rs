@@ -29,8 +29,8 @@ fn sigterm_lets_transactions_end() {
     let mut piped = Wire::connect(proxy.address, &login("app")).unwrap();
     open.query("BEGIN");
     piped.send(&batch([parse("", "SELECT 1"), bind("", "", &[]), execute("", 0)]));
-    busy.send(&query("SELECT 'busy' FROM pg_sleep(1)"));
     let mut superuser = Wire::connect(server.address(), &Login::superuser()).unwrap();
+    busy.send(&query("SELECT 'busy' FROM pg_sleep(3)"));
     let sleeping =
         "SELECT 1 FROM pg_stat_activity, pg_sleep(0.01) WHERE query LIKE 'SELECT ''busy''%' AND state = 'active'";
     let deadline = Instant::now() + PATIENCE;

@@ -35,20 +35,18 @@ fn error(frames: &[Frame]) -> (String, String, String) {
 fn pg_054_idle_in_transaction_timeout_in_half_a_message() {
     let half = |bytes: Vec<u8>| bytes[..bytes.len() - 3].to_vec();
     let script = Script::new()
+        .startup("idle_in_transaction_session_timeout", "400ms")
         .run("BEGIN")
         .send(half(parse("", "SELECT 1")))
         .until_closed()
         .client(1)
+        .startup("idle_in_transaction_session_timeout", "400ms")
         .send(batch([query("BEGIN"), extended("SELECT 1"), sync()]))
         .ready(2)
         .until_closed()
         .client(2)
         .run("SELECT 'all others go on'");
-    Scenario::new("pg_054_idle_in_transaction_timeout")
-        .setup("ALTER DATABASE pg_054_idle_in_transaction_timeout SET idle_in_transaction_session_timeout = '400ms'")
-        .shape("CZ E .")
-        .errors(&["25P03", "25P03"])
-        .check(script);
+    Scenario::new("pg_054_idle_in_transaction_timeout").shape("CZ E .").errors(&["25P03", "25P03"]).check(script);
 }
 
 #[test]
@@ -191,7 +189,7 @@ fn pg_057_nothing_free_in_time() {
         set(&config(server.address(), ONE), "target_group.pool", "connection_borrow_timeout", "\"300ms\"")
     };
     each_with("pg_057_nothing_free", &[], config, |_, database, proxy| {
-        let mut holder = client(proxy, database);
+        let mut holder = Wire::comes_in(proxy.address, &Login::app().database(database));
         let mut waiter = client(proxy, database);
         holder.query("BEGIN");
         let began = Instant::now();
@@ -231,7 +229,7 @@ fn pg_012_the_proxys_own_error_in_a_pipeline() {
         set(&config(server.address(), ONE), "target_group.pool", "connection_borrow_timeout", "\"200ms\"")
     };
     each_with("pg_012_own_error", &["CREATE TABLE t (id int)"], config, |server, database, proxy| {
-        let mut holder = client(proxy, database);
+        let mut holder = Wire::comes_in(proxy.address, &Login::app().database(database));
         let mut waiter = client(proxy, database);
         holder.query("BEGIN");
         let frames = waiter.ask(

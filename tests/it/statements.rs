@@ -539,6 +539,8 @@ fn pg_045_a_setting_that_has_changed_since() {
         assert_eq!(value(&clients[0].ask(&make, 1)), "61");
         clients[0].query("SET DateStyle = 'ISO, MDY'");
         let pid = clients[0].value("SELECT pg_backend_pid()");
+        // Given back, a moment behind the reply.
+        proxy.until_metric("sluicegate_transactions_total", 4);
         clients[1].query("BEGIN");
         assert_eq!(clients[1].value("SELECT pg_backend_pid()"), pid);
         // What it reads itself is as its settings say now (directly: as they said then).

@@ -463,7 +463,8 @@ fn pg_112_who_connects_and_leaves_a_tls_endpoint() {
     const CLOSED: &str = "sluicegate_client_connections_closed_total";
     ca.signs("proxy", "localhost");
     let text = set(&config_with(server.address(), &ca, "proxy", "required"), "endpoint", "max_clients", "4");
-    let proxy = start(&text);
+    // Nothing else is to be said of the target.
+    let proxy = start(&set(&text, "target_group.health", "timeout", "\"20s\""));
     proxy.logs("the target is up");
     let lines = proxy.log().lines().count();
     type Leaves = fn(TcpStream);

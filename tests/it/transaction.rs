@@ -98,7 +98,7 @@ fn pg_047_a_begin_for_which_there_is_nothing_free() {
     };
     each_with("pg_047_nothing_free", &[TABLE], config, |server, database, proxy| {
         let login = Login::app().database(database);
-        let [mut holder, mut waiter] = [(); 2].map(|()| Wire::connect(proxy.address, &login).unwrap());
+        let [mut holder, mut waiter] = [(); 2].map(|()| Wire::comes_in(proxy.address, &login));
         let mut direct = Wire::connect(server.address(), &login).unwrap();
         for begin in [query("BEGIN"), batch([statement("BEGIN"), statement("INSERT INTO t VALUES (1, 'a')"), sync()])] {
             holder.query("BEGIN");

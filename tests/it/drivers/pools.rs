@@ -63,7 +63,7 @@ fn keeps_its_connection(program: impl Fn(SocketAddr) -> Command) {
 
     // Of three connections this user may have one, which somebody else holds in the user's name.
     let few = config(server.address(), ONE + 2);
-    let few = set(&few, "target_group.pool", "connection_borrow_timeout", "\"500ms\"");
+    let few = set(&few, "target_group.pool", "connection_borrow_timeout", "\"2s\"");
     let proxy = proxy::start(&set(&few, "user", "max_connections", "1"));
     let mut pool = Pool::new(&proxy, program(proxy.address));
     nothing_free_in_time(&mut pool, &proxy, "max_connections of this user");
@@ -77,7 +77,7 @@ fn keeps_its_connection(program: impl Fn(SocketAddr) -> Command) {
     pool.has_made_one_connection(&proxy, 0);
     drop(proxy);
 
-    let proxy = start(&[("connection_borrow_timeout", "\"500ms\""), ("query_timeout", "\"1s\"")]);
+    let proxy = start(&[("connection_borrow_timeout", "\"2s\""), ("query_timeout", "\"1s\"")]);
     let mut pool = Pool::new(&proxy, program(proxy.address));
     pool.fails("ask SELECT pg_sleep(60)", "57014", "query_timeout");
     pool.works();

@@ -289,7 +289,7 @@ pub fn database<S: AsRef<str>>(server: &PostgresServer, name: &str, setup: &[S])
 pub fn until_running(server: &PostgresServer, database: &str, like: &str, number: usize) {
     let sql = format!(
         "SELECT count(*) FROM pg_stat_activity WHERE datname = '{database}' AND usename = '{APP}' AND state = 'active' \
-         AND query LIKE '{like}'"
+         AND query LIKE '{like}' AND (query NOT LIKE '%pg_sleep%' OR wait_event = 'PgSleep')"
     );
     let mut superuser = Wire::connect(server.address(), &Login::superuser().database(database)).unwrap();
     superuser.until(&sql, &number.to_string());

@@ -256,9 +256,7 @@ pub fn start_within(config_text: &str, environment: &[(&str, &str)], limits: &[&
     let leak = leaked.clone();
     thread::spawn(move || {
         for line in stderr.lines().map_while(Result::ok) {
-            if line.contains("ready") {
-                let _ = said_ready.send(());
-            }
+            let is_ready = line.contains("ready");
             let mut lines = sink.lock().unwrap();
             // As it comes: what is kept is the end of it.
             if leak.lock().unwrap().is_none() && secret_in(&line).is_some() {
@@ -267,6 +265,9 @@ pub fn start_within(config_text: &str, environment: &[(&str, &str)], limits: &[&
             lines.push_back(line);
             if lines.len() > LOG_LINES_MAX {
                 lines.pop_front();
+            }
+            if is_ready {
+                let _ = said_ready.send(());
             }
         }
         drop(said_ready);

@@ -189,6 +189,18 @@ impl Wire {
         }
     }
 
+    /// Logs in, again and again while it is refused: the first client of a proxy waits for all that has to come before it, for
+    /// `connection_borrow_timeout` at most.
+    pub fn comes_in(address: SocketAddr, login: &Login) -> Self {
+        let began = Instant::now();
+        loop {
+            match Self::connect(address, login) {
+                Ok(wire) => return wire,
+                Err(failed) => assert!(began.elapsed() < PATIENCE, "{failed}"),
+            }
+        }
+    }
+
     /// Logs in and gives the socket itself, of which nothing reads.
     pub fn log_in(address: SocketAddr, login: &Login) -> TcpStream {
         log_in(address, login, &mut Vec::new()).unwrap()

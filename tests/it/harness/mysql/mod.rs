@@ -113,6 +113,17 @@ impl MyServer {
         MyWire::connect(self.address(), &self.login(ROOT)).unwrap()
     }
 
+    /// Ends the connection of this number (KILL), and waits until it is gone: MariaDB's answer comes before that.
+    pub fn kill(&self, id: &str) {
+        let mut root = self.root();
+        root.query(&format!("KILL {id}"));
+        let began = Instant::now();
+        while root.value(&format!("SELECT COUNT(*) FROM information_schema.processlist WHERE id = {id}")) != "0" {
+            assert!(began.elapsed() < PATIENCE, "{id} is still there");
+            std::thread::yield_now();
+        }
+    }
+
     /// Ends the server with this signal (TERM: in order) and waits for it.
     pub fn stop(&mut self, signal: Signal) {
         self.0.stop(signal).unwrap_or_else(|error| panic!("{error}"));

@@ -9,6 +9,7 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 
 use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, SHA256, digest};
 use aws_lc_rs::rsa::{OAEP_SHA1_MGF1SHA1, OaepPublicEncryptingKey, PublicEncryptingKey};
@@ -303,6 +304,18 @@ impl MyWire {
         let mut wire = Self::open(address)?;
         wire.log_in(login)?;
         Ok(wire)
+    }
+
+    /// Logs in, again and again while it is refused: the first client of a proxy waits for all that has to come before it, for
+    /// `connection_borrow_timeout` at most.
+    pub fn comes_in(address: SocketAddr, login: &MyLogin) -> Self {
+        let began = Instant::now();
+        loop {
+            match Self::connect(address, login) {
+                Ok(wire) => return wire,
+                Err(error) => assert!(began.elapsed() < PATIENCE, "{error}"),
+            }
+        }
     }
 
     /// Connects and reads the greeting; nothing is said.
