@@ -7,6 +7,7 @@
 
 use super::relay::clean;
 use super::{Cancelling, FAREWELL, Holding, Session};
+use crate::config::PoolMode;
 use crate::pool::{Cancelled, Lease, Pools, ServerConn};
 use crate::protocol::{CancelKey, ClientError, ClientSide, Kill, Killed, Protocol, ServerSide, Status};
 use std::collections::HashMap;
@@ -254,7 +255,8 @@ impl<P: Protocol> Session<P> {
         let Holding::Lease(lease) = &self.holding else { return false };
         let ServerConn { machine, pending, .. } = &*lease.connection;
         let is_at_rest = machine.status() == Status::Idle && pending.is_empty();
-        if self.cancel_due.is_empty() || !is_at_rest || !self.client.pins().is_empty() {
+        let keeps = self.rules.pool_mode == PoolMode::Session || !self.client.pins().is_empty();
+        if self.cancel_due.is_empty() || !is_at_rest || keeps {
             return false;
         }
         let must_reset = self.pools.resets_always() || self.client.leaves().need_reset();
@@ -267,7 +269,7 @@ impl<P: Protocol> Session<P> {
         true
     }
 
-    pub(super) fn send_cancel(&mut self, askers: Vec<Asker>) {
+    fn send_cancel(&mut self, askers: Vec<Asker>) {
         let Holding::Lease(lease) = &self.holding else { return };
         let Some(canceller) = lease.connection.machine.cancel(self.pools.dial().way().has_tls()) else { return };
         let (ended, outcome) = oneshot::channel();

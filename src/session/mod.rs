@@ -358,6 +358,8 @@ impl<P: Protocol> Session<P> {
 
     fn attach(&mut self, mut lease: Lease<P>) {
         self.resetting = false;
+        // However the last one ended.
+        self.watch.handle.note_transaction_end();
         self.share_asking();
         let connection = &mut lease.connection;
         let sides = Sides { client: &mut self.to_client, server: &mut connection.pending };
@@ -390,6 +392,7 @@ impl<P: Protocol> Session<P> {
         tracing::debug!(kind = error.kind().name(), %error, "request refused");
         self.tally.refused(error);
         self.client.refuse(error, &mut self.to_client);
+        self.watch.handle.note_answers(1);
         // What was to be cancelled is what was refused.
         self.cancel_due.clear();
         self.look_again = true;

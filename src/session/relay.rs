@@ -225,7 +225,9 @@ impl<P: Protocol> Session<P> {
         if is_in_doubt && connection.machine.verify(&self.client, &mut connection.pending) {
             return Ok(true);
         }
-        if status == Status::InTransaction && !self.resetting && connection.machine.probe(&mut connection.pending) {
+        // A cancel must not hit what it sends.
+        let may_probe = status == Status::InTransaction && !self.resetting && self.cancelling.is_none();
+        if may_probe && connection.machine.probe(&mut connection.pending) {
             return Ok(true);
         }
         // Behind a reset it is given back first.
@@ -363,10 +365,11 @@ impl<P: Protocol> Session<P> {
             machine.flush(pending);
         }
         let was_full = scratch.out.is_full();
-        if !self.cancel_due.is_empty() && machine.status() == Status::Owing && !machine.has_sent_nothing() {
-            // What a pinned client asks for can't be refused: it is cancelled once it is sent.
+        let awaits_own = machine.status() == Status::Owing && machine.has_sent_nothing();
+        if !self.cancel_due.is_empty() && !awaits_own {
+            // What a client asks for that keeps its connection can't be refused: it is cancelled once it is sent.
             let askers = std::mem::take(&mut self.cancel_due);
-            self.send_cancel(askers);
+            self.cancel(askers);
         }
         self.begin_errand();
         self.keep(input.get(taken..).unwrap_or_default());

@@ -455,6 +455,10 @@ async fn a_transaction_that_a_cancel_has_missed_is_rolled_back() {
         database.send(&[(b'C', b"ROLLBACK\0"), (b'C', b"BEGIN\0"), (b'E', ERROR), (b'Z', b"E")]).await;
         client.send(&[(b'Q', b"COMMIT\0")]).await;
         database.expect("Q").await;
+        database.send(&[(b'E', ERROR), (b'Z', b"E")]).await;
+        client.expect("EZ").await;
+        client.send(&[(b'Q', b"ROLLBACK\0")]).await;
+        database.expect("Q").await;
         database.send(&[(b'C', b"ROLLBACK\0"), (b'Z', b"I")]).await;
         client.expect("CZ").await;
         client.send(&bare("X")).await;
@@ -518,6 +522,47 @@ async fn a_transaction_behind_words_that_took_long_is_not_too_long() {
             client.send(&bare("X")).await;
             assert_eq!(within(session).await.unwrap(), End::Goodbye);
         }
+    })
+    .await;
+}
+
+/// Nor is the time that a reset takes behind the last one, if it ends with its connection.
+#[tokio::test(start_paused = true)]
+async fn a_transaction_behind_a_reset_that_hangs_is_not_too_long() {
+    run(async {
+        let config = PoolConfig { reset: crate::config::ResetPolicy::Full, ..PoolConfig::default() };
+        let mut f = Fixture::with(TRANSACTION_MAX, config);
+        f.endpoint.pools.set_budget(2);
+        let (mut one, session) = f.client();
+        let (mut other, _other_session) = f.client();
+        let answer: [(u8, &[u8]); 2] = [(b'C', b"SELECT 1\0"), (b'Z', b"I")];
+        let mut databases = Vec::new();
+        for client in [&mut one, &mut other] {
+            client.send(&[(b'Q', b"SELECT 1\0")]).await;
+            let mut database = f.database(b"secret").await;
+            database.expect("Q").await;
+            databases.push(database);
+        }
+        let [first, second] = databases.as_mut_slice() else { panic!() };
+        for (database, client) in [(&mut *second, &mut other), (&mut *first, &mut one)] {
+            database.send(&answer).await;
+            client.expect("CZ").await;
+            database.expect("Q").await;
+        }
+        // The reset of one of them comes to its end, the other does not.
+        second.send(&answer).await;
+        first.closed().await;
+        one.send(&[(b'Q', b"BEGIN\0")]).await;
+        second.expect("Q").await;
+        second.send(&[(b'C', b"BEGIN\0"), (b'Z', b"T")]).await;
+        one.expect("CZ").await;
+        one.send(&[(b'Q', b"SELECT 2\0")]).await;
+        let (_, asked) = second.next().await.unwrap();
+        assert_eq!(asked, b"SELECT 2\0");
+        second.send(&[(b'C', b"SELECT 1\0"), (b'Z', b"T")]).await;
+        one.expect("CZ").await;
+        one.send(&bare("X")).await;
+        assert_eq!(within(session).await.unwrap(), End::Goodbye);
     })
     .await;
 }

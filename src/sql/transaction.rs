@@ -10,6 +10,8 @@ pub struct Boundaries {
     pub statements: usize,
     /// The first of them ends one, failed or not.
     pub begins_with_end: bool,
+    /// The first of them asks for what was done to be kept.
+    pub begins_with_commit: bool,
     /// Behind all of them one is open, or none is; `None`: as before.
     pub leaves_open: Option<bool>,
 }
@@ -50,6 +52,13 @@ impl Boundaries {
             _other => None,
         };
         self.begins_with_end |= self.statements == 0 && open == Some(false);
+        let commits = match (*first, rest) {
+            (b"commit" | b"end", rest) => rest.first() != Some(&&b"prepared"[..]),
+            // `PREPARE TRANSACTION 'x'`
+            (b"prepare", rest) => rest.len() == 1,
+            _other => false,
+        };
+        self.begins_with_commit |= self.statements == 0 && commits;
         self.statements += 1;
         self.leaves_open = open.or(self.leaves_open);
     }
@@ -58,6 +67,24 @@ impl Boundaries {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_commits() {
+        for (sql, commits) in [
+            ("COMMIT", true),
+            ("end work;", true),
+            ("/* */ commit and chain; SELECT 1", true),
+            ("PREPARE TRANSACTION 'x'", true),
+            ("ROLLBACK", false),
+            ("abort", false),
+            ("COMMIT PREPARED 'x'", false),
+            ("PREPARE a AS SELECT 1", false),
+            ("SELECT 1; COMMIT", false),
+            ("", false),
+        ] {
+            assert_eq!(boundaries(sql.as_bytes(), Dialect::default()).begins_with_commit, commits, "{sql}");
+        }
+    }
 
     #[test]
     fn what_begins_and_what_ends() {
@@ -82,7 +109,8 @@ mod tests {
             ("CREATE RULE r AS ON INSERT TO t DO (BEGIN; COMMIT)", 1, false, None),
         ] {
             let found = boundaries(sql.as_bytes(), Dialect::default());
-            assert_eq!(found, Boundaries { statements, begins_with_end, leaves_open }, "{sql}");
+            let begins_with_commit = found.begins_with_commit;
+            assert_eq!(found, Boundaries { statements, begins_with_end, begins_with_commit, leaves_open }, "{sql}");
         }
     }
 }

@@ -86,17 +86,25 @@ fn a_transaction_that_is_open_too_long() {
             told(&mut one, &first);
             refused(&mut one, "SELECT 1", "25P02");
             refused(&mut one, "ROLLBACK TO s", "3B001");
+            // It has been told.
             let frames = one.ask(&query("COMMIT"), 1);
             assert_eq!((kinds(&frames).as_str(), &frames[0].body[..]), ("CZ", &b"ROLLBACK\0"[..]));
             assert_eq!(one.value("SELECT count(*) FROM t"), "0");
         }
-        // Who ends it first is told by the tag alone, as behind any error.
-        for (last, tag) in [("COMMIT", &b"ROLLBACK\0"[..]), ("ROLLBACK", b"ROLLBACK\0")] {
+        // Who commits first is told so, in whatever form; who rolls back has what it wants.
+        let commit = |text| batch([parse("", text), bind("", "", &[]), execute("", 0), sync()]);
+        let prepared = batch([parse("c", "COMMIT"), sync()]);
+        one.ask(&prepared, 1);
+        let named = batch([bind("", "c", &[]), execute("", 0), sync()]);
+        for last in [query("COMMIT"), query("end; SELECT 1"), commit("COMMIT WORK"), named, query("ROLLBACK")] {
             one.query("BEGIN");
             one.query("INSERT INTO t VALUES (1)");
             superuser.until(locks, "0");
-            let frames = one.ask(&query(last), 1);
-            assert_eq!((kinds(&frames).as_str(), &frames[0].body[..]), ("CZ", tag));
+            if last != query("ROLLBACK") {
+                told(&mut one, &last);
+            }
+            let frames = one.ask(&query("ROLLBACK"), 1);
+            assert_eq!((kinds(&frames).as_str(), &frames[0].body[..]), ("CZ", &b"ROLLBACK\0"[..]));
             assert_eq!(one.value("SELECT count(*) FROM t"), "0");
         }
         // What is running is cancelled, in a transaction block or not.

@@ -291,7 +291,8 @@ impl Server {
         if passes {
             let why = self.explanation.take_if(|_| error.code == INTERRUPTED);
             self.must_roll_back |= matches!(why, Some(ClientError::TransactionTooLong { .. }))
-                && self.status & status::IN_TRANSACTION != 0;
+                && self.status & status::IN_TRANSACTION != 0
+                && !self.is_xa;
             match why {
                 Some(why) => self.put(read.head, client.as_deref_mut(), out, |out| message::client_error(&why, out)),
                 None => self.pass(read, client.as_deref_mut(), out),

@@ -329,6 +329,11 @@ impl Queue {
         self.evicting
     }
 
+    /// Of what is in flight nothing can have been refused for a failed transaction, but a Parse.
+    pub(super) fn has_parses_alone(&self) -> bool {
+        self.entries.iter().all(|owed| matches!(owed.kind, Kind::Parse | Kind::ParseKnown | Kind::Close))
+    }
+
     /// A transaction may have failed by the time a request that is sent now reaches the server.
     pub(super) fn may_fail_transaction(&self) -> bool {
         self.ends > 0

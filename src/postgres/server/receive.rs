@@ -539,7 +539,12 @@ impl Server {
             if shows {
                 out.put(&explain(why.clone()));
             }
-            self.refused.push_back(why);
+            if matches!(why, ClientError::TransactionTooLong { .. }) {
+                // Counted when it was rolled back.
+                self.explanation = None;
+            } else {
+                self.refused.push_back(why);
+            }
         } else if shows {
             let explained = self.explanation.take_if(|_| EXPLAINED.contains(&error.code.as_str()));
             let lost = (error.code == VALUE_UNKNOWN && self.sequences_lost).then(|| with_hint(frame, VALUE_LOST));

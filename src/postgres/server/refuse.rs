@@ -6,7 +6,7 @@
 //! leaves something behind, texts longer than are kept, a text that the server reads otherwise than it was read here.
 
 use super::owed::{Effect, Kind};
-use super::{Body, Server};
+use super::{Body, Server, Transaction};
 use crate::postgres::frame;
 use crate::postgres::message::{self, from_client as kind};
 use crate::protocol::{ClientError, Fingerprint, Gate, Intent, Out, PinCause, PinReason, Pins};
@@ -16,6 +16,8 @@ use crate::sql::{self, Dialect};
 
 /// No statement, so the server refuses it, in whatever transaction. It stands in the database's log.
 const REFUSED_QUERY: &[u8] = b"refused by the proxy: pin_on, pin_max_percent";
+/// Bytes of a text in which its first words stand.
+const COMMIT_BYTES_MAX: usize = 4 << 10;
 /// No client's own name begins so, and none of the proxy's ends so.
 const REFUSED_STATEMENT: &[u8] = b"sg_refused_by_the_proxy";
 
@@ -53,6 +55,17 @@ impl Server {
             gate.note(new, PinCause { fingerprint, command: sql::command(text, dialect) });
         }
         refusal
+    }
+
+    /// What such a text (or what follows it behind a zero byte) would commit the proxy has rolled back, and its client has not been told:
+    /// by the tag alone, as behind any error, nobody would know.
+    pub(super) fn commits_in_vain(&self, text: &[u8]) -> Option<ClientError> {
+        let is_rolled_back = |why: &&ClientError| matches!(why, ClientError::TransactionTooLong { .. });
+        let why = self.explanation.as_ref().filter(is_rolled_back)?;
+        let text = frame::cstr(text).map_or(text, |(text, _)| text);
+        let text = text.get(..COMMIT_BYTES_MAX).unwrap_or(text);
+        let commits = || sql::transaction::boundaries(text, self.reads_in()).begins_with_commit;
+        (self.transaction == Transaction::Failed && commits()).then(|| why.clone())
     }
 
     /// A simple query is not sent.

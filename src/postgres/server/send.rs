@@ -223,6 +223,12 @@ impl Server {
             }
         }
         let full = named.as_mut().and_then(|rewriting| rewriting.refusal.take());
+        if let Some(why) = self.commits_in_vain(text).filter(|_| self.owed.is_empty()) {
+            // Fails as whatever does not leave the transaction does.
+            out.write(|out| message::query(b"SELECT", out));
+            self.begin_query(Effect::Refuse(Box::new(why)));
+            return Ok(Taken::Bytes(head.len));
+        }
         if let Some(why) =
             full.or_else(|| self.refusal(intent, changes_of(&named), text, client.pins, &mut client.gate))
         {
@@ -507,7 +513,17 @@ impl Server {
             let is_readable = self.is_in_utf8() || values.iter().all(|value| value.value.is_none_or(<[u8]>::is_ascii));
             bound = is_readable.then(|| Arc::new(sql::settings::bound_changes(text, dialect, &values)));
         }
+        let vain = match &meaning {
+            _ if !self.owed.has_parses_alone() => None,
+            _ if key.is_empty() => client.unnamed.latest().and_then(|(_, body, _)| self.commits_in_vain(body)),
+            Some(Prepared::Anywhere(statement)) => self.commits_in_vain(&statement.body),
+            Some(Prepared::OnConnection) | None => None,
+        };
         self.unsynced = true;
+        if let Some(why) = vain {
+            self.refuse_extended(Box::new(why), head.len, out);
+            return Ok(Taken::Bytes(0));
+        }
         if !self.bound.is_empty() {
             self.bound.retain(|bound| *bound.portal != *portal);
         }

@@ -260,7 +260,7 @@ impl Scan {
         let previous = self.statement.previous;
         self.variable(word);
         self.set(token, word);
-        self.setting(token, word);
+        self.setting(token, word, previous.word);
         let intent = &mut self.found.intent;
         match std::mem::take(&mut self.statement.awaits) {
             Awaits::LastInsertId if word == Word::Close => intent.asks_sequence = true,
@@ -294,11 +294,14 @@ impl Scan {
     }
 
     /// A setting that is read: some are last values of the connection.
-    fn setting(&mut self, token: Token<'_>, word: Word) {
+    fn setting(&mut self, token: Token<'_>, word: Word, before: Word) {
         let now = &mut self.statement;
         if word == Word::System {
             now.names_setting = true;
-        } else if now.names_setting && matches!(token.kind, Kind::Word | Kind::Quoted) {
+        } else if now.names_setting
+            && matches!(before, Word::System | Word::Dot)
+            && matches!(token.kind, Kind::Word | Kind::Quoted)
+        {
             // MySQL has no accents in names of variables: `@@läst_insert_id`.
             self.found.intent.asks_sequence |= !token.bytes.is_ascii() || is_last_value(unquoted(token.bytes));
         } else if word != Word::Dot {

@@ -109,7 +109,7 @@ fn who_ends_it_first_hears_nothing_and_nor_does_the_next_transaction() {
     bench.play(
         &[
             server([tag("ROLLBACK"), tag("BEGIN"), err("3B001", "none"), z(b'E')], [], InTransaction),
-            client_passes([q("COMMIT")], Owing),
+            client_passes([q("ROLLBACK")], Owing),
             server_passes([tag("ROLLBACK"), z(b'I')], Idle),
             client_passes([q("BEGIN; bad")], Owing),
             server_passes([tag("BEGIN"), err("42601", "bad"), z(b'E')], InTransaction),
@@ -118,6 +118,54 @@ fn who_ends_it_first_hears_nothing_and_nor_does_the_next_transaction() {
         ],
         usize::MAX,
     );
+}
+
+/// A tag alone would be taken for success: who commits what the proxy has rolled back is told so, once.
+#[test]
+fn who_commits_what_was_rolled_back_is_told() {
+    let in_vain = || {
+        let mut bench = in_transaction();
+        assert!(bench.server.fail_transaction(open_too_long(), &mut Vec::new()));
+        let done = [tag("ROLLBACK"), tag("BEGIN"), err("3B001", "none"), z(b'E')];
+        bench.play(&[server(done, [], InTransaction)], usize::MAX);
+        bench
+    };
+    let mut bench = in_vain();
+    bench.play(
+        &[
+            client([q("COMMIT")], [q("SELECT")], Owing),
+            server([err("25P02", FAILED), z(b'E')], [told(&open_too_long()), z(b'E')], InTransaction),
+            client_passes([q("SELECT 1")], Owing),
+            server_passes([err("25P02", FAILED), z(b'E')], InTransaction),
+            client_passes([q("COMMIT")], Owing),
+            server_passes([tag("ROLLBACK"), z(b'I')], Idle),
+        ],
+        usize::MAX,
+    );
+    assert!(bench.server.refused().is_none(), "it was counted when it was rolled back");
+    // Behind what is told so itself, in one write, it ends the transaction.
+    in_vain().play(
+        &[
+            client_passes([q("SELECT 1"), q("COMMIT")], Owing),
+            server(
+                [err("25P02", FAILED), z(b'E'), tag("ROLLBACK"), z(b'I')],
+                [told(&open_too_long()), z(b'E'), tag("ROLLBACK"), z(b'I')],
+                Idle,
+            ),
+        ],
+        usize::MAX,
+    );
+    let mut bench = in_vain();
+    bench.say(&Side::Client, &[p("", "COMMIT"), b("", ""), e(""), s()].concat()).unwrap();
+    let arrived = bench.say(&Side::Server, &[pc(), err("26000", "none"), z(b'E')].concat()).unwrap();
+    assert_eq!(show(&arrived), show(&[pc(), told(&open_too_long()), z(b'E')].concat()));
+    bench.play(&[client_passes([q("ROLLBACK")], Owing), server_passes([tag("ROLLBACK"), z(b'I')], Idle)], usize::MAX);
+    // The Parse has failed: that is told, and nothing behind it.
+    let mut bench = in_vain();
+    let bad = [p("a", "SELECT 1"), p("", "COMMIT"), b("", ""), e(""), s()];
+    bench.say(&Side::Client, &bad.concat()).unwrap();
+    let arrived = bench.say(&Side::Server, &[err("25P02", FAILED), z(b'E')].concat()).unwrap();
+    assert_eq!(show(&arrived), show(&[told(&open_too_long()), z(b'E')].concat()));
 }
 
 #[test]
