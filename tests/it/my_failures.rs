@@ -1,6 +1,6 @@
 //! Servers, connections and transactions that come to an end at the wrong moment: scenarios 55 to 57 and 103 to 106.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::harness::forward::Forwarder;
 use crate::harness::measure::eventually;
@@ -8,6 +8,7 @@ use crate::harness::mysql::beside::{app, each, each_with, my_config};
 use crate::harness::mysql::wire::{MyError, MyWire, Packet, capability};
 use crate::harness::mysql::{Flavour, MyServer, database, servers};
 use crate::harness::proxy::{ProxyHandle, set, start};
+use crate::harness::wire::PATIENCE;
 use sluicegate::demo::servers::APP;
 
 const TABLE: &[&str] = &["CREATE TABLE t (i int PRIMARY KEY)"];
@@ -28,14 +29,18 @@ fn each_forwarded(name: &str, run: impl Fn(&MyServer, &str, &ProxyHandle, &Forwa
     }
 }
 
-/// What a statement, of which this is a part, has for a number at the server; waits for it.
+/// What a statement, of which this is a part, has for a number at the server; waits until it runs, or sleeps if it does that.
 fn running(server: &MyServer, name: &str, part: &str) -> String {
-    let mut root = server.root();
-    let found = format!("SELECT id FROM information_schema.processlist WHERE db = '{name}' AND info LIKE '%{part}%'");
+    let (mut root, began) = (server.root(), Instant::now());
+    let found = format!(
+        "SELECT id FROM information_schema.processlist WHERE db = '{name}' AND info LIKE '%{part}%' \
+         AND (info NOT LIKE '%SLEEP(%' OR state = 'User sleep')"
+    );
     loop {
         if let [row] = &root.query(&found)[..] {
             return row[0].clone().unwrap();
         }
+        assert!(began.elapsed() < PATIENCE, "{part} does not run");
         std::thread::yield_now();
     }
 }
@@ -98,10 +103,7 @@ fn kill(server: &MyServer, name: &str, part: &str) {
 }
 
 fn until_committed(server: &MyServer, name: &str, rows: &str) {
-    let mut root = server.root();
-    while root.value(&format!("SELECT COUNT(*) FROM {name}.t")) != rows {
-        std::thread::yield_now();
-    }
+    server.root().until(&format!("SELECT COUNT(*) FROM {name}.t"), rows);
 }
 
 /// Nobody knows what has become of it.
@@ -128,7 +130,7 @@ fn my_056_lost_in_the_middle_of_a_result() {
         for kill in ["KILL", "KILL QUERY"] {
             let mut one = client(proxy, name);
             one.send(&[b"\x03", sql.as_bytes()].concat());
-            let number = running(server, name, "SLEEP(600)%' AND state LIKE 'User sleep");
+            let number = running(server, name, "SLEEP(600)");
             server.root().query(&format!("{kill} {number}"));
             one.begin_reply();
             let last = loop {
@@ -265,10 +267,7 @@ fn my_103_state_that_is_lost() {
             }
         }
         // The server may take a moment to see that it is gone.
-        let mut root = server.root();
-        while root.value("SELECT IS_FREE_LOCK('my_103')") != "1" {
-            std::thread::yield_now();
-        }
+        server.root().until("SELECT IS_FREE_LOCK('my_103')", "1");
         // What goes with its client goes with it here as well.
         let mut one = client(proxy, name);
         one.query("SET @a = 1, time_zone = '+05:00'");

@@ -24,10 +24,7 @@ fn sleep(server: &MyServer, wire: &mut MyWire, mark: &str) {
     let busy = format!(
         "SELECT COUNT(*) FROM information_schema.processlist WHERE info = 'SELECT SLEEP(600), ''{mark}''' AND state = 'User sleep'"
     );
-    let mut root = server.root();
-    while root.value(&busy) != "1" {
-        thread::yield_now();
-    }
+    server.root().until(&busy, "1");
 }
 
 /// MySQL's sleep says that it was interrupted, MariaDB's is an error.

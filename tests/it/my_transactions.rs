@@ -1,10 +1,13 @@
 //! Transactions and what status flags say of them: scenarios 93 to 102. A transaction that ends in whatever way leaves its
 //! connection to others, and one that is open keeps it.
 
+use std::time::Instant;
+
 use crate::harness::measure::eventually;
 use crate::harness::mysql::Flavour;
 use crate::harness::mysql::beside::{Sides, Talk, app, both_sides, each};
 use crate::harness::mysql::wire::{COM_PING, COM_STMT_EXECUTE, COM_STMT_PREPARE, MyWire, capability};
+use crate::harness::wire::PATIENCE;
 
 const TABLE: &[&str] = &["CREATE TABLE t (i int PRIMARY KEY)"];
 
@@ -412,7 +415,9 @@ fn my_102_deadlocks_and_locks() {
             other.query("UPDATE t SET v = 2 WHERE i = 2");
             other.query("INSERT INTO t SELECT i + 10, v FROM t WHERE i = 2");
             other.send(b"\x03UPDATE t SET v = 2 WHERE i = 1");
+            let began = Instant::now();
             while root.query(waits)[0][1].as_deref() == Some("0") {
+                assert!(began.elapsed() < PATIENCE, "nobody waits");
                 std::thread::yield_now();
             }
             let error = one.error("UPDATE t SET v = 1 WHERE i = 2");

@@ -242,16 +242,15 @@ fn my_053_no_connection_in_time() {
 fn my_058_a_client_that_leaves_in_the_middle() {
     each("my_058", 3, &[], |server, name, proxy| {
         let mut root = server.root();
-        let busy = "SELECT COUNT(*) FROM information_schema.processlist WHERE info LIKE 'SELECT SLEEP(600)%'";
+        let sleeps = "info LIKE 'SELECT SLEEP(600)%' AND state = 'User sleep'";
+        let busy = format!("SELECT COUNT(*) FROM information_schema.processlist WHERE db = '{name}' AND {sleeps}");
         let mut leaving = MyWire::connect(proxy.address, &app().database(name)).unwrap();
         leaving.send(b"\x03SELECT SLEEP(600)");
-        while root.value(busy) != "1" {
-            std::thread::yield_now();
-        }
+        root.until(&busy, "1");
         drop(leaving);
         let mut next = MyWire::connect(proxy.address, &app().database(name)).unwrap();
         assert_eq!(next.value("SELECT 'next'"), "next");
-        assert_eq!(root.value(busy), "0");
+        assert_eq!(root.value(&busy), "0");
         eventually(proxy, &[("database_connections_currently_in_transaction", 0.0)]);
     });
 }

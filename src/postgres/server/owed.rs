@@ -329,9 +329,10 @@ impl Queue {
         self.evicting
     }
 
-    /// Of what is in flight nothing can have been refused for a failed transaction, but a Parse.
-    pub(super) fn has_parses_alone(&self) -> bool {
-        self.entries.iter().all(|owed| matches!(owed.kind, Kind::Parse | Kind::ParseKnown | Kind::Close))
+    /// Nothing is in flight that could end a transaction.
+    pub(super) fn runs_nothing(&self) -> bool {
+        let runs = |owed: &Owed| matches!(owed.kind, Kind::Execute | Kind::Query | Kind::Function | Kind::CopyEnd);
+        !self.entries.iter().any(runs)
     }
 
     /// A transaction may have failed by the time a request that is sent now reaches the server.

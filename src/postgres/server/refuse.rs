@@ -60,12 +60,13 @@ impl Server {
     /// What such a text (or what follows it behind a zero byte) would commit the proxy has rolled back, and its client has not been told:
     /// by the tag alone, as behind any error, nobody would know.
     pub(super) fn commits_in_vain(&self, text: &[u8]) -> Option<ClientError> {
-        let is_rolled_back = |why: &&ClientError| matches!(why, ClientError::TransactionTooLong { .. });
-        let why = self.explanation.as_ref().filter(is_rolled_back)?;
+        let why = self.explanation.as_ref().filter(|why| matches!(why, ClientError::TransactionTooLong { .. }))?;
+        if self.transaction != Transaction::Failed || !self.owed.runs_nothing() {
+            return None;
+        }
         let text = frame::cstr(text).map_or(text, |(text, _)| text);
         let text = text.get(..COMMIT_BYTES_MAX).unwrap_or(text);
-        let commits = || sql::transaction::boundaries(text, self.reads_in()).begins_with_commit;
-        (self.transaction == Transaction::Failed && commits()).then(|| why.clone())
+        sql::transaction::boundaries(text, self.reads_in()).begins_with_commit.then(|| why.clone())
     }
 
     /// A simple query is not sent.

@@ -223,7 +223,7 @@ impl Server {
             }
         }
         let full = named.as_mut().and_then(|rewriting| rewriting.refusal.take());
-        if let Some(why) = self.commits_in_vain(text).filter(|_| self.owed.is_empty()) {
+        if let Some(why) = self.commits_in_vain(text) {
             // Fails as whatever does not leave the transaction does.
             out.write(|out| message::query(b"SELECT", out));
             self.begin_query(Effect::Refuse(Box::new(why)));
@@ -514,7 +514,6 @@ impl Server {
             bound = is_readable.then(|| Arc::new(sql::settings::bound_changes(text, dialect, &values)));
         }
         let vain = match &meaning {
-            _ if !self.owed.has_parses_alone() => None,
             _ if key.is_empty() => client.unnamed.latest().and_then(|(_, body, _)| self.commits_in_vain(body)),
             Some(Prepared::Anywhere(statement)) => self.commits_in_vain(&statement.body),
             Some(Prepared::OnConnection) | None => None,

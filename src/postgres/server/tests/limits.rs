@@ -160,6 +160,14 @@ fn who_commits_what_was_rolled_back_is_told() {
     let arrived = bench.say(&Side::Server, &[pc(), err("26000", "none"), z(b'E')].concat()).unwrap();
     assert_eq!(show(&arrived), show(&[pc(), told(&open_too_long()), z(b'E')].concat()));
     bench.play(&[client_passes([q("ROLLBACK")], Owing), server_passes([tag("ROLLBACK"), z(b'I')], Idle)], usize::MAX);
+    // Prepared under a name, in one write with its use.
+    let mut bench = in_vain();
+    bench.say(&Side::Client, &[p("a", "COMMIT"), s(), b("", "a"), e(""), s()].concat()).unwrap();
+    let prepared = [pc(), z(b'E')].concat();
+    assert_eq!(show(&bench.say(&Side::Server, &prepared).unwrap()), show(&prepared));
+    bench.say(&Side::Client, b"").unwrap();
+    let arrived = bench.say(&Side::Server, &[err("26000", "none"), z(b'E')].concat()).unwrap();
+    assert_eq!(show(&arrived), show(&[told(&open_too_long()), z(b'E')].concat()));
     // The Parse has failed: that is told, and nothing behind it.
     let mut bench = in_vain();
     let bad = [p("a", "SELECT 1"), p("", "COMMIT"), b("", ""), e(""), s()];

@@ -117,11 +117,7 @@ impl MyServer {
     pub fn kill(&self, id: &str) {
         let mut root = self.root();
         root.query(&format!("KILL {id}"));
-        let began = Instant::now();
-        while root.value(&format!("SELECT COUNT(*) FROM information_schema.processlist WHERE id = {id}")) != "0" {
-            assert!(began.elapsed() < PATIENCE, "{id} is still there");
-            std::thread::yield_now();
-        }
+        root.until(&format!("SELECT COUNT(*) FROM information_schema.processlist WHERE id = {id}"), "0");
     }
 
     /// Ends the server with this signal (TERM: in order) and waits for it.

@@ -318,6 +318,15 @@ impl MyWire {
         }
     }
 
+    /// Asks until this is the value.
+    pub fn until(&mut self, sql: &str, value: &str) {
+        let began = Instant::now();
+        while self.value(sql) != value {
+            assert!(began.elapsed() < PATIENCE, "never {value}: {sql}");
+            std::thread::yield_now();
+        }
+    }
+
     /// Connects and reads the greeting; nothing is said.
     pub fn open(address: SocketAddr) -> Result<Self, MyError> {
         Self::greeted(TcpStream::connect_timeout(&address, PATIENCE).unwrap(), &[])
